@@ -1,0 +1,1 @@
+"""sourcewise: which parts of the source data help the target task, and which hurt it."""
