@@ -1,0 +1,44 @@
+"""P-values, q-values, intervals from influences and standard errors. Arrays of one shape; NaN stays NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+from sourcewise.moments import Array
+
+
+def pvalues(influence: Array, stderr: Array, dof: Array) -> Array:
+    """Two-sided p-values of Student's t for "this influence is zero".
+
+    Where the standard error is zero (outputs that vary on neither side), p is 1 if the influence is zero too
+    and 0 if it is not.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.abs(influence) / stderr
+    t = np.where((stderr == 0) & (influence == 0), 0.0, t)
+    p = 2 * special.stdtr(dof, -t)
+    return np.where(np.isnan(t) | np.isnan(dof), np.nan, np.where(np.isposinf(t), 0.0, p))
+
+
+def qvalues(p: Array) -> Array:
+    """Benjamini-Hochberg q-values over the whole table (J. R. Stat. Soc. B 57, 1995).
+
+    Calling all entries with q <= 0.05 significant keeps the expected share of false ones among them at 5%.
+    NaN entries are no tests: they are left out, and stay NaN.
+    """
+    q = np.full(np.shape(p), np.nan)
+    known = ~np.isnan(p)
+    tests = p[known]
+    order = np.argsort(tests)
+    scaled = tests[order] * (tests.size / np.arange(1, tests.size + 1))
+    ranked = np.empty_like(scaled)
+    ranked[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    q[known] = ranked
+    return q
+
+
+def intervals(influence: Array, stderr: Array, dof: Array, level: float = 0.95) -> tuple[Array, Array]:
+    """Lower and upper ends of the confidence intervals of Student's t, each of its own coverage `level`."""
+    half = special.stdtrit(dof, 0.5 + level / 2) * stderr
+    return influence - half, influence + half
