@@ -1,5 +1,13 @@
-"""The one exception that is meant for the user's eyes."""
+"""The exceptions that are meant for the user's eyes: one line that says what is wrong, where, and what to do."""
 
 
 class SourcewiseError(Exception):
-    """Bad input: one line that says what is wrong, where, and what to do. The commands exit with status 2."""
+    """Bad input. The commands print its one line and exit with `status`."""
+
+    status = 2
+
+
+class RunFailed(SourcewiseError):
+    """A run, or some runs of a sweep, started well and did not end well."""
+
+    status = 1

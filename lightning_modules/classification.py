@@ -1,0 +1,76 @@
+"""Training a classifier: what pretraining and transfer share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lightning_modules.data import Batch
+from lightning_modules.schedules import Constant, Schedule
+
+
+class Diverged(RuntimeError):
+    """The loss of an epoch is not a finite number."""
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """SGD with momentum, its schedule and length. lr: the peak learning rate."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    schedule: Schedule = field(default_factory=Constant)
+
+
+class Classification(pl.LightningModule):
+    """Cross-entropy training of `network` with SGD; logs `loss` and `accuracy` of every epoch's own batches."""
+
+    def __init__(self, network: nn.Module, optimisation: Optimisation, steps_per_epoch: int) -> None:
+        super().__init__()
+        self.network, self.optimisation, self.steps_per_epoch = network, optimisation, steps_per_epoch
+        self._losses: list[Tensor] = []
+        self._hits: list[Tensor] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits `[batch, classes]`."""
+        return self.network(inputs)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """The batch's loss, weighted so that the mean over processes is the mean over the batch."""
+        logits = self(batch.inputs)
+        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=self.optimisation.label_smoothing)
+        # Summaries wait for the end of the epoch: a metric's update per step would cost more than a small model's.
+        self._losses.append(loss.detach())
+        self._hits.append((logits.detach().argmax(1) == batch.labels).float().mean())
+        return loss * batch.weight
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch. Raises Diverged when its loss is not finite."""
+        loss, accuracy = (torch.stack(values).mean() for values in (self._losses, self._hits))
+        self._losses.clear()
+        self._hits.clear()
+        if not torch.isfinite(loss):
+            raise Diverged(f"the training loss is {loss.item()} in epoch {self.current_epoch + 1}; lower the learning rate")
+        self.log_dict({"loss": loss, "accuracy": accuracy}, sync_dist=self.trainer.world_size > 1)
+
+    def configure_optimizers(self) -> Any:
+        """SGD over what is trainable, with the schedule's rate at every step."""
+        settings = self.optimisation
+        parameters: Sequence[nn.Parameter] = [p for p in self.parameters() if p.requires_grad]
+        optimiser = torch.optim.SGD(
+            parameters, settings.lr, settings.momentum, weight_decay=settings.weight_decay, nesterov=False
+        )
+
+        def factor(step: int) -> float:
+            return settings.schedule(step / self.steps_per_epoch, settings.epochs)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,40 @@
+"""A Lightning logger that hands every scalar to a function, so that modules and trainers need not know who listens."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
+from pytorch_lightning.utilities import rank_zero_only
+
+
+class ScalarLogger(Logger):
+    """Calls `write({prefix/name: value})` for what a stage logs, with the epoch (from 1) as `prefix/epoch`."""
+
+    def __init__(self, write: Callable[[Mapping[str, float]], None], prefix: str) -> None:
+        super().__init__()
+        self._write, self._prefix = write, prefix
+
+    @property
+    def name(self) -> str:
+        """The stage."""
+        return self._prefix
+
+    @property
+    def version(self) -> str:
+        """None is kept."""
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> None:
+        """There is no experiment object behind it."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Pass the scalars on."""
+        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        epoch = metrics.get("epoch", 0) + 1
+        self._write({f"{self._prefix}/{name}": value for name, value in {**values, "epoch": epoch}.items()})
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The config is the tracker's, not Lightning's."""

@@ -1,0 +1,70 @@
+"""Transfer to a target task: a new head on frozen features, or fine-tuning of everything; then outputs per example."""
+
+from typing import Literal
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_modules.classification import Classification, Optimisation
+from lightning_modules.data import Batch
+from lightning_modules.outputs import ExampleOutputs, Outputs
+
+BatchNormMode = Literal["frozen", "adapting"]
+
+
+class Transfer(Classification):
+    """Trains `network` on the target and says what it says of every test example.
+
+    frozen: the part of the network whose weights stay (fixed features), or None to train all.
+    batchnorm: `frozen` keeps the source's running statistics; `adapting` lets them follow the target while training.
+    After `Trainer.test`, `outputs` and `scores` hold the results.
+    """
+
+    outputs: Outputs
+    scores: dict[str, float]
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimisation: Optimisation,
+        steps_per_epoch: int,
+        *,
+        classes: int,
+        test_examples: int,
+        frozen: nn.Module | None = None,
+        batchnorm: BatchNormMode = "frozen",
+    ) -> None:
+        super().__init__(network, optimisation, steps_per_epoch)
+        self.batchnorm, self.frozen = batchnorm, frozen
+        if frozen is not None:
+            frozen.requires_grad_(False)
+        self.examples = ExampleOutputs(test_examples)
+        self.accuracy = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(classes, average="micro"),
+                "mean_per_class": MulticlassAccuracy(classes, average="macro"),
+            },
+            compute_groups=False,
+        )
+
+    def on_train_epoch_start(self) -> None:
+        """What is frozen evaluates, the rest trains, and BatchNorm layers take the mode that was asked for."""
+        self.network.train()
+        if self.frozen is not None:
+            self.frozen.eval()
+        for module in self.network.modules():
+            if isinstance(module, _BatchNorm):
+                module.train(self.batchnorm == "adapting")
+
+    def test_step(self, batch: Batch, index: int) -> None:
+        """Collect the outputs of a batch."""
+        self.examples.update(self(batch.inputs), batch.labels, batch.ids)
+
+    def on_test_epoch_end(self) -> None:
+        """Outputs by example id, and the scores from them: so that padding never counts twice."""
+        self.outputs = self.examples.compute()
+        scores = self.accuracy(self.outputs.prediction, self.outputs.labels)
+        self.scores = {name: float(value) for name, value in scores.items()}
+        self.scores["prob"] = float(self.outputs.prob.double().mean())

@@ -1,0 +1,69 @@
+"""What both commands share: a config checked and resolved, and exceptions turned into one line and an exit status."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sourcewise.errors import SourcewiseError
+
+
+def resolve(config: DictConfig, known: Sequence[str]) -> dict[str, Any]:
+    """The config as plain containers, all interpolations resolved.
+
+    Raises SourcewiseError for a top-level key that nothing reads; OmegaConf raises for a missing (`???`) value.
+    """
+    for key in config:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            raise SourcewiseError(f"{key}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command's Hydra main. A user's error is one line on stderr and its status; anything else a traceback and 1."""
+    debug = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where this one stopped")
+    except Exception as error:
+        cause = users_error(error)
+        if cause is None or debug:
+            raise
+        print(f"{Path(sys.argv[0]).name}: {_one_line(cause)}", file=sys.stderr)
+        sys.exit(getattr(cause, "status", 2))
+
+
+def users_error(error: BaseException) -> Exception | None:
+    """The exception in the chain that speaks to the user, innermost SourcewiseError first; None for our own bugs."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    for kind in (SourcewiseError, HydraException, OmegaConfBaseException):
+        for item in chain:
+            if isinstance(item, kind):
+                return item
+    return None
+
+
+def say_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Print where a run's record is and how well it did."""
+    print(folder)
+    for name, value in metrics.items():
+        print(f"  {name:<40} {value:.4f}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).replace("Set the environment variable HYDRA_FULL_ERROR=1", "").split())

@@ -1,0 +1,68 @@
+"""A dataset of images in memory: uint8 tensors, labels, groups, names and a fingerprint of the content."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """Images in memory.
+
+    images: uint8[examples, channels, height, width]; labels: int64[examples], in range(len(class_names));
+    ids: int64[examples], unique names of the examples that survive any selection; groups: int64[examples], in
+    range(len(group_names)), what a subset keeps or removes; by default the class.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    groups: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    group_names: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        # Derived defaults of a frozen dataclass can only be set this way.
+        if not len(self.ids):
+            object.__setattr__(self, "ids", torch.arange(len(self.labels)))
+        if not self.group_names:
+            object.__setattr__(self, "groups", self.labels)
+            object.__setattr__(self, "group_names", self.class_names)
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", self._digest())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        """Colour channels of the images."""
+        return self.images.shape[1]
+
+    def keep_groups(self, mask: NDArray[np.bool_]) -> "ImageDataset":
+        """The examples of the groups that a subset `bool[groups]` keeps, in order; names and fingerprint stay."""
+        return self.select(torch.from_numpy(mask)[self.groups])
+
+    def select(self, rows: Tensor) -> "ImageDataset":
+        """The examples chosen by a bool mask or by indices `[k]`; names and fingerprint stay."""
+        return replace(
+            self, images=self.images[rows], labels=self.labels[rows], ids=self.ids[rows], groups=self.groups[rows]
+        )
+
+    def _digest(self) -> str:
+        state = hashlib.sha256(repr((self.class_names, self.group_names, tuple(self.images.shape))).encode())
+        for tensor in (self.images, self.labels, self.ids, self.groups):
+            state.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+        return state.hexdigest()[:16]
+
+
+def channel_statistics(images: Tensor) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation per channel of uint8 images `[n, c, h, w]`, on the 0 to 1 scale."""
+    values = images.double().div_(255)
+    return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()

@@ -1,0 +1,34 @@
+"""Randomness that is the same on every machine and with every version of every library: SHAKE-256 and SHA-256.
+
+Each purpose has a stream of its own, named by a key, so that drawing more of one never shifts another.
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def permutation(key: str, size: int) -> NDArray[np.intp]:
+    """A uniformly random order of `range(size)`: positions sorted by 64-bit SHAKE-256 output of the key."""
+    return np.argsort(_words(key, size), kind="stable")
+
+
+def uniform(key: str, *shape: int) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), `float64[shape]`, with 53 random bits each."""
+    return (_words(key, int(np.prod(shape))) >> np.uint64(11)).reshape(shape) * 2.0**-53
+
+
+def seed(purpose: str, training_seed: int, mask: NDArray[np.bool_]) -> int:
+    """Seed of one torch generator of a run, below 2**63.
+
+    It depends on the subset too: two runs share their randomness only when they share both seed and subset, so that
+    a study never hangs on one initialisation.
+    """
+    state = hashlib.sha256(f"sourcewise/{purpose}/{training_seed}/{len(mask)}/".encode())
+    state.update(np.packbits(mask).tobytes())
+    return int.from_bytes(state.digest()[:8], "little") >> 1
+
+
+def _words(key: str, size: int) -> NDArray[np.uint64]:
+    return np.frombuffer(hashlib.shake_256(f"sourcewise/{key}".encode()).digest(8 * size), dtype="<u8")

@@ -1,0 +1,175 @@
+"""The record: all that one run leaves behind, in one safetensors file, and the only module that knows its bytes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from sourcewise.errors import SourcewiseError
+
+SCHEMA = 1
+
+
+class RecordError(SourcewiseError):
+    """This file is not a record that can be used; says which file and why."""
+
+
+@dataclass(frozen=True)
+class TargetOutputs:
+    """Outputs on one target, one row per test example, sorted by id.
+
+    ids, labels, prediction: int32[n]; prob (of the correct class) and margin (its logit minus logsumexp of the others):
+    float16[n].
+    """
+
+    ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    prediction: NDArray[np.int32]
+    prob: NDArray[np.float16]
+    margin: NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a record says of itself, besides its arrays; all of it JSON.
+
+    group_names: null when groups are examples. metrics: float scalars such as `target/digits/accuracy`.
+    fingerprints: dataset name to hash of its content. seconds: wall time by stage.
+    """
+
+    study: str
+    run: str
+    recipe: str
+    config: Mapping[str, Any]
+    design: str
+    subset_seed: int | None
+    seed: int
+    group_names: list[str] | None
+    class_names: Mapping[str, list[str]]
+    fingerprints: Mapping[str, str]
+    metrics: Mapping[str, float]
+    versions: Mapping[str, str]
+    commit: str | None
+    device: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The subset `mask: bool[groups]`, the outputs on every target, and the header."""
+
+    mask: NDArray[np.bool_]
+    targets: Mapping[str, TargetOutputs]
+    header: Header
+
+    def __post_init__(self) -> None:
+        for target, outputs in self.targets.items():
+            bad = int((~np.isfinite(outputs.prob) | np.isnan(outputs.margin)).sum())
+            if bad:
+                raise RecordError(f"{self.header.run}: {bad} outputs on target {target} are not numbers")
+
+
+def write(record: Record, path: Path) -> None:
+    """Write atomically: a reader sees the whole record or none. Raises OSError when the disk does not take it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
+        try:
+            file.write(to_bytes(record))
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).chmod(0o644)
+            Path(file.name).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(file.name).unlink()
+            raise
+    _sync_folder(path.parent)
+
+
+def read(path: Path) -> Record:
+    """Read and verify. Raises RecordError for a file that is missing, truncated, foreign, changed or of another schema."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
+    return from_bytes(content, str(path))
+
+
+def to_bytes(record: Record) -> bytes:
+    """The record's file."""
+    tensors = {"mask": np.packbits(record.mask)}
+    for target, outputs in record.targets.items():
+        for name, dtype in _COLUMNS.items():
+            tensors[f"{target}/{name}"] = np.ascontiguousarray(getattr(outputs, name), dtype=dtype)
+    header = json.dumps({"schema": SCHEMA, "groups": len(record.mask), **asdict(record.header)}, sort_keys=True)
+    tensors["sha256"] = _checksum(header, tensors)
+    return save(tensors, {"sourcewise": header})
+
+
+def from_bytes(content: bytes, name: str) -> Record:
+    """The record in a file's bytes; `name` is what errors call it. Raises RecordError as `read` does."""
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["sourcewise"]
+        fields = json.loads(header)
+        schema = fields.pop("schema")
+        checksum = tensors.pop("sha256")
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RecordError(f"{name}: not a whole sourcewise record (truncated, or another kind of file)") from error
+    if schema != SCHEMA:
+        raise RecordError(f"{name}: a record of schema {schema}, and this sourcewise reads schema {SCHEMA}")
+    if not np.array_equal(checksum, _checksum(header, tensors)):
+        raise RecordError(f"{name}: its content was changed since it was written (checksum differs)")
+    try:
+        mask = np.unpackbits(tensors.pop("mask"), count=fields.pop("groups")).astype(bool)
+        targets: dict[str, dict[str, NDArray[Any]]] = {}
+        for key, array in tensors.items():
+            target, _, column = key.rpartition("/")
+            targets.setdefault(target, {})[column] = array
+        return Record(mask, {target: TargetOutputs(**columns) for target, columns in targets.items()}, Header(**fields))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{name}: a record with missing or unknown parts ({error})") from error
+
+
+def digest(record: Record) -> str:
+    """Hash of all that the same config gives again on the same machine: everything but wall time."""
+    fields = asdict(record.header) | {"seconds": {}}
+    state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    state.update(record.mask.tobytes())
+    for target in sorted(record.targets):
+        for name in _COLUMNS:
+            state.update(getattr(record.targets[target], name).tobytes())
+    return state.hexdigest()
+
+
+_COLUMNS = {"ids": np.int32, "labels": np.int32, "prediction": np.int32, "prob": np.float16, "margin": np.float16}
+
+
+def _checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """SHA-256 over the header and all other tensors, `uint8[32]`."""
+    state = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        state.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
+        state.update(array.tobytes())
+    return np.frombuffer(state.digest(), dtype=np.uint8)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut; file systems that cannot sync a folder keep their own promise."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,325 @@
+"""One run: pretrain on a subset of the source, transfer to every target, and gather the record."""
+
+import copy
+import functools
+import logging
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor, nn
+
+from lightning_modules.augmentation import Augmentation
+from lightning_modules.classification import Classification, Diverged, Optimisation
+from lightning_modules.data import Examples, MemoryData, Normalise, batches_per_epoch
+from lightning_modules.outputs import Outputs
+from lightning_modules.pretraining import Pretraining
+from lightning_modules.scalars import ScalarLogger
+from lightning_modules.transfer import BatchNormMode, Transfer
+from sourcewise import study, subsets
+from sourcewise.data import ImageDataset
+from sourcewise.errors import RunFailed, SourcewiseError
+from sourcewise.models import Model, initialise
+from sourcewise.randomness import seed as derive_seed
+from sourcewise.record import Header, Record, TargetOutputs
+
+LogScalars = Callable[[Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a run computes. Only `precision` decides outputs; see conf/trainer for what each setting means."""
+
+    accelerator: str = "cpu"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: Any = "32-true"
+    sync_batchnorm: bool = False
+    threads: int = 1
+    channels_last: bool = False
+    compile: bool = False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks for the run: one of several under DDP does."""
+        return bool(rank_zero_only.rank == 0)
+
+    def trainer(self, epochs: int, logger: ScalarLogger | None = None) -> pl.Trainer:
+        """A bare Trainer: no checkpoints, bars or summaries."""
+        return pl.Trainer(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            strategy=self.strategy,
+            precision=self.precision,
+            sync_batchnorm=self.sync_batchnorm,
+            max_epochs=epochs,
+            logger=logger or False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            log_every_n_steps=1,
+        )
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """The network in the memory format, and compiled, as asked."""
+        if self.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return torch.compile(network) if self.compile else network  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source dataset and how a model is pretrained on it."""
+
+    name: str
+    train: ImageDataset
+    normalise: Normalise
+    pretraining: Optimisation
+    augmentation: Sequence[Augmentation] = ()
+
+
+@dataclass(frozen=True)
+class TransferSettings(Optimisation):
+    """How a model is transferred to a target."""
+
+    mode: Literal["fixed", "full"] = "fixed"
+    batchnorm: BatchNormMode = "frozen"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("fixed", "full"):
+            raise SourcewiseError(f"transfer.mode={self.mode}: choose fixed or full")
+        if self.batchnorm not in ("frozen", "adapting"):
+            raise SourcewiseError(f"transfer.batchnorm={self.batchnorm}: choose frozen or adapting")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target task and how a model is transferred to it."""
+
+    train: ImageDataset
+    test: ImageDataset
+    transfer: TransferSettings
+    metric: str = "accuracy"
+    augmentation: Sequence[Augmentation] = ()
+
+
+@dataclass
+class Run:
+    """One run of a source model, from a subset to its outputs on every target.
+
+    subset: the design and its settings; seed: the training seed; log: takes the scalars of every epoch.
+    """
+
+    source: Source
+    targets: Mapping[str, Target]
+    build: Callable[..., Model]
+    hardware: Hardware
+    subset: Mapping[str, Any]
+    seed: int
+    log: LogScalars
+
+    def __post_init__(self) -> None:
+        self.mask: NDArray[np.bool_] = subsets.draw(self.source.train.group_names, **self.subset)
+
+    def execute(self, config: study.Config) -> Record:
+        """Do it, and say so in a record. config: the resolved config that all parts were built from.
+
+        Raises RunFailed when training diverges, SourcewiseError when the subset leaves nothing to train on.
+        """
+        _quiet_lightning()
+        torch.set_num_threads(self.hardware.threads)
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "pretraining"):
+            model, metrics = self._pretrain()
+        outputs = {}
+        for name, target in self.targets.items():
+            with _timed(seconds, f"transfer/{name}"):
+                outputs[name], scores = self._transfer(model, name, target)
+            metrics |= {f"target/{name}/{key}": value for key, value in scores.items()}
+            metrics[f"target/{name}/score"] = scores[target.metric]
+        return Record(self.mask, outputs, self._header(config, metrics, seconds))
+
+    def _header(self, config: study.Config, metrics: dict[str, float], seconds: dict[str, float]) -> Header:
+        folder, subset, source = study.run_dir(config), config["subset"], self.source
+        datasets = {source.name: source.train}
+        for name, target in self.targets.items():
+            datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
+        return Header(
+            study=folder.parent.name,
+            run=folder.name,
+            recipe=study.fingerprint(study.recipe(config)),
+            config=config,
+            design=subset["design"],
+            subset_seed=subset.get("seed"),
+            seed=self.seed,
+            group_names=list(source.train.group_names),
+            class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
+            fingerprints={name: dataset.fingerprint for name, dataset in datasets.items()},
+            metrics=metrics,
+            versions=versions(),
+            commit=commit(),
+            device=_device_name(self.hardware.accelerator),
+            seconds=seconds,
+        )
+
+    def _pretrain(self) -> tuple[Model, dict[str, float]]:
+        source, settings = self.source, self.source.pretraining
+        kept = source.train.keep_groups(self.mask)
+        if not len(kept):
+            raise SourcewiseError(f"source {source.name}: the {int(self.mask.sum())} groups kept have no images")
+        model = initialise(
+            lambda: self.build(channels=source.train.channels, classes=len(source.train.class_names)),
+            self._derive("initialisation"),
+        )
+        module = Pretraining(
+            self.hardware.prepare(model), settings, batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices)
+        )
+        data = MemoryData(
+            _examples(kept),
+            None,
+            source.normalise,
+            batch_size=settings.batch_size,
+            order_seed=self._derive("order"),
+            augmentation=source.augmentation,
+            augmentation_seed=self._derive("augmentation"),
+        )
+        trainer = self._fit(module, data, settings.epochs, "source")
+        return model, {f"source/{name}": float(value) for name, value in trainer.callback_metrics.items()}
+
+    def _transfer(self, model: Model, name: str, target: Target) -> tuple[TargetOutputs, dict[str, float]]:
+        settings, classes = target.transfer, len(target.train.class_names)
+        train, test = _examples(target.train), _examples(target.test)
+        head = initialise(
+            lambda: Model(nn.Identity(), model.head.in_features, classes), self._derive(f"initialisation/{name}")
+        ).head
+        fixed = settings.mode == "fixed"
+        cached = fixed and settings.batchnorm == "frozen" and not target.augmentation
+        network: nn.Module
+        if cached:
+            network = head
+            train, test = (self._features(model, examples) for examples in (train, test))
+        else:
+            # Targets do not see each other: each starts from the source model's weights.
+            network = self.hardware.prepare(_with_head(model, head))
+        module = Transfer(
+            network,
+            settings,
+            batches_per_epoch(len(target.train), settings.batch_size, self.hardware.devices),
+            classes=classes,
+            test_examples=len(target.test),
+            frozen=network.backbone if fixed and isinstance(network, Model) else None,
+            batchnorm=settings.batchnorm,
+        )
+        data = MemoryData(
+            train,
+            test,
+            self.source.normalise,
+            batch_size=settings.batch_size,
+            order_seed=self._derive(f"order/{name}"),
+            augmentation=target.augmentation,
+            augmentation_seed=self._derive(f"augmentation/{name}"),
+            # A head trains in milliseconds an epoch: one long Lightning epoch spares the cost of many short ones.
+            passes=settings.epochs if cached else 1,
+        )
+        trainer = self._fit(module, data, 1 if cached else settings.epochs, f"target/{name}")
+        trainer.test(module, datamodule=data, verbose=False)
+        self.log({f"target/{name}/{key}": value for key, value in module.scores.items()})
+        return _for_record(module.outputs), module.scores
+
+    def _fit(self, module: Classification, data: MemoryData, epochs: int, stage: str) -> pl.Trainer:
+        trainer = self.hardware.trainer(epochs, ScalarLogger(self.log, stage))
+        with torch.random.fork_rng():
+            torch.manual_seed(self._derive(f"dropout/{stage}"))
+            try:
+                trainer.fit(module, datamodule=data)
+            except Diverged as error:
+                raise RunFailed(f"{stage}: {error}") from error
+        self._device = trainer.strategy.root_device
+        return trainer
+
+    def _features(self, model: Model, examples: Examples) -> Examples:
+        """Features `[examples, features]` of the model's backbone, evaluated once."""
+        backbone = self.hardware.prepare(model.backbone).to(self._device).eval()
+        mixed = "bf16" in str(self.hardware.precision)
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
+            images = (part.to(self._device) for part in examples.inputs.split(1000))
+            parts = [backbone(self.source.normalise(part)).float().cpu() for part in images]
+        return Examples(torch.cat(parts).clone(), examples.labels, examples.ids)
+
+    def _derive(self, purpose: str) -> int:
+        return derive_seed(purpose, self.seed, self.mask)
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Versions of what decides outputs."""
+    packages = ("sourcewise", "torch", "torchvision", "pytorch-lightning", "numpy")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+@functools.cache
+def commit() -> str | None:
+    """The git commit of a checkout of sourcewise, with `-dirty` when tracked files differ; None when installed."""
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _quiet_lightning() -> None:
+    """Lightning's notices and one deprecation inside it: nothing that a user of sourcewise could act on."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+
+
+def _examples(dataset: ImageDataset) -> Examples:
+    return Examples(dataset.images, dataset.labels, dataset.ids)
+
+
+def _with_head(model: Model, head: nn.Linear) -> Model:
+    fresh = Model(copy.deepcopy(model.backbone), head.in_features, head.out_features)
+    fresh.head = head
+    return fresh.requires_grad_(True)
+
+
+def _for_record(outputs: Outputs) -> TargetOutputs:
+    def half(values: Tensor) -> NDArray[np.float16]:
+        limit = torch.finfo(torch.float16).max
+        return values.clamp(-limit, limit).cpu().numpy().astype(np.float16)
+
+    ids, labels, prediction = (
+        values.cpu().numpy().astype(np.int32) for values in (outputs.ids, outputs.labels, outputs.prediction)
+    )
+    return TargetOutputs(ids, labels, prediction, half(outputs.prob), half(outputs.margin))
+
+
+def _device_name(accelerator: str) -> str:
+    cuda = accelerator in ("gpu", "cuda") and torch.cuda.is_available()
+    return torch.cuda.get_device_name() if cuda else platform.machine()
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 4)

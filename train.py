@@ -1,0 +1,53 @@
+"""Train source models and record what they say of the targets.
+
+One run:  python train.py
+A sweep:  python train.py -m 'subset.seed=range(0,96)'
+"""
+
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from sourcewise import cli, study
+
+SETTINGS = ("source", "target", "subset", "model", "transfer", "trainer", "logger", "seed", "runs_dir", "study")
+
+
+def train(config: dict[str, Any]) -> dict[str, float]:
+    """One run from a resolved config; its metrics. Writes the record, unless it is there already."""
+    # Heavy imports wait until there is something to train: --help and finished sweeps need none of them.
+    from hydra.utils import instantiate
+
+    from sourcewise import record
+    from sourcewise.run import Run
+    from sourcewise.tracking import NoTracker
+
+    folder = study.run_dir(config)
+    path = folder / study.RECORD
+    if study.is_done(folder):
+        return dict(record.read(path).header.metrics)
+    built = ("source", "target", "model", "trainer", "logger")
+    parts = instantiate({name: config[name] for name in built}, _convert_="all")
+    hardware = parts["trainer"]
+    tracker = parts["logger"] if hardware.is_main else NoTracker()
+    with tracker.start(folder.name, folder.parent.name, config) as tracked:
+        run = Run(
+            parts["source"], parts["target"], parts["model"], hardware, config["subset"], config["seed"], tracked.log
+        )
+        result = run.execute(config)
+        if hardware.is_main:
+            tracked.finish(result.header.metrics, record.to_bytes(result), study.RECORD)
+            record.write(result, path)
+    return dict(result.header.metrics)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> None:
+    """One run of a composed config."""
+    resolved = cli.resolve(config, SETTINGS)
+    cli.say_metrics(study.run_dir(resolved), train(resolved))
+
+
+if __name__ == "__main__":
+    cli.run(main)
