@@ -37,7 +37,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         )
         result = run.execute(config)
         if hardware.is_main:
-            tracked.finish(result.header.metrics, record.to_bytes(result), study.RECORD)
+            tracked.summarise(result.header.metrics)
+            tracked.save(record.to_bytes(result), study.RECORD)
             record.write(result, path)
     return dict(result.header.metrics)
 
@@ -45,9 +46,11 @@ def train(config: dict[str, Any]) -> dict[str, float]:
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
     """One run of a composed config."""
-    resolved = cli.resolve(config, SETTINGS)
-    cli.say_metrics(study.run_dir(resolved), train(resolved))
+    with cli.errors():
+        resolved = cli.resolve(config, SETTINGS)
+        cli.say_metrics(study.run_dir(resolved), train(resolved))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    with cli.errors():
+        main()

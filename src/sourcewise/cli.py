@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,19 @@ def resolve(config: DictConfig, known: Sequence[str]) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command's Hydra main. A user's error is one line on stderr and its status; anything else a traceback and 1."""
-    debug = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to us
+@contextmanager
+def errors() -> Iterator[None]:
+    """A user's error ends the process with one line on stderr and its status; any other passes with its traceback.
+
+    Goes around a command, and again inside its Hydra main, before Hydra adds lines of its own.
+    """
+    debug = os.environ.get("HYDRA_FULL_ERROR") == "2"
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then lets exceptions through to us
     try:
-        main()
+        yield
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on where this one stopped")
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         cause = users_error(error)
         if cause is None or debug:

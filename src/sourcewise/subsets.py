@@ -67,6 +67,10 @@ DESIGNS: Mapping[str, Callable[..., Mask]] = {"full": full, "random": random, "l
 """The designs by name, as `subset.design` says it; the other keys of `subset` are the design's arguments."""
 
 
+RANDOM_DESIGNS = frozenset({"random"})
+"""Designs that influences can be estimated from; the others were chosen by hand, or by what influences said."""
+
+
 def draw(groups: Sequence[str], design: str, **settings: Any) -> Mask:
     """The subset `bool[groups]` that a design draws. Raises SourcewiseError for a design or setting that is not there."""
     if design not in DESIGNS:

@@ -18,14 +18,20 @@ class TrackedRun(Protocol):
     def log(self, scalars: Mapping[str, float]) -> None:
         """Add a point to the scalar history."""
 
-    def finish(self, metrics: Mapping[str, float], record: bytes, name: str) -> None:
-        """The scalar summary, and the record as run file `name`. Comes last, when all has gone well."""
+    def summarise(self, metrics: Mapping[str, float]) -> None:
+        """Set the scalars of the run's summary."""
+
+    def figure(self, name: str, figure: Any) -> None:
+        """Log a plotly figure."""
+
+    def save(self, content: bytes | Path, name: str) -> None:
+        """Keep a file with the run, as run file `name`."""
 
 
 class Tracker(Protocol):
     """Starts tracked runs."""
 
-    def start(self, name: str, study: str, config: Mapping[str, Any]) -> Any:
+    def start(self, name: str, study: str, config: Mapping[str, Any], job: str = "run") -> Any:
         """A context manager that yields a TrackedRun and ends it with the true exit status."""
 
 
@@ -34,7 +40,7 @@ class NoTracker:
     """Tracks nothing."""
 
     @contextmanager
-    def start(self, name: str, study: str, config: Mapping[str, Any]) -> Iterator[TrackedRun]:
+    def start(self, name: str, study: str, config: Mapping[str, Any], job: str = "run") -> Iterator[TrackedRun]:
         """A run that listens to nothing."""
         yield _Silent()
 
@@ -54,7 +60,7 @@ class WandbTracker:
             raise SourcewiseError(f"logger.mode={self.mode}: choose auto, online or offline (or logger=none)")
 
     @contextmanager
-    def start(self, name: str, study: str, config: Mapping[str, Any]) -> Iterator[TrackedRun]:
+    def start(self, name: str, study: str, config: Mapping[str, Any], job: str = "run") -> Iterator[TrackedRun]:
         """A W&B run of its own, finished with exit code 0, 1 on an exception, or 130 when interrupted.
 
         Raises RuntimeError when this process has a run open already: two jobs never share one.
@@ -72,7 +78,7 @@ class WandbTracker:
             name=name,
             group=study,
             tags=self.tags,
-            job_type="run",
+            job_type=job,
             config=dict(config),
             settings=wandb.Settings(**_LEAN),
         )
@@ -106,7 +112,13 @@ class _Silent:
     def log(self, scalars: Mapping[str, float]) -> None:
         pass
 
-    def finish(self, metrics: Mapping[str, float], record: bytes, name: str) -> None:
+    def summarise(self, metrics: Mapping[str, float]) -> None:
+        pass
+
+    def figure(self, name: str, figure: Any) -> None:
+        pass
+
+    def save(self, content: bytes | Path, name: str) -> None:
         pass
 
 
@@ -117,10 +129,18 @@ class _WandbRun:
     def log(self, scalars: Mapping[str, float]) -> None:
         self.run.log(dict(scalars))
 
-    def finish(self, metrics: Mapping[str, float], record: bytes, name: str) -> None:
+    def summarise(self, metrics: Mapping[str, float]) -> None:
         self.run.summary.update(dict(metrics))
+
+    def figure(self, name: str, figure: Any) -> None:
+        import wandb
+
+        self.run.log({name: wandb.Plotly(figure)})
+
+    def save(self, content: bytes | Path, name: str) -> None:
         path = Path(self.run.dir) / name
-        path.write_bytes(record)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
         self.run.save(str(path), base_path=self.run.dir, policy="end")
 
 

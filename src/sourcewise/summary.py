@@ -1,0 +1,135 @@
+"""What an estimate says in brief: the JSON summary, and the table that the command prints."""
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from sourcewise.influences import SIGN, Study
+from sourcewise.records import LeftOut
+
+RELATIVE = (
+    "All subsets have one size, so influences are relative to the average group:"
+    " a constant added to all of them cannot be seen."
+)
+
+
+def summarise(
+    study: Study, influences: Mapping[str, xr.Dataset], left_out: Sequence[LeftOut], fdr: float, top: int = 3
+) -> dict[str, Any]:
+    """All that the report and the terminal say in words and small tables, as JSON. fdr: false discovery rate."""
+    header = study.header
+    notes = []
+    if set(study.designs) & {"random"} and len(study.designs) == 1:
+        notes.append(RELATIVE)
+    unused = {design: count for design, count in study.designs.items() if design != "random"}
+    if unused:
+        listed = ", ".join(f"{count} {design}" for design, count in unused.items())
+        notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")
+    return {
+        "study": header.study,
+        "source": header.config["source"]["name"],
+        "models": study.models,
+        "groups": study.groups,
+        "designs": dict(study.designs),
+        "output": study.output,
+        "sign": SIGN,
+        "estimator": next(iter(influences.values())).attrs["estimator"],
+        "fdr": fdr,
+        "left_out": [{"path": item.path, "reason": item.reason} for item in left_out],
+        "command": shlex.join(["python", *sys.argv]),
+        "recipe": header.recipe,
+        "config": dict(header.config),
+        "versions": dict(header.versions),
+        "commit": header.commit,
+        "seconds": {stage: total / sum(study.designs.values()) for stage, total in study.seconds.items()},
+        "notes": notes,
+        "targets": {
+            name: _target(dataset, study.scores[name], fdr, top) for name, dataset in influences.items()
+        },
+    }
+
+
+def _target(dataset: xr.Dataset, scores: Sequence[float], fdr: float, top: int) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    for level, suffix in {"example": "", "class": "_class", "overall": "_overall"}.items():
+        q = dataset[f"qvalue{suffix}"].values
+        counts |= {f"significant_{level}": int((q <= fdr).sum()), f"cells_{level}": int(np.isfinite(q).sum())}
+    return {
+        "examples": dataset.sizes["example"],
+        "classes": dataset.sizes["class"],
+        "metric_mean": float(np.mean(scores)),
+        "metric_std": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
+        **counts,
+        "table": [_class(dataset, str(name), top) for name in dataset["class"].values],
+        "overall": _effects(dataset, "_overall", {}, _order(dataset["influence_overall"].values, dataset["qvalue_overall"].values)),
+        "verdict": None,
+    }
+
+
+def _class(dataset: xr.Dataset, name: str, top: int) -> dict[str, Any]:
+    where = {"class": name}
+    order = _order(dataset["influence_class"].sel(where).values, dataset["qvalue_class"].sel(where).values)
+    effects = _effects(dataset, "_class", where, order)
+    return {
+        "class": name,
+        "helps": [effect for effect in effects[:top] if effect["influence"] > 0],
+        "hurts": [effect for effect in effects[::-1][:top] if effect["influence"] < 0],
+    }
+
+
+def _order(influence: NDArray[np.float64], qvalue: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Groups from the most helpful to the most harmful, without those whose influence or its error cannot be told."""
+    order = np.argsort(-influence, kind="stable")
+    return order[np.isfinite(influence[order]) & np.isfinite(qvalue[order])]
+
+
+def _effects(dataset: xr.Dataset, suffix: str, where: dict[str, str], order: NDArray[np.intp]) -> list[dict[str, Any]]:
+    columns = [dataset[variable + suffix].sel(where).values for variable in ("influence", "stderr", "qvalue")]
+    names = dataset["group"].values
+    return [
+        {"group": str(names[i])}
+        | {key: float(column[i]) for key, column in zip(("influence", "stderr", "qvalue"), columns, strict=True)}
+        for i in order
+    ]
+
+
+def as_text(summary: Mapping[str, Any]) -> str:
+    """The summary for a terminal: per target, the groups that help and hurt each class most, and those that hurt overall."""
+    scale, unit = (1.0, "margin") if summary["output"] == "margin" else (100.0, "points")
+    lines = []
+    for name, target in summary["targets"].items():
+        lines += [
+            "",
+            f"{name}: influence of the {summary['groups']} groups of {summary['source']}, in {unit} +- standard error,"
+            f" from {summary['models']} models ({summary['estimator']})",
+            f"  * = significant at {summary['fdr']:.0%} false discovery rate"
+            f" ({target['significant_class']} of {target['cells_class']} class-level influences are)",
+            "",
+            f"  {'class':<12} {'helps most':<44} hurts most",
+        ]
+        for row in target["table"]:
+            helps, hurts = (
+                "  ".join(f"{_show(effect, scale, summary['fdr']):<20}" for effect in row[side][:2])
+                for side in ("helps", "hurts")
+            )
+            lines.append(f"  {row['class']:<12} {helps:<44} {hurts}".rstrip())
+        hurting = [effect for effect in reversed(target["overall"]) if effect["influence"] < 0][:5]
+        shown = ", ".join(_show(effect, scale, summary["fdr"]) for effect in hurting)
+        lines += ["", f"  hurt {name} most overall: {shown or 'none'}"]
+        if not target["significant_class"]:
+            lines.append("  No influence stands out from noise: these models cannot support a claim about any group.")
+    for item in summary["left_out"][:20]:
+        lines.append(f"left out: {item['path']}: {item['reason']}")
+    if len(summary["left_out"]) > 20:
+        lines.append(f"left out: {len(summary['left_out']) - 20} more, all in summary.json")
+    return "\n".join(lines)
+
+
+def _show(effect: Mapping[str, Any], scale: float, fdr: float) -> str:
+    star = "*" if effect["qvalue"] <= fdr else ""
+    return f"{effect['group']} {scale * effect['influence']:+.1f} +- {scale * effect['stderr']:.1f}{star}"
