@@ -1,0 +1,1 @@
+"""The launcher and the sweeper of `python train.py -m`."""

@@ -1,0 +1,408 @@
+"""The default launcher: every slot of this machine busy, every crash contained, every run exactly once.
+
+It composes all jobs, leaves out what is complete, and hands the rest to a pool of worker processes (`sourcewise.pool`).
+A run that someone else holds (`sourcewise.claims`) is looked at again when the others are done. Whether a run is complete
+is decided by its record alone, whatever its worker said.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from hydra_plugins.sourcewise.composition import Composer
+from sourcewise import claims, study
+from sourcewise.errors import SourcewiseError
+from sourcewise.pool import Job, Outcome, Pool, SweepFailed
+
+LOG = "log.txt"
+POLL = 2.0
+"""Seconds between two looks at runs that others are doing."""
+
+
+@dataclass
+class Run:
+    """One run of a sweep and what has become of it."""
+
+    index: int
+    overrides: list[str]
+    config: dict[str, Any]
+    folder: Path
+    state: str = "missing"
+    cause: str = ""
+    value: Any = None
+    kills: int = 0
+    errors: int = 0
+
+    @property
+    def log(self) -> Path:
+        """Everything that the run printed, tracebacks too."""
+        return self.folder / LOG
+
+    @property
+    def name(self) -> str:
+        """The run's overrides, as one would type them."""
+        return shlex.join(filter_overrides(self.overrides)) or "(no overrides)"
+
+
+@dataclass
+class LocalLauncher(Launcher):
+    """One run per slot, in worker processes that live across runs. conf/hydra/launcher/local.yaml explains the settings."""
+
+    slots: Any = "auto"
+    task: str | None = None
+    preload: Sequence[str] = ()
+    recycle_after: int = 200
+    timeout: float | None = None
+    grace: float = 20.0
+    retries: int = 1
+    retries_on_error: int = 0
+    fail_fast: bool = False
+    composes: bool = field(default=True, init=False)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands to every launcher."""
+        self._context, self._config = hydra_context, config
+        self._script = str(
+            Path(getattr(task_function, "__globals__", {}).get("__file__") or sys.argv[0]).absolute()
+        )
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Do all jobs that are not done. Raises SweepFailed at the end when some failed, SystemExit when interrupted."""
+        runs = self._compose(job_overrides, initial_job_idx)
+        sweep = _Sweep(self, list({run.folder: run for run in reversed(runs)}.values())[::-1])
+        sweep.run()
+        first = {run.folder: run for run in sweep.runs}
+        return [_job_return(run, first[run.folder]) for run in runs]
+
+    def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
+        compose = Composer(self._context.config_loader, self._config)
+        runs = []
+        for index, overrides in enumerate(job_overrides, start):
+            config = compose(overrides)
+            runs.append(Run(index, list(overrides), config, study.run_dir(config)))
+        return runs
+
+    def pool(self, shape: "Shape") -> Pool:
+        """Workers for runs of this shape."""
+        several = shape.devices > 1
+        threads = str(shape.threads)
+        return Pool(
+            "sourcewise.pool:command" if several else self.task or f"{self._script}:train",
+            shape.slots(self.slots),
+            preload=() if several else list(self.preload),
+            env={name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
+            recycle_after=self.recycle_after,
+            timeout=self.timeout,
+            grace=self.grace,
+        )
+
+    def payload(self, run: Run, shape: "Shape") -> dict[str, Any]:
+        """What a worker gets: the config, or for a run on several devices the command of this one run.
+
+        Lightning starts the other processes of such a run by repeating its command, which must not be the sweep's.
+        """
+        if shape.devices == 1:
+            return run.config
+        hydra = self._config.hydra
+        ours = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
+        kept = [text for text in hydra.overrides.hydra if not text.lstrip("+~").startswith(ours)]
+        argv = [sys.executable, self._script, "--config-name", hydra.job.config_name]
+        for source in hydra.runtime.config_sources:
+            if source.provider == "command-line":
+                argv += ["--config-dir", source.path]
+        return {"argv": [*argv, *kept, *run.overrides, "hydra.mode=RUN"]}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a run needs of the machine."""
+
+    accelerator: str = "cpu"
+    devices: int = 1
+    threads: int = 1
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Shape":
+        """What this run's `trainer` settings ask for."""
+        trainer = config.get("trainer") or {}
+        devices = trainer.get("devices", 1)
+        if not isinstance(devices, int) or devices < 1:
+            raise SourcewiseError(f"trainer.devices={devices}: a sweep needs a number of devices per run")
+        return cls(str(trainer.get("accelerator", "cpu")), devices, int(trainer.get("threads", 1)))
+
+    def slots(self, asked: Any) -> list[dict[str, str]]:
+        """The environment of every slot. asked: auto, a number of slots, or lists of GPUs."""
+        gpus = visible_gpus() if self.accelerator in ("auto", "gpu", "cuda") else []
+        if self.accelerator in ("gpu", "cuda") and len(gpus) < self.devices:
+            raise SourcewiseError(
+                f"trainer.accelerator={self.accelerator} trainer.devices={self.devices}: this machine has {len(gpus)} GPUs"
+            )
+        groups = [gpus[i : i + self.devices] for i in range(0, len(gpus) - self.devices + 1, self.devices)]
+        if asked == "auto":
+            count = len(groups) or max(1, cores() // (self.devices * self.threads))
+        elif isinstance(asked, int) and asked > 0:
+            count = asked
+        elif isinstance(asked, Sequence) and not isinstance(asked, str) and len(asked):
+            groups = [[str(gpu) for gpu in ([group] if isinstance(group, int) else group)] for group in asked]
+            if any(len(group) != self.devices for group in groups):
+                raise SourcewiseError(
+                    f"hydra.launcher.slots={asked}: trainer.devices={self.devices}, so every slot takes {self.devices} GPUs"
+                )
+            count = len(groups)
+        else:
+            raise SourcewiseError(
+                f"hydra.launcher.slots={asked}: give auto, a number, or lists of GPUs as [[0,1],[2,3]]"
+            )
+        if not groups:
+            return [{} for _ in range(count)]
+        return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in islice(cycle(groups), count)]
+
+
+class _Sweep:
+    """The policy: which run is next, what is tried again, when it ends."""
+
+    def __init__(self, launcher: LocalLauncher, runs: list[Run]) -> None:
+        self.launcher, self.runs = launcher, runs
+        self.signals: list[int] = []
+        self.watch = claims.Watch()
+        self.halted = False
+
+    def run(self) -> None:
+        for run in self.runs:
+            if study.is_done(run.folder):
+                run.state = "done"
+                claims.tidy(run.folder)
+        shapes: dict[Shape, list[Run]] = {}
+        for run in self.runs:
+            if run.state != "done":
+                shapes.setdefault(Shape.of(run.config), []).append(run)
+        with _Progress(self.runs) as progress:
+            for shape, runs in shapes.items():
+                if not self.halted:
+                    with self.launcher.pool(shape) as pool, self._signals(pool):
+                        self._drive(pool, shape, runs, progress)
+        self._report()
+
+    def _drive(self, pool: Pool, shape: Shape, runs: list[Run], progress: "_Progress") -> None:
+        by_index = {run.index: run for run in runs}
+        pending, claimed = deque(runs), deque[Run]()
+        looked = 0.0
+        while True:
+            while pending and pool.idle() and not self.halted:
+                run = pending.popleft()
+                if study.is_done(run.folder):  # someone else was faster
+                    run.state = "done"
+                elif (holder := self.watch.holder(run.folder)) is not None:
+                    run.state, run.cause = "claimed", str(holder)
+                    claimed.append(run)
+                else:
+                    run.state = "running"
+                    pool.submit(Job(run.index, self.launcher.payload(run, shape), run.log))
+            progress.show()
+            if not pool.running() and (self.halted or not (pending or claimed)):
+                return
+            for outcome in pool.wait(POLL):
+                run = by_index[outcome.job.id]
+                self._judge(run, outcome)
+                if run.state == "missing":
+                    pending.append(run)
+                elif run.state == "claimed":
+                    claimed.append(run)
+                elif run.state == "failed":
+                    progress.say(f"failed: {run.name}: {run.cause} (see {run.log})")
+                    if self.launcher.fail_fast and not self.halted:
+                        self.halted = True
+                        pool.stop()
+            if self.signals and not self.halted:
+                self.halted = True
+                progress.say(
+                    f"{signal.Signals(self.signals[0]).name}: runs end now and are not counted; once more to stop at once"
+                )
+                pool.stop()
+            if len(self.signals) > 1:
+                pool.kill()
+                return
+            if not pending and time.monotonic() - looked >= POLL:
+                looked = time.monotonic()
+                for _ in range(len(claimed)):
+                    run = claimed.popleft()
+                    if study.is_done(run.folder):
+                        run.state = "done"
+                    elif (holder := self.watch.holder(run.folder)) is None:
+                        run.state = "missing"
+                        pending.append(run)
+                    else:
+                        run.cause = str(holder)
+                        claimed.append(run)
+
+    def _judge(self, run: Run, outcome: Outcome) -> None:
+        """The run's next state: done, failed, claimed, missing (to be done again) or stopped."""
+        launcher = self.launcher
+        if study.is_done(run.folder):
+            run.state, run.value = "done", outcome.value
+            claims.tidy(run.folder)
+            return
+        run.state, run.cause = "failed", outcome.cause
+        if outcome.status == "claimed":
+            run.state = "claimed"
+        elif outcome.status == "stopped":
+            run.state, run.cause = "stopped", "interrupted"
+        elif outcome.status == "killed":
+            run.kills += 1
+            run.state = "missing" if run.kills <= launcher.retries else "failed"
+        elif outcome.status in ("raised", "returned"):
+            run.errors += 1
+            run.state = "missing" if run.errors <= launcher.retries_on_error else "failed"
+            run.cause = run.cause or "it ended without a record"
+
+    def _report(self) -> None:
+        failed = [run for run in self.runs if run.state == "failed"]
+        left = [run for run in self.runs if run.state not in ("done", "failed")]
+        for run in failed:
+            print(f"\nfailed: {run.name}\n  cause: {run.cause}\n  log:   {run.log}", file=sys.stderr)
+        if left or failed:
+            done = len(self.runs) - len(failed) - len(left)
+            text = f"{done} of {len(self.runs)} runs are done, {len(failed)} failed, {len(left)} are left"
+            text += "; the same command goes on where this one stopped" if left else ""
+            if self.signals:
+                print(text, file=sys.stderr, flush=True)
+                raise SystemExit(128 + self.signals[0])
+            raise SweepFailed(text)
+
+    @contextmanager
+    def _signals(self, pool: Pool) -> Iterator[None]:
+        def note(number: int, frame: FrameType | None) -> None:
+            self.signals.append(number)
+            pool.wake()
+
+        before = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before[number] = signal.signal(number, note)
+        except ValueError:  # not in the main thread: signals are someone else's business
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Progress:
+    """A bar on a terminal, otherwise a line now and then: runs done, failed, runs per minute, time left."""
+
+    def __init__(self, runs: list[Run]) -> None:
+        self.runs, self.begun, self.shown = runs, time.monotonic(), 0.0
+        self.bar: Any = None
+
+    def __enter__(self) -> "_Progress":
+        self.skipped = self._count("done")
+        if self.skipped:
+            print(f"{self.skipped} of {len(self.runs)} runs are done already", file=sys.stderr)
+        if self.skipped < len(self.runs) and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(
+                total=len(self.runs),
+                initial=self.skipped,
+                bar_format="{l_bar}{bar}| {desc}",
+                dynamic_ncols=True,
+            )
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.show(last=True)
+        if self.bar is not None:
+            self.bar.close()
+
+    def _count(self, state: str) -> int:
+        return sum(run.state == state for run in self.runs)
+
+    def show(self, last: bool = False) -> None:
+        now = time.monotonic()
+        if not last and now - self.shown < (0.2 if self.bar is not None else 10.0):
+            return
+        self.shown = now
+        done, failed, claimed = self._count("done"), self._count("failed"), self._count("claimed")
+        rate = (done - self.skipped) / max(now - self.begun, 1e-9)
+        text = f"{done}/{len(self.runs)} runs"
+        text += f", {failed} failed" if failed else ""
+        text += f", {claimed} done by others" if claimed else ""
+        if done > self.skipped:
+            left = (len(self.runs) - done - failed) / rate
+            text += f", {60 * rate:.3g} a minute, {_duration(left)} left"
+        if self.bar is not None:
+            self.bar.n = done
+            self.bar.set_description_str(text, refresh=True)
+        elif done > self.skipped or failed:
+            print(text, file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def visible_gpus() -> list[str]:
+    """The machine's GPUs, as CUDA_VISIBLE_DEVICES names them; found without CUDA, which workers must find untouched."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [
+        str(number)
+        for number, _ in enumerate(line for line in listing.splitlines() if line.startswith("GPU "))
+    ]
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, and the quota of its container."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            count = min(count, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return count
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes:02d} min"
+        if hours
+        else f"{minutes} min {seconds:02d} s"
+        if minutes
+        else f"{seconds} s"
+    )
+
+
+def _job_return(run: Run, same: Run) -> JobReturn:
+    result = JobReturn(overrides=run.overrides, status=JobStatus.COMPLETED)
+    result.return_value = same.value
+    return result
