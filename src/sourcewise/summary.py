@@ -30,6 +30,14 @@ def summarise(
     if unused:
         listed = ", ".join(f"{count} {design}" for design, count in unused.items())
         notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")
+    first = next(iter(influences.values()))
+    unseen = [str(name) for name in first["group"].values[np.isnan(first["influence_overall"].values)]]
+    if unseen:
+        notes.append(
+            "Groups that every model kept, or every model dropped, have no influence that could be told: "
+            + ", ".join(unseen[:20])
+            + (f" and {len(unseen) - 20} more." if len(unseen) > 20 else ".")
+        )
     return {
         "study": header.study,
         "source": header.config["source"]["name"],
@@ -38,7 +46,7 @@ def summarise(
         "designs": dict(study.designs),
         "output": study.output,
         "sign": SIGN,
-        "estimator": next(iter(influences.values())).attrs["estimator"],
+        "estimator": first.attrs["estimator"],
         "fdr": fdr,
         "left_out": [{"path": item.path, "reason": item.reason} for item in left_out],
         "command": shlex.join(["python", *sys.argv]),
@@ -123,11 +131,12 @@ def as_text(summary: Mapping[str, Any]) -> str:
         lines += ["", f"  hurt {name} most overall: {shown or 'none'}"]
         if not target["significant_class"]:
             lines.append("  No influence stands out from noise: these models cannot support a claim about any group.")
+    lines += ["", *summary["notes"]]
     for item in summary["left_out"][:20]:
         lines.append(f"left out: {item['path']}: {item['reason']}")
     if len(summary["left_out"]) > 20:
         lines.append(f"left out: {len(summary['left_out']) - 20} more, all in summary.json")
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _show(effect: Mapping[str, Any], scale: float, fdr: float) -> str:

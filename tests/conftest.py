@@ -1,0 +1,36 @@
+"""Fixtures: the real config composed, tiny runs, and hypothesis settings for two busy cores."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import HealthCheck, settings
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # train.py and estimate.py are modules to the tests
+
+settings.register_profile("ci", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ci")
+
+Compose = Callable[..., dict[str, Any]]
+
+TINY = ("source.pretraining.epochs=1", "model.width=4", "transfer.epochs=3", "logger=none")
+
+
+def compose_config(*overrides: str, name: str = "train") -> dict[str, Any]:
+    """The resolved config that a command would run with."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose(name, overrides=list(overrides))
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    return resolved
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Compose:
+    """Composes a run of about a tenth of a second, with its records in a fresh folder."""
+    return lambda *overrides: compose_config(*TINY, f"runs_dir={tmp_path / 'runs'}", *overrides)

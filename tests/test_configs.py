@@ -1,0 +1,44 @@
+"""Every config file composes, and every `_target_` in it takes the settings that it is given."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import ROOT, compose_config
+from hydra.utils import get_object
+
+CHOICES = sorted(
+    (path.parent.name, path.stem)
+    for group in ("source", "target", "subset", "model", "transfer", "trainer", "logger", "experiment")
+    for path in (ROOT / "conf" / group).glob("*.yaml")
+    if path.stem != "base"
+)
+
+
+def targets(node: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield where, node
+        for key, value in node.items():
+            yield from targets(value, f"{where}.{key}")
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_config_binds_to_what_it_builds(group: str, name: str) -> None:
+    values = {"listed": ["subset.drop=[A]"]}.get(name, [])
+    config = compose_config(f"{group}={[name] if group == 'target' else name}", *values)
+    found = list(targets(config))
+    assert len(found) >= 6
+    for where, node in found:
+        signature = inspect.signature(get_object(node["_target_"]))
+        arguments = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+        try:
+            (signature.bind_partial if node.get("_partial_") else signature.bind)(**arguments)
+        except TypeError as error:
+            pytest.fail(f"{where}: {error}")
+
+
+def test_every_config_says_what_it_is() -> None:
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        assert path.read_text().startswith("# "), path
