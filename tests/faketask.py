@@ -1,53 +1,71 @@
-"""A task that stands in for training: what it does is in the config's `fake`, by subset seed; it writes a tiny record."""
+"""Stands in for training in tests of the launcher. What a run does is in the config's `fake`, by subset seed.
+
+As a script it is a Hydra command like train.py: `python tests/faketask.py -m 'subset.seed=range(0,8)'`.
+"""
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from sourcewise import claims, study
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from sourcewise import claims, cli, study
 
 
 def train(config: dict[str, Any]) -> dict[str, float]:
     folder = study.run_dir(config)
     seed = config["subset"]["seed"]
-    fake = config.get("fake", {})
+    fake = config.get("fake") or {}
     with claims.claim(folder) as lease:
         if study.is_done(folder):
             return {}
-        print("hello from", seed)
-        os.write(1, b"by fd\n")
+        print(f"run {seed} by {os.getpid()}")
+        with (Path(config["runs_dir"]) / "starts.txt").open("a") as file:
+            file.write(f"{seed} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n")
         time.sleep(fake.get("sleep", 0.0))
-        deed = fake.get("deeds", {}).get(str(seed))
-        once = folder / "once"
-        if deed == "raise":
-            raise ValueError(f"bad {seed}")
-        if deed == "raise_once" and not once.exists():
-            once.touch()
-            raise ValueError("bad once")
-        if deed == "exit":
-            sys.exit(3)
-        if deed == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if deed == "kill_once" and not once.exists():
-            once.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if deed == "hang":
-            time.sleep(1000)
-        if deed == "stubborn":
-            while True:
-                try:
-                    time.sleep(1000)
-                except KeyboardInterrupt:
-                    print("no")
-        if deed == "nothing":
+        act(fake.get("deeds", {}).get(str(seed)) or fake.get("deeds", {}).get(seed), folder)
+        if study.is_done(folder) or (folder / "nothing").exists():
             return {}
         lease.check()
         write(folder / study.RECORD, f"record {seed}\n".encode())
-        once.unlink(missing_ok=True)
+        (folder / "once").unlink(missing_ok=True)
     return {"seed": float(seed)}
+
+
+def act(deed: str | None, folder: Path) -> None:
+    if deed and deed.endswith("_once"):
+        if (folder / "once").exists():
+            return
+        (folder / "once").touch()
+        deed = deed.removesuffix("_once")
+    if deed == "raise":
+        raise ValueError("this went wrong\nand more of it")
+    if deed == "exit":
+        sys.exit(3)
+    if deed == "die":
+        os._exit(4)
+    if deed == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if deed == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if deed == "hang":
+        time.sleep(1000)
+    if deed == "stubborn":
+        while True:
+            try:
+                time.sleep(1000)
+            except KeyboardInterrupt:
+                print("I shall not stop")
+    if deed == "nothing":
+        (folder / "nothing").touch()
+    if deed == "late":  # killed after its record is complete
+        write(folder / study.RECORD, b"late\n")
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -55,3 +73,48 @@ def write(path: Path, content: bytes) -> None:
     temporary.write_bytes(content)
     time.sleep(0.002)
     temporary.replace(path)
+
+
+# For tests of the pool, which know neither runs nor studies
+
+
+def simple(config: dict[str, Any]) -> Any:
+    """Does what it is told, step by step; returns its process id."""
+    for step, value in config.items():
+        if step == "print":
+            print(value)
+            sys.stderr.write("to stderr\n")
+            os.write(1, b"by file descriptor\n")
+            subprocess.run(["echo", "by a child"], check=True)
+        elif step == "sleep":
+            time.sleep(value)
+        elif step == "env":
+            return os.environ.get(value)
+        elif step == "child":  # a process that would outlive the run
+            child = subprocess.Popen(["sleep", "1000"])
+            Path(value).write_text(str(child.pid))
+        elif step == "pid_to":
+            Path(value).write_text(str(os.getpid()))
+        elif step == "claimed":
+            raise claims.Claimed("someone has it")
+        elif step == "fork":  # as a DataLoader's worker: it holds copies of all that is open
+            if os.fork() == 0:
+                time.sleep(1000)
+        elif step == "files":
+            return len(os.listdir("/proc/self/fd"))
+        else:
+            act(step, Path())
+    return os.getpid()
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(config: DictConfig) -> None:
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    resolved["fake"]["argv"] = sys.argv
+    print("argv", *sys.argv)
+    train(resolved)
+
+
+if __name__ == "__main__":
+    with cli.errors():
+        main()

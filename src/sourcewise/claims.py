@@ -173,6 +173,12 @@ def holder(folder: Path) -> Holder | None:
     return None if last is None or last.dead else last
 
 
+def clear(folder: Path) -> None:
+    """Remove what a dead holder left in the folder of a run that nobody holds."""
+    with contextlib.suppress(SourcewiseError):
+        _acquire(folder).release()
+
+
 def tidy(folder: Path) -> None:
     """Remove what dead holders left in the folder of a complete run: leases and temporary files."""
     with contextlib.suppress(OSError):
@@ -248,7 +254,7 @@ def _read(path: Path) -> Holder | None:
     try:
         with path.open("rb") as file:
             text, stat = file.read(), os.fstat(file.fileno())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         return Holder(**json.loads(text))

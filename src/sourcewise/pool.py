@@ -82,12 +82,14 @@ class _Worker:
     pid: int = 0
     job: Job | None = None
     begun: float = 0.0
+    started: bool = False
     deadline: float = float("inf")
     runs: int = 0
     stopping: Status | None = None
     leaving: bool = False
     doomed: bool = False
     closed: bool = False
+    orphan: bool = False
     buffer: bytearray = field(default_factory=bytearray)
 
 
@@ -109,6 +111,7 @@ class Pool:
         self.recycle_after, self.timeout, self.grace = recycle_after, timeout, grace
         self._setup = json.dumps({"function": function, "preload": list(preload), "path": sys.path})
         self._env = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1", **(env or {})}
+        self._env.pop("HYDRA_FULL_ERROR", None)  # our own command line's, see sourcewise.cli
         self._selector = selectors.DefaultSelector()
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
@@ -149,7 +152,7 @@ class Pool:
         """Start a job in an idle slot."""
         slot = self.idle()[0]
         worker = self._in_slot.get(slot) or self._spawn(slot)
-        worker.job, worker.begun = job, time.monotonic()
+        worker.job, worker.begun, worker.started = job, time.monotonic(), False
         if self.timeout is not None:
             worker.deadline = worker.begun + STARTUP + self.timeout
         self._tell(worker, {"job": job.id, "config": job.config, "log": str(job.log.absolute())})
@@ -178,8 +181,13 @@ class Pool:
     def stop(self) -> None:
         """Interrupt every run, as Ctrl-C would; what has not ended after `grace` seconds is killed."""
         for worker in list(self._workers.values()):
-            if worker.job is not None and worker.stopping is None:
+            if worker.job is None or worker.stopping is not None:
+                continue
+            if worker.started:
                 self._interrupt(worker, "stopped")
+            else:
+                worker.stopping = "stopped"
+                self._kill(worker)
 
     def kill(self) -> None:
         """End all workers and the zygote at once."""
@@ -191,13 +199,15 @@ class Pool:
 
     def close(self) -> None:
         """End all processes: idle workers by request, busy ones and laggards by SIGKILL."""
+        if self._zygote is not None and not self._ready:
+            self._zygote.kill()  # it is importing, and has no workers yet
         for worker in list(self._workers.values()):
             if worker.job is None:
                 self._dismiss(worker)
             else:
                 self._kill(worker)
         limit = time.monotonic() + 5
-        while self._workers and self._control is not None and time.monotonic() < limit:
+        while self._workers and self._ready and time.monotonic() < limit:
             for key, _ in self._selector.select(max(0.0, limit - time.monotonic())):
                 key.data()
         for worker in list(self._workers.values()):
@@ -251,15 +261,15 @@ class Pool:
                     worker.pid = value
                     if worker.doomed:
                         self._kill(worker)
-                    elif worker.stopping:
-                        self._signal(worker, signal.SIGINT)
                 else:
                     self._gone(worker, value)
         if not data:
+            ready = self._ready
             text = self._drop_zygote()
-            if not self._ready:
+            if not ready:
                 raise SourcewiseError(f"worker processes cannot start: {text}")
             for worker in list(self._workers.values()):
+                worker.orphan = True
                 if worker.closed or not worker.pid:
                     self._gone(worker, None)
 
@@ -279,6 +289,7 @@ class Pool:
         self._stderr.close()
         status = self._zygote.returncode
         self._zygote = self._control = self._stderr = None
+        self._ready = False
         return lines[-1] if lines else f"exit status {status}"
 
     # Workers
@@ -314,7 +325,7 @@ class Pool:
             message = json.loads(worker.buffer[:end])
             del worker.buffer[: end + 1]
             if "started" in message and worker.job is not None:
-                worker.begun = time.monotonic()
+                worker.begun, worker.started = time.monotonic(), True
                 if self.timeout is not None and worker.stopping is None:
                     worker.deadline = worker.begun + self.timeout
             elif "ended" in message:
@@ -323,7 +334,7 @@ class Pool:
             worker.closed = True
             self._selector.unregister(worker.socket)
             worker.socket.close()
-            if self._control is None:
+            if worker.orphan:
                 self._gone(worker, None)
 
     def _ended(self, worker: _Worker, message: Mapping[str, Any]) -> None:
@@ -348,12 +359,16 @@ class Pool:
         if self._in_slot.get(worker.slot) is worker:
             del self._in_slot[worker.slot]
         if not worker.leaving:
-            worker.leaving, worker.deadline = True, time.monotonic() + self.grace
+            worker.leaving = True
+            if not worker.doomed:
+                worker.deadline = time.monotonic() + self.grace
             self._tell(worker, {"exit": True})
 
     def _interrupt(self, worker: _Worker, why: Status) -> None:
         worker.stopping, worker.deadline = why, time.monotonic() + self.grace
-        self._signal(worker, signal.SIGINT)
+        if worker.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGINT)
 
     def _enforce(self, now: float) -> None:
         for worker in list(self._workers.values()):
@@ -363,21 +378,22 @@ class Pool:
                 else:
                     self._kill(worker)
 
-    def _signal(self, worker: _Worker, number: signal.Signals) -> None:
-        if worker.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.pid, number)
-
     def _kill(self, worker: _Worker) -> None:
         worker.deadline, worker.doomed = float("inf"), True
         if worker.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
+        else:  # not forked yet; it will be killed then
+            self._finish(worker, worker.stopping or "killed", "its worker did not start")
+            self._dismiss(worker)
 
     def _gone(self, worker: _Worker, code: int | None) -> None:
         """The worker's process has ended."""
+        worker.orphan = False
+        if not worker.closed:
+            worker.socket.setblocking(False)
         while not worker.closed:
-            self._heard(worker)
+            self._heard(worker)  # what it still said
         self._workers.pop(worker.number, None)
         if self._in_slot.get(worker.slot) is worker:
             del self._in_slot[worker.slot]
@@ -418,7 +434,8 @@ def _zygote(control: socket.socket, setup: Mapping[str, Any]) -> None:
         signal.signal(number, signal.SIG_IGN)
     sys.path[:] = setup["path"]
     for name in setup["preload"]:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # only saves time: a run that needs it will say so
+            importlib.import_module(name)
     function = load(setup["function"])
     gc.collect()
     gc.freeze()  # pages that hold only frozen objects stay shared with the workers
@@ -489,12 +506,8 @@ def _worker(channel: socket.socket, function: Function) -> None:
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        busy = threading.Event()
-
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            if busy.is_set():
-                raise KeyboardInterrupt
-
+        atexit._clear()
+        interrupt = _Interrupt()
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, interrupt)
         os.register_at_fork(after_in_child=lambda: _forget(channel))
@@ -507,7 +520,7 @@ def _worker(channel: socket.socket, function: Function) -> None:
         faulthandler.enable()
         while "job" in (message := inbox.get()):
             channel.sendall(b'{"started": true}\n')
-            reply = _run(function, message, busy)
+            reply = _run(function, message, interrupt)
             channel.sendall(json.dumps({"ended": message["job"], **reply}, default=str).encode() + b"\n")
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
@@ -517,6 +530,25 @@ def _worker(channel: socket.socket, function: Function) -> None:
     finally:
         _flush()
         os._exit(status)
+
+
+class _Interrupt:
+    """Turns a signal into KeyboardInterrupt within a run, at its start if it came before, and never between runs."""
+
+    def __init__(self) -> None:
+        self.armed = self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+
+    def arm(self) -> None:
+        self.armed = True
+        if self.asked:
+            self.armed = False
+            raise KeyboardInterrupt
 
 
 def _listen(channel: socket.socket, inbox: "queue.SimpleQueue[dict[str, Any]]") -> None:
@@ -533,28 +565,25 @@ def _forget(channel: socket.socket) -> None:
         os.close(channel.detach())
 
 
-def _run(function: Function, message: Mapping[str, Any], busy: threading.Event) -> dict[str, Any]:
+def _run(function: Function, message: Mapping[str, Any], interrupt: _Interrupt) -> dict[str, Any]:
     """One run, its output in its log. Returns the status, the cause, and the function's value."""
-    status, cause, value = "returned", "", None
     try:
         try:
             _redirect(Path(message["log"]))
-            busy.set()
+            interrupt.arm()
             value = function(message["config"])
         finally:
-            busy.clear()
+            interrupt.armed = False
+        return {"status": "returned", "cause": "", "value": value}
     except claims.Claimed as error:
-        status, cause = "claimed", str(error)
+        return {"status": "claimed", "cause": str(error), "value": None}
     except BaseException as error:
-        busy.clear()
-        status = "raised"
-        text = str(error).strip().splitlines()
-        cause = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-        if isinstance(error, SourcewiseError):
-            cause = str(error)
         traceback.print_exc()
-    _flush()
-    return {"status": status, "cause": cause, "value": value}
+        first, *_ = [*str(error).strip().splitlines(), ""]
+        kind = "" if isinstance(error, SourcewiseError) else type(error).__name__
+        return {"status": "raised", "cause": ": ".join(filter(None, (kind, first))), "value": None}
+    finally:
+        _flush()
 
 
 def _redirect(log: Path) -> None:

@@ -270,6 +270,8 @@ class _Sweep:
             run.errors += 1
             run.state = "missing" if run.errors <= launcher.retries_on_error else "failed"
             run.cause = run.cause or "it ended without a record"
+        if run.state == "failed":
+            claims.clear(run.folder)
 
     def _report(self) -> None:
         failed = [run for run in self.runs if run.state == "failed"]
