@@ -250,20 +250,20 @@ def heatmap(
         "significant": int(significant.sum()),
     }
     axis = {"type": "category", "showgrid": False, "zeroline": False, "automargin": True, "ticks": ""}
-    height = int(np.clip(28 * len(rows), 120, 900)) + 150
+    height = int(np.clip(28 * len(rows), 120, 900)) + 127
     return go.Figure(
         traces,
         _layout(
             height,
             meta,
-            xaxis={**axis, "title": {"text": "source group", "standoff": 10}},
+            xaxis={**axis, "title": {"text": "source group", "standoff": 10, "font": {"size": 12}}},
             yaxis={
                 **axis,
                 "autorange": "reversed",
                 "ticksuffix": " ",
-                "title": {"text": "target class", "standoff": 8},
+                "title": {"text": "target class", "standoff": 8, "font": {"size": 12}},
             },
-            margin={"l": 8, "r": 12, "t": 66, "b": 8},
+            margin={"l": 8, "r": 12, "t": 58, "b": 8},
         ),
     )
 
@@ -323,7 +323,7 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
             bargap=0.3,
             dragmode=False,
             xaxis={
-                "title": {"text": f"hurts ← {shown.name} → helps", "standoff": 8},
+                "title": {"text": f"hurts ← {shown.name} → helps", "standoff": 8, "font": {"size": 12}},
                 "gridcolor": theme["grid"],
                 "zeroline": True,
                 "zerolinecolor": theme["soft"],

@@ -227,9 +227,10 @@ def verdict(target: Target) -> dict[str, Any]:
     if not (found or overall or examples):
         headline = f"These data cannot support a claim about {target.name}."
         lead.append(
-            f"None of the {count(cells, 'influence')} of a group on a class, none of those on single "
-            f"examples and no overall influence is significant at a {percent} false discovery rate. The figures below "
-            "cannot be told from noise: differences in them are not findings. More models than these "
+            f"None of the {count(cells, 'influence')} of a group on a class, none on single examples and "
+            f"no overall influence is significant at a {percent} false discovery rate. "
+            "The figures below cannot be told from noise: differences in them are not findings. "
+            "More models than these "
             f"{summary['models']:,} may show an effect, or there is none to be seen."
         )
     else:
@@ -239,11 +240,12 @@ def verdict(target: Target) -> dict[str, Any]:
             headline = (
                 f"{found:,} of {cells:,} influences of a group on a class of {target.name} are significant."
             )
-            expected = f" (of those, about {max(round(found * summary['fdr']), 1):,} may be false)"
+            expected = f": of those {found:,}, about {max(round(found * summary['fdr']), 1):,} may be false"
         lead.append(
-            f"At a {percent} false discovery rate{expected}, {overall:,} of "
-            f"{count(target.influences.sizes['group'], 'group')} have a significant overall effect, and "
-            f"{examples:,} of {facts['cells_example']:,} influences on single examples are significant."
+            f"The false discovery rate is held at {percent}{expected}. "
+            f"{overall:,} of {count(target.influences.sizes['group'], 'group')} have a significant overall "
+            f"effect, and {examples:,} of {facts['cells_example']:,} influences on single examples are "
+            "significant."
         )
         lead.extend(_ends(target))
     unknown = int(np.isnan(target.arrays("overall")[0]).sum())
@@ -278,7 +280,7 @@ def class_section(target: Target) -> Section:
     if [classes, groups] != list(meta["of"]):
         caption += (
             f" Shown are the {count(classes, 'class', 'classes')} and {count(groups, 'group')} with the "
-            f"strongest evidence, of {meta['of'][0]:,} and {meta['of'][1]:,}; the tables hold all."
+            f"strongest evidence, of {meta['of'][0]:,} and {meta['of'][1]:,}; the tables name every one."
         )
     alternative = (
         f"Heatmap of the influence of {count(groups, 'source group')} on "
@@ -419,7 +421,7 @@ def _header(targets: Sequence[Target], summary: Summary) -> list[tuple[str, str]
         mean, spread = (target.facts.get(f"metric_{key}") for key in ("mean", "std"))
         if mean is not None and spread is not None:
             name = f"Accuracy on {target.name}" if len(targets) > 1 else "Accuracy"
-            header.append((f"{name}, mean ± sd of models", f"{100 * mean:.1f}% ± {100 * spread:.1f}"))
+            header.append((f"{name}, mean ± sd", f"{100 * mean:.1f}% ± {100 * spread:.1f}"))
     return header
 
 

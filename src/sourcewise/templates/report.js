@@ -71,13 +71,23 @@
     }
     kinds[layout.meta?.kind]?.(figure, colours, plot.dataset.order === "original");
     if (touch) layout.dragmode = false;
-    if (printing) layout.width = 690;
+    if (printing) Object.assign(layout, { width: 690, height: 0.78 * layout.height });
     plot.style.height = `${layout.height}px`;
     plot.dataset.drawn = "";
     const modeBarButtons = layout.dragmode === false ? buttons.slice(0, 1) : buttons;
     return Plotly.react(plot, figure.data, layout, { ...config, modeBarButtons });
   }
-  const visible = () => all(".plot").filter((plot) => !plot.closest("[hidden]"));
+  // The first figure is drawn at once, the others one by one when the browser has nothing else to do.
+  const idle = window.requestIdleCallback ?? setTimeout;
+  function drawVisible() {
+    const [plot] = all(".plot:not([data-drawn])").filter((plot) => !plot.closest("[hidden]"));
+    if (plot) {
+      draw(plot);
+      idle(drawVisible);
+    } else {
+      document.documentElement.dataset.ready ??= Math.round(performance.now());
+    }
+  }
   const redraw = () => Promise.all(all(".plot[data-drawn]").map(draw));
 
   all(".choice input").forEach((input) => input.addEventListener("change", () => {
@@ -96,7 +106,7 @@
       tab.tabIndex = tab === chosen ? 0 : -1;
       panel(tab).hidden = tab !== chosen;
     }
-    visible().filter((plot) => !("drawn" in plot.dataset)).forEach(draw);
+    drawVisible();
   }
   tabs.forEach((tab, i) => {
     tab.addEventListener("click", () => select(tab));
@@ -110,7 +120,10 @@
     });
   });
   let chosen = null;
+  let closed = [];
   addEventListener("beforeprint", () => {
+    closed = all("details:not([open])");
+    closed.forEach((details) => { details.open = true; });
     printing = true;
     chosen = tabs.find((tab) => tab.getAttribute("aria-selected") === "true");
     tabs.forEach((tab) => { panel(tab).hidden = false; });
@@ -118,31 +131,40 @@
   });
   addEventListener("afterprint", () => {
     printing = false;
+    closed.forEach((details) => { details.open = false; });
     if (chosen) select(chosen);
     redraw();
   });
 
-  // Tables: long ones keep most of their rows in a template, out of the page, until they are asked for.
+  // Tables: long ones keep most of their rows as text, out of the page, until they are asked for.
   const tables = all("table[data-searchable]").map((table) => {
     const body = table.tBodies[0];
-    const few = body.rows.length;
-    const rest = table.querySelector("template");
-    const rows = [...body.rows, ...(rest ? all("tr", rest.content) : [])];
     const foot = document.querySelector(`.table-foot[data-table="${CSS.escape(table.id)}"]`);
-    return { body, few, rows, kind: table.dataset.searchable, text: foot.querySelector("span"), button: foot.querySelector("button"), foot, open: false };
+    return {
+      kind: table.dataset.searchable, total: Number(table.dataset.rows), body, few: [...body.rows], rest: table.querySelector("script"),
+      foot, text: foot.querySelector("span"), button: foot.querySelector("button"), open: false,
+    };
   });
   const count = (n) => n.toLocaleString("en");
+  function rows(table) {
+    if (!table.rows) {
+      const template = document.createElement("template");
+      template.innerHTML = table.rest?.textContent ?? "";
+      table.rows = [...table.few, ...all("tr", template.content)];
+    }
+    return table.rows;
+  }
   function show(table, hits) {
-    const { body, few, rows, text, button, foot, open } = table;
-    const shown = hits ?? (open ? rows : rows.slice(0, few));
+    const { body, few, total, text, button, foot, open } = table;
+    const shown = hits ?? (open ? rows(table) : few);
     body.replaceChildren(...shown);
-    text.textContent = `${count(shown.length)} of ${count(rows.length)} rows ${hits ? "are about a match or name one" : "shown"}.`;
-    button.textContent = open ? "Show fewer" : `Show all ${count(rows.length)}`;
-    button.hidden = Boolean(hits) || rows.length === few;
+    text.textContent = `${count(shown.length)} of ${count(total)} rows ${hits ? "are about a match or name one" : "shown"}.`;
+    button.textContent = open ? "Show fewer" : `Show all ${count(total)}`;
+    button.hidden = Boolean(hits) || total === few.length;
     foot.hidden = button.hidden && !hits;
   }
   for (const table of tables) {
-    if (table.rows.length > table.few) show(table);
+    if (table.rest) show(table);
     table.button.addEventListener("click", () => {
       table.open = !table.open;
       show(table);
@@ -157,7 +179,7 @@
   function readNames() {
     const names = { group: new Set(), class: new Set() };
     for (const table of tables) {
-      table.entries = table.rows.map((row) => ({
+      table.entries = rows(table).map((row) => ({
         row,
         name: lower(row.querySelector("th")),
         effects: all(".effects .name", row).map((element) => ({ element, name: lower(element) })),
@@ -215,6 +237,5 @@
   }));
 
   if (tabs.length) select(tabs[0]);
-  else visible().forEach(draw);
-  document.documentElement.dataset.ready = Math.round(performance.now());
+  else drawVisible();
 })();
