@@ -111,7 +111,6 @@ class Pool:
         self.recycle_after, self.timeout, self.grace = recycle_after, timeout, grace
         self._setup = json.dumps({"function": function, "preload": list(preload), "path": sys.path})
         self._env = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1", **(env or {})}
-        self._env.pop("HYDRA_FULL_ERROR", None)  # our own command line's, see sourcewise.cli
         self._selector = selectors.DefaultSelector()
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)

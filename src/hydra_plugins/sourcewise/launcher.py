@@ -156,7 +156,7 @@ class Shape:
         groups = [gpus[i : i + self.devices] for i in range(0, len(gpus) - self.devices + 1, self.devices)]
         if asked == "auto":
             count = len(groups) or max(1, cores() // (self.devices * self.threads))
-        elif isinstance(asked, int) and asked > 0:
+        elif type(asked) is int and asked > 0:
             count = asked
         elif isinstance(asked, Sequence) and not isinstance(asked, str) and len(asked):
             groups = [[str(gpu) for gpu in ([group] if isinstance(group, int) else group)] for group in asked]
