@@ -312,6 +312,19 @@ def test_what_the_data_cannot_show_is_said() -> None:
     assert [trace.meta for trace in traces] == ["muted", "significant", "missing"]
 
 
+def test_an_influence_without_an_error_claims_nothing() -> None:
+    influences, summary = make(groups=["a", "b"], classes=["a"], examples=3)
+    summary["targets"]["digits"] |= {"metric_std": None}
+    for field in ("stderr", "qvalue"):
+        for suffix in ("class", "overall"):
+            influences["digits"][f"{field}_{suffix}"][..., 1] = np.nan
+    page = Page(report.render(influences, summary))
+    assert "92.1%" in page.text
+    assert "nan" not in page.text
+    assert figures.heatmap(influences["digits"]).data[-1].meta == "missing"
+    assert figures.overall_bars(influences["digits"]).layout.meta["interval"].count(None) == 1
+
+
 def test_without_significance_the_page_says_so_plainly() -> None:
     influences, summary = make(signal=False)
     facts = summary["targets"]["digits"]

@@ -175,6 +175,7 @@ def heatmap(
         np.asarray(influences[f"{name}_class"].transpose("class", "group").values, float)
         for name in ("influence", "stderr", "qvalue")
     )
+    value = np.where(np.isfinite(error) & np.isfinite(q), value, np.nan)
     of = value.shape
     with np.errstate(divide="ignore", invalid="ignore"):
         evidence = np.nan_to_num(np.abs(value) / error, nan=0.0, posinf=1e9)

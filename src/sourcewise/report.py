@@ -336,7 +336,7 @@ def overall_section(target: Target) -> Section:
     rows = []
     for i in np.argsort(-value, kind="stable"):
         low, high = (target.show(value[i] + side * figures.Z95 * error[i]) for side in (-1, 1))
-        interval = f"{low} to {high}" if np.isfinite(value[i]) else "–"
+        interval = f"{low} to {high}" if np.isfinite(value[i] + error[i]) else "–"
         cells = [target.show(value[i]), interval, small(q[i]), *affected[i]]
         rows.append(Row(str(names[i]), cells, muted=not target.significant(q[i])))
     table = Table(
@@ -419,9 +419,10 @@ def _header(targets: Sequence[Target], summary: Summary) -> list[tuple[str, str]
     header.append(("Models", f"{summary['models']:,}"))
     for target in targets:
         mean, spread = (target.facts.get(f"metric_{key}") for key in ("mean", "std"))
-        if mean is not None and spread is not None:
+        if mean is not None:
             name = f"Accuracy on {target.name}" if len(targets) > 1 else "Accuracy"
-            header.append((f"{name}, mean ± sd", f"{100 * mean:.1f}% ± {100 * spread:.1f}"))
+            about = (", mean ± sd", f" ± {100 * spread:.1f}") if spread is not None else ("", "")
+            header.append((f"{name}{about[0]}", f"{100 * mean:.1f}%{about[1]}"))
     return header
 
 

@@ -50,7 +50,7 @@
     trace.error_x.array = pick(meta.interval, shown);
     trace.error_x.color = colours.soft;
     trace.marker.color = trace.x.map((x) => (x >= 0 ? colours.helps : colours.hurts));
-    trace.marker.opacity = shown.map((i) => (meta.qvalue[i] <= meta.fdr ? 1 : meta.muted));
+    trace.marker.opacity = shown.map((i) => (meta.qvalue[i] !== null && meta.qvalue[i] <= meta.fdr ? 1 : meta.muted));
     layout.height = 18 * Math.max(shown.length, 4) + 70;
   }
 
