@@ -60,5 +60,7 @@ class Cutout:
         left = torch.randint(0, width - self.pixels + 1, (size, 1), generator=generator).to(images.device)
         row = torch.arange(height, device=images.device)
         column = torch.arange(width, device=images.device)
-        hole = ((row >= top) & (row < top + self.pixels))[:, :, None] & ((column >= left) & (column < left + self.pixels))[:, None]
+        hole = ((row >= top) & (row < top + self.pixels))[:, :, None] & (
+            (column >= left) & (column < left + self.pixels)
+        )[:, None]
         return images.masked_fill(hole[:, None], 0.0)

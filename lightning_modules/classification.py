@@ -58,7 +58,9 @@ class Classification(pl.LightningModule):
         self._losses.clear()
         self._hits.clear()
         if not torch.isfinite(loss):
-            raise Diverged(f"the training loss is {loss.item()} in epoch {self.current_epoch + 1}; lower the learning rate")
+            raise Diverged(
+                f"the training loss is {loss.item()} in epoch {self.current_epoch + 1}; lower the learning rate"
+            )
         self.log_dict({"loss": loss, "accuracy": accuracy}, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> Any:

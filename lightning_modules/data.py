@@ -47,7 +47,9 @@ class Normalise:
             return images
         shape = (1, -1, 1, 1)
         scale = torch.tensor(self.std, device=images.device).mul(255).reciprocal().view(shape)
-        shift = torch.tensor(self.mean, device=images.device).div(torch.tensor(self.std, device=images.device)).view(shape)
+        shift = (
+            torch.tensor(self.mean, device=images.device).div(torch.tensor(self.std, device=images.device)).view(shape)
+        )
         return images.float().mul_(scale).sub_(shift)
 
 
@@ -84,7 +86,9 @@ class Batches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.passes * batches_per_epoch(len(self.examples.labels), self.batch_size, self.processes, self._training)
+        return self.passes * batches_per_epoch(
+            len(self.examples.labels), self.batch_size, self.processes, self._training
+        )
 
     @property
     def _training(self) -> bool:
@@ -150,28 +154,34 @@ class MemoryData(pl.LightningDataModule):
             augmentation=self.augmentation,
             augmentation_seed=self.augmentation_seed,
             passes=self.passes,
-            epoch=self.trainer.current_epoch if self.trainer else 0,
-            **self._place,
+            epoch=self._trainer.current_epoch,
+            rank=self._trainer.global_rank,
+            processes=self._trainer.world_size,
         )
 
     def test_dataloader(self) -> Batches:
         """All test examples in order."""
         assert self.test is not None
-        return Batches(self.test.to(self._device), self.test_batch_size, self.normalise, **self._place)
+        return Batches(
+            self.test.to(self._device),
+            self.test_batch_size,
+            self.normalise,
+            rank=self._trainer.global_rank,
+            processes=self._trainer.world_size,
+        )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Nothing to do: the batch was made there."""
         return batch
 
     @property
-    def _device(self) -> torch.device:
+    def _trainer(self) -> pl.Trainer:
         assert self.trainer is not None
-        return self.trainer.strategy.root_device
+        return self.trainer
 
     @property
-    def _place(self) -> dict[str, int]:
-        assert self.trainer is not None
-        return {"rank": self.trainer.global_rank, "processes": self.trainer.world_size}
+    def _device(self) -> torch.device:
+        return self._trainer.strategy.root_device
 
 
 def batches_per_epoch(examples: int, batch_size: int, processes: int = 1, training: bool = True) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 
@@ -23,11 +23,6 @@ class ScalarLogger(Logger):
     def version(self) -> str:
         """None is kept."""
         return ""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> None:
-        """There is no experiment object behind it."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

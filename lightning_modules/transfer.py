@@ -64,7 +64,8 @@ class Transfer(Classification):
 
     def on_test_epoch_end(self) -> None:
         """Outputs by example id, and the scores from them: so that padding never counts twice."""
-        self.outputs = self.examples.compute()
+        # torchmetrics squeezes what has one element
+        self.outputs = Outputs(*(values.reshape(-1) for values in self.examples.compute()))
         scores = self.accuracy(self.outputs.prediction, self.outputs.labels)
         self.scores = {name: float(value) for name, value in scores.items()}
         self.scores["prob"] = float(self.outputs.prob.double().mean())

@@ -99,7 +99,10 @@ def test_a_class_without_examples_has_no_influence() -> None:
     assert np.isfinite(found["influence_class"].sel({"class": "dog"})).all()
 
 
-@pytest.mark.parametrize(("call", "message"), [(lambda: collect(MODELS, "probs"), "output=probs"), (lambda: estimate(collect(MODELS), "best"), "estimator=best")])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [(lambda: collect(MODELS, "probs"), "output=probs"), (lambda: estimate(collect(MODELS), "best"), "estimator=best")],
+)
 def test_bad_settings_are_one_clear_line(call, message: str) -> None:
     with pytest.raises(SourcewiseError, match=message):
         call()

@@ -53,7 +53,9 @@ def test_random_keeps_groups_and_pairs_equally_often() -> None:
     assert np.abs(spread).max() < stats.norm.isf(0.0005 / k)
     pairs = (masks.T @ masks / len(masks))[np.triu_indices(k, 1)]
     expected = 0.5 * (k / 2 - 1) / (k - 1)
-    assert np.abs(pairs - expected).max() / np.sqrt(expected * (1 - expected) / len(masks)) < stats.norm.isf(0.0005 / len(pairs))
+    assert np.abs(pairs - expected).max() / np.sqrt(expected * (1 - expected) / len(masks)) < stats.norm.isf(
+        0.0005 / len(pairs)
+    )
 
 
 @given(st.lists(st.sampled_from(GROUPS), min_size=1, max_size=30, unique=True))
@@ -95,7 +97,12 @@ def test_bad_settings_are_one_clear_line(settings: dict, message: str) -> None:
 
 def test_streams_of_seeds_and_subsets_differ() -> None:
     one, two = (subsets.random(GROUPS, 0.5, seed) for seed in (0, 1))
-    seeds = {randomness.seed(purpose, seed, mask) for purpose in ("order", "initialisation") for seed in (0, 1) for mask in (one, two)}
+    seeds = {
+        randomness.seed(purpose, seed, mask)
+        for purpose in ("order", "initialisation")
+        for seed in (0, 1)
+        for mask in (one, two)
+    }
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)
 

@@ -20,9 +20,9 @@ def resolve(config: DictConfig, known: Sequence[str]) -> dict[str, Any]:
 
     Raises SourcewiseError for a top-level key that nothing reads; OmegaConf raises for a missing (`???`) value.
     """
-    for key in config:
+    for key in map(str, config):
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
+            near = get_close_matches(key, known, n=1)
             raise SourcewiseError(f"{key}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)

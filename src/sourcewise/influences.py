@@ -83,13 +83,14 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
                 _add(study, name, item, outputs)
     if study is None or not study.models:
         raise SourcewiseError(
-            "no record has a randomly drawn subset, which influences need; train some: python train.py -m 'subset.seed=range(0,96)'"
+            "no record has a randomly drawn subset, which influences need;"
+            " train some: python train.py -m 'subset.seed=range(0,96)'"
         )
     return study
 
 
 def estimate(study: Study, estimator: str = "difference") -> dict[str, xr.Dataset]:
-    """Influences of every target, laid out as docs/architecture.md says. Raises SourcewiseError for an unknown estimator."""
+    """Influences of every target, laid out as docs/architecture.md says. Raises SourcewiseError, unknown estimator."""
     if estimator not in ESTIMATORS:
         raise SourcewiseError(f"estimator={estimator}: choose one of {', '.join(ESTIMATORS)}")
     return {name: _dataset(study, name, target, estimator) for name, target in study.targets.items()}
@@ -110,7 +111,8 @@ def outputs_of(outputs: TargetOutputs, output: str) -> NDArray[Any]:
     """The chosen output of every example, `float[examples]`."""
     if output == "correct":
         return (outputs.prediction == outputs.labels).astype(np.float32)
-    return np.asarray(getattr(outputs, output))
+    values: NDArray[np.float16] = getattr(outputs, output)
+    return values
 
 
 def _add(study: Study, name: str, item: Record, outputs: TargetOutputs) -> None:
@@ -121,8 +123,8 @@ def _add(study: Study, name: str, item: Record, outputs: TargetOutputs) -> None:
         rows[-1] = 1
         with np.errstate(invalid="ignore", divide="ignore"):
             average = np.nan_to_num(rows / rows.sum(1, keepdims=True))  # a class without examples has mean 0
-        streams = (Stream(study.groups, size) for size in (len(outputs.labels), len(classes) + 1))
-        study.targets[name] = _Target(outputs.ids, outputs.labels, classes, *streams, average)
+        examples, means = (Stream(study.groups, size) for size in (len(outputs.labels), len(classes) + 1))
+        study.targets[name] = _Target(outputs.ids, outputs.labels, classes, examples, means, average)
         study.scores[name] = []
     target = study.targets[name]
     values = outputs_of(outputs, study.output)
@@ -144,7 +146,9 @@ def _dataset(study: Study, name: str, target: _Target, estimator: str) -> xr.Dat
     for suffix, dimension in LEVELS.items():
         for variable, values in tables[suffix].items():
             dims, values = (("group",), values[0]) if dimension is None else ((dimension, "group"), values)
-            about = {"units": UNITS[study.output]} if variable != "qvalue" else {"long_name": "Benjamini-Hochberg q-value"}
+            about = (
+                {"units": UNITS[study.output]} if variable != "qvalue" else {"long_name": "Benjamini-Hochberg q-value"}
+            )
             variables[variable + suffix] = (dims, values, about)
     names = study.header.group_names or [str(i) for i in range(study.groups)]
     return xr.Dataset(

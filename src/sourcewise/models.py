@@ -24,8 +24,8 @@ class Model(nn.Module):
         return self.head(self.backbone(images))  # type: ignore[no-any-return]
 
 
-def small_cnn(width: int = 32, *, channels: int, classes: int, name: str = "") -> Model:
-    """Three 3x3 convolutions of width w, 2w, 4w with BatchNorm, pooled after the first two, and global average pooling."""
+def small_cnn(width: int = 16, *, channels: int, classes: int, name: str = "") -> Model:
+    """Three 3x3 convolutions of width w, 2w, 4w with BatchNorm, pooled after the first two, then averaged."""
     sizes = (channels, width, 2 * width, 4 * width)
     layers: list[nn.Module] = []
     for i in range(3):
@@ -63,7 +63,9 @@ def torchvision_backbone(name: str, small_images: bool = False, *, channels: int
 
     names = models.list_models(module=models)
     if name not in names:
-        raise SourcewiseError(f"model.name={name}: not a torchvision classification model; try one of {', '.join(names[:8])}…")
+        raise SourcewiseError(
+            f"model.name={name}: not a torchvision classification model; try one of {', '.join(names[:8])}…"
+        )
     options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     network = models.get_model(name, weights=None, **options)
     features = _take_last_linear(network)
@@ -107,7 +109,7 @@ def _take_last_linear(network: nn.Module) -> int:
 def _rebuild_first_convolution(network: nn.Module, channels: int, small_images: bool) -> None:
     path, old = next(item for item in network.named_modules() if isinstance(item[1], nn.Conv2d))
     kernel, stride, padding = (3, 1, 1) if small_images else (old.kernel_size, old.stride, old.padding)
-    new = nn.Conv2d(channels, old.out_channels, kernel, stride, padding, bias=old.bias is not None)  # type: ignore[arg-type]
+    new = nn.Conv2d(channels, old.out_channels, kernel, stride, padding, bias=old.bias is not None)
     _replace(network, path, new)
 
 

@@ -16,7 +16,8 @@ def permutation(key: str, size: int) -> NDArray[np.intp]:
 
 def uniform(key: str, *shape: int) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), `float64[shape]`, with 53 random bits each."""
-    return (_words(key, int(np.prod(shape))) >> np.uint64(11)).reshape(shape) * 2.0**-53
+    bits = (_words(key, int(np.prod(shape))) >> np.uint64(11)).reshape(shape)
+    return bits.astype(np.float64) * 2.0**-53
 
 
 def seed(purpose: str, training_seed: int, mask: NDArray[np.bool_]) -> int:

@@ -97,7 +97,7 @@ def write(record: Record, path: Path) -> None:
 
 
 def read(path: Path) -> Record:
-    """Read and verify. Raises RecordError for a file that is missing, truncated, foreign, changed or of another schema."""
+    """Read and verify. Raises RecordError for a missing, truncated, foreign or changed file, or another schema."""
     try:
         content = path.read_bytes()
     except OSError as error:

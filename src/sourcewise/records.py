@@ -26,8 +26,8 @@ class LeftOut:
 class Records:
     """An iterator over the records below a folder: of a run, a study, or several studies (which is then an error).
 
-    `left_out` fills while iterating. Raises SourcewiseError when there is no folder or no record, or when records are of
-    different recipes, datasets or examples, and says which it found.
+    `left_out` fills while iterating. Raises SourcewiseError when there is no folder or no record, or when records are
+    of different recipes, datasets or examples, and says which it found.
     """
 
     place: str
@@ -63,7 +63,9 @@ class Records:
                 yield item
         if len(studies) > 1:
             found = ", ".join(f"{name} ({count} records)" for name, count in studies.most_common())
-            raise SourcewiseError(f"records={self.place}: records of different recipes do not mix: {found}; choose one folder")
+            raise SourcewiseError(
+                f"records={self.place}: records of different recipes do not mix: {found}; choose one folder"
+            )
         if first is None:
             why = f"; {len(self.left_out)} files could not be used, the first: {self._first()}" if self.left_out else ""
             raise SourcewiseError(f"records={self.place}: no record found here{why}")

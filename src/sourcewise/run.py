@@ -35,6 +35,9 @@ from sourcewise.models import Model, initialise
 from sourcewise.randomness import seed as derive_seed
 from sourcewise.record import Header, Record, TargetOutputs
 
+METRICS = ("accuracy", "mean_per_class")
+"""What a target's score can be."""
+
 LogScalars = Callable[[Mapping[str, float]], None]
 
 
@@ -54,7 +57,7 @@ class Hardware:
     @property
     def is_main(self) -> bool:
         """Whether this process speaks for the run: one of several under DDP does."""
-        return bool(rank_zero_only.rank == 0)
+        return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]  # Lightning sets it on the function
 
     def trainer(self, epochs: int, logger: ScalarLogger | None = None) -> pl.Trainer:
         """A bare Trainer: no checkpoints, bars or summaries."""
@@ -78,7 +81,7 @@ class Hardware:
     def prepare(self, network: nn.Module) -> nn.Module:
         """The network in the memory format, and compiled, as asked."""
         if self.channels_last:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network = network.to(memory_format=torch.channels_last)
         return torch.compile(network) if self.compile else network  # type: ignore[return-value]
 
 
@@ -116,6 +119,10 @@ class Target:
     transfer: TransferSettings
     metric: str = "accuracy"
     augmentation: Sequence[Augmentation] = ()
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise SourcewiseError(f"target metric={self.metric}: choose one of {', '.join(METRICS)}")
 
 
 @dataclass
@@ -187,7 +194,9 @@ class Run:
             self._derive("initialisation"),
         )
         module = Pretraining(
-            self.hardware.prepare(model), settings, batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices)
+            self.hardware.prepare(model),
+            settings,
+            batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices),
         )
         data = MemoryData(
             _examples(kept),
@@ -257,7 +266,7 @@ class Run:
         backbone = self.hardware.prepare(model.backbone).to(self._device).eval()
         mixed = "bf16" in str(self.hardware.precision)
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
-            images = (part.to(self._device) for part in examples.inputs.split(1000))
+            images = (part.to(self._device) for part in torch.split(examples.inputs, 1000))
             parts = [backbone(self.source.normalise(part)).float().cpu() for part in images]
         return Examples(torch.cat(parts).clone(), examples.labels, examples.ids)
 

@@ -41,7 +41,8 @@ def listed(
 ) -> Mask:
     """Keep the named groups, or drop them. Names come as a list, or as a text file with one name a line.
 
-    Returns `bool[groups]`. Raises SourcewiseError when both or neither list is given, a name is unknown, or nothing is left.
+    Returns `bool[groups]`. Raises SourcewiseError when both or neither list is given, a name is unknown, or nothing is
+    left.
     """
     if (keep is None) == (drop is None):
         raise SourcewiseError("subset=listed: set exactly one of subset.keep and subset.drop")
@@ -72,7 +73,7 @@ RANDOM_DESIGNS = frozenset({"random"})
 
 
 def draw(groups: Sequence[str], design: str, **settings: Any) -> Mask:
-    """The subset `bool[groups]` that a design draws. Raises SourcewiseError for a design or setting that is not there."""
+    """The subset `bool[groups]` that a design draws. Raises SourcewiseError for an unknown design."""
     if design not in DESIGNS:
         raise SourcewiseError(f"subset.design={design}: not a design; choose one of {', '.join(DESIGNS)}")
     return DESIGNS[design](groups, **settings)

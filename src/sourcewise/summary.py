@@ -56,9 +56,7 @@ def summarise(
         "commit": header.commit,
         "seconds": {stage: total / sum(study.designs.values()) for stage, total in study.seconds.items()},
         "notes": notes,
-        "targets": {
-            name: _target(dataset, study.scores[name], fdr, top) for name, dataset in influences.items()
-        },
+        "targets": {name: _target(dataset, study.scores[name], fdr, top) for name, dataset in influences.items()},
     }
 
 
@@ -74,7 +72,9 @@ def _target(dataset: xr.Dataset, scores: Sequence[float], fdr: float, top: int) 
         "metric_std": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         **counts,
         "table": [_class(dataset, str(name), top) for name in dataset["class"].values],
-        "overall": _effects(dataset, "_overall", {}, _order(dataset["influence_overall"].values, dataset["qvalue_overall"].values)),
+        "overall": _effects(
+            dataset, "_overall", {}, _order(dataset["influence_overall"].values, dataset["qvalue_overall"].values)
+        ),
         "verdict": None,
     }
 
@@ -107,7 +107,7 @@ def _effects(dataset: xr.Dataset, suffix: str, where: dict[str, str], order: NDA
 
 
 def as_text(summary: Mapping[str, Any]) -> str:
-    """The summary for a terminal: per target, the groups that help and hurt each class most, and those that hurt overall."""
+    """The summary for a terminal: the groups that help and hurt each target class most, and those that hurt overall."""
     scale, unit = (1.0, "margin") if summary["output"] == "margin" else (100.0, "points")
     lines = []
     for name, target in summary["targets"].items():

@@ -144,8 +144,8 @@ class _WandbRun:
         self.run.save(str(path), base_path=self.run.dir, policy="end")
 
 
-def _mode(setting: str) -> str:
-    """online or offline: what was asked for here, then WANDB_MODE, then online for those who are logged in."""
+def _mode(setting: str) -> Any:
+    """Online or offline: what was asked for here, then WANDB_MODE, then online for those who are logged in."""
     if setting != "auto":
         return setting
     if mode := os.environ.get("WANDB_MODE"):

@@ -115,7 +115,8 @@ def _render(letter: str, index: int) -> NDArray[np.uint8]:
     matrix = np.column_stack([linear, offset]).ravel().tolist()
     bitmap = canvas.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     ink = np.asarray(bitmap) > 127
-    return ink.reshape(SIDE, BLOCK, SIDE, BLOCK).sum((1, 3)).astype(np.uint8)
+    counts: NDArray[np.uint8] = ink.reshape(SIDE, BLOCK, SIDE, BLOCK).sum((1, 3)).astype(np.uint8)
+    return counts
 
 
 @functools.cache
