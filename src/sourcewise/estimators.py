@@ -1,19 +1,53 @@
 """Influences and their standard errors from `Moments`.
 
 The influence of a group on an output is the effect of keeping the group, in units of the output: positive
-means that keeping it helps. All results have the layout [examples, groups]. `ESTIMATORS` lists the estimators
-by name; a new one is a function `Moments -> Estimate` with a line there.
+means that keeping it helps. One convention holds for all estimators. In a model y = a + sum_k b_k m_k of
+the masks m:
+
+* where the sizes of the subsets vary as they do when groups are kept independently, or more (Bernoulli,
+  Hadamard, several fractions), influence is b_k: the effect of keeping the group, all others left as they
+  are;
+* where all subsets have one size, no data can tell b from b plus a constant, and influence is b_k minus the
+mean
+  of the other b: the effect of keeping this group rather than an average other one.
+
+With interactions, b is the best linear account of the outputs under the design. The difference of means
+estimates just this in either case (but not where subsets of several fixed sizes are mixed: there it credits
+every group with a part of the effect of size; the regressions do not).
+
+What predicts best is shrunken, and a shrunken estimate has no honest interval. So every estimate has two
+faces: `coefficients`, shrunken where the estimator shrinks, predict; `influence`, with `stderr` and `dof`,
+is unbiased. For ridge, influence is each coefficient over its own shrinkage factor H_kk, H = (G + penalty
+I)^-1 G. That leaves b_k + sum_j H_kj / H_kk b_j + noise: unbiased for the group itself, with leaks of the
+other groups whose signs are random by design. With b_j of variance tau^2 and noise of variance sigma^2, its
+error has the variance sigma^2 [(G + penalty I)^-1 G (G + penalty I)^-1]_kk / H_kk^2 + tau^2 sum_j (H_kj /
+H_kk)^2. Both variances come from restricted maximum likelihood (Patterson & Thompson, Biometrika 58, 1971),
+a column at a time. It runs from ordinary least squares (no penalty) to the difference of means (large
+penalty), is defined with fewer models than groups, and the penalty that predicts best makes its error
+smallest too. Lasso shares this companion.
+
+All results have the layout [examples, groups]. `ESTIMATORS` lists the estimators by name; a new one is a
+function `Moments -> Estimate` with a line there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sourcewise.errors import SourcewiseError
-from sourcewise.moments import TILE, Array, Moments
+from sourcewise.moments import TILE, Array, Mask, Moments
+
+PENALTIES = np.logspace(-3, 3, 31)
+"""Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
+SHRINKAGES = np.logspace(0, -2.8, 15)
+"""Lasso penalties to choose from, as a share of the smallest one that leaves nothing."""
+PRIOR = 0.125
+"""Information, in squares of log units, that the range of PENALTIES gives on their logarithm."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +58,34 @@ class Estimate:
         influence: effect of keeping the group, in units of the output; positive = keeping it helps.
         stderr: its standard error, same unit.
         dof: degrees of freedom of the standard error, for Student's t.
+        coefficients: float[E, G], what `predict` uses; None if that is the influence.
+        kept: float[G], share of the models that kept each group.
+        mean: float[E], mean output.
+        penalty: float[E], chosen a column at a time, or None.
     """
 
     influence: Array
     stderr: Array
     dof: Array
+    kept: Array
+    mean: Array
+    coefficients: Array | None = None
+    penalty: Array | None = None
+
+    def predict(self, masks: Mask) -> Array:
+        """Outputs float[m, E] expected of models trained on the subsets bool[m, G]."""
+        slopes = np.nan_to_num(self.influence) if self.coefficients is None else self.coefficients
+        predicted: Array = (masks - self.kept) @ slopes.T + self.mean
+        return predicted
 
 
 def difference(moments: Moments) -> Estimate:
     """Mean output of the models with a group minus that of the models without (arXiv 2207.05739, section 3).
 
     The standard error is Welch's, with the Welch-Satterthwaite degrees of freedom (Biometrika 34, 1947):
-    neither side's variance nor size has to equal the other's. Where all subsets have one size, keeping one
-    group means dropping another: the difference is then relative to the mean of the other groups.
+    neither side's variance nor size has to equal the other's. In a foldover design, where models are no
+    independent draws, the error is that of the difference given the masks (see the module), if the moments
+    hold a Gram matrix.
 
     A group that every model kept, or every model dropped, has NaN throughout. With fewer than two models on a
     side, the influence is given but its stderr and dof are NaN.
@@ -45,17 +94,12 @@ def difference(moments: Moments) -> Estimate:
         SourcewiseError: fewer than two models.
     """
     _enough(moments, 2)
-    shape = (moments.columns, moments.groups)
-    influence, stderr, dof = np.empty(shape), np.empty(shape), np.empty(shape)
+    influence, stderr, dof = _empty(moments)
     n1 = np.where((moments.kept > 0) & (moments.kept < moments.count), moments.kept, np.nan)
     n0 = moments.count - n1
     f1, f0 = np.where(n1 > 1, n1 - 1, np.nan), np.where(n0 > 1, n0 - 1, np.nan)
-    for left in range(0, moments.columns, TILE):
-        tile = slice(left, left + TILE)
-        mean1, var1 = _side(n1, f1, moments.kept_total[tile], moments.kept_square[tile], moments.precision)
-        rest_total = moments.total[tile, None] - moments.kept_total[tile]
-        rest_square = moments.square[tile, None] - moments.kept_square[tile]
-        mean0, var0 = _side(n0, f0, rest_total, rest_square, moments.precision)
+    for tile in _tiles(moments):
+        mean1, var1, mean0, var0 = _sides(moments, tile, n1, n0, f1, f0)
         influence[tile] = mean1 - mean0
         var1 /= n1
         var0 /= n0
@@ -65,15 +109,406 @@ def difference(moments: Moments) -> Estimate:
             share = var1 / both
         share = np.where(both == 0, 0.5, share)
         dof[tile] = 1 / (share**2 / f1 + (1 - share) ** 2 / f0)
-    return Estimate(influence, stderr, dof)
+    if moments.gram is not None and 4 * moments.pairs >= moments.count:
+        _given_masks(moments, stderr, dof)
+    return Estimate(influence, stderr, dof, moments.kept / moments.count, moments.mean())
+
+
+def ridge(moments: Moments) -> Estimate:
+    """Ridge regression, its penalty chosen a column at a time by generalised cross-validation.
+
+    Needs moments with a Gram matrix; one eigendecomposition of it serves all columns and penalties (Golub,
+    Heath & Wahba, Technometrics 21, 1979). The mean of all coefficients is not penalised where sizes vary.
+    For influence and stderr see the module. Noise may differ between the models with and without a group
+    (the sandwich to its first order, which is all that these sums can show).
+
+    Raises:
+        SourcewiseError: fewer than four models, or no group that was ever dropped.
+    """
+    normal = _Normal.of(moments)
+    influence, stderr, dof = _empty(moments)
+    coefficients, penalty = np.zeros_like(influence), np.empty(moments.columns)
+    for tile in _tiles(moments):
+        fit = normal.fit(tile)
+        penalty[tile] = normal.penalties[fit.chosen]
+        found, slopes = normal.unbiased(fit, fit.chosen)
+        noise, leak = normal.errors(fit.chosen)
+        var = fit.sigma[:, None] * noise + fit.tau[:, None] * leak
+        _put(influence, tile, normal.active, found)
+        _put(coefficients, tile, normal.active, slopes)
+        _put(dof, tile, normal.active, normal.dof(fit, var, fit.tau[:, None] * leak))
+        _put(stderr, tile, normal.active, np.sqrt(_uneven(moments, tile, normal.active, var)))
+    return Estimate(influence, stderr, dof, moments.kept / moments.count, moments.mean(), coefficients, penalty)
+
+
+def ols(moments: Moments) -> Estimate:
+    """Ordinary least squares; needs moments with a Gram matrix, and more subsets than groups.
+
+    Errors as in `ridge`. A group that cannot be told from others (always kept together with one, say) is NaN.
+
+    Raises:
+        SourcewiseError: too few subsets (a subset and its complement count once), or no group ever dropped.
+    """
+    normal = _Normal.of(moments)
+    free = normal.free - normal.rank
+    last = len(normal.penalties) - 1  # no penalty at all
+    noise, leak = normal.errors(np.array([last]))
+    if free < 1 or (leak > 1e-6).all():
+        raise SourcewiseError(
+            f"{moments.count} models are too few for ols of {normal.active.size} groups; ridge can do"
+        )
+    influence, stderr, dof = _empty(moments)
+    coefficients = np.zeros_like(influence)
+    for tile in _tiles(moments):
+        fit = normal.fit(tile)
+        index = np.full(len(fit.sigma), last)
+        found, slopes = normal.unbiased(fit, index)
+        var = fit.residual[:, None] / free * noise
+        found[:, leak[0] > 1e-6] = np.nan
+        _put(influence, tile, normal.active, found)
+        _put(coefficients, tile, normal.active, slopes)
+        _put(dof, tile, normal.active, np.full_like(var, free))
+        _put(stderr, tile, normal.active, np.sqrt(_uneven(moments, tile, normal.active, var)))
+    return Estimate(influence, stderr, dof, moments.kept / moments.count, moments.mean(), coefficients)
+
+
+def lasso(moments: Moments, held: Moments) -> Estimate:
+    """Lasso (datamodels, arXiv 2202.00622), its penalty chosen a column at a time by held-out error.
+
+    `held` are the moments of some of the models in `moments`. The path is fitted without them, their error
+    picks the penalty, and the coefficients come from all models at that penalty (scikit-learn's scale: half
+    the mean squared error plus penalty times the sum of magnitudes). influence, stderr and dof are those of
+    `ridge`.
+
+    Raises:
+        SourcewiseError: as `ridge`, or held-out models that are none or all.
+    """
+    if not 0 < held.count < moments.count:
+        raise SourcewiseError(f"lasso needs some models held out, not {held.count} of {moments.count}")
+    companion = ridge(moments)
+    train = moments - held
+    gram, cross = centred(train)
+    gram_all, cross_all = centred(moments)
+    kept, center = train.kept / train.count, train.total / train.count
+    held = held.moved(train.reference)
+    assert held.gram is not None
+    outer = np.outer(kept, held.kept)
+    gram_held = held.gram - outer - outer.T + held.count * np.outer(kept, kept)
+    penalty, coefficients = np.empty(moments.columns), np.empty((moments.columns, moments.groups))
+    bound, bound_all = largest(gram), largest(gram_all)
+    for tile in _tiles(moments):
+        mean = center[tile, None]
+        cross_held = held.kept_total[tile] - mean * held.kept
+        cross_held -= (held.total[tile, None] - held.count * mean) * kept
+        top = np.abs(cross[tile]).max(1) / train.count
+        best, error = np.zeros(len(top)), np.full(len(top), np.inf)
+        final, slopes, live = np.zeros_like(cross_held), np.zeros_like(cross_held), np.arange(len(top))
+        for share in SHRINKAGES:
+            slopes = shrink(gram, cross[tile][live], train.count, share * top[live], slopes, 3e-3, 200, bound)
+            now = ((slopes @ gram_held - 2 * cross_held[live]) * slopes).sum(1)
+            better = now <= error[live]
+            best[live[better]], final[live[better]] = share * top[live[better]], slopes[better]
+            error[live[better]] = now[better]
+            on = best[live] <= 2.6 * share * top[live]  # worse twice running: past its best
+            live, slopes = live[on], slopes[on]
+        penalty[tile] = best
+        coefficients[tile] = shrink(gram_all, cross_all[tile], moments.count, best, final, bound=bound_all)
+    return Estimate(
+        companion.influence,
+        companion.stderr,
+        companion.dof,
+        companion.kept,
+        companion.mean,
+        coefficients,
+        penalty,
+    )
+
+
+def centred(moments: Moments) -> tuple[Array, Array]:
+    """Gram matrix of the masks [G, G] and their product with the outputs [E, G], both about the means."""
+    if moments.gram is None:
+        raise SourcewiseError("regressions need moments with a Gram matrix (gram=True)")
+    gram = moments.gram - np.outer(moments.kept, moments.kept) / moments.count
+    return gram, moments.kept_total - np.outer(moments.total / moments.count, moments.kept)
+
+
+def largest(gram: Array) -> float:
+    """Largest eigenvalue of a Gram matrix, never quite zero."""
+    return max(float(np.linalg.eigvalsh(gram)[-1]), 1e-300)
+
+
+def confounded(moments: Moments) -> bool:
+    """Whether subset sizes vary by more or less than independent draws would, though not fixed to one size.
+
+    The difference of means then credits every group with a part of the effect of size; the regressions do
+    not.
+    """
+    gram, _ = centred(moments)
+    ratio = gram.sum() / max(float(np.trace(gram)), 1e-300)
+    return bool(ratio > 0.1 and abs(ratio - 1) > 6 * np.sqrt(2 / moments.count))
+
+
+def shrink(
+    gram: Array,
+    cross: Array,
+    count: int,
+    penalty: Array,
+    start: Array | None = None,
+    tolerance: float = 1e-5,
+    limit: int = 5000,
+    bound: float | None = None,
+) -> Array:
+    """Lasso of all columns at once, each with its row c of `cross` and its own penalty.
+
+    Minimises (w'Gw / 2 - w'c) / count + penalty |w|_1 for every row w of the result.
+
+    Accelerated proximal gradient with restarts (Beck & Teboulle, SIAM J. Imaging Sci. 2, 2009; O'Donoghue &
+    Candes, Found. Comput. Math. 15, 2015): one matrix product a step for all columns that have not
+    converged yet.
+
+    Args:
+        gram: float[G, G] of centred masks.
+        cross: float[E, G].
+        count: models behind both.
+        penalty: float[E].
+        start: float[E, G] to begin with.
+        tolerance: a column stops when no coefficient moves by more than this share of its largest one.
+        limit: steps at most.
+        bound: largest eigenvalue of `gram`, where the caller has it.
+
+    Returns:
+        float[E, G].
+    """
+    step = 1 / (largest(gram) if bound is None else bound)
+    result = np.zeros_like(cross) if start is None else start.copy()
+    live = np.arange(len(cross))
+    old, ahead, c = result.copy(), result.copy(), cross
+    threshold = (step * count * penalty)[:, None]
+    momentum = np.ones((len(cross), 1))
+    for _ in range(limit):
+        new = ahead - step * (ahead @ gram - c)
+        new = np.sign(new) * np.maximum(np.abs(new) - threshold, 0)
+        move = new - old
+        restart = ((ahead - new) * move).sum(1, keepdims=True) > 0
+        following = np.where(restart, 1.0, (1 + np.sqrt(1 + 4 * momentum**2)) / 2)
+        ahead = new + np.where(restart, 0.0, (momentum - 1) / following) * move
+        moving = np.abs(move).max(1) > tolerance * np.abs(new).max(1)
+        old, momentum = new, following
+        if not moving.all():
+            result[live[~moving]] = new[~moving]
+            if not moving.any():
+                return result
+            live, old, ahead, c = live[moving], old[moving], ahead[moving], c[moving]
+            threshold, momentum = threshold[moving], momentum[moving]
+    result[live] = old
+    return result
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One tile of columns against the eigenvectors. Shapes: rotated [e, rank], the others [e]."""
+
+    rotated: Array
+    size: Array  # product of the subset size with the outputs
+    sigma: Array  # noise variance
+    tau: Array  # variance of the effects
+    likely: NDArray[np.intp]  # penalty of highest restricted likelihood, sigma / tau
+    chosen: NDArray[np.intp]  # penalty of least generalised cross-validation
+    residual: Array  # sum of squares that least squares leaves
+
+
+@dataclass(frozen=True)
+class _Normal:
+    """Normal equations of the groups that vary, without the direction of subset size, in their eigenbasis."""
+
+    moments: Moments
+    active: NDArray[np.intp]
+    values: Array
+    vectors: Array
+    weight: Array  # gamma[K], the size direction: what of the mean effect each group's slope carries
+    size: float  # sum of squares of the subset size
+    absolute: bool
+    free: int
+    penalties: Array  # the last one is zero
+    filters: Array  # [L, rank] 1 / (value + penalty)
+    spread: Array
+    own: Array  # [L, K] H_kk
+
+    @classmethod
+    def of(cls, moments: Moments) -> _Normal:
+        _enough(moments, 4)
+        active = np.flatnonzero((moments.kept > 0) & (moments.kept < moments.count))
+        if not active.size:
+            raise SourcewiseError("every group was kept by all models or by none: no influence can be estimated")
+        if moments.gram is None:
+            raise SourcewiseError("regressions need moments with a Gram matrix (gram=True)")
+        kept = moments.kept[active]
+        gram = moments.gram[np.ix_(active, active)] - np.outer(kept, kept) / moments.count
+        spread, free = moments.spread()
+        weight, size, scale = gram.sum(1), float(gram.sum()), float(np.trace(gram))
+        if active.size > 1 and size > 1e-9 * scale:
+            gram = gram - np.outer(weight, weight) / size
+            free -= 1
+        else:
+            size = 0.0
+        values, vectors = np.linalg.eigh(gram)
+        solid = values > 1e-9 * max(float(values[-1]), 1e-9 * scale)
+        values, vectors = values[solid], vectors[:, solid]
+        penalties = np.append(PENALTIES * values.mean(), 0.0)
+        filters = 1 / (values + penalties[:, None])
+        return cls(
+            moments=moments,
+            active=active,
+            values=values,
+            vectors=vectors,
+            weight=weight / size if size else np.zeros(active.size),
+            size=size,
+            absolute=size > 0.1 * scale,
+            free=free,
+            penalties=penalties,
+            filters=filters,
+            spread=spread,
+            own=(values * filters) @ (vectors**2).T,
+        )
+
+    @property
+    def rank(self) -> int:
+        return int(self.values.size)
+
+    def fit(self, tile: slice) -> _Fit:
+        """Choose the penalty and the variances of one tile of columns."""
+        m, free = self.moments, self.free
+        cross = m.kept_total[tile][:, self.active] - np.outer(m.total[tile] / m.count, m.kept[self.active])
+        size = cross.sum(1)
+        cross -= np.outer(size, self.weight)
+        rotated = cross @ self.vectors
+        square = rotated**2
+        total = self.spread[tile] - (size**2 / self.size if self.size else 0.0)
+        floor = 64 * m.precision * self.spread[tile] + 1e-300
+        filters, shares = self.filters, self.values * self.filters
+        quadratic = np.maximum(total - filters @ square.T, floor)
+        residual = np.maximum(total - (filters * (2 - shares)) @ square.T, floor)
+        shrunk = shares[:-1].sum(1)[:, None]
+        log = np.log1p(self.values / self.penalties[:-1, None]).sum(1)[:, None]
+        likely = (free * np.log(quadratic[:-1]) + log).argmin(0)
+        chosen = (residual[:-1] / (free - shrunk) ** 2).argmin(0)
+        sigma = np.take_along_axis(quadratic, likely[None], 0)[0] / free
+        sigma[self.spread[tile] == 0] = 0.0
+        residual[-1, self.spread[tile] == 0] = 0.0
+        return _Fit(rotated, size, sigma, sigma / self.penalties[likely], likely, chosen, residual[-1])
+
+    def unbiased(self, fit: _Fit, index: NDArray[np.intp]) -> tuple[Array, Array]:
+        """Influence and coefficients [e, K] at the penalties that `index` [e] points to."""
+        slopes = (fit.rotated * self.filters[index]) @ self.vectors.T
+        influence = slopes / self.own[index]
+        if self.absolute:
+            level = (fit.size / self.size - slopes @ self.weight)[:, None]
+            k = self.active.size
+            return level + (k - 1) / k * influence, level + slopes
+        return influence, slopes
+
+    def errors(self, index: NDArray[np.intp]) -> tuple[Array, Array]:
+        """What noise and leaks of unit variance make of the influence: two float[len(index), K]."""
+        used, where = np.unique(index, return_inverse=True)
+        filters, shares = self.filters[used], self.values * self.filters[used]
+        square, own, k = (self.vectors**2).T, self.own[used], self.active.size
+        noise = (shares * filters) @ square / own**2
+        leak = shares**2 @ square / own**2 - 1
+        if k > 1:
+            leak -= 1 / (k - 1)
+        leak = np.maximum(leak, 0.0)
+        if self.absolute:
+            scale, along = (k - 1) / k, self.weight @ self.vectors
+            noise = scale**2 * noise - 2 * scale * ((shares * filters * along) @ self.vectors.T) / own
+            noise += 1 / self.size + ((shares * filters) @ along**2)[:, None]
+            off = (1 - shares) ** 2 @ along**2
+            leak = scale**2 * leak + off[:, None]
+        return noise[where], leak[where]
+
+    def dof(self, fit: _Fit, var: Array, leaked: Array) -> Array:
+        """Degrees of freedom of `var` [e, K], of which `leaked` is due to leaks.
+
+        By the delta method, after Satterthwaite. From the expected information on the logarithms of sigma
+        and of the penalty: least squares has free - rank, a difference of means free - 0, and what the data
+        cannot split costs little where the sum of both parts is known.
+        """
+        shares = self.values * self.filters[fit.likely]
+        one, two = shares.sum(1)[:, None], (shares**2).sum(1)[:, None] + PRIOR
+        with np.errstate(invalid="ignore"):
+            part = np.where(var > 0, leaked / var, 0.0)
+        dof = (self.free * two - one**2) / (two - 2 * part * one + part**2 * self.free)
+        clipped: Array = np.clip(dof, 1.0, self.free)
+        return clipped
+
+
+def _given_masks(moments: Moments, stderr: Array, dof: Array) -> None:
+    """Put the errors of the difference of means that noise and leaks make, the masks being what they are."""
+    normal = _Normal.of(moments)
+    kept = moments.kept[normal.active]
+    assert moments.gram is not None
+    gram = moments.gram[np.ix_(normal.active, normal.active)] - np.outer(kept, kept) / moments.count
+    leak = gram / np.diag(gram)[:, None]
+    np.fill_diagonal(leak, 0.0)
+    if not normal.absolute:
+        leak += (1 - np.eye(len(leak))) / max(len(leak) - 1, 1)
+    for tile in _tiles(moments):
+        fit = normal.fit(tile)
+        level = (fit.size / normal.size) ** 2 if normal.absolute else np.zeros(len(fit.size))
+        leaked = np.outer(fit.tau, (leak**2).sum(1)) + np.outer(level, leak.sum(1) ** 2)
+        var = fit.sigma[:, None] / np.diag(gram) + leaked
+        _put(stderr, tile, normal.active, np.sqrt(var))
+        _put(dof, tile, normal.active, normal.dof(fit, var, leaked))
+
+
+def _uneven(moments: Moments, tile: slice, active: NDArray[np.intp], var: Array) -> Array:
+    """Add to the variance what differing noise on the two sides of a group, of unequal size, makes of it.
+
+    Only as far as the difference of the sides' variances exceeds its own error (James-Stein, positive part).
+    """
+    n1 = moments.kept[active]
+    n0 = moments.count - n1
+    uneven = np.flatnonzero((np.abs(n1 - n0) > 0.1 * moments.count) & (np.minimum(n1, n0) > 2))
+    if uneven.size:
+        n1, n0 = n1[uneven], n0[uneven]
+        _, var1, _, var0 = _sides(moments, tile, n1, n0, n1 - 1, n0 - 1, active[uneven])
+        gap = var1 - var0
+        error = 2 * (var1**2 / n1 + var0**2 / n0)
+        change = gap * (n0 - n1) / (n1 * n0)
+        error *= np.where(change > 0, 1, 4)  # slower to lower the variance than to raise it
+        change *= np.maximum(0.0, 1 - error / np.maximum(gap**2, 1e-300))
+        var[:, uneven] = np.maximum(var[:, uneven] + change, var[:, uneven] / 4)
+    return var
+
+
+def _sides(
+    moments: Moments, tile: slice, n1: Array, n0: Array, f1: Array, f0: Array, groups: Any = slice(None)
+) -> tuple[Array, Array, Array, Array]:
+    """Mean and unbiased variance [e, G] of the models with each group, and of those without."""
+    total, square = moments.kept_total[tile][:, groups], moments.kept_square[tile][:, groups]
+    mean1, var1 = _side(n1, f1, total, square, moments.precision)
+    rest, rest_square = moments.total[tile, None] - total, moments.square[tile, None] - square
+    return mean1, var1, *_side(n0, f0, rest, rest_square, moments.precision)
 
 
 def _side(n: Array, free: Array, total: Array, square: Array, precision: float) -> tuple[Array, Array]:
-    """Mean and unbiased variance [E, G] of one side of each group; a variance that is all rounding is 0."""
+    """Mean and unbiased variance [e, G] of one side of each group; a variance that is all rounding is 0."""
     mean = total / n
     spread = square - total * mean
     spread[spread <= 64 * precision * np.abs(square)] = 0.0
     return mean, spread / free
+
+
+def _tiles(moments: Moments) -> list[slice]:
+    return [slice(left, left + TILE) for left in range(0, moments.columns, TILE)]
+
+
+def _empty(moments: Moments) -> tuple[Array, Array, Array]:
+    shape = (moments.columns, moments.groups)
+    return np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
+
+
+def _put(table: Array, tile: slice, active: NDArray[np.intp], values: Array) -> None:
+    table[tile][:, active] = values
 
 
 def _enough(moments: Moments, least: int) -> None:
@@ -83,5 +518,10 @@ def _enough(moments: Moments, least: int) -> None:
         )
 
 
-ESTIMATORS: dict[str, Callable[[Moments], Estimate]] = {"difference": difference}
-"""Estimators by the name that configs and results use."""
+ESTIMATORS: dict[str, Callable[..., Estimate]] = {
+    "difference": difference,
+    "ridge": ridge,
+    "ols": ols,
+    "lasso": lasso,
+}
+"""Estimators by the name that configs and results use. All take moments; lasso takes held-out ones too."""

@@ -12,10 +12,12 @@ all sums are kept in float64.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from sourcewise.errors import SourcewiseError
 
@@ -26,6 +28,7 @@ ROWS = 512
 """Rows of one matrix product: their sums run in float32, so it stays small enough for six digits."""
 TILE = 1024
 """Columns of one matrix product, so that its result stays in the processor's cache."""
+ALL = slice(None)
 BUFFER_BYTES = 32 * 2**20
 """What a Stream may hold back before it multiplies."""
 
@@ -43,6 +46,9 @@ class Moments:
         kept_total: float[E, G], sum of the outputs over the models that kept the group.
         kept_square: float[E, G], the same of the squares.
         gram: float[G, G], how many models kept both groups; None unless asked for.
+        pairs: how many pairs of a subset and its complement are among the models (see `update`).
+        pair_total: float[E], sum of the outputs over those pairs.
+        pair_square: float[E], sum over those pairs of half the square of their summed outputs.
         precision: rounding unit of the products so far.
     """
 
@@ -53,6 +59,9 @@ class Moments:
     square: Array
     kept_total: Array
     kept_square: Array
+    pair_total: Array
+    pair_square: Array
+    pairs: int = 0
     gram: Array | None = None
     precision: float = float(np.finfo(np.float64).eps)
 
@@ -70,6 +79,8 @@ class Moments:
             square=np.zeros(e),
             kept_total=np.zeros((e, g)),
             kept_square=np.zeros((e, g)),
+            pair_total=np.zeros(e),
+            pair_square=np.zeros(e),
             gram=np.zeros((g, g)) if gram else None,
         )
 
@@ -83,14 +94,20 @@ class Moments:
         """E."""
         return int(self.total.size)
 
-    def update(self, masks: Mask, outputs: NDArray[Any]) -> Moments:
+    def update(self, masks: Mask, outputs: NDArray[Any], paired: bool = False) -> Moments:
         """Add models, in chunks of any size: masks bool[m, G], outputs float[m, E]. Returns itself.
+
+        With `paired`, rows 0 and 1, 2 and 3, ... are a subset and its complement, as in a foldover design.
+        What such a pair has in common (interactions of two groups, for instance) cancels from every
+        influence, and the regressions leave it out of the error as well. `collapse` finds the pairs.
 
         Raises:
             SourcewiseError: shapes that do not fit, or outputs that are not finite (with their rows).
                 Nothing is added then.
         """
         check(masks, outputs, self.groups, self.columns)
+        if paired and not (len(masks) % 2 == 0 and np.array_equal(masks[0::2], ~masks[1::2])):
+            raise SourcewiseError("paired rows must be a subset and its complement, in turn")
         if not len(outputs):
             return self
         single = outputs.dtype.kind == "f" and outputs.dtype.itemsize <= 4
@@ -106,6 +123,7 @@ class Moments:
             rows = slice(start, start + ROWS)
             kept: NDArray[np.floating[Any]] = masks[rows].astype(work)
             self.count += len(kept)
+            self.pairs += len(kept) // 2 if paired else 0
             self.kept += kept.sum(0, dtype=np.float64)
             if self.gram is not None:
                 self.gram += kept.T @ kept
@@ -115,6 +133,10 @@ class Moments:
                 y -= reference[tile]
                 self.total[tile] += y.sum(0, dtype=np.float64)
                 self.kept_total[tile] += y.T @ kept
+                if paired:
+                    both = y[0::2] + y[1::2]
+                    self.pair_total[tile] += both.sum(0, dtype=np.float64)
+                    self.pair_square[tile] += (both * both).sum(0, dtype=np.float64) / 2
                 np.multiply(y, y, out=y)
                 self.square[tile] += y.sum(0, dtype=np.float64)
                 self.kept_square[tile] += y.T @ kept
@@ -131,6 +153,8 @@ class Moments:
             square=self.square + 2 * shift * self.total + n * shift**2,
             kept_total=self.kept_total + s * self.kept,
             kept_square=self.kept_square + 2 * s * self.kept_total + s**2 * self.kept,
+            pair_total=self.pair_total + 2 * self.pairs * shift,
+            pair_square=self.pair_square + 2 * shift * self.pair_total + 2 * self.pairs * shift**2,
         )
 
     def _combine(self, other: Moments, sign: float) -> Moments:
@@ -147,6 +171,9 @@ class Moments:
             square=self.square + sign * other.square,
             kept_total=self.kept_total + sign * other.kept_total,
             kept_square=self.kept_square + sign * other.kept_square,
+            pair_total=self.pair_total + sign * other.pair_total,
+            pair_square=self.pair_square + sign * other.pair_square,
+            pairs=self.pairs + int(sign) * other.pairs,
             gram=None if self.gram is None or other.gram is None else self.gram + sign * other.gram,
             precision=max(self.precision, other.precision),
         )
@@ -164,6 +191,15 @@ class Moments:
     def mean(self) -> Array:
         """float[E], mean output over all models."""
         return self.reference + self.total / max(self.count, 1)
+
+    def spread(self) -> tuple[Array, int]:
+        """float[E], squares about the mean less what pairs have in common, and how many of them count."""
+        mean = self.total / max(self.count, 1)
+        common = self.pair_square - 2 * mean * self.pair_total + 2 * self.pairs * mean**2
+        free = self.count - self.pairs - (self.count > 2 * self.pairs)
+        rounding = 64 * self.precision * self.square
+        spread = self.square - self.count * mean**2 - common
+        return np.where(spread > rounding, spread, 0.0), free
 
 
 class Stream:
@@ -201,9 +237,113 @@ class Stream:
         return self._moments
 
 
-def check(
-    masks: NDArray[Any], outputs: NDArray[Any], groups: int | None = None, columns: int | None = None
-) -> None:
+@dataclass(frozen=True)
+class Subsets:
+    """One row a subset, the mean over its seeds; complements side by side, first.
+
+    Attributes:
+        masks: bool[S, G].
+        outputs: float[S, E].
+        runs: int[S], models behind each row.
+        unit: int[S], rows that belong together (a subset and its complement); folds never split them.
+        pairs: the first 2 * pairs rows are pairs of complements.
+        within: float[E], variance of the models of one subset; None where each has one model.
+    """
+
+    masks: Mask
+    outputs: NDArray[Any]
+    runs: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    pairs: int
+    within: Array | None = None
+
+    def take(self, units: NDArray[np.int64] | Mask, columns: slice | NDArray[np.int64] = ALL) -> Subsets:
+        """The rows of some units, and some of the columns."""
+        rows = units[self.unit] if units.dtype == np.bool_ else np.isin(self.unit, units)
+        pairs = int(rows[: 2 * self.pairs].sum()) // 2
+        within = None if self.within is None else self.within[columns]
+        outputs = self.outputs[rows][:, columns]
+        return Subsets(self.masks[rows], outputs, self.runs[rows], self.unit[rows], pairs, within)
+
+    def moments(self, gram: bool = True) -> Moments:
+        """The moments of all rows, each with the weight of one."""
+        found = Moments.empty(self.masks.shape[1], self.outputs.shape[1], gram=gram)
+        cut = 2 * self.pairs
+        found.update(self.masks[:cut], self.outputs[:cut], paired=True)
+        return found.update(self.masks[cut:], self.outputs[cut:])
+
+
+def collapse(masks: Mask, outputs: NDArray[Any], seeds: NDArray[Any] | None = None) -> Subsets:
+    """Average the models of one subset over their seeds, and put complementary subsets side by side.
+
+    The subset is the unit that was drawn at random: seeds of one subset share its interactions, so errors
+    must count subsets, not models. Equal (or complementary) masks that no more than chance brings about, as
+    with a handful of groups, are left alone; given `seeds`, equal masks are always one subset, and a run that
+    is there twice (same subset, seed and outputs) counts once.
+    """
+    check(masks, outputs)
+    if seeds is not None:
+        distinct = _distinct(masks, outputs, seeds)
+        if len(distinct) < len(masks):
+            masks, outputs = masks[distinct], outputs[distinct]
+    n = len(masks)
+    chances = _chances(masks)
+    packed = [row.tobytes() for row in np.packbits(masks, axis=1)]
+    number: dict[bytes, int] = {}
+    subset = np.array([number.setdefault(key, len(number)) for key in packed], dtype=np.int64)
+    sizes = np.bincount(subset, minlength=len(number))
+    if seeds is None and (sizes * (sizes - 1)).sum() / 2 <= 3 * (chances[0] + 1):
+        subset, sizes = np.arange(n), np.ones(n, dtype=np.int64)
+    first = np.unique(subset, return_index=True)[1]
+    within = None
+    if len(first) < n:
+        means = np.zeros((len(first), outputs.shape[1]), np.float64 if outputs.dtype.itemsize > 4 else np.float32)
+        np.add.at(means, subset, outputs)
+        means /= sizes[:, None].astype(means.dtype)
+        within = np.zeros(outputs.shape[1])
+        for start in range(0, n, ROWS):
+            rows = slice(start, start + ROWS)
+            within += ((outputs[rows] - means[subset[rows]]) ** 2).sum(0, dtype=np.float64)
+        within /= n - len(first)
+        masks, outputs = masks[first], means
+    last = {packed[row]: s for s, row in enumerate(first)}
+    other = [last.get(row.tobytes(), -1) for row in np.packbits(~masks, axis=1)]
+    pairs = [(s, o) for s, o in enumerate(other) if s < o and other[o] == s]
+    if len(pairs) <= 3 * (chances[1] + 1):
+        return Subsets(masks, outputs, sizes, np.arange(len(masks)), 0, within)
+    paired = np.array(pairs).ravel()
+    order = np.concatenate([paired, np.setdiff1d(np.arange(len(masks)), paired)])
+    unit = np.concatenate([np.arange(len(paired)) // 2, len(pairs) + np.arange(len(order) - len(paired))])
+    return Subsets(masks[order], outputs[order], sizes[order], unit, len(pairs), within)
+
+
+def _distinct(masks: Mask, outputs: NDArray[Any], seeds: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows that are no copy of an earlier one."""
+    seen: set[tuple[bytes, Any, bytes]] = set()
+    keys = zip(masks, np.asarray(seeds).tolist(), outputs, strict=True)
+    rows = []
+    for row, (mask, seed, output) in enumerate(keys):
+        key = (mask.tobytes(), seed, sha256(output.tobytes()).digest())
+        if key not in seen:
+            rows.append(row)
+        seen.add(key)
+    return np.array(rows, dtype=np.int64)
+
+
+def _chances(masks: Mask) -> tuple[float, float]:
+    """How many pairs of equal, and of complementary, masks are to be expected of independent draws."""
+    n, p = len(masks), masks.mean(0) if len(masks) else np.zeros(masks.shape[1])
+    varying = (p > 0) & (p < 1)
+    groups = int(varying.sum())
+    share = np.bincount(masks[:, varying].sum(1), minlength=groups + 1) / max(n, 1)
+    ways = special.binom(groups, np.arange(groups + 1))
+    sized = share**2 / ways, share * share[::-1] / ways  # as if all subsets of one size were equally likely
+    free = np.prod(p**2 + (1 - p) ** 2), np.prod(2 * p * (1 - p))
+    equal, opposite = (n * (n - 1) / 2 * max(float(a.sum()), float(b)) for a, b in zip(sized, free, strict=True))
+    return equal, opposite
+
+
+def check(masks: NDArray[Any], outputs: NDArray[Any], groups: int | None = None, columns: int | None = None) -> None:
     """Raise SourcewiseError unless masks are bool[m, G] and outputs finite real[m, E], of the given sizes."""
     if masks.ndim != 2 or outputs.ndim != 2:
         raise SourcewiseError(

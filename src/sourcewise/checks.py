@@ -1,0 +1,216 @@
+"""Checks of an estimate against its own data: does it predict unseen models, and would it come out again.
+
+All work on `moments.Subsets` and on an estimator `(moments, held) -> Estimate`, see `fitting.named`.
+Whatever is held out or split is whole units: a subset with all its seeds, and its complement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from sourcewise.estimators import Estimate
+from sourcewise.moments import Array, Moments, Subsets
+
+Estimator = Callable[[Moments, Moments], Estimate]
+Index = NDArray[np.int64]
+
+LEAST = 10
+"""Units below which nothing can be held out."""
+GOAL = 0.8
+"""Split-half reliability that the planner plans for."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A linear datamodeling score with its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the convergence curve: what so many models would have given."""
+
+    models: int
+    lds: float
+    split_half: float
+
+
+def folds(subsets: Subsets, seed: int = 0) -> Index:
+    """int[S]: the fold, of two to five, that each row belongs to; rows of one unit share it."""
+    units = int(subsets.unit[-1]) + 1
+    parts = int(np.clip(units // 5, 2, 5))
+    of_unit = np.random.default_rng(seed).permutation(units) % parts
+    return np.asarray(of_unit[subsets.unit], dtype=np.int64)
+
+
+def predictions(subsets: Subsets, estimator: Estimator, fold: Index) -> Array:
+    """float[S, E]: outputs of each subset as predicted from the other folds."""
+    count = int(fold.max()) + 1
+    parts = [subsets.take(np.unique(subsets.unit[fold == f])).moments() for f in range(count)]
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole + part
+    predicted = np.empty(subsets.outputs.shape)
+    for f in range(count):
+        train = whole - parts[f]
+        # for estimators that tune on held-out models: a further fold, or with two folds a part of the other
+        held = parts[(f + 1) % count] if count > 2 else _part_of(subsets, fold, 1 - f)
+        predicted[fold == f] = estimator(train, held).predict(subsets.masks[fold == f])
+    return predicted
+
+
+def _part_of(subsets: Subsets, fold: Index, which: int) -> Moments:
+    units = np.unique(subsets.unit[fold == which])
+    return subsets.take(units[: max(len(units) // 4, 1)]).moments()
+
+
+def lds(predicted: Array, subsets: Subsets, fold: Index, draws: int = 200, seed: int = 0) -> Score:
+    """Spearman correlation of predicted and actual outputs within each fold, averaged over folds and columns.
+
+    Columns that never vary are left out. The interval is normal with the standard deviation over bootstrap
+    draws of the units, each fold's ranks being kept.
+    """
+    rng = np.random.default_rng(seed)
+    units = int(subsets.unit[-1]) + 1
+    draw = rng.multinomial(units, np.full(units, 1 / units), size=draws).astype(np.float64)
+    weights = np.vstack([np.ones(units), draw])[:, subsets.unit]
+    scores = []
+    for f in range(int(fold.max()) + 1):
+        rows = fold == f
+        left, right = (stats.rankdata(a[rows], axis=0) for a in (predicted, subsets.outputs.astype(np.float64)))
+        scores.append(_correlation(left - left.mean(0), right - right.mean(0), weights[:, rows]))
+    with np.errstate(invalid="ignore"):
+        known = ~np.isnan(scores)
+        table = np.where(known, scores, 0.0).sum((0, 2)) / known.sum((0, 2))
+    error = 1.96 * float(np.nanstd(table[1:]))
+    value = float(table[0])
+    return Score(value, value - error, value + error)
+
+
+def _correlation(left: Array, right: Array, weights: Array) -> Array:
+    """float[draws, E]: correlation of the columns under each row of weights; NaN where one does not vary."""
+    total = weights.sum(1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean1, mean2 = weights @ left / total, weights @ right / total
+        var1, var2 = weights @ left**2 / total - mean1**2, weights @ right**2 / total - mean2**2
+        score = (weights @ (left * right) / total - mean1 * mean2) / np.sqrt(var1 * var2)
+    return np.where(np.minimum(var1, var2) > 1e-9, score, np.nan)
+
+
+def noise_ceiling(subsets: Subsets) -> float | None:
+    """The LDS that a perfect predictor would reach; None unless some subsets were trained with several seeds.
+
+    Per column, reliability is the variance between subsets over that plus the variance within, each divided
+    by the seeds that a row averages; the ceiling of a correlation is its square root.
+    """
+    if subsets.within is None:
+        return None
+    total = subsets.outputs.var(0, ddof=1, dtype=np.float64)
+    noise = subsets.within * np.mean(1 / subsets.runs)
+    varies = total > 0
+    reliability = np.clip(1 - noise[varies] / total[varies], 0.0, 1.0)
+    return float(np.sqrt(reliability).mean()) if varies.any() else None
+
+
+def split_half(subsets: Subsets, estimator: Estimator, repeats: int = 4, seed: int = 0) -> float:
+    """Correlation of the influences from one random half of the models with those from the other.
+
+    Over the whole table, each column about its own mean: signal variance over signal plus noise variance,
+    so that the Spearman-Brown formula holds. Averaged over `repeats` splits.
+    """
+    units = int(subsets.unit[-1]) + 1
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(repeats):
+        order = rng.permutation(units)
+        tables = []
+        for half in (order[: units // 2], order[units // 2 :]):
+            part = subsets.take(half)
+            tables.append(estimator(part.moments(), part.take(np.unique(part.unit)[::4]).moments()).influence)
+        known = ~np.isnan(tables[0] + tables[1]).any(0)
+        a, b = (t[:, known] - t[:, known].mean(1, keepdims=True) for t in tables)
+        scale = np.sqrt((a * a).sum() * (b * b).sum())
+        found.append(float((a * b).sum() / scale) if scale > 0 else 0.0)
+    return float(np.mean(found))
+
+
+def more_models(reliability: float, models: int, goal: float = GOAL, groups: int = 0) -> int | None:
+    """How many models to add until two halves agree with correlation `goal`; 0 if they do.
+
+    `reliability` r is the split-half correlation at `models`. For a difference of means, errors fall as one
+    over the models (Spearman-Brown). Ridge knows the other groups the better the more models there are: its
+    error variance v, in units of the effects' variance, follows v n = s + groups v / (1 + v) with n models
+    and noise s (state evolution: Donoho, Maleki & Montanari, PNAS 106, 2009), where v = (1 - r) / r. Pass
+    `groups`.
+
+    None if the reliability is not positive: then nobody can tell.
+    """
+    if not reliability > 0.01:
+        return None
+    if reliability >= goal:
+        return 0
+    now, then = (1 - reliability) / reliability, (1 - goal) / goal
+    half = (models / 2 * now + groups * (reliability - goal)) / then
+    return max(int(np.ceil(2 * half - models - 1e-6)), 1)
+
+
+def curve(subsets: Subsets, estimator: Estimator, seed: int = 0) -> list[Point]:
+    """LDS and split-half reliability at an eighth, a quarter, a half, and all of the models."""
+    units = int(subsets.unit[-1]) + 1
+    order = np.random.default_rng(seed).permutation(units)
+    points = []
+    for count in (units // 8, units // 4, units // 2, units):
+        if count < 2 * LEAST:
+            continue
+        part = renumbered(subsets.take(np.sort(order[:count])))
+        fold = folds(part)
+        score = lds(predictions(part, estimator, fold), part, fold, draws=1)
+        points.append(Point(int(part.runs.sum()), score.value, split_half(part, estimator, seed=seed)))
+    return points
+
+
+def renumbered(subsets: Subsets) -> Subsets:
+    """The same with units 0, 1, 2, ..."""
+    unit = np.unique(subsets.unit, return_inverse=True)[1]
+    return Subsets(subsets.masks, subsets.outputs, subsets.runs, unit, subsets.pairs, subsets.within)
+
+
+def verdict(
+    score: Score | None,
+    ceiling: float | None,
+    reliability: float | None,
+    more: int | None,
+    level: str = "example",
+) -> str:
+    """One sentence or two on how far the influences at one level (example, class, overall) can be trusted."""
+    if score is None or reliability is None:
+        return f"Influences at {level} level cannot be checked: too few models to hold any out."
+    share = f", {score.value / ceiling:.0%} of the noise ceiling" if ceiling else ""
+    predicts = f"LDS {score.value:.2f} ({score.low:.2f} to {score.high:.2f}{share})"
+    if score.low <= 0:
+        predicts += ", so they do not predict held-out models"
+    if reliability >= GOAL:
+        words = "are reliable"
+    elif reliability >= 0.5:
+        words = "are right in the large, uncertain one by one"
+    else:
+        words = "are mostly noise"
+    text = f"Influences at {level} level {words}: split-half reliability {reliability:.2f}, {predicts}."
+    if more is None:
+        return text + " How many models would help cannot be told yet."
+    if more:
+        text += f" About {_rounded(more):,} more models would reach split-half {GOAL:g}."
+    return text
+
+
+def _rounded(count: int) -> int:
+    """To two digits: a forecast has no more."""
+    digits = max(len(str(count)) - 2, 0)
+    return int(round(count, -digits))
