@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wandb_server import GraphQLError, Query, Run, WandbServer, matches, wandb_server
+from wandb_server import GraphQLError, Query, Run, Sweep, WandbServer, matches, wandb_server
 
 RECORD = bytes(range(256)) * 40
 BIN = Path(sys.executable).parent
@@ -125,6 +125,21 @@ def test_filters(query: dict[str, Any], hit: bool) -> None:
 def test_unknown_filter() -> None:
     with pytest.raises(GraphQLError, match="unknown filter"):
         matches(Run("me", "demo", "x"), {"state": {"$near": 1}})
+
+
+def test_sweep_searches() -> None:
+    text = "{method: grid, parameters: {a: {min: 1, max: 3}, b: {values: [x, y]}, c: {value: 0}}}"
+    grid = Sweep("me", "demo", "s", text)
+    assert grid.expected == 6
+    assert [tuple(draw.values()) for draw in grid.left] == [(a, b, 0) for a in (1, 2, 3) for b in "xy"]
+    text = "{method: random, run_cap: 20, parameters: {a: {min: 1, max: 3}, lr: {min: 0.1, max: 0.2}}}"
+    drawn = list(Sweep("me", "demo", "s", text).left)
+    assert len(drawn) == 20
+    assert {draw["a"] for draw in drawn} == {1, 2, 3}
+    assert all(0.1 <= draw["lr"] <= 0.2 for draw in drawn)
+    for wrong in ("{method: bayes}", "{method: grid, parameters: {lr: {min: 0.1, max: 0.2}}}"):
+        with pytest.raises(GraphQLError):
+            Sweep("me", "demo", "s", wrong)
 
 
 # --------------------------------------------------------------------------------------------------- writing
@@ -347,7 +362,7 @@ def stocked(wandb_server: WandbServer) -> WandbServer:
 def test_spoiled_downloads(stocked: WandbServer, tmp_path: Path) -> None:
     """The client sees a connection that breaks off, but checks neither length nor checksum: readers must."""
     for name, how in {"a": "flip", "b": "truncate", "c": "cut"}.items():
-        stocked.corrupt(f"GET /files/tester/demo/{name}", how)
+        stocked.corrupt(f"GET /storage/tester/demo/{name}", how)
     flipped, truncated, cut = printed(run_script(stocked, tmp_path, READ)[1])
     assert (flipped, truncated, cut) == (len(RECORD), len(RECORD) // 2, "CommError: unexpected EOF")
     got = (tmp_path / "a/record.safetensors").read_bytes()
@@ -357,15 +372,13 @@ def test_spoiled_downloads(stocked: WandbServer, tmp_path: Path) -> None:
 
 def test_busy_server(stocked: WandbServer, tmp_path: Path) -> None:
     """The client waits out 429 for as long as it says, and tries again after a 500 or a lost connection."""
-    busy = [
-        stocked.fail(429, match, count=1, retry_after=1) for match in ("graphql Run$", "GET /files/.*/a/")
-    ]
-    busy += [stocked.fail(500, "GET /files/.*/b/", count=1), stocked.drop("GET /files/.*/c/", count=1)]
+    busy = [stocked.fail(429, match, count=1, retry_after=1) for match in ("graphql Run$", "GET /files/.*/a/")]
+    busy += [stocked.fail(500, "GET /storage/.*/b/", count=1), stocked.drop("GET /storage/.*/c/", count=1)]
     begin = time.monotonic()
     assert printed(run_script(stocked, tmp_path, READ)[1]) == [len(RECORD)] * 3
     assert time.monotonic() - begin > 2
     assert [fault.hits for fault in busy] == [1] * 4
-    assert stocked.count("GET /files") == 6
+    assert stocked.count("GET /storage") == 5
     assert (tmp_path / "c/record.safetensors").read_bytes() == RECORD
 
 

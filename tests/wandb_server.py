@@ -12,7 +12,7 @@ sweeps with grid or random search, and agents; artifacts. Everything lives in me
 regular expression on "METHOD /path GraphQLOperation":
 
     server.fail(500, "UpsertBucket", count=2)   server.delay(3, "file_stream")        server.drop("PUT")
-    server.corrupt("GET /files", "flip")        server.alter("RunFiles", function)    server.refuse()
+    server.corrupt("GET /storage", "flip")      server.alter("RunFiles", function)    server.refuse()
 """
 
 from __future__ import annotations
@@ -310,13 +310,16 @@ def _passes(value: Any, want: Any) -> bool:
         return want == value or (isinstance(value, list) and want in value)
 
     def compare(how: Callable[[Any, Any], bool]) -> Callable[[Any], bool]:
-        return lambda other: (
-            value is not None and isinstance(value, str) == isinstance(other, str) and how(value, other)
-        )
+        def test(other: Any) -> bool:
+            return value is not None and isinstance(value, str) == isinstance(other, str) and how(value, other)
+
+        return test
 
     tests: dict[str, Callable[[Any], bool]] = {
-        **{f"${name}": compare(getattr(operator, name[:2])) for name in ("gt", "lt")},
-        **{f"${name}e": compare(getattr(operator, name[0] + "e")) for name in ("gt", "lt")},
+        "$gt": compare(operator.gt),
+        "$gte": compare(operator.ge),
+        "$lt": compare(operator.lt),
+        "$lte": compare(operator.le),
         "$eq": lambda other: _passes(value, other),
         "$ne": lambda other: not _passes(value, other),
         "$in": lambda others: any(_passes(value, other) for other in others),
@@ -356,9 +359,7 @@ class Sweep:
             draws = (tuple(self._draw(spec, rng) for spec in parameters.values()) for _ in itertools.count())
         else:
             raise GraphQLError(f"this server knows no search method {self.config.get('method')!r}")
-        self.left = (
-            dict(zip(parameters, draw, strict=True)) for draw in itertools.islice(draws, self.expected)
-        )
+        self.left = (dict(zip(parameters, draw, strict=True)) for draw in itertools.islice(draws, self.expected))
 
     @staticmethod
     def _values(name: str, spec: Json) -> list[Any]:
@@ -460,11 +461,9 @@ class WandbServer:
         root.mkdir(parents=True, exist_ok=True)
         env = {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": self.api_key, "WANDB_ENTITY": self.entity}
         env |= {"WANDB_MODE": "online", "WANDB_ERROR_REPORTING": "false"}
-        env |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-        env |= {"WANDB_DIR": str(root), "HOME": str(root), "NETRC": str(root / "netrc")}
-        env |= {
-            f"WANDB_{kind}_DIR": str(root / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA", "ARTIFACT")
-        }
+        env |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+        env |= {"WANDB_DIR": str(root), "NETRC": str(root / "netrc")}
+        env |= {f"WANDB_{kind}_DIR": str(root / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA", "ARTIFACT")}
         return env | more
 
     def start(self) -> WandbServer:
@@ -500,16 +499,14 @@ class WandbServer:
         """Hang up without an answer."""
         return self._spoil(Fault(match, count, drop=True))
 
-    def corrupt(self, match: str = "GET /files", how: str = "flip", count: int | None = None) -> Fault:
+    def corrupt(self, match: str = "GET /storage", how: str = "flip", count: int | None = None) -> Fault:
         """Spoil a body: "flip" a byte, "truncate" it cleanly, or "cut" the connection in the middle of it."""
         change = {"flip": _flip, "truncate": lambda body: body[: len(body) // 2], "cut": None}[how]
         return self._spoil(Fault(match, count, change=change, cut=how == "cut"))
 
     def alter(self, match: str, change: Callable[[Any], Any], count: int | None = None) -> Fault:
         """Replace a JSON answer by `change(answer)`: hostile names, wrong types, missing fields."""
-        return self._spoil(
-            Fault(match, count, change=lambda body: json.dumps(change(json.loads(body))).encode())
-        )
+        return self._spoil(Fault(match, count, change=lambda body: json.dumps(change(json.loads(body))).encode()))
 
     def _spoil(self, fault: Fault) -> Fault:
         self.faults.append(fault)
@@ -564,7 +561,7 @@ class WandbServer:
         return run
 
     # -- HTTP
-    def handle(self, request: Request, body: bytes, key: str | None) -> Reply | None:
+    def handle(self, request: Request, body: bytes, user: str | None) -> Reply | None:
         """Answer a request, or return None to hang up."""
         query = None
         if request.path == "/graphql":
@@ -583,43 +580,46 @@ class WandbServer:
                 return None
             if fault.status:
                 return Reply(b'{"error": "injected"}', fault.status, fault.headers)
-        if query is not None:
-            reply = self._graphql(query, request.variables, key)
-        else:
-            reply = self._rest(request, body)
+        reply = self._graphql(query, request, user) if query else self._rest(request, body, user)
         for fault in faults:
             reply.body = fault.change(reply.body) if fault.change else reply.body
             reply.cut = reply.cut or fault.cut
         return reply
 
-    def _graphql(self, query: Query, variables: Json, key: str | None) -> Reply:
+    def _graphql(self, query: Query, request: Request, user: str | None) -> Reply:
         answer: Json
         status = 200
         try:
-            if key != self.api_key:
+            if user != self.api_key:
                 raise GraphQLError("user is not logged in", 401)
             unknown = [wanted.name for wanted in query.fields if wanted.name not in self._root]
             if unknown:
                 self.problems.append(f"{query.name}: {unknown}")
                 raise GraphQLError(f"Cannot query field {unknown}")
             with self._lock:
-                answer = {"data": query.answer(self._root, variables)}
+                answer = {"data": query.answer(self._root, request.variables)}
         except GraphQLError as error:
             status = error.status
             answer = {"data": None, "errors": [{"message": str(error), "path": [query.name]}]}
         return Reply(json.dumps(answer).encode(), status, {"Content-Type": "application/json"})
 
-    def _rest(self, request: Request, body: bytes) -> Reply:
-        kind, _, key = urllib.parse.unquote(request.path.partition("?")[0]).strip("/").partition("/")
+    def _rest(self, request: Request, body: bytes, user: str | None) -> Reply:
+        kind, _, key = urllib.parse.unquote(request.path).strip("/").partition("/")
+        if kind == "files" and user != self.api_key:
+            return Reply(b'{"error": "user is not logged in"}', 401)
         if kind == "files" and request.method == "POST" and key.endswith("/file_stream"):
             with self._lock:
                 return self._file_stream(key.removesuffix("/file_stream"), json.loads(body))
+        if kind == "storage" and user is not None:
+            return Reply(b"links to the storage are signed: send no key along", 400)
         if kind == "storage" and request.method == "PUT":
             self.files[key] = body
             return Reply()
         if kind == "files" and key in self.files:
+            return Reply(status=307, headers={"Location": self._stored(key)})
+        if kind == "storage" and key in self.files:
             return Reply(self.files[key], headers={"Content-Type": mime_type(key)})
-        if kind not in ("files", "api"):
+        if kind not in ("files", "storage", "api"):
             self.problems.append(str(request))
         return Reply(b'{"error": "not found"}', 404)
 
@@ -761,18 +761,19 @@ class WandbServer:
         path = f"{entityName or self.entity}/{projectName}/{runName}"
         if path not in self.runs:
             raise GraphQLError(f"run {path} not found during createRunFiles", 404)
-        links = [{"name": name, "uploadUrl": self._link("storage", f"{path}/{name}")} for name in files]
+        links = [{"name": name, "uploadUrl": self._stored(f"{path}/{name}")} for name in files]
         return {"runID": self.runs[path].id, "uploadHeaders": [], "files": links}
 
-    def _link(self, kind: str, key: str) -> str:
-        return f"{self.url}/{kind}/{urllib.parse.quote(key)}"
+    def _stored(self, key: str) -> str:
+        """Return the signed link into the storage: another host, which wants no key."""
+        return f"http://localhost:{self._port}/storage/{urllib.parse.quote(key)}?signature=0"
 
     def _show_file(self, key: str, name: str) -> Json:
         """Describe a file; one that is not there has size 0 and md5 "0", as on the hosted server."""
         body = self.files.get(key)
         md5 = "0" if body is None else base64.b64encode(hashlib.md5(body).digest()).decode()
         return {"__typename": "File", "id": encode_id("File", key), "name": name, "storagePath": key,
-                "url": self._link("files", key), "directUrl": self._link("files", key),
+                "url": f"{self.url}/files/{urllib.parse.quote(key)}", "directUrl": self._stored(key),
                 "md5": md5, "digest": md5,
                 "sizeBytes": len(body or b""), "mimetype": mime_type(name), "updatedAt": timestamp(0)}
 
@@ -908,14 +909,14 @@ class WandbServer:
             "artifactSequence": {"id": encode_id("Sequence", collection), "latestArtifact": latest}}}
 
     def _manifest(self, artifact: str) -> Json:
-        link = self._link("storage", f"manifests/{artifact}")
+        link = self._stored(f"manifests/{artifact}")
         file = {"id": f"file~{artifact}", "uploadUrl": link, "uploadHeaders": []}
         return {"artifactManifest": {"id": f"manifest~{artifact}", "file": file}}
 
     def _create_artifact_files(self, wanted: list[Json]) -> Json:
         keys = {f"artifacts/{item['artifactID']}/{item['name']}": item["artifactID"] for item in wanted}
         return {"files": page_of([
-            {"storagePath": key, "uploadUrl": self._link("storage", key), "uploadHeaders": [],
+            {"storagePath": key, "uploadUrl": self._stored(key), "uploadHeaders": [],
              "artifact": {"id": id}}
             for key, id in keys.items()])}
 
@@ -962,7 +963,7 @@ class WandbServer:
             "digestAlgorithm": artifact.about.get("digestAlgorithm", "MANIFEST_MD5"),
             "size": sum(entry.get("size", 0) for entry in contents.values()), "fileCount": len(contents),
             "createdAt": timestamp(artifact.created), "updatedAt": None, "aliases": self._aliases(artifact),
-            "currentManifest": {"file": {"directUrl": self._link("files", f"manifests/{artifact.id}")}},
+            "currentManifest": {"file": {"directUrl": self._stored(f"manifests/{artifact.id}")}},
             "createdBy": lambda: self._show_run(self.runs[artifact.run]),
             "files": files,
             "filesByManifestEntries": lambda entries, **_: files([entry["name"] for entry in entries]),
@@ -995,10 +996,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self._body()
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
-        key = base64.b64decode(token).decode().partition(":")[2] if scheme == "Basic" else None
-        request = Request(self.command, self.path)
+        user = base64.b64decode(token).decode().partition(":")[2] if scheme == "Basic" else None
+        request = Request(self.command, self.path.partition("?")[0])
         try:
-            reply = self.server.owner.handle(request, body, key)
+            reply = self.server.owner.handle(request, body, user)
         except Exception as error:  # a gap in this server: the fixture looks at `problems`
             self.server.owner.problems.append(f"{request}: {error!r}")
             reply = Reply(json.dumps({"errors": [{"message": repr(error)}]}).encode(), 500)
