@@ -4,6 +4,7 @@ One run:  python train.py
 A sweep:  python train.py -m 'subset.seed=range(0,96)'
 """
 
+from functools import partial
 from typing import Any
 
 import hydra
@@ -15,30 +16,33 @@ SETTINGS = ("source", "target", "subset", "model", "transfer", "trainer", "logge
 
 
 def train(config: dict[str, Any]) -> dict[str, float]:
-    """One run from a resolved config; its metrics. Writes the record, unless it is there already."""
+    """One run from a resolved config; its metrics. Writes the record, unless it is there already.
+
+    Raises SourcewiseError for bad input, RunFailed when training diverges, Claimed when someone else is doing the run.
+    """
     # Heavy imports wait until there is something to train: --help and finished sweeps need none of them.
     from hydra.utils import instantiate
 
-    from sourcewise import record
+    from sourcewise import claims, record
     from sourcewise.run import Run
-    from sourcewise.tracking import NoTracker
 
     folder = study.run_dir(config)
     path = folder / study.RECORD
     if study.is_done(folder):
         return dict(record.read(path).header.metrics)
     built = ("source", "target", "model", "trainer", "logger")
-    parts = instantiate({name: config[name] for name in built}, _convert_="all")
-    hardware = parts["trainer"]
-    tracker = parts["logger"] if hardware.is_main else NoTracker()
-    with tracker.start(folder.name, folder.parent.name, config) as tracked:
-        run = Run(
-            parts["source"], parts["target"], parts["model"], hardware, config["subset"], config["seed"], tracked.log
-        )
-        result = run.execute(config)
-        if hardware.is_main:
+    source, targets, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
+    start = partial(Run, source, targets, model, hardware, config["subset"], config["seed"])
+    if not hardware.is_main:  # under DDP, one process speaks for the run
+        return dict(start().execute(config).header.metrics)
+    with claims.claim(folder) as lease:
+        if study.is_done(folder):  # by someone else, a moment ago
+            return dict(record.read(path).header.metrics)
+        with tracker.start(folder.name, folder.parent.name, config) as tracked:
+            result = start(tracked.log).execute(config)
             tracked.summarise(result.header.metrics)
             tracked.save(record.to_bytes(result), study.RECORD)
+            lease.check()
             record.write(result, path)
     return dict(result.header.metrics)
 

@@ -19,13 +19,14 @@ def test_what_decides_outputs_changes_the_study(tiny: Compose) -> None:
         "source.pretraining.lr=0.1",
         "transfer.batchnorm=adapting",
         "trainer.precision=64-true",
+        "trainer.devices=2",
     ):
         assert study.study_name(tiny(override)) != base, override
 
 
 def test_what_does_not_decide_outputs_keeps_both_names(tiny: Compose) -> None:
     base = tiny()
-    for override in ("trainer.devices=2", "trainer.threads=2", "logger=wandb", "transfer.epochs=3.0"):
+    for override in ("trainer.threads=2", "trainer.sync_batchnorm=true", "logger=wandb", "transfer.epochs=3.0"):
         other = tiny(override)
         assert (study.study_name(other), study.run_name(other)) == (study.study_name(base), study.run_name(base)), (
             override

@@ -65,7 +65,9 @@ def users_error(error: BaseException) -> Exception | None:
 
 
 def say_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Print where a run's record is and how well it did."""
+    """Print where a run's record is and how well it did, from the one process that speaks for the run."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
     print(folder)
     for name, value in metrics.items():
         print(f"  {name:<40} {value:.4f}")

@@ -7,7 +7,7 @@ class SourcewiseError(Exception):
     status = 2
 
 
-class RunFailed(SourcewiseError):
+class RunFailed(SourcewiseError):  # noqa: N818  # an event of a sweep, and called so
     """A run, or some runs of a sweep, started well and did not end well."""
 
     status = 1

@@ -25,7 +25,7 @@ UNITS = {
 SIGN = "positive = keeping the group helps"
 
 SMALL = 2**22
-"""Up to this many influences of examples, float64 costs nothing that anybody would notice; beyond, float32 halves the time."""
+"""Up to this many influences, float64 costs nothing that anybody would notice; beyond, float32 halves the time."""
 
 LEVELS = {"": "example", "_class": "class", "_overall": None}
 """Suffix of the variables of each level, and its dimension beside `group`."""
@@ -111,8 +111,7 @@ def outputs_of(outputs: TargetOutputs, output: str) -> NDArray[Any]:
     """The chosen output of every example, `float[examples]`."""
     if output == "correct":
         return (outputs.prediction == outputs.labels).astype(np.float32)
-    values: NDArray[np.float16] = getattr(outputs, output)
-    return values
+    return outputs.margin if output == "margin" else outputs.prob
 
 
 def _add(study: Study, name: str, item: Record, outputs: TargetOutputs) -> None:

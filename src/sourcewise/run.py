@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -138,7 +138,7 @@ class Run:
     hardware: Hardware
     subset: Mapping[str, Any]
     seed: int
-    log: LogScalars
+    log: LogScalars = field(default=lambda scalars: None)
 
     def __post_init__(self) -> None:
         self.mask: NDArray[np.bool_] = subsets.draw(self.source.train.group_names, **self.subset)

@@ -23,12 +23,15 @@ Config = Mapping[str, Any]
 
 def recipe(config: Config) -> dict[str, Any]:
     """All settings of a resolved run config that decide outputs, apart from the subset and the seeds."""
+    trainer = config["trainer"]
     return {
         "revision": REVISION,
         "source": _decisive(config["source"]),
         "target": _decisive(config["target"]),
         "model": _decisive(config["model"]),
-        "precision": config["trainer"]["precision"],
+        "precision": trainer["precision"],
+        # Each device normalises its own part of a batch, unless they tell each other.
+        "batchnorm_parts": 1 if trainer["sync_batchnorm"] else trainer["devices"],
     }
 
 

@@ -1,0 +1,38 @@
+# make demo   set everything up and run the demo: 96 source models, their influences, a report
+# make test   set everything up and run the tests
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := outputs/demo
+
+.PHONY: demo test test-slow check setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@grep -E '^# make' Makefile | sed 's/^# //'
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sourcewise needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(RUN) train.py --multirun experiment=demo
+	$(RUN) estimate.py records=$(DEMO)/runs out=$(DEMO)
+
+test: $(VENV)/.ready
+	$(RUN) -m pytest
+
+test-slow: $(VENV)/.ready
+	$(RUN) -m pytest -m 'slow or browser'
+
+check: $(VENV)/.ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) outputs .mypy_cache .ruff_cache .pytest_cache .hypothesis
