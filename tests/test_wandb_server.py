@@ -445,6 +445,23 @@ def test_sweep(wandb_server: WandbServer, tmp_path: Path) -> None:
     assert {run.sweep for run in runs} == {sweep.name}
 
 
+@pytest.mark.slow
+def test_sweep_cancelled(wandb_server: WandbServer, tmp_path: Path) -> None:
+    """The commands that steer a sweep reach it; an agent of a cancelled sweep runs nothing and ends."""
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    run_command(wandb_server, tmp_path, "wandb", "sweep", "sweep.yaml")
+    (sweep,) = wandb_server.sweeps.values()
+    path = f"tester/demo/{sweep.name}"
+    for flag, state in {"--resume": "RUNNING", "--pause": "PAUSED", "--cancel": "CANCELED"}.items():
+        status, out = run_command(wandb_server, tmp_path, "wandb", "sweep", flag, path)
+        assert (status, sweep.state) == (0, state), out
+    status, out = run_command(wandb_server, tmp_path, "wandb", "agent", path)
+    assert status == 0, out
+    assert wandb_server.runs == {}
+    code = f"import wandb; sweep = wandb.Api().sweep('{path}'); print('RESULT', sweep.expected_run_count)"
+    assert printed(run_script(wandb_server, tmp_path, code)[1]) == 3
+
+
 # ---------------------------------------------------------------------------------------------------- faults
 
 FAULTY = """
