@@ -98,7 +98,7 @@ def difference(moments: Moments) -> Estimate:
     n1 = np.where((moments.kept > 0) & (moments.kept < moments.count), moments.kept, np.nan)
     n0 = moments.count - n1
     f1, f0 = np.where(n1 > 1, n1 - 1, np.nan), np.where(n0 > 1, n0 - 1, np.nan)
-    for tile in _tiles(moments):
+    for tile in _tiles(moments, 64):
         mean1, var1, mean0, var0 = _sides(moments, tile, n1, n0, f1, f0)
         influence[tile] = mean1 - mean0
         var1 /= n1
@@ -498,8 +498,8 @@ def _side(n: Array, free: Array, total: Array, square: Array, precision: float) 
     return mean, spread / free
 
 
-def _tiles(moments: Moments) -> list[slice]:
-    return [slice(left, left + TILE) for left in range(0, moments.columns, TILE)]
+def _tiles(moments: Moments, width: int = TILE) -> list[slice]:
+    return [slice(left, left + width) for left in range(0, moments.columns, width)]
 
 
 def _empty(moments: Moments) -> tuple[Array, Array, Array]:

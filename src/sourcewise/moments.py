@@ -24,7 +24,7 @@ from sourcewise.errors import SourcewiseError
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-ROWS = 512
+ROWS = 2048
 """Rows of one matrix product: their sums run in float32, so it stays small enough for six digits."""
 TILE = 1024
 """Columns of one matrix product, so that its result stays in the processor's cache."""
@@ -113,12 +113,13 @@ class Moments:
         single = outputs.dtype.kind == "f" and outputs.dtype.itemsize <= 4
         work: np.dtype[np.floating[Any]] = np.dtype(np.float32 if single else np.float64)
         if self.count == 0:
-            head = outputs[:ROWS].astype(work)
+            head = outputs[:64].astype(work)
             # the mean, clipped so that equal outputs are centred to exactly zero
             center = np.clip(head.mean(0, dtype=np.float64), head.min(0), head.max(0))
             self.reference = center.astype(work).astype(np.float64)
         self.precision = max(self.precision, float(np.finfo(work).eps))
         reference = self.reference.astype(work)
+        room = np.empty((min(TILE, self.columns), self.groups), work)
         for start in range(0, len(outputs), ROWS):
             rows = slice(start, start + ROWS)
             kept: NDArray[np.floating[Any]] = masks[rows].astype(work)
@@ -132,14 +133,15 @@ class Moments:
                 y: NDArray[np.floating[Any]] = outputs[rows, tile].astype(work)
                 y -= reference[tile]
                 self.total[tile] += y.sum(0, dtype=np.float64)
-                self.kept_total[tile] += y.T @ kept
+                product = room[: y.shape[1]]
+                self.kept_total[tile] += np.matmul(y.T, kept, out=product)
                 if paired:
                     both = y[0::2] + y[1::2]
                     self.pair_total[tile] += both.sum(0, dtype=np.float64)
                     self.pair_square[tile] += (both * both).sum(0, dtype=np.float64) / 2
                 np.multiply(y, y, out=y)
                 self.square[tile] += y.sum(0, dtype=np.float64)
-                self.kept_square[tile] += y.T @ kept
+                self.kept_square[tile] += np.matmul(y.T, kept, out=product)
         return self
 
     def moved(self, reference: Array) -> Moments:
@@ -216,7 +218,7 @@ class Stream:
         self._moments = Moments.empty(groups, columns, gram=gram)
         self._masks: list[Mask] = []
         self._outputs: list[NDArray[Any]] = []
-        self._block = int(np.clip(BUFFER_BYTES // (4 * columns), 64, ROWS))
+        self._block = int(np.clip(BUFFER_BYTES // (2 * columns), 64, ROWS))
 
     def add(self, mask: Mask, output: NDArray[Any]) -> None:
         """Add one model: mask bool[G], output float[E]. Adds nothing and raises SourcewiseError if bad."""

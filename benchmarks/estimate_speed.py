@@ -1,0 +1,174 @@
+"""How fast influences are estimated, and in how much memory, against peers that run in the same process.
+
+    OMP_NUM_THREADS=2 python benchmarks/estimate_speed.py           # 7,540 models x 1,000 groups x 10,000 examples
+    OMP_NUM_THREADS=2 python benchmarks/estimate_speed.py --small   # 1,000 x 200 x 2,000, seconds
+
+Outputs are float16, made block by block (in time that is not counted), so that memory is that of the estimate.
+Peers: the bare matrix products that a difference of means with errors needs (float32, everything in place); a loop
+of one matrix-vector product an example and side (the way of the published code), on some of the examples and scaled;
+scikit-learn's Lasso, an example at a time with a precomputed Gram matrix, at the same penalty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import Lasso
+
+from sourcewise.estimators import centred, difference, lasso, ridge, shrink
+from sourcewise.moments import Moments
+
+BLOCK = 2048
+
+
+class Study:
+    """A planted study whose outputs are made again, block by block, whenever they are asked for."""
+
+    def __init__(self, models: int, groups: int, columns: int) -> None:
+        rng = np.random.default_rng(0)
+        self.shape = models, groups, columns
+        self.masks = np.array([rng.permutation(groups) < groups // 2 for _ in range(models)])
+        self.effects = (rng.normal(0, 0.01, (columns, groups)) * (rng.random((columns, groups)) < 0.1)).astype(
+            np.float32
+        )
+
+    def blocks(self, columns: int | None = None) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float16]]]:
+        """Masks and outputs of BLOCK models at a time, of the first columns only where a number is given."""
+        effects = self.effects[:columns]
+        for start in range(0, len(self.masks), BLOCK):
+            masks = self.masks[start : start + BLOCK]
+            noise = np.random.default_rng([1, start]).standard_normal((len(masks), len(effects)), dtype=np.float32)
+            yield masks, (0.5 + (masks - np.float32(0.5)) @ effects.T + 0.05 * noise).astype(np.float16)
+
+
+class Clock:
+    """Seconds spent within, summed over uses."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self.start
+
+
+def streamed(study: Study, columns: int) -> Moments:
+    """Moments of the study's first columns, with a Gram matrix."""
+    moments = Moments.empty(study.shape[1], columns, gram=True)
+    for masks, outputs in study.blocks(columns):
+        moments.update(masks, outputs)
+    return moments
+
+
+def side_by_side(study: Study) -> dict[str, float]:
+    """Seconds of the bare products, the difference of means and ridge: each block goes to one after the other.
+
+    So all three see the machine in the same state. The bare products are the two that a difference of means with
+    errors cannot do without.
+    """
+    _, groups, columns = study.shape
+    bare, plain, full = Clock(), Clock(), Clock()
+    product = np.empty((columns, groups), np.float32)
+    sums, sums_gram = Moments.empty(groups, columns), Moments.empty(groups, columns, gram=True)
+    for masks, outputs in study.blocks():
+        kept, y = masks.astype(np.float32), outputs.astype(np.float32)
+        with bare:
+            np.matmul(y.T, kept, out=product)
+        np.square(y, out=y)
+        with bare:
+            np.matmul(y.T, kept, out=product)
+        del kept, y
+        with plain:
+            sums.update(masks, outputs)
+        with full:
+            sums_gram.update(masks, outputs)
+    with plain:
+        difference(sums)
+    with full:
+        ridge(sums_gram)
+    return {"bare products s": bare.seconds, "difference s": plain.seconds, "ridge s": full.seconds}
+
+
+def vector_loop(study: Study, columns: int) -> float:
+    """Seconds for all examples of one product of the masks, and of their complement, with each one's outputs."""
+    kept = study.masks.astype(np.float32)
+    dropped = 1 - kept
+    count_kept, count_dropped = kept.sum(0), dropped.sum(0)
+    outputs = np.concatenate([block for _, block in study.blocks(columns)])
+    clock = Clock()
+    for column in range(columns):
+        with clock:
+            y = outputs[:, column].astype(np.float32)
+            np.subtract(kept.T @ y / count_kept, dropped.T @ y / count_dropped)
+    return clock.seconds * study.shape[2] / columns
+
+
+def lasso_against_sklearn(study: Study, columns: int, peers: int) -> dict[str, float]:
+    """Milliseconds an example of both at the same penalties, and their largest difference."""
+    moments = streamed(study, columns)
+    held = Moments.empty(study.shape[1], columns, gram=True)
+    for masks, outputs in study.blocks(columns):
+        held.update(masks[::5], outputs[::5])
+    chosen, fitted = Clock(), Clock()
+    with chosen:
+        estimate = lasso(moments, held)
+    gram, cross = centred(moments)
+    assert estimate.penalty is not None
+    with fitted:
+        mine = shrink(gram, cross, moments.count, estimate.penalty)
+    outputs = np.concatenate([block[:, :peers] for _, block in study.blocks(columns)]).astype(np.float64)
+    outputs -= outputs.mean(0)
+    features = np.asfortranarray(study.masks - study.masks.mean(0))
+    clock, apart = Clock(), 0.0
+    for column in range(peers):
+        model = Lasso(alpha=float(estimate.penalty[column]), precompute=gram, fit_intercept=False, max_iter=10_000)
+        with clock:
+            model.fit(features, outputs[:, column])
+        apart = max(apart, float(np.abs(model.coef_ - mine[column]).max()))
+    return {
+        "lasso ms/example": 1e3 * fitted.seconds / columns,
+        "lasso with choice of penalty ms/example": 1e3 * chosen.seconds / columns,
+        "sklearn ms/example": 1e3 * clock.seconds / peers,
+        "sklearn over lasso": clock.seconds / peers / (fitted.seconds / columns),
+        "largest difference from sklearn": apart,
+    }
+
+
+def peak() -> float:
+    """Peak memory of this process so far, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    """Measure, print a table, and write it as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="a size that takes seconds")
+    parser.add_argument("--json", help="also write the numbers here")
+    options = parser.parse_args()
+    study = Study(*((1_000, 200, 2_000) if options.small else (7_540, 1_000, 10_000)))
+    found: dict[str, Any] = {"models x groups x examples": study.shape, "memory before GiB": peak()}
+    found |= side_by_side(study)
+    found["memory peak GiB"] = peak()
+    found["vector loop s"] = vector_loop(study, columns=100)
+    found["difference over bare products"] = found["difference s"] / found["bare products s"]
+    found["vector loop over difference"] = found["vector loop s"] / found["difference s"]
+    found["ridge over difference"] = found["ridge s"] / found["difference s"]
+    found |= lasso_against_sklearn(study, columns=500, peers=20)
+    for name, value in found.items():
+        print(f"{name:42} {value if isinstance(value, tuple) else f'{value:.3g}'}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
