@@ -101,7 +101,7 @@ def simple(config: dict[str, Any]) -> Any:
             if os.fork() == 0:
                 time.sleep(1000)
         elif step == "files":
-            return len(os.listdir("/proc/self/fd"))
+            return len(list(Path("/proc/self/fd").iterdir()))
         else:
             act(step, Path())
     return os.getpid()

@@ -1,5 +1,6 @@
 """Sweeps under fire: workers and whole process trees killed at random, two launchers on one folder."""
 
+import contextlib
 import os
 import random
 import signal
@@ -28,10 +29,8 @@ def children(pid: int) -> list[int]:
 
 def kill(pids: list[int]) -> None:
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def gone(pids: list[int]) -> bool:
@@ -103,7 +102,7 @@ def test_no_process_survives_the_launcher(tmp_path, chance):
 def usage(pid: int) -> tuple[int, int]:
     """Resident kilobytes and open files."""
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1]), len(os.listdir(f"/proc/{pid}/fd"))
+    return int(line.split()[1]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 @pytest.mark.timeout(600)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import multiprocessing
 import os
@@ -89,10 +90,8 @@ def test_many_takers_of_a_dead_holder_one_winner(tmp_path):
 
         def take(folder=folder, barrier=barrier, winners=winners):
             barrier.wait()
-            try:
+            with contextlib.suppress(Claimed):
                 winners.append(claims._acquire(folder))
-            except Claimed:
-                pass
 
         threads = [threading.Thread(target=take) for _ in range(8)]
         [thread.start() for thread in threads]
@@ -174,6 +173,21 @@ def test_a_torn_lease_counts_as_held_and_expires(tmp_path, hasty):
     assert "unknown" in str(watch.holder(tmp_path))
     time.sleep(claims.EXPIRY + 0.05)
     assert watch.holder(tmp_path) is None
+
+
+def test_without_hard_links(tmp_path, monkeypatch):
+    def link(*args):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", link)
+    with claim(tmp_path):
+        assert files(tmp_path) == ["lease"]
+        with pytest.raises(Claimed):
+            claims._acquire(tmp_path)
+    dead_lease(tmp_path)
+    with claim(tmp_path) as lease:
+        lease.check()
+    assert files(tmp_path) == []
 
 
 def test_a_slow_taker_cannot_take_from_the_successors_successor(tmp_path, monkeypatch):

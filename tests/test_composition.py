@@ -9,9 +9,10 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from hydra_plugins.sourcewise.composition import Composer
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from hydra_plugins.sourcewise.composition import Composer
 
 CONF = Path(__file__).parents[1] / "conf"
 

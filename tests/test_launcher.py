@@ -11,9 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from hydra_plugins.sourcewise import launcher
 from hydra_plugins.sourcewise.launcher import Shape
-
 from sourcewise import claims, study
 from sourcewise.errors import SourcewiseError
 
@@ -98,10 +98,8 @@ def test_a_sweep_its_repetition_and_a_larger_one(sweeps):
     assert "6/6 runs" in done.stderr
     assert sweeps.leftovers() == []
     assert sorted(path.name for path in sweeps.runs.iterdir() if path.is_file()) == ["starts.txt"]
-    assert (
-        f"run 3 by {dict((s, p) for s, p, _ in sweeps.starts())[3]}"
-        in (sweeps.folder(3) / "log.txt").read_text()
-    )
+    workers = {seed: pid for seed, pid, _ in sweeps.starts()}
+    assert f"run 3 by {workers[3]}" in (sweeps.folder(3) / "log.txt").read_text()
 
     again = sweeps.run(seeds=6)
     assert again.returncode == 0
@@ -171,9 +169,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_resumes(sweeps, number, sta
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status
-    assert (
-        "2 of 4 runs are done, 0 failed, 2 are left; the same command goes on where this one stopped" in err
-    )
+    assert "2 of 4 runs are done, 0 failed, 2 are left; the same command goes on where this one stopped" in err
     assert "Traceback" not in err
     assert "KeyboardInterrupt" in (sweeps.folder(2) / "log.txt").read_text()
     assert not list(sweeps.runs.glob("*/*/lease*"))  # the runs ended by themselves
@@ -273,9 +269,7 @@ def test_a_wrong_setting_is_one_line_before_anything_starts(sweeps, override, te
 def test_a_task_that_cannot_be_imported(sweeps):
     done = sweeps.run("hydra.launcher.task=no_such_module:train")
     assert done.returncode == 2
-    assert (
-        "worker processes cannot start: ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
-    )
+    assert "worker processes cannot start: ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
 
 
 def test_the_experiment_may_hold_the_sweep(sweeps):

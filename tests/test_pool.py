@@ -171,9 +171,7 @@ def test_the_zygote_may_die_too(tmp_path):
         ]
 
 
-@pytest.mark.parametrize(
-    "function", ["no_such_module:f", "sourcewise.pool:no_such_function", "no/such/file.py:f"]
-)
+@pytest.mark.parametrize("function", ["no_such_module:f", "sourcewise.pool:no_such_function", "no/such/file.py:f"])
 def test_a_task_that_cannot_be_imported_is_one_line(tmp_path, function):
     with (
         pytest.raises(SourcewiseError, match="worker processes cannot start: .*no.such"),
@@ -184,9 +182,7 @@ def test_a_task_that_cannot_be_imported_is_one_line(tmp_path, function):
 
 def test_imports_are_paid_once(tmp_path):
     module = tmp_path / "heavy_module.py"
-    module.write_text(
-        f"import os\nopen({str(tmp_path / 'imports')!r}, 'a').write(str(os.getpid()) + '\\n')\n"
-    )
+    module.write_text(f"import os\nopen({str(tmp_path / 'imports')!r}, 'a').write(str(os.getpid()) + '\\n')\n")
     sys.path.insert(0, str(tmp_path))
     try:
         with Pool(TASK, [{}], preload=["heavy_module", "module_that_is_not_there"]) as pool:
@@ -224,19 +220,19 @@ def test_close_leaves_no_process(tmp_path):
         do(pool, tmp_path, {}, {})
         pids = [*pool.pids().values(), pool._zygote.pid]
     assert not any(alive(pid) for pid in pids)
-    files = len(os.listdir("/proc/self/fd"))
+    files = len(list(Path("/proc/self/fd").iterdir()))
     with Pool(TASK, [{}]) as pool:
         do(pool, tmp_path, {})
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert len(list(Path("/proc/self/fd").iterdir())) == files
 
 
 def test_open_files_stay_the_same(pool, tmp_path):
     do(pool, tmp_path, *[{}] * 3)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     counts = [outcome.value for outcome in do(pool, tmp_path, *[{"files": 1}] * 30)]
     assert len(set(counts)) == 1
     do(pool, tmp_path, *[{"raise": 1}, {"kill": 1}] * 3, {})
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_load_finds_functions_by_module_and_by_file(tmp_path):

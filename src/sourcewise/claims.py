@@ -3,8 +3,9 @@
 A lease is a file: a token, who holds it, and a counter that its holder raises every `HEARTBEAT` seconds. Nothing but
 exclusive creation and deletion of files is asked of the file system, and no two clocks are ever compared.
 
-* `lease` is the first claim. Whoever succeeds a dead holder with token T creates `lease-T`, and exclusive creation lets
-  one taker win. The holder is the end of the chain that starts at `lease`; deleting `lease` frees the run at one stroke.
+* `lease` is the first claim. Whoever succeeds a dead holder with token T creates `lease-T`, and exclusive creation
+  lets one taker win. The holder is the end of the chain that starts at `lease`; deleting `lease` frees the run at one
+  stroke.
 * A holder on this machine is dead when its process is gone. Any other one is dead when a watcher has seen the same
   counter for `EXPIRY` seconds of the watcher's own clock.
 * A holder that was taken for dead but only slept finds out before it writes: `Lease.check`.
@@ -46,7 +47,7 @@ class Claimed(SourcewiseError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease says of who holds it. `since` is the holder's wall clock: for people to read, nothing hangs on it."""
+    """What a lease says of who holds it. `since` is the holder's wall clock, for people: nothing hangs on it."""
 
     token: str
     host: str = "an unknown host"
@@ -81,9 +82,7 @@ class Lease:
         """Raise Claimed if the run was taken over while this process slept: it must not write any more."""
         _, last = _chain(self.folder)
         if last is None or last.token != self.holder.token:
-            raise Claimed(
-                f"{self.folder} was taken over by {last or 'another process'} while this process slept"
-            )
+            raise Claimed(f"{self.folder} was taken over by {last or 'another process'} while this process slept")
 
     def release(self) -> None:
         """Free the run, and if it is complete, clear up after all who ever held it."""
@@ -127,12 +126,7 @@ def claim(folder: Path, patience: float | None = None) -> Iterator[Lease]:
     if first is not None and patience:
         print(f"{folder} is claimed by {first}; watching for a sign of life", file=sys.stderr, flush=True)
     while (holder := watch.holder(folder)) is not None:
-        if (
-            first is None
-            or holder.token != first.token
-            or holder.beat != first.beat
-            or time.monotonic() >= limit
-        ):
+        if first is None or holder.token != first.token or holder.beat != first.beat or time.monotonic() >= limit:
             raise Claimed(f"{folder} is claimed by {holder}")
         if holder.place == _place():
             raise Claimed(f"{folder} is being done by {holder}")
@@ -151,7 +145,7 @@ class Watch:
         self._seen: dict[Path, tuple[Holder, float]] = {}
 
     def holder(self, folder: Path) -> Holder | None:
-        """Who holds the run; None when it can be claimed. A lease that has not changed for `EXPIRY` seconds is ended."""
+        """Who holds the run; None when it can be claimed. Ends a lease that has not changed for `EXPIRY` seconds."""
         _, last = _chain(folder)
         if last is None or last.dead:
             self._seen.pop(folder, None)
@@ -211,26 +205,38 @@ def _acquire(folder: Path, expired: str = "") -> Lease:
 
 
 def _create(folder: Path, name: str) -> Lease | None:
-    mine = Holder(
-        secrets.token_hex(8),
-        socket.gethostname(),
-        os.getpid(),
-        _place(),
-        _birth(os.getpid()),
-        round(time.time(), 1),
-    )
+    """A lease of this process under this name; None if there is one. Complete from the moment it can be seen."""
+    pid = os.getpid()
+    mine = Holder(secrets.token_hex(8), socket.gethostname(), pid, _place(), _birth(pid), round(time.time(), 1))
+    temporary = folder / f".{name}.{mine.token}.tmp"
+    file = _write_new(temporary, mine)
     try:
-        file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    except FileExistsError:
+        os.link(temporary, folder / name)
+        return Lease(folder, mine, file)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and os.fstat(file).st_nlink > 1:
+            return Lease(folder, mine, file)  # NFS may repeat a request that has already succeeded
+        os.close(file)
+        if isinstance(error, FileExistsError | FileNotFoundError):
+            return None
+        with contextlib.suppress(FileExistsError):  # a file system without hard links
+            return Lease(folder, mine, _write_new(folder / name, mine))
         return None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, holder: Holder) -> int:
+    """A new file that says who holds it, open for writing."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        os.write(file, _content(mine, 0))
+        os.write(file, _content(holder, 0))
         os.fsync(file)
     except OSError:
         os.close(file)
-        (folder / name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
-    return Lease(folder, mine, file)
+    return file
 
 
 def _chain(folder: Path) -> tuple[list[str], Holder | None]:
@@ -273,7 +279,7 @@ def _place() -> str:
 
 
 def _birth(pid: int) -> str:
-    """When a process of this machine started, in the kernel's own count; "gone" without such a process, "" if unknown."""
+    """When a process of this machine started, by the kernel's clock; "gone" without such a process, "" if unknown."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "gone" if state in "ZX" else fields[18]

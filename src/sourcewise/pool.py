@@ -1,9 +1,9 @@
 """Worker processes that live across runs, are forked from one process that has paid for the imports, and may die.
 
-The launching process stays light and single-threaded. It starts one *zygote*, which imports the heavy libraries once and
-then forks a worker whenever it is asked to, within milliseconds. Every worker leads a process group of its own, so that
-what a run started dies with it, and every process ends at once when the launching process does, however that happens:
-its end of a socket closes. Messages are lines of JSON; nothing is pickled.
+The launching process stays light and single-threaded. It starts one *zygote*, which imports the heavy libraries once
+and then forks a worker whenever it is asked to, within milliseconds. Every worker leads a process group of its own, so
+that what a run started dies with it, and every process ends at once when the launching process does, however that
+happens: its end of a socket closes. Messages are lines of JSON; nothing is pickled.
 
     zygote  <- worker's number and socket    -> (READY|FORKED|EXITED, number, pid or exit code)
     worker  <- {"env"}, then {"job", "config", "log"} for each run, then {"exit"}    -> {"started"}, {"ended", ...}
@@ -342,7 +342,7 @@ class Pool:
         if status != "returned" and worker.stopping is not None:
             status = worker.stopping
         self._finish(worker, status, message["cause"], message["value"])
-        # After an exception the process may be in any state (a broken CUDA context, a half-open W&B run): a new one is cheap.
+        # After an exception the process may be in any state (a broken CUDA context, say), and a new one is cheap.
         if worker.stopping or status not in ("returned", "claimed") or worker.runs >= self.recycle_after:
             self._dismiss(worker)
 

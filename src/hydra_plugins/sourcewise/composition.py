@@ -1,7 +1,7 @@
 """The configs of a sweep's jobs, a thousand in about a second, each equal to what Hydra composes for the job alone.
 
-Hydra takes 0.1 s for a job. Here it composes once for every distinct set of config groups; values are then set on a copy
-of that, by Hydra's own code. And a plain value that nothing refers to is put into the resolved config directly.
+Hydra takes 0.1 s for a job. Here it composes once for every distinct set of config groups; values are then set on a
+copy of that, by Hydra's own code. And a plain value that nothing refers to is put into the resolved config directly.
 """
 
 import copy
@@ -97,12 +97,7 @@ class _Base:
             return False
         node: Any = self._config
         for part in parts:
-            if (
-                not isinstance(node, DictConfig)
-                or node._is_none()
-                or node._is_missing()
-                or node._is_interpolation()
-            ):
+            if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
                 return False
             if node._get_flag("readonly") or part not in node.keys():  # noqa: SIM118
                 return False

@@ -1,8 +1,8 @@
 """The default launcher: every slot of this machine busy, every crash contained, every run exactly once.
 
 It composes all jobs, leaves out what is complete, and hands the rest to a pool of worker processes (`sourcewise.pool`).
-A run that someone else holds (`sourcewise.claims`) is looked at again when the others are done. Whether a run is complete
-is decided by its record alone, whatever its worker said.
+A run that someone else holds (`sourcewise.claims`) is looked at again when the others are done. Whether a run is
+complete is decided by its record alone, whatever its worker said.
 """
 
 import os
@@ -62,7 +62,7 @@ class Run:
 
 @dataclass
 class LocalLauncher(Launcher):
-    """One run per slot, in worker processes that live across runs. conf/hydra/launcher/local.yaml explains the settings."""
+    """One run per slot, in worker processes that live across runs. The settings: conf/hydra/launcher/local.yaml."""
 
     slots: Any = "auto"
     task: str | None = None
@@ -78,12 +78,10 @@ class LocalLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra hands to every launcher."""
         self._context, self._config = hydra_context, config
-        self._script = str(
-            Path(getattr(task_function, "__globals__", {}).get("__file__") or sys.argv[0]).absolute()
-        )
+        self._script = str(Path(getattr(task_function, "__globals__", {}).get("__file__") or sys.argv[0]).absolute())
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Do all jobs that are not done. Raises SweepFailed at the end when some failed, SystemExit when interrupted."""
+        """Do all jobs that are not done. Raises SweepFailed at the end if some failed, SystemExit if interrupted."""
         runs = self._compose(job_overrides, initial_job_idx)
         sweep = _Sweep(self, list({run.folder: run for run in reversed(runs)}.values())[::-1])
         sweep.run()
@@ -151,7 +149,8 @@ class Shape:
         gpus = visible_gpus() if self.accelerator in ("auto", "gpu", "cuda") else []
         if self.accelerator in ("gpu", "cuda") and len(gpus) < self.devices:
             raise SourcewiseError(
-                f"trainer.accelerator={self.accelerator} trainer.devices={self.devices}: this machine has {len(gpus)} GPUs"
+                f"trainer.accelerator={self.accelerator} trainer.devices={self.devices}: "
+                f"this machine has {len(gpus)} GPUs"
             )
         groups = [gpus[i : i + self.devices] for i in range(0, len(gpus) - self.devices + 1, self.devices)]
         if asked == "auto":
@@ -162,7 +161,7 @@ class Shape:
             groups = [[str(gpu) for gpu in ([group] if isinstance(group, int) else group)] for group in asked]
             if any(len(group) != self.devices for group in groups):
                 raise SourcewiseError(
-                    f"hydra.launcher.slots={asked}: trainer.devices={self.devices}, so every slot takes {self.devices} GPUs"
+                    f"hydra.launcher.slots={asked}: every slot needs {self.devices} GPUs, as trainer.devices says"
                 )
             count = len(groups)
         else:
@@ -232,7 +231,8 @@ class _Sweep:
             if self.signals and not self.halted:
                 self.halted = True
                 progress.say(
-                    f"{signal.Signals(self.signals[0]).name}: runs end now and are not counted; once more to stop at once"
+                    f"{signal.Signals(self.signals[0]).name}: waiting for the running ones to end; "
+                    "once more to stop at once"
                 )
                 pool.stop()
             if len(self.signals) > 1:
@@ -369,15 +369,10 @@ def visible_gpus() -> list[str]:
     if chosen is not None:
         return [gpu.strip() for gpu in chosen.split(",") if gpu.strip() not in ("", "-1")]
     try:
-        listing = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60
-        ).stdout
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return [
-        str(number)
-        for number, _ in enumerate(line for line in listing.splitlines() if line.startswith("GPU "))
-    ]
+    return [str(number) for number, _ in enumerate(line for line in listing.splitlines() if line.startswith("GPU "))]
 
 
 def cores() -> int:
@@ -395,13 +390,7 @@ def cores() -> int:
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes:02d} min"
-        if hours
-        else f"{minutes} min {seconds:02d} s"
-        if minutes
-        else f"{seconds} s"
-    )
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def _job_return(run: Run, same: Run) -> JobReturn:
