@@ -2,15 +2,29 @@ import warnings
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.linear_model import Lasso, Ridge
 from statsmodels.stats.multitest import multipletests
 
 from sourcewise.errors import SourcewiseError
-from sourcewise.estimators import ESTIMATORS, difference
+from sourcewise.estimators import (
+    ESTIMATORS,
+    PENALTIES,
+    SHRINKAGES,
+    centred,
+    confounded,
+    difference,
+    lasso,
+    ols,
+    ridge,
+    shrink,
+)
 from sourcewise.inference import pvalues, qvalues
-from sourcewise.moments import Moments
+from sourcewise.moments import Moments, collapse
+from tests.test_calibration import design
 
 
 def moments(masks, outputs, gram=False):
@@ -26,9 +40,7 @@ def moments(masks, outputs, gram=False):
     offset=st.sampled_from([0.0, 1.0, -300.0]),
     chunk=st.integers(1, 50),
 )
-def test_difference_agrees_with_brute_force_scipy_and_statsmodels(
-    seed, models, groups, columns, offset, chunk
-):
+def test_difference_agrees_with_brute_force_scipy_and_statsmodels(seed, models, groups, columns, offset, chunk):
     rng = np.random.default_rng(seed)
     masks = rng.random((models, groups)) < rng.choice([0.1, 0.5, 0.8], groups)
     masks[:, 0] |= seed % 3 == 0  # a group that is always kept
@@ -98,3 +110,154 @@ def test_too_few_records_are_refused(count):
 
 def test_difference_is_registered():
     assert ESTIMATORS["difference"] is difference
+
+
+def study(kind, groups=8, models=90, columns=3, seed=0):
+    rng = np.random.default_rng(seed)
+    masks = design(kind, groups, models, rng)
+    return masks, masks @ rng.normal(0, 0.3, (groups, columns)) + rng.normal(0, 0.2, (models, columns))
+
+
+def centred_arrays(masks, outputs):
+    return masks - masks.mean(0), outputs - outputs.mean(0)
+
+
+def test_ols_is_that_of_statsmodels():
+    masks, outputs = study("bernoulli", models=400)  # so many that no group is kept by far from half of them
+    found = ols(moments(masks, outputs, gram=True))
+    for e in range(3):
+        peer = sm.OLS(outputs[:, e], sm.add_constant(masks.astype(float))).fit()
+        np.testing.assert_allclose(found.influence[e], peer.params[1:], atol=1e-9)
+        np.testing.assert_allclose(found.stderr[e], peer.bse[1:], rtol=1e-6)
+        np.testing.assert_allclose(found.dof[e], peer.df_resid)
+    np.testing.assert_allclose(
+        found.predict(masks)[:, 2], sm.add_constant(masks.astype(float)) @ peer.params, atol=1e-9
+    )
+
+
+def test_ols_on_subsets_of_one_size_is_relative_to_the_other_groups():
+    masks, outputs = study("random")
+    x, y = centred_arrays(masks, outputs)
+    b = np.linalg.lstsq(x, y, rcond=None)[0].T
+    np.testing.assert_allclose(ols(moments(masks, outputs, gram=True)).influence, b * 8 / 7, atol=1e-9)
+
+
+def test_ols_drops_what_it_cannot_tell_apart():
+    masks, outputs = study("bernoulli")
+    masks[:, 1] = masks[:, 0]
+    found = ols(moments(masks, outputs, gram=True))
+    assert np.isnan(found.influence[:, :2]).all()
+    assert np.isfinite(found.influence[:, 2:]).all()
+
+
+@pytest.mark.parametrize("models", [6, 90])
+def test_ridge_coefficients_are_those_of_sklearn_at_the_penalty_of_least_gcv(models):
+    masks, outputs = study("random", models=models)
+    x, y = centred_arrays(masks, outputs)
+    found = ridge(moments(masks, outputs, gram=True))
+    gram = x.T @ x
+    values = np.linalg.eigvalsh(gram)
+    grid = PENALTIES * values[values > 1e-9 * values.max()].mean()
+    scores = []
+    for penalty in grid:
+        hat = x @ np.linalg.solve(gram + penalty * np.eye(8), x.T) + 1 / models
+        scores.append(((y - hat @ y) ** 2).mean(0) / (1 - np.trace(hat) / models) ** 2)
+    np.testing.assert_allclose(found.penalty, grid[np.argmin(scores, axis=0)])
+    for e in range(3):
+        peer = Ridge(alpha=found.penalty[e], fit_intercept=False).fit(x, y[:, e])
+        np.testing.assert_allclose(found.coefficients[e], peer.coef_, atol=1e-9)
+
+
+def test_ridge_influence_is_the_coefficient_over_its_own_shrinkage():
+    masks, outputs = study("random")
+    x, _ = centred_arrays(masks, outputs)
+    found = ridge(moments(masks, outputs, gram=True))
+    for e in range(3):
+        shrinkage = np.linalg.solve(x.T @ x + found.penalty[e] * np.eye(8), x.T @ x)
+        np.testing.assert_allclose(found.influence[e], found.coefficients[e] / np.diag(shrinkage), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["random", "bernoulli", "hadamard", "mixed"])
+def test_regressions_recover_noiseless_effects_in_one_convention(kind):
+    rng = np.random.default_rng(3)
+    masks, b = design(kind, 10, 128, rng), rng.normal(0, 1, (4, 10))
+    found = collapse(masks, masks @ b.T).moments()
+    expected = (10 * b - b.sum(1, keepdims=True)) / 9 if kind == "random" else b
+    np.testing.assert_allclose(ols(found).influence, expected, atol=1e-6)
+    np.testing.assert_allclose(ridge(found).influence, expected, atol=0.02)
+
+
+def test_a_foldover_sees_neither_the_other_groups_nor_their_interactions():
+    rng = np.random.default_rng(4)
+    masks = design("hadamard", 20, 128, rng)
+    x = masks - 0.5
+    outputs = (x @ rng.normal(0, 1, (20, 5)) + 8 * x[:, :1] * x[:, 1:2]).round(12)
+    outputs += rng.normal(0, 0.1, outputs.shape)
+    found = collapse(masks, outputs).moments()
+    assert found.pairs == 64
+    assert ridge(found).stderr.max() < 0.04  # 0.1 * 2 / sqrt(128) = 0.018, against 1.2 of Welch
+    assert difference(found).stderr.max() < 0.04
+
+
+@pytest.mark.parametrize("kind", ["random", "bernoulli"])
+def test_lasso_is_that_of_sklearn(kind):
+    masks, outputs = study(kind, groups=30, models=120, columns=6)
+    x, y = centred_arrays(masks, outputs)
+    found = lasso(moments(masks, outputs, gram=True), moments(masks[::5], outputs[::5], gram=True))
+    for e in range(6):
+        peer = Lasso(alpha=found.penalty[e], precompute=x.T @ x, fit_intercept=False, tol=1e-10).fit(x, y[:, e])
+        apart = found.coefficients[e] - peer.coef_
+        if kind == "random":  # one size: a constant added to all can change nothing, penalty included
+            apart -= apart.mean()
+        np.testing.assert_allclose(apart, 0, atol=1e-5)
+
+
+def test_lasso_takes_the_penalty_of_least_held_out_error():
+    masks, outputs = study("random", groups=30, models=120, columns=2)
+    held = np.arange(120) % 5 == 0
+    found = lasso(moments(masks, outputs, gram=True), moments(masks[held], outputs[held], gram=True))
+    x, y = masks[~held] - masks[~held].mean(0), outputs[~held] - outputs[~held].mean(0)
+    for e in range(2):
+        grid = SHRINKAGES * np.abs(x.T @ y[:, e]).max() / len(x)
+        errors = []
+        for penalty in grid:
+            model = Lasso(alpha=penalty, tol=1e-8).fit(masks[~held], outputs[~held, e])
+            errors.append(((model.predict(masks[held]) - outputs[held, e]) ** 2).mean())
+        chosen = errors[int(np.argmin(np.abs(grid - found.penalty[e])))]
+        assert chosen <= min(errors) * 1.02
+
+
+def test_shrink_leaves_nothing_at_the_largest_penalty_and_least_squares_at_none():
+    masks, outputs = study("bernoulli")
+    gram, cross = centred(moments(masks, outputs, gram=True))
+    top = np.abs(cross).max(1) / len(masks)
+    assert not shrink(gram, cross, len(masks), 1.0001 * top).any()
+    np.testing.assert_allclose(
+        shrink(gram, cross, len(masks), 0 * top, tolerance=1e-9), np.linalg.solve(gram, cross.T).T, atol=1e-6
+    )
+
+
+def test_mixed_sizes_are_noticed_and_ordinary_designs_are_not():
+    for kind, expected in (("random", False), ("bernoulli", False), ("hadamard", False), ("mixed", True)):
+        masks, outputs = study(kind, groups=36, models=200)
+        assert confounded(moments(masks, outputs, gram=True)) is expected, kind
+
+
+@pytest.mark.parametrize("name", ["ridge", "ols"])
+def test_one_group_is_enough(name):
+    masks, outputs = study("bernoulli", groups=1)
+    found, peer = ESTIMATORS[name](moments(masks, outputs, gram=True)), difference(moments(masks, outputs))
+    np.testing.assert_allclose(found.influence, peer.influence, atol=1e-9)
+    np.testing.assert_allclose(found.stderr, peer.stderr, rtol=0.1)
+
+
+def test_regressions_say_what_they_need():
+    masks, outputs = study("bernoulli")
+    with pytest.raises(SourcewiseError, match="need moments with a Gram matrix"):
+        ridge(moments(masks, outputs))
+    with pytest.raises(SourcewiseError, match="too few for ols of 8 groups"):
+        few = study("random", models=7)
+        ols(moments(*few, gram=True))
+    whole = moments(masks, outputs, gram=True)
+    with pytest.raises(SourcewiseError, match="needs some models held out, not 90 of 90"):
+        lasso(whole, whole)

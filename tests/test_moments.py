@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sourcewise.errors import SourcewiseError
-from sourcewise.moments import Moments, Stream
+from sourcewise.moments import Moments, Stream, collapse
+from tests.test_calibration import design
 
-FIELDS = ("count", "kept", "total", "square", "kept_total", "kept_square", "gram")
+FIELDS = ("count", "kept", "total", "square", "kept_total", "kept_square", "gram", "pair_total", "pair_square", "pairs")
 
 
 def study(seed, models=40, groups=5, columns=3, dtype=np.float64, offset=0.0):
@@ -21,9 +22,7 @@ def same(a, b, tolerance=1e-9):
     b = b.moved(a.reference)
     for name in FIELDS:
         left, right = getattr(a, name), getattr(b, name)
-        np.testing.assert_allclose(
-            left, right, rtol=tolerance, atol=tolerance * max(1.0, np.abs(right).max())
-        )
+        np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance * max(1.0, np.abs(right).max()))
 
 
 @settings(max_examples=50, deadline=None)
@@ -111,3 +110,67 @@ def test_moments_of_other_shapes_do_not_combine():
         Moments.empty(5, 3) + Moments.empty(5, 4)
     with pytest.raises(SourcewiseError, match="a group and a column"):
         Moments.empty(0, 3)
+
+
+def foldover(seed, groups=6, pairs=20, columns=3):
+    rng = np.random.default_rng(seed)
+    masks = design("hadamard", groups, 2 * pairs, rng)
+    return masks, rng.normal(5, 1, (2 * pairs, columns))
+
+
+@given(cut=st.integers(0, 20), seed=st.integers(0, 99))
+def test_pairs_add_up_and_move(cut, seed):
+    masks, outputs = foldover(seed)
+    whole = Moments.empty(6, 3, gram=True).update(masks, outputs, paired=True)
+    parts = [Moments.empty(6, 3, gram=True).update(masks[s], outputs[s], paired=True)
+             for s in (slice(0, 2 * cut), slice(2 * cut, 40))]  # fmt: skip
+    same(whole, parts[0] + parts[1])
+    same(parts[0], whole - parts[1])
+    spread, free = whole.spread()
+    halves = (outputs[0::2] - outputs[1::2]) / 2
+    np.testing.assert_allclose(spread, 2 * (halves**2).sum(0))
+    assert free == 20
+
+
+def test_spread_without_pairs_is_the_sum_of_squares_about_the_mean():
+    masks, outputs = study(5)
+    spread, free = Moments.empty(5, 3).update(masks, outputs).spread()
+    np.testing.assert_allclose(spread, 40 * outputs.var(0))
+    assert free == 39
+
+
+def test_collapse_averages_seeds_and_pairs_complements():
+    masks, outputs = foldover(0, groups=20, pairs=30)
+    masks, outputs = np.vstack([masks, ~masks[:1], masks[:2]]), np.vstack([outputs, outputs[:1], outputs[:2] + 1])
+    order = np.random.default_rng(1).permutation(len(masks))
+    found = collapse(masks[order], outputs[order], np.arange(63))
+    assert found.pairs == 30
+    assert found.runs.sum() == 63
+    np.testing.assert_array_equal(found.masks[0::2], ~found.masks[1::2])
+    np.testing.assert_array_equal(found.unit, np.arange(60) // 2)
+    row = int(np.flatnonzero((found.masks == masks[0]).all(1))[0])
+    np.testing.assert_allclose(found.outputs[row], outputs[0] + 0.5)
+    assert found.runs[row] == 2
+    assert found.moments().pairs == 30
+    half = found.take(np.arange(10))
+    assert (half.pairs, len(half.masks), half.moments().pairs) == (10, 20, 10)
+
+
+def test_collapse_leaves_repeats_by_chance_alone_but_not_by_design():
+    rng = np.random.default_rng(2)
+    masks, outputs = rng.random((100, 3)) < 0.5, rng.normal(size=(100, 2))
+    found = collapse(masks, outputs)
+    np.testing.assert_array_equal(found.masks, masks)
+    assert found.within is None
+    assert len(collapse(masks, outputs, np.arange(100)).masks) == 8
+    masks = np.repeat(rng.random((50, 20)) < 0.5, 2, axis=0)
+    found = collapse(masks, outputs)
+    assert len(found.masks) == 50
+    pairs = outputs.reshape(50, 2, 2)
+    np.testing.assert_allclose(found.within, pairs.var(1, ddof=1).mean(0))
+
+
+def test_pairs_that_are_none_are_refused():
+    masks, outputs = study(6)
+    with pytest.raises(SourcewiseError, match="a subset and its complement"):
+        Moments.empty(5, 3).update(masks, outputs, paired=True)

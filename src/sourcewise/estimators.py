@@ -254,7 +254,7 @@ def shrink(
     count: int,
     penalty: Array,
     start: Array | None = None,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-6,
     limit: int = 5000,
     bound: float | None = None,
 ) -> Array:
