@@ -314,6 +314,29 @@ def test_gpus_are_handed_out(sweeps, monkeypatch):
     assert len(by_gpu) == 2
 
 
+def test_status(sweeps):
+    assert sweeps.run(seeds=4, deeds={"1": "raise", "3": "raise"}).returncode == 1
+    records, starts = sweeps.records(), sweeps.starts()
+    with claims.claim(sweeps.folder(3)):
+        done = sweeps.run("hydra.launcher.status=true", seeds=6)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        ["done", "2"],
+        ["running", "1"],
+        ["failed", "1"],
+        ["missing", "2"],
+    ]
+    assert lines[4].startswith("running: subset.seed=3 ")
+    assert f"process {os.getpid()} on " in lines[4]
+    assert lines[5].startswith("failed: subset.seed=1 ")
+    assert "and more of it (see " in lines[5]
+    assert lines[6].startswith("to complete it: python ")
+    assert "hydra.launcher.status" not in lines[6]
+    assert "'subset.seed=range(0,6)'" in lines[6]
+    assert (sweeps.records(), sweeps.starts()) == (records, starts)
+
+
 @pytest.mark.parametrize(
     ("shape", "asked", "expected"),
     [

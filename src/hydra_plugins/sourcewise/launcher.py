@@ -73,6 +73,7 @@ class LocalLauncher(Launcher):
     retries: int = 1
     retries_on_error: int = 0
     fail_fast: bool = False
+    status: bool = False
     composes: bool = field(default=True, init=False)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -84,6 +85,9 @@ class LocalLauncher(Launcher):
         """Do all jobs that are not done. Raises SweepFailed at the end if some failed, SystemExit if interrupted."""
         runs = self._compose(job_overrides, initial_job_idx)
         sweep = _Sweep(self, list({run.folder: run for run in reversed(runs)}.values())[::-1])
+        if self.status:
+            print(status_table(sweep.runs))
+            return []
         sweep.run()
         first = {run.folder: run for run in sweep.runs}
         return [_job_return(run, first[run.folder]) for run in runs]
@@ -361,6 +365,29 @@ class _Progress:
             self.bar.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def status_table(runs: Sequence[Run]) -> str:
+    """What has become of every run of a sweep, at one look, and the command that completes it."""
+    rows: dict[str, list[str]] = {"done": [], "running": [], "failed": [], "missing": []}
+    for run in runs:
+        if study.is_done(run.folder):
+            rows["done"].append(run.name)
+        elif (holder := claims.holder(run.folder)) is not None:
+            age = f", since {_duration(max(0.0, time.time() - holder.since))}" if holder.since else ""
+            rows["running"].append(f"{run.name}: {holder}{age}")
+        elif run.log.is_file():
+            lines = run.log.read_text(errors="replace").strip().splitlines()
+            rows["failed"].append(f"{run.name}: {lines[-1] if lines else 'it was interrupted'} (see {run.log})")
+        else:
+            rows["missing"].append(run.name)
+    text = "\n".join(f"{state:<8}{len(names):>6}" for state, names in rows.items())
+    for state in ("running", "failed"):
+        text += "".join(f"\n{state}: {name}" for name in rows[state])
+    if len(rows["done"]) < len(runs):
+        words = [word for word in sys.argv if not word.startswith("hydra.launcher.status=")]
+        text += f"\nto complete it: python {shlex.join(words)}"
+    return text
 
 
 def visible_gpus() -> list[str]:
