@@ -42,3 +42,8 @@ def test_config_binds_to_what_it_builds(group: str, name: str) -> None:
 def test_every_config_says_what_it_is() -> None:
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert path.read_text().startswith("# "), path
+
+
+def test_an_experiment_has_the_last_word() -> None:
+    assert compose_config("experiment=demo")["runs_dir"] == "outputs/demo/runs"
+    assert compose_config("experiment=demo", "runs_dir=elsewhere")["runs_dir"] == "elsewhere"
