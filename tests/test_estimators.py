@@ -261,3 +261,15 @@ def test_regressions_say_what_they_need():
     whole = moments(masks, outputs, gram=True)
     with pytest.raises(SourcewiseError, match="needs some models held out, not 90 of 90"):
         lasso(whole, whole)
+
+
+def test_noise_on_the_smaller_side_of_a_group_widens_its_error_as_in_welch():
+    rng = np.random.default_rng(7)
+    masks = rng.random((400, 6)) < 0.15
+    outputs = rng.normal(0, 1, (400, 50)) * np.where(masks[:, :1], 4.0, 1.0)
+    sums = moments(masks, outputs, gram=True)
+    welch = difference(sums).stderr
+    for estimator in (ridge, ols):
+        ratio = estimator(sums).stderr / welch
+        assert 0.9 < ratio[:, 0].mean() < 1.1  # about 0.5 if the noise is taken to be the same on both sides
+        assert 0.9 < ratio[:, 1:].mean() < 1.1

@@ -5,6 +5,7 @@ from sourcewise import checks
 from sourcewise.errors import SourcewiseError
 from sourcewise.estimators import ESTIMATORS
 from sourcewise.fitting import convergence, fit
+from sourcewise.moments import collapse
 from tests.test_calibration import design
 
 
@@ -180,3 +181,13 @@ def test_predict_refuses_masks_of_other_groups():
     masks, outputs, _ = planted()
     with pytest.raises(SourcewiseError, match="3 groups, but 12"):
         fit(masks, outputs, "difference").predict(masks[:, :3])
+
+
+def test_folds_never_split_a_subset_from_its_complement():
+    masks, outputs, _ = planted(models=128, groups=20, kind="hadamard")
+    subsets = collapse(masks, outputs)
+    fold = checks.folds(subsets)
+    assert subsets.pairs == 64
+    np.testing.assert_array_equal(fold[0::2], fold[1::2])
+    np.testing.assert_array_equal(np.unique(fold), np.arange(5))
+    assert np.bincount(fold).min() >= 24
