@@ -18,7 +18,7 @@ def planted(models=120, groups=12, columns=20, noise=0.3, kind="random", seed=0,
 
 def test_auto_picks_the_best_lds_and_finds_what_was_planted():
     masks, outputs, b = planted()
-    found = fit(masks, outputs, groups=[f"g{i}" for i in range(12)])
+    found = fit(masks, outputs, groups=[f"g{i}" for i in range(12)], level="class")
     assert found.estimator == max(found.candidates, key=found.candidates.get)
     assert set(found.candidates) == set(ESTIMATORS)
     assert found.lds == found.candidates[found.estimator]
@@ -29,6 +29,7 @@ def test_auto_picks_the_best_lds_and_finds_what_was_planted():
     assert 0.9 < ((low < target) & (target < high)).mean() < 0.99
     assert found.lds_interval[0] < found.lds < found.lds_interval[1]
     assert found.noise_ceiling is None
+    assert found.verdict.startswith("Influences at class level are ")
     assert "split-half" in found.verdict
 
 

@@ -98,6 +98,7 @@ def fit(
     estimator: str = "auto",
     seeds: ArrayLike | None = None,
     groups: Sequence[str] | None = None,
+    level: str = "example",
 ) -> Fit:
     """Estimate influences, their errors, and how well they predict models they have not seen.
 
@@ -108,6 +109,7 @@ def fit(
         seeds: training seeds [models]. Models of one subset are averaged, and errors count subsets, not
         models.
         groups: names of the groups.
+        level: what a column is, for the verdict: example, class, overall.
 
     Raises:
         SourcewiseError: fewer than two models, shapes that do not fit, NaN (with its rows), outputs that
@@ -157,7 +159,7 @@ def fit(
         more = checks.more_models(reliability, rows, groups=learnt)
         more = None if more is None else int(np.ceil(more * len(kept) / rows))
     ceiling = checks.noise_ceiling(sample)
-    words = checks.verdict(score, ceiling, reliability, more)
+    words = checks.verdict(score, ceiling, reliability, more, level)
     if used == "difference" and confounded(moments):
         words += " Subset sizes are mixed, and differences of means carry their effect: take ridge."
     nan = float("nan")
