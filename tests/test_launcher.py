@@ -301,7 +301,7 @@ def test_failures_of_runs_on_several_devices(sweeps):
     done = sweeps.run(*settings, seeds=4, deeds={"0": "raise", "1": "kill_once", "2": "kill"})
     assert done.returncode == 1
     assert set(sweeps.records()) == {1, 3}
-    assert "the run's process exited with status 1" in done.stderr
+    assert "exit status 1: and more of it" in done.stderr
     assert "ValueError: this went wrong" in (sweeps.folder(0) / "log.txt").read_text()
     assert "killed by SIGKILL" in done.stderr
 

@@ -619,7 +619,8 @@ def command(config: dict[str, Any]) -> None:
         os.kill(os.getpid(), -code)
         time.sleep(60)
     if code:
-        raise ChildProcessError(f"the run's process exited with status {code}")
+        lines = [line for line in Path(config["log"]).read_text(errors="replace").splitlines() if line.strip()]
+        raise ChildProcessError(f"exit status {code}: {lines[-1].strip() if lines else 'no output'}")
 
 
 if __name__ == "__main__":

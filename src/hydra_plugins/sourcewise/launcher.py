@@ -128,7 +128,7 @@ class LocalLauncher(Launcher):
         for source in hydra.runtime.config_sources:
             if source.provider == "command-line":
                 argv += ["--config-dir", source.path]
-        return {"argv": [*argv, *kept, *run.overrides, "hydra.mode=RUN"]}
+        return {"argv": [*argv, *kept, *run.overrides, "hydra.mode=RUN"], "log": str(run.log)}
 
 
 @dataclass(frozen=True)
@@ -320,6 +320,7 @@ class _Progress:
 
     def __enter__(self) -> "_Progress":
         self.skipped = self._count("done")
+        self.counts = (self.skipped, 0, 0)
         if self.skipped:
             print(f"{self.skipped} of {len(self.runs)} runs are done already", file=sys.stderr)
         if self.skipped < len(self.runs) and sys.stderr.isatty():
@@ -346,7 +347,7 @@ class _Progress:
         if not last and now - self.shown < (0.2 if self.bar is not None else 10.0):
             return
         self.shown = now
-        done, failed, claimed = self._count("done"), self._count("failed"), self._count("claimed")
+        counts = done, failed, claimed = self._count("done"), self._count("failed"), self._count("claimed")
         rate = (done - self.skipped) / max(now - self.begun, 1e-9)
         text = f"{done}/{len(self.runs)} runs"
         text += f", {failed} failed" if failed else ""
@@ -357,8 +358,9 @@ class _Progress:
         if self.bar is not None:
             self.bar.n = done
             self.bar.set_description_str(text, refresh=True)
-        elif done > self.skipped or failed:
+        elif counts != self.counts:
             print(text, file=sys.stderr, flush=True)
+        self.counts = counts
 
     def say(self, text: str) -> None:
         if self.bar is not None:
