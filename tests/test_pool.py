@@ -109,6 +109,23 @@ def test_a_hanging_run_is_stopped(tmp_path, deed):
     assert ("KeyboardInterrupt" if deed == "hang" else "I shall not stop") in (tmp_path / "0.txt").read_text()
 
 
+def test_a_full_disk_hides_no_cause(pool, tmp_path):
+    pool.submit(Job(0, {"raise": 1}, Path("/dev/full")))
+    (outcome,) = wait(pool)
+    assert (outcome.status, outcome.cause) == ("raised", "ValueError: this went wrong")
+    pool.submit(Job(1, {"print": 1}, Path("/dev/full")))
+    (outcome,) = wait(pool)
+    assert (outcome.status, outcome.cause) == ("raised", "OSError: [Errno 28] No space left on device")
+
+
+def test_a_log_that_cannot_be_written_is_the_runs_failure(pool, tmp_path):
+    (tmp_path / "file").touch()
+    pool.submit(Job(0, {}, tmp_path / "file" / "log.txt"))
+    (outcome,) = wait(pool)
+    assert outcome.status == "raised"
+    assert "NotADirectoryError" in outcome.cause or "FileExistsError" in outcome.cause
+
+
 def test_a_run_claimed_by_others_is_no_failure(pool, tmp_path):
     taken, free = do(pool, tmp_path, {"claimed": 1}, {})
     assert (taken.status, taken.cause) == ("claimed", "someone has it")

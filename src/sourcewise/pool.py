@@ -577,7 +577,8 @@ def _run(function: Function, message: Mapping[str, Any], interrupt: _Interrupt) 
     except claims.Claimed as error:
         return {"status": "claimed", "cause": str(error), "value": None}
     except BaseException as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # a full disk
+            traceback.print_exc()
         first, *_ = [*str(error).strip().splitlines(), ""]
         kind = "" if isinstance(error, SourcewiseError) else type(error).__name__
         return {"status": "raised", "cause": ": ".join(filter(None, (kind, first))), "value": None}
