@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sourcewise import checks
 from sourcewise.errors import SourcewiseError
@@ -192,3 +194,36 @@ def test_folds_never_split_a_subset_from_its_complement():
     np.testing.assert_array_equal(fold[0::2], fold[1::2])
     np.testing.assert_array_equal(np.unique(fold), np.arange(5))
     assert np.bincount(fold).min() >= 24
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 9999),
+    models=st.integers(2, 40),
+    groups=st.integers(1, 8),
+    share=st.sampled_from([0.1, 0.5, 0.9]),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+    name=st.sampled_from(["auto", *ESTIMATORS]),
+    twist=st.sampled_from(["plain", "complements", "twice", "one size", "rounded", "constant column"]),
+)
+def test_odd_tables_give_an_answer_or_one_clear_line(seed, models, groups, share, dtype, name, twist):
+    rng = np.random.default_rng(seed)
+    masks = rng.random((models, groups)) < share
+    if twist == "one size":
+        masks = np.array([rng.permutation(groups) < (groups + 1) // 2 for _ in range(models)])
+    masks = np.vstack([masks, ~masks]) if twist == "complements" else masks
+    masks = np.repeat(masks, 2, axis=0) if twist == "twice" else masks
+    outputs = rng.normal(size=(len(masks), 2))
+    outputs = np.round(outputs) if twist == "rounded" else outputs
+    outputs[:, 0] = 0.1 if twist == "constant column" else outputs[:, 0]
+    try:
+        found = fit(masks, outputs.astype(dtype), name)
+    except SourcewiseError as error:
+        assert "\n" not in str(error)
+        return
+    assert found.influence.shape == (2, groups)
+    assert not np.isinf(found.influence).any()
+    assert not (found.stderr < 0).any()
+    assert (np.isnan(found.qvalue) | (found.qvalue >= 0) & (found.qvalue <= 1)).all()
+    assert np.isfinite(found.predict(masks)).all()

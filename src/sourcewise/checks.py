@@ -90,8 +90,8 @@ def lds(predicted: Array, subsets: Subsets, fold: Index, draws: int = 200, seed:
     with np.errstate(invalid="ignore"):
         known = ~np.isnan(scores)
         table = np.where(known, scores, 0.0).sum((0, 2)) / known.sum((0, 2))
-    error = 1.96 * float(np.nanstd(table[1:]))
-    value = float(table[0])
+    value, drawn = float(table[0]), table[1:][~np.isnan(table[1:])]
+    error = 1.96 * float(drawn.std()) if drawn.size else float("nan")
     return Score(value, value - error, value + error)
 
 
@@ -124,7 +124,7 @@ def split_half(subsets: Subsets, estimator: Estimator, repeats: int = 4, seed: i
     """Correlation of the influences from one random half of the models with those from the other.
 
     Over the whole table, each column about its own mean: signal variance over signal plus noise variance,
-    so that the Spearman-Brown formula holds. Averaged over `repeats` splits.
+    so that the Spearman-Brown formula holds. Averaged over `repeats` splits; NaN if fewer than two groups compare.
     """
     units = int(subsets.unit[-1]) + 1
     rng, found = np.random.default_rng(seed), []
@@ -135,10 +135,12 @@ def split_half(subsets: Subsets, estimator: Estimator, repeats: int = 4, seed: i
             part = subsets.take(half)
             tables.append(estimator(part.moments(), part.take(np.unique(part.unit)[::4]).moments()).influence)
         known = ~np.isnan(tables[0] + tables[1]).any(0)
+        if known.sum() < 2:
+            continue
         a, b = (t[:, known] - t[:, known].mean(1, keepdims=True) for t in tables)
         scale = np.sqrt((a * a).sum() * (b * b).sum())
         found.append(float((a * b).sum() / scale) if scale > 0 else 0.0)
-    return float(np.mean(found))
+    return float(np.mean(found)) if found else float("nan")
 
 
 def more_models(reliability: float, models: int, goal: float = GOAL, groups: int = 0) -> int | None:
@@ -190,7 +192,7 @@ def verdict(
     level: str = "example",
 ) -> str:
     """One sentence or two on how far the influences at one level (example, class, overall) can be trusted."""
-    if score is None or reliability is None:
+    if score is None or reliability is None or np.isnan(score.value + reliability):
         return f"Influences at {level} level cannot be checked: too few models to hold any out."
     share = f", {score.value / ceiling:.0%} of the noise ceiling" if ceiling else ""
     predicts = f"LDS {score.value:.2f} ({score.low:.2f} to {score.high:.2f}{share})"

@@ -233,8 +233,8 @@ def centred(moments: Moments) -> tuple[Array, Array]:
 
 
 def largest(gram: Array) -> float:
-    """Largest eigenvalue of a Gram matrix, never quite zero."""
-    return max(float(np.linalg.eigvalsh(gram)[-1]), 1e-300)
+    """Largest eigenvalue of a Gram matrix of centred masks: at least a half, unless none of them varies."""
+    return max(float(np.linalg.eigvalsh(gram)[-1]), 0.5)
 
 
 def confounded(moments: Moments) -> bool:
@@ -354,8 +354,9 @@ class _Normal:
         values, vectors = np.linalg.eigh(gram)
         solid = values > 1e-9 * max(float(values[-1]), 1e-9 * scale)
         values, vectors = values[solid], vectors[:, solid]
-        penalties = np.append(PENALTIES * values.mean(), 0.0)
+        penalties = np.append(PENALTIES * (values.mean() if values.size else 1.0), 0.0)
         filters = 1 / (values + penalties[:, None])
+        own = (values * filters) @ (vectors**2).T
         return cls(
             moments=moments,
             active=active,
@@ -368,7 +369,7 @@ class _Normal:
             penalties=penalties,
             filters=filters,
             spread=spread,
-            own=(values * filters) @ (vectors**2).T,
+            own=np.where(own > 1e-9, own, np.nan),  # NaN: the group cannot be told from the others at all
         )
 
     @property
