@@ -23,7 +23,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     # Heavy imports wait until there is something to train: --help and finished sweeps need none of them.
     from hydra.utils import instantiate
 
-    from sourcewise import claims, record
+    from sourcewise import checkpoints, claims, record
     from sourcewise.run import Run
 
     folder = study.run_dir(config)
@@ -44,6 +44,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
             tracked.save(record.to_bytes(result), study.RECORD)
             lease.check()
             record.write(result, path)
+            checkpoints.clear(folder)
     return dict(result.header.metrics)
 
 

@@ -3,6 +3,7 @@
 import copy
 import functools
 import logging
+import os
 import platform
 import subprocess
 import time
@@ -17,6 +18,8 @@ from typing import Any, Literal
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
@@ -29,6 +32,7 @@ from lightning_modules.pretraining import Pretraining
 from lightning_modules.scalars import ScalarLogger
 from lightning_modules.transfer import BatchNormMode, Transfer
 from sourcewise import study, subsets
+from sourcewise.checkpoints import Checkpoint
 from sourcewise.data import ImageDataset
 from sourcewise.errors import RunFailed, SourcewiseError
 from sourcewise.models import Model, initialise
@@ -53,15 +57,24 @@ class Hardware:
     threads: int = 1
     channels_last: bool = False
     compile: bool = False
+    checkpoint_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.devices == 1:  # alone, whatever number Slurm has given to this process
+            rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning keeps it on the function
 
     @property
     def is_main(self) -> bool:
         """Whether this process speaks for the run: one of several under DDP does."""
-        return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]  # Lightning sets it on the function
+        return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
-    def trainer(self, epochs: int, logger: ScalarLogger | None = None) -> pl.Trainer:
-        """A bare Trainer: no checkpoints, bars or summaries."""
+    def trainer(
+        self, epochs: int, logger: ScalarLogger | None = None, callbacks: Sequence[pl.Callback] = ()
+    ) -> pl.Trainer:
+        """A bare Trainer: no checkpoints of its own, bars or summaries."""
         return pl.Trainer(
+            callbacks=list(callbacks),
+            plugins=self._processes(),
             accelerator=self.accelerator,
             devices=self.devices,
             strategy=self.strategy,
@@ -77,6 +90,16 @@ class Hardware:
             limit_val_batches=0,
             log_every_n_steps=1,
         )
+
+    def _processes(self) -> LightningEnvironment | SLURMEnvironment | None:
+        """Who starts a run's processes: Slurm, when it has a task for each device.
+
+        Left alone, Lightning takes every process under Slurm for one of a distributed run, and requeues jobs by itself.
+        """
+        if self.devices > 1 and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_NTASKS") == str(self.devices):
+            return SLURMEnvironment(auto_requeue=False)
+        alone = self.devices == 1 or "SLURM_NTASKS" in os.environ
+        return LightningEnvironment() if alone else None
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """The network in the memory format, and compiled, as asked."""
@@ -142,6 +165,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.mask: NDArray[np.bool_] = subsets.draw(self.source.train.group_names, **self.subset)
+        self._checkpoint: Callable[[str], Checkpoint] | None = None
 
     def execute(self, config: study.Config) -> Record:
         """Do it, and say so in a record. config: the resolved config that all parts were built from.
@@ -150,6 +174,11 @@ class Run:
         """
         _quiet_lightning()
         torch.set_num_threads(self.hardware.threads)
+        if (minutes := self.hardware.checkpoint_minutes) is not None:
+            folder, key = study.run_dir(config), _checkpoint_key(config)
+            self._checkpoint = lambda stage: Checkpoint(
+                folder / f"checkpoint-{stage.replace('/', '-')}.pt", key, minutes, self.log
+            )
         seconds: dict[str, float] = {}
         with _timed(seconds, "pretraining"):
             model, metrics = self._pretrain()
@@ -207,8 +236,8 @@ class Run:
             augmentation=source.augmentation,
             augmentation_seed=self._derive("augmentation"),
         )
-        trainer = self._fit(module, data, settings.epochs, "source")
-        return model, {f"source/{name}": float(value) for name, value in trainer.callback_metrics.items()}
+        _, metrics = self._fit(module, data, settings.epochs, "source")
+        return model, {f"source/{name}": value for name, value in metrics.items()}
 
     def _transfer(self, model: Model, name: str, target: Target) -> tuple[TargetOutputs, dict[str, float]]:
         settings, classes = target.transfer, len(target.train.class_names)
@@ -245,21 +274,31 @@ class Run:
             # A head trains in milliseconds an epoch: one long Lightning epoch spares the cost of many short ones.
             passes=settings.epochs if cached else 1,
         )
-        trainer = self._fit(module, data, 1 if cached else settings.epochs, f"target/{name}")
+        trainer, _ = self._fit(module, data, 1 if cached else settings.epochs, f"target/{name}")
         trainer.test(module, datamodule=data, verbose=False)
         self.log({f"target/{name}/{key}": value for key, value in module.scores.items()})
         return _for_record(module.outputs), module.scores
 
-    def _fit(self, module: Classification, data: MemoryData, epochs: int, stage: str) -> pl.Trainer:
-        trainer = self.hardware.trainer(epochs, ScalarLogger(self.log, stage))
+    def _fit(
+        self, module: Classification, data: MemoryData, epochs: int, stage: str
+    ) -> tuple[pl.Trainer, dict[str, float]]:
+        """Train, from a checkpoint if there is one. Returns the trainer and the metrics of the last epoch."""
+        saved = self._checkpoint(stage) if self._checkpoint else None
+        logger = ScalarLogger(saved.log if saved else self.log, stage)
+        callbacks = [_Dropout(self._derive(f"dropout/{stage}")), *([saved] if saved else [])]
+        trainer = self.hardware.trainer(epochs, logger, callbacks)
+        self._device = trainer.strategy.root_device
+        if saved:
+            progress: Any = trainer.fit_loop.epoch_progress.current
+            progress.processed = progress.completed = saved.restore(module)
+            if trainer.current_epoch == epochs:
+                return trainer, saved.metrics
         with torch.random.fork_rng():
-            torch.manual_seed(self._derive(f"dropout/{stage}"))
             try:
                 trainer.fit(module, datamodule=data)
             except Diverged as error:
                 raise RunFailed(f"{stage}: {error}") from error
-        self._device = trainer.strategy.root_device
-        return trainer
+        return trainer, {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def _features(self, model: Model, examples: Examples) -> Examples:
         """Features `[examples, features]` of the model's backbone, evaluated once."""
@@ -272,6 +311,17 @@ class Run:
 
     def _derive(self, purpose: str) -> int:
         return derive_seed(purpose, self.seed, self.mask)
+
+
+class _Dropout(pl.Callback):
+    """Torch's own generator, which dropout draws from: a state for every epoch, as order and augmentation have it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed it."""
+        torch.manual_seed((self.seed + trainer.current_epoch) % 2**63)
 
 
 @functools.cache
@@ -294,11 +344,19 @@ def commit() -> str | None:
         return None
 
 
+def _checkpoint_key(config: study.Config) -> str:
+    """What must be equal for two runs to be the same bit for bit."""
+    parts = {name: config[name] for name in ("source", "target", "subset", "model", "seed")}
+    trainer = {name: value for name, value in config["trainer"].items() if name != "checkpoint_minutes"}
+    return study.fingerprint([parts, trainer, versions(), commit()], length=64)
+
+
 def _quiet_lightning() -> None:
-    """Lightning's notices and one deprecation inside it: nothing that a user of sourcewise could act on."""
+    """Lightning's notices, and warnings of it that a user of sourcewise could not act on."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    for message in (".*treespec, LeafSpec.*", "The `srun` command is available.*"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _examples(dataset: ImageDataset) -> Examples:
