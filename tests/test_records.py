@@ -43,7 +43,7 @@ def test_no_folder_and_no_records_are_errors(tmp_path: Path) -> None:
     with pytest.raises(SourcewiseError, match="no record found"):
         read(tmp_path)
     (tmp_path / "record.safetensors").write_text("x")
-    with pytest.raises(SourcewiseError, match="1 files could not be used"):
+    with pytest.raises(SourcewiseError, match="1 could not be used"):
         read(tmp_path)
 
 

@@ -1,17 +1,29 @@
-"""Records of one study, one at a time, from wherever they are; what does not belong is left out, with the reason."""
+"""Records of one study, one at a time, from wherever they are; what does not belong is left out, with the reason.
 
+Places: a folder (of a run, a study, or several), `wandb:<entity>/<project>`, `wandb-offline:<folder>`; one or several.
+"""
+
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sourcewise import record
+from sourcewise import record, study
 from sourcewise.errors import SourcewiseError
 from sourcewise.record import Record, RecordError
 from sourcewise.study import RECORD
+
+FILTERS = ("group", "tags", "sweep", "state", "config")
+"""group: the study. tags, sweep, state: of W&B runs. config: settings by dotted name, such as {model.width: 16}."""
+
+Load = Callable[[], Record]
 
 
 @dataclass(frozen=True)
@@ -22,72 +34,268 @@ class LeftOut:
     reason: str
 
 
+@dataclass(frozen=True)
+class Scalars:
+    """One scalar of every run: `masks: bool[runs, groups]`, `values: float[runs]`, and what each run was."""
+
+    metric: str
+    masks: NDArray[np.bool_]
+    values: NDArray[np.float64]
+    group_names: list[str] | None
+    designs: list[str]
+    seeds: list[int]
+    runs: list[str]
+    study: str
+    config: Mapping[str, Any]
+
+
 @dataclass
 class Records:
-    """An iterator over the records below a folder: of a run, a study, or several studies (which is then an error).
+    """An iterator over the records in one place or several; all must be of one study.
 
-    `left_out` fills while iterating. Raises SourcewiseError when there is no folder or no record, or when records are
-    of different recipes, datasets or examples, and says which it found.
+    `used` (where the records were) and `left_out` fill while iterating. Raises SourcewiseError when a place or all
+    records are missing, or when records are of different recipes, datasets or examples, and says which it found.
     """
 
-    place: str
+    places: str | Sequence[str]
+    filters: Mapping[str, Any] = field(default_factory=dict)
+    refresh: bool | str = "auto"
     progress: bool = True
+    used: list[str] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.filters = {key: value for key, value in (self.filters or {}).items() if value}
+        for key in self.filters:
+            if key not in FILTERS:
+                raise SourcewiseError(f"filters.{key}: there is no such filter; choose from {', '.join(FILTERS)}")
+        if isinstance(tags := self.filters.get("tags"), str):
+            self.filters = {**self.filters, "tags": [tags]}
+
     def __iter__(self) -> Iterator[Record]:
-        self.left_out.clear()
-        folder = Path(self.place)
-        if not folder.is_dir():
-            raise SourcewiseError(f"records={self.place}: there is no such folder; it should hold the runs of a study")
-        # Not deeper than <study>/<run>: W&B keeps copies of records further below.
-        paths = sorted(path for depth in ("", "*/", "*/*/") for path in folder.glob(depth + RECORD))
         first: Record | None = None
         studies: Counter[str] = Counter()
-        seen: dict[tuple[str, str], Path] = {}
-        for path in tqdm(paths, desc="records", unit="", disable=None if self.progress else True, leave=False):
+        seen: dict[tuple[str, str], str] = {}
+        for where, load in self._all(self._records):
             try:
-                item = record.read(path)
+                item = load()
             except RecordError as error:
-                self.left_out.append(LeftOut(str(path), str(error).removeprefix(f"{path}: ")))
+                self._leave(where, str(error).removeprefix(f"{where}: "))
+                continue
+            if not self._wanted(item.header.study, item.header.config):
                 continue
             key = (item.header.study, item.header.run)
             studies[item.header.study] += 1
             if key in seen:
-                self.left_out.append(LeftOut(str(path), f"the same run as {seen[key]}"))
+                self._leave(where, f"the same run as {seen[key]}")
                 continue
-            seen[key] = path
-            if first is None:
-                first = item
+            seen[key] = where
+            first = first or item
             if item.header.recipe == first.header.recipe:
-                _same_data(first, item, path)
+                _same_data(first, item, where)
+                self.used.append(where)
                 yield item
         if len(studies) > 1:
-            found = ", ".join(f"{name} ({count} records)" for name, count in studies.most_common())
-            raise SourcewiseError(
-                f"records={self.place}: records of different recipes do not mix: {found}; choose one folder"
-            )
+            raise self._mixed(studies)
         if first is None:
-            why = f"; {len(self.left_out)} files could not be used, the first: {self._first()}" if self.left_out else ""
-            raise SourcewiseError(f"records={self.place}: no record found here{why}")
+            raise self._nothing("record")
 
-    def _first(self) -> str:
-        return f"{self.left_out[0].path} ({self.left_out[0].reason})"
+    def scalars(self, metric: str) -> Scalars:
+        """One scalar of every run, such as `target/digits/accuracy`; of W&B runs from their summaries alone.
+
+        Raises SourcewiseError as iterating does, and when no run has the scalar.
+        """
+        rows: dict[tuple[str, str], tuple[str, _Row]] = {}
+        known: set[str] = set()
+        for where, load in self._all(self._rows):
+            try:
+                row = load()
+            except RecordError as error:
+                self._leave(where, str(error).removeprefix(f"{where}: "))
+                continue
+            if not self._wanted(row.study, row.config):
+                continue
+            known |= {key for key, value in row.metrics.items() if isinstance(value, int | float)}
+            value = row.metrics.get(metric)
+            key = (row.study, study.run_name(row.config))
+            if key in rows:
+                self._leave(where, f"the same run as {rows[key][0]}")
+            elif not isinstance(value, int | float) or not math.isfinite(value):
+                self._leave(where, f"it logged no {metric}" if value is None else f"its {metric} is {value}")
+            else:
+                rows[key] = (where, row)
+        if not rows and known:
+            near = ", ".join(get_close_matches(metric, known, n=3) or sorted(known)[:10])
+            raise SourcewiseError(f"outputs=metric:{metric}: no run logged this scalar; there are {near}")
+        if not rows:
+            raise self._nothing("run")
+        studies = Counter(row.study for _, row in rows.values())
+        if len(studies) > 1:
+            raise self._mixed(studies)
+        found = [row for _, row in rows.values()]
+        self.used.extend(where for where, _ in rows.values())
+        for where, row in rows.values():
+            if len(row.mask) != len(found[0].mask) or row.names != found[0].names:
+                raise SourcewiseError(f"{where}: its groups are not those of {self.used[0]}")
+        return Scalars(
+            metric,
+            np.stack([row.mask for row in found]),
+            np.array([row.metrics[metric] for row in found], dtype=np.float64),
+            found[0].names,
+            [str(row.config["subset"]["design"]) for row in found],
+            [int(row.config["seed"]) for row in found],
+            list(self.used),
+            found[0].study,
+            found[0].config,
+        )
+
+    def _all(self, of_place: "Callable[[str], Iterator[tuple[str, Callable[[], Any]]]]") -> Iterator[tuple[str, Any]]:
+        self.left_out.clear()
+        self.used.clear()
+        places = [self.places] if isinstance(self.places, str) else list(self.places)
+        if not places:
+            raise SourcewiseError("records=[]: name a folder, wandb:<entity>/<project> or wandb-offline:<folder>")
+        for place in places:
+            yield from of_place(str(place))
+
+    def _records(self, place: str) -> Iterator[tuple[str, Load]]:
+        if not place.startswith("wandb:"):
+            for path in self._bar(_find(place)):
+                yield str(path), lambda path=path: record.read(path)  # type: ignore[misc]
+            return
+        project, runs = self._runs(place)
+        for run, found in zip(runs, self._bar(project.records(runs), len(runs)), strict=True):
+            yield f"{place}/{run.id}", lambda run=run, found=found: _downloaded(run, found)  # type: ignore[misc]
+
+    def _rows(self, place: str) -> Iterator[tuple[str, "Callable[[], _Row]"]]:
+        if place.startswith("wandb:"):
+            for run in self._runs(place)[1]:
+                yield f"{place}/{run.id}", lambda run=run: _Row.of_run(run)  # type: ignore[misc]
+        else:
+            for where, load in self._records(place):
+                yield where, lambda load=load: _Row.of_record(load())  # type: ignore[misc]
+
+    def _runs(self, place: str) -> tuple[Any, list[Any]]:
+        """The project, and its runs that ended well."""
+        from sourcewise.remote import Project
+
+        project = Project(place.removeprefix("wandb:"), self.filters, self.refresh)
+        runs = [run for run in project.runs() if self._wanted(run.group, run.config)]
+        good = self.filters.get("state", "finished")
+        good = [good] if isinstance(good, str) else list(good)
+        for run in runs:
+            if run.state not in good:
+                self._leave(f"{place}/{run.id}", f"{run.name} did not finish: W&B shows it as {run.state}")
+        runs = [run for run in runs if run.state in good]
+        studies = Counter(run.group for run in runs)
+        if len(studies) > 1:
+            raise self._mixed(studies)
+        return project, runs
+
+    def _wanted(self, group: str, config: Mapping[str, Any]) -> bool:
+        if group != self.filters.get("group", group):
+            return False
+        return all(_dig(config, key) == value for key, value in self.filters.get("config", {}).items())
+
+    def _bar(self, items: Any, total: int | None = None) -> Any:
+        return tqdm(items, "records", total, leave=False, unit="", disable=None if self.progress else True)
+
+    def _leave(self, where: str, reason: str) -> None:
+        self.left_out.append(LeftOut(where, reason))
+
+    def _mixed(self, studies: Counter[str]) -> SourcewiseError:
+        found = ", ".join(f"{name} ({count} records)" for name, count in studies.most_common())
+        return SourcewiseError(
+            f"records={self._shown()}: records of different recipes do not mix: {found};"
+            " choose one folder, or filters.group=<study>"
+        )
+
+    def _nothing(self, what: str) -> SourcewiseError:
+        why = " passes the filters" if self.filters else " found here"
+        if self.left_out:
+            first = self.left_out[0]
+            why = f" found here; {len(self.left_out)} could not be used, the first: {first.path} ({first.reason})"
+        return SourcewiseError(f"records={self._shown()}: no {what}{why}")
+
+    def _shown(self) -> str:
+        return self.places if isinstance(self.places, str) else f"[{','.join(map(str, self.places))}]"
 
 
-def _same_data(first: Record, item: Record, path: Path) -> None:
+@dataclass(frozen=True)
+class _Row:
+    """What scalars are estimated from."""
+
+    study: str
+    config: Mapping[str, Any]
+    mask: NDArray[np.bool_]
+    names: list[str] | None
+    metrics: Mapping[str, Any]
+
+    @classmethod
+    def of_record(cls, item: Record) -> "_Row":
+        header = item.header
+        return cls(header.study, header.config, item.mask, header.group_names, header.metrics)
+
+    @classmethod
+    def of_run(cls, run: Any) -> "_Row":
+        """Of a W&B run. Raises RecordError when its summary has no subset or its config is no run's."""
+        try:
+            name = study.study_name(run.config)
+            groups, packed = int(run.summary["subset/groups"]), bytes.fromhex(run.summary["subset/mask"])
+            mask = np.unpackbits(np.frombuffer(packed, np.uint8), count=groups).astype(bool)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"{run.name} logged no subset, or its config is not that of a run") from error
+        return cls(name, run.config, mask, run.summary.get("subset/names"), run.summary)
+
+
+def _find(place: str) -> list[Path]:
+    """Record files in a folder of runs, or in W&B's offline runs."""
+    offline = place.startswith("wandb-offline:")
+    folder = Path(place.removeprefix("wandb-offline:"))
+    if not folder.is_dir():
+        raise SourcewiseError(f"records={place}: there is no such folder; it should hold the runs of a study")
+    # Not deeper than <study>/<run>: W&B keeps copies of records further below.
+    depths = ("files/", "*run-*/files/", "wandb/*run-*/files/") if offline else ("", "*/", "*/*/")
+    return sorted(path for depth in depths for path in folder.glob(depth + RECORD))
+
+
+def _downloaded(run: Any, found: Path | str) -> Record:
+    """The record of a W&B run. Raises RecordError when there is none, or it is not what the run's config says."""
+    if isinstance(found, str):
+        raise RecordError(f"{run.name}: {found}")
+    item = record.read(found)
+    try:
+        told = {"recipe": study.recipe(run.config), "subset": run.config["subset"], "seed": run.config["seed"]}
+        own = item.header.config
+        held = {"recipe": study.recipe(own), "subset": own["subset"], "seed": item.header.seed}
+    except (KeyError, TypeError) as error:
+        raise RecordError(f"{run.name}: its config in W&B is not that of a run") from error
+    for key, value in told.items():
+        if study.fingerprint(value) != study.fingerprint(held[key]):
+            raise RecordError(f"{run.name}: its record was made with another {key} than its config in W&B says")
+    return item
+
+
+def _dig(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
+
+
+def _same_data(first: Record, item: Record, where: str) -> None:
     """Raise unless two records are about the same groups and examples."""
     one, other = first.header, item.header
     for name, fingerprint in one.fingerprints.items():
         if other.fingerprints.get(name) != fingerprint:
             raise SourcewiseError(
-                f"{path}: its dataset {name} has fingerprint {other.fingerprints.get(name)}, that of {one.run} has"
+                f"{where}: its dataset {name} has fingerprint {other.fingerprints.get(name)}, that of {one.run} has"
                 f" {fingerprint}: the data changed between the runs; estimate from runs on the same data"
             )
     if one.group_names != other.group_names or len(first.mask) != len(item.mask):
-        raise SourcewiseError(f"{path}: its {len(item.mask)} groups are not the {len(first.mask)} groups of {one.run}")
+        raise SourcewiseError(f"{where}: its {len(item.mask)} groups are not the {len(first.mask)} groups of {one.run}")
     for target, outputs in first.targets.items():
         mine = item.targets.get(target)
         if mine is None:
-            raise SourcewiseError(f"{path}: it has no outputs on target {target}, which {one.run} has")
+            raise SourcewiseError(f"{where}: it has no outputs on target {target}, which {one.run} has")
         if not (np.array_equal(mine.ids, outputs.ids) and np.array_equal(mine.labels, outputs.labels)):
-            raise SourcewiseError(f"{path}: its examples of target {target} are not those of {one.run}")
+            raise SourcewiseError(f"{where}: its examples of target {target} are not those of {one.run}")

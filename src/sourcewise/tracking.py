@@ -1,19 +1,43 @@
-"""Weights & Biases: the only module that imports wandb, and only when a run is tracked."""
+"""Weights & Biases, the writing side: every run is a W&B run, and no trouble with W&B ever costs a run.
 
-import netrc
+wandb is imported by this module only, and only when a run is tracked. `sourcewise.remote` reads runs back.
+"""
+
+import json
 import os
-from collections.abc import Iterator, Mapping
+import secrets
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlparse
 
+import numpy as np
+
+from sourcewise import claims
 from sourcewise.errors import SourcewiseError
+from sourcewise.record import Record, to_bytes
+from sourcewise.study import RECORD
+
+KILLED = 255
+"""The exit code that W&B shows as killed."""
+
+SWEEP = "SOURCEWISE_SWEEP"
+"""The W&B sweep that a block of runs belongs to; each of them carries the tag `sweep-<id>`."""
+
+NAMES_LIMIT = 20_000
+"""Characters of group names that every run's summary may hold."""
+
+PAUSE = 300.0
+"""Seconds for which a process that could not reach W&B starts its next runs offline, without trying again."""
 
 
 class TrackedRun(Protocol):
-    """What a run tells its tracker while it goes on."""
+    """What a run tells its tracker while it goes on. None of it raises."""
 
     def log(self, scalars: Mapping[str, float]) -> None:
         """Add a point to the scalar history."""
@@ -21,11 +45,20 @@ class TrackedRun(Protocol):
     def summarise(self, metrics: Mapping[str, float]) -> None:
         """Set the scalars of the run's summary."""
 
+    def record(self, result: Record) -> None:
+        """Keep a run's record, its metrics, and its subset (so that metrics alone can be estimated from)."""
+
     def figure(self, name: str, figure: Any) -> None:
         """Log a plotly figure."""
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Log a table."""
+
     def save(self, content: bytes | Path, name: str) -> None:
         """Keep a file with the run, as run file `name`."""
+
+    def artifact(self, name: str, kind: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
+        """Log files, by their names in it, as an artifact of this kind. about: its metadata, JSON."""
 
 
 class Tracker(Protocol):
@@ -54,6 +87,8 @@ class WandbTracker:
     mode: str = "auto"
     tags: list[str] = field(default_factory=list)
     dir: str = "runs"
+    init_timeout: float = 20.0
+    finish_timeout: float = 60.0
 
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "online", "offline"):
@@ -61,37 +96,117 @@ class WandbTracker:
 
     @contextmanager
     def start(self, name: str, study: str, config: Mapping[str, Any], job: str = "run") -> Iterator[TrackedRun]:
-        """A W&B run of its own, finished with exit code 0, 1 on an exception, or 130 when interrupted.
+        """A W&B run of its own, finished with exit code 0, 1 on an exception, or 255 when interrupted.
 
-        Raises RuntimeError when this process has a run open already: two jobs never share one.
+        Without W&B's server it is an offline run, and one line on stderr says how to upload it.
         """
-        import wandb
-
-        if wandb.run is not None:
-            raise RuntimeError(f"W&B run {wandb.run.id} is still open in this process")
-        Path(self.dir).mkdir(parents=True, exist_ok=True)
-        run = wandb.init(
-            project=self.project,
-            entity=self.entity,
-            mode=_mode(self.mode),
-            dir=self.dir,
-            name=name,
-            group=study,
-            tags=self.tags,
-            job_type=job,
-            config=dict(config),
-            settings=wandb.Settings(**_LEAN),
-        )
-        code = 1
+        run = self._open(name, study, config, job)
+        if run is None:
+            yield _Silent()
+            return
+        code = KILLED  # KeyboardInterrupt, and the SystemExit that Lightning makes of it
         try:
-            run.define_metric("source/*", step_metric="source/epoch")
             yield _WandbRun(run)
             code = 0
-        except KeyboardInterrupt:
-            code = 130
+        except Exception:
+            code = 1
             raise
         finally:
-            run.finish(exit_code=code)
+            _finish(run, code)
+
+    def _open(self, name: str, study: str, config: Mapping[str, Any], job: str) -> Any:
+        """The W&B run, offline if need be; None when there can be none."""
+        mode, why = _mode(self.mode), ""
+        if mode == "disabled":
+            return None
+        if mode == "online" and time.monotonic() < _server.down_until:
+            mode, why = "offline", _server.why
+        try:
+            import wandb
+
+            Path(self.dir).mkdir(parents=True, exist_ok=True)
+            wandb.setup(wandb.Settings(silent=True))
+            id = _run_id() or secrets.token_hex(6)
+            sweep = os.environ.get(SWEEP)
+            settings = {"init_timeout": self.init_timeout, "finish_timeout": self.finish_timeout, **_LEAN}
+            init: dict[str, Any] = {
+                "project": self.project,
+                "entity": self.entity,
+                "dir": self.dir,
+                "id": id,
+                "name": name,
+                "group": study,
+                "tags": [*self.tags, *([f"sweep-{sweep}"] if sweep else [])],
+                "job_type": job,
+                "config": dict(config),
+                "reinit": "create_new",  # never another run of this process
+                "settings": wandb.Settings(**settings),
+            }
+            run = None
+            if mode == "online":
+                try:
+                    run = wandb.init(mode="online", **init)
+                except Exception as error:
+                    why = _one_line(error)
+                    _server.down_until, _server.why = time.monotonic() + PAUSE, why
+                    for folder in Path(self.dir).glob(f"wandb/run-*-{id}"):  # a log without a run
+                        shutil.rmtree(folder, ignore_errors=True)
+                    init["id"] = secrets.token_hex(6)  # the service still holds on to the other
+            run = run or wandb.init(mode="offline", **init)
+            _keep_config(run, config)
+        except Exception as error:
+            _say(f"this run is not tracked: {_one_line(error)}")
+            return None
+        if why:
+            _say(f"{why}; this run is offline, upload it later: wandb sync {_folder(run)}")
+        return run
+
+
+@contextmanager
+def agent_block() -> Iterator[None]:
+    """Around a command that may be a whole sweep: makes `train.py -m` safe inside a W&B agent.
+
+    Each of its runs is then a W&B run of its own with the tag `sweep-<id>`. The run that the agent was given stands for
+    the block: it is finished with the block's exit code.
+    """
+    multirun = bool({"-m", "--multirun"} & set(sys.argv))
+    if not multirun or "WANDB_SWEEP_ID" not in os.environ:
+        yield
+        return
+    given = {name: os.environ.pop(name) for name in _AGENT if name in os.environ}
+    os.environ[SWEEP] = given["WANDB_SWEEP_ID"]
+    block, code = [arg for arg in sys.argv[1:] if "=" in arg], KILLED
+    try:
+        yield
+        code = 0
+    except SystemExit as error:
+        code = 0 if not error.code else KILLED if error.code in (130, 143) else 1
+        raise
+    except Exception:
+        code = 1
+        raise
+    finally:
+        del os.environ[SWEEP]
+        os.environ.update(given)
+        tracker = WandbTracker(dir=os.environ.get("WANDB_DIR", "."))
+        if (run := tracker._open(" ".join(block), "blocks", {"block": block}, "block")) is not None:
+            _finish(run, code)
+
+
+def under_agent() -> bool:
+    """Whether a W&B agent waits for a W&B run from this process."""
+    return "WANDB_SWEEP_ID" in os.environ and claims.WORKER not in os.environ
+
+
+def server() -> tuple[str, str]:
+    """W&B's address, and the user's key or "" if there is none."""
+    import wandb
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    settings = wandb.setup(wandb.Settings(silent=True)).settings
+    url = str(os.environ.get("WANDB_BASE_URL") or settings.base_url).rstrip("/")
+    key = os.environ.get("WANDB_API_KEY") or read_netrc_auth(host=url) or settings.api_key
+    return url, str(key or "")
 
 
 _LEAN: dict[str, Any] = {
@@ -100,11 +215,26 @@ _LEAN: dict[str, Any] = {
     "disable_git": True,
     "disable_code": True,
     "disable_job_creation": True,
-    "x_disable_stats": True,
+    "finish_timeout_raises": True,
+    "x_disable_machine_info": True,
     "x_disable_meta": True,
+    "x_disable_stats": True,
     "x_save_requirements": False,
 }
-"""What a record holds already, or what costs time in every run of a sweep."""
+"""What a record holds already, or what costs time in every run of a sweep, is off."""
+
+_AGENT = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+"""What an agent tells the process that it starts."""
+
+
+@dataclass
+class _Server:
+    down_until: float = 0.0
+    why: str = ""
+
+
+_server = _Server()
+_used_ids: set[str] = set()
 
 
 @dataclass
@@ -115,46 +245,133 @@ class _Silent:
     def summarise(self, metrics: Mapping[str, float]) -> None:
         pass
 
+    def record(self, result: Record) -> None:
+        pass
+
     def figure(self, name: str, figure: Any) -> None:
         pass
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        pass
+
     def save(self, content: bytes | Path, name: str) -> None:
+        pass
+
+    def artifact(self, name: str, kind: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
         pass
 
 
 @dataclass
 class _WandbRun:
     run: Any
+    told: bool = False
 
     def log(self, scalars: Mapping[str, float]) -> None:
-        self.run.log(dict(scalars))
+        self._try(lambda: self.run.log(dict(scalars)))
 
     def summarise(self, metrics: Mapping[str, float]) -> None:
-        self.run.summary.update(dict(metrics))
+        self._try(lambda: self.run.summary.update(dict(metrics)))
+
+    def record(self, result: Record) -> None:
+        names = result.header.group_names
+        about: dict[str, Any] = {
+            "subset/groups": len(result.mask),
+            "subset/mask": np.packbits(result.mask).tobytes().hex(),
+        }
+        if names is not None and len(json.dumps(names)) <= NAMES_LIMIT:
+            about["subset/names"] = names
+        self._try(lambda: self.run.summary.update({**result.header.metrics, **about}))
+        self.save(to_bytes(result), RECORD)
 
     def figure(self, name: str, figure: Any) -> None:
         import wandb
 
-        self.run.log({name: wandb.Plotly(figure)})
+        self._try(lambda: self.run.log({name: wandb.Plotly(figure)}))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        import wandb
+
+        self._try(lambda: self.run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])}))
 
     def save(self, content: bytes | Path, name: str) -> None:
-        path = Path(self.run.dir) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-        self.run.save(str(path), base_path=self.run.dir, policy="end")
+        def save() -> None:
+            path = Path(self.run.dir) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+            self.run.save(str(path), base_path=self.run.dir, policy="end")
+
+        self._try(save)
+
+    def artifact(self, name: str, kind: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
+        import wandb
+
+        def log() -> None:
+            artifact = wandb.Artifact(name, kind, metadata=dict(about))
+            for inside, path in files.items():
+                artifact.add_file(str(path), inside)
+            self.run.log_artifact(artifact)
+
+        self._try(log)
+
+    def _try(self, call: Callable[[], Any]) -> None:
+        """Trouble with W&B is told once, and never the run's."""
+        try:
+            call()
+        except Exception as error:
+            if not self.told:
+                self.told = True
+                _say(f"not everything of this run is tracked: {_one_line(error)}")
 
 
-def _mode(setting: str) -> Any:
-    """Online or offline: what was asked for here, then WANDB_MODE, then online for those who are logged in."""
+def _finish(run: Any, code: int) -> None:
+    """End a run with its exit code; what could not be uploaded stays on disk, and one line says how to upload it."""
+    try:
+        run.finish(exit_code=code)
+    except Exception as error:
+        why = "not everything was uploaded in time" if isinstance(error, TimeoutError) else _one_line(error)
+        online = "" if run.offline else "--include-online "
+        _server.down_until, _server.why = time.monotonic() + PAUSE, why
+        _say(f"{why}; upload this run later: wandb sync {online}{_folder(run)}")
+
+
+def _keep_config(run: Any, config: Mapping[str, Any]) -> None:
+    """A sweep's parameter that is called like a section (`model=resnet9`) hides it; keep those under `resolved`."""
+    hidden = {key: value for key, value in config.items() if run.config.get(key) != value}
+    if hidden:
+        run.config.update({"resolved": hidden})
+
+
+def _run_id() -> str:
+    """The id that an agent or the user set for this process, which its first run takes; otherwise ""."""
+    id = os.environ.get("WANDB_RUN_ID", "")
+    if not id or id in _used_ids or claims.WORKER in os.environ:
+        return ""
+    _used_ids.add(id)
+    return id
+
+
+def _mode(setting: str) -> str:
+    """online, offline or disabled: what was asked for here, then WANDB_MODE, then online for who is logged in."""
     if setting != "auto":
         return setting
     if mode := os.environ.get("WANDB_MODE"):
-        return mode
-    return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc() else "offline"
+        return {"dryrun": "offline", "offline": "offline", "disabled": "disabled"}.get(mode, "online")
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return "online"
+    with suppress(Exception):
+        return "online" if server()[1] else "offline"
+    return "offline"
 
 
-def _in_netrc() -> bool:
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    with suppress(OSError, netrc.NetrcParseError):
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    return False
+def _folder(run: Any) -> str:
+    return shlex.quote(str(Path(run.dir).parent))
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()).partition(" Consider increasing")[0]
+    return text[:300] or type(error).__name__
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, ValueError):
+        print(f"W&B: {text}", file=sys.stderr, flush=True)
