@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sourcewise.errors import SourcewiseError
+from sourcewise.errors import SourcewiseError, did_you_mean
 
 
 def resolve(config: DictConfig, known: Sequence[str]) -> dict[str, Any]:
@@ -22,8 +21,7 @@ def resolve(config: DictConfig, known: Sequence[str]) -> dict[str, Any]:
     """
     for key in map(str, config):
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            raise SourcewiseError(f"{key}: there is no such setting" + (f"; did you mean {near[0]}?" if near else ""))
+            raise SourcewiseError(f"{key}: there is no such setting{did_you_mean(key, known)}")
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}

@@ -1,5 +1,8 @@
 """The exceptions that are meant for the user's eyes: one line that says what is wrong, where, and what to do."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class SourcewiseError(Exception):
     """Bad input. The commands print its one line and exit with `status`."""
@@ -11,3 +14,10 @@ class RunFailed(SourcewiseError):  # noqa: N818  # an event of a sweep, and call
     """A run, or some runs of a sweep, started well and did not end well."""
 
     status = 1
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """`; did you mean ...?` with the nearest choice, in any case of letters; nothing when none is near."""
+    by_folded = {choice.casefold(): choice for choice in choices}
+    near = get_close_matches(name.casefold(), by_folded, n=1)
+    return f"; did you mean {by_folded[near[0]]}?" if near else ""

@@ -5,14 +5,13 @@ SHAKE-256 rather than from a random number library, and golden tests pin it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sourcewise.errors import SourcewiseError
+from sourcewise.errors import SourcewiseError, did_you_mean
 from sourcewise.randomness import permutation
 
 Mask = NDArray[np.bool_]
@@ -54,8 +53,7 @@ def listed(
     index = {name: position for position, name in enumerate(groups)}
     unknown = [str(name) for name in names if str(name) not in index]
     if unknown:
-        near = get_close_matches(unknown[0], index, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; the groups are {_short(list(index))}"
+        hint = did_you_mean(unknown[0], index) or f"; the groups are {_short(list(index))}"
         raise SourcewiseError(f"{where}: no group is called {_short(unknown)}{hint}")
     mask = np.full(len(groups), setting == "drop")
     mask[[index[str(name)] for name in names]] = setting == "keep"
