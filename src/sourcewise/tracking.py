@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sourcewise import claims
 from sourcewise.errors import SourcewiseError
-from sourcewise.record import Record, to_bytes
 from sourcewise.study import RECORD
+
+if TYPE_CHECKING:
+    from sourcewise.record import Record
 
 KILLED = 255
 """The exit code that W&B shows as killed."""
@@ -45,7 +45,7 @@ class TrackedRun(Protocol):
     def summarise(self, metrics: Mapping[str, float]) -> None:
         """Set the scalars of the run's summary."""
 
-    def record(self, result: Record) -> None:
+    def record(self, result: "Record") -> None:
         """Keep a run's record, its metrics, and its subset (so that metrics alone can be estimated from)."""
 
     def figure(self, name: str, figure: Any) -> None:
@@ -135,7 +135,7 @@ class WandbTracker:
                 "dir": self.dir,
                 "id": id,
                 "name": name,
-                "group": study,
+                "group": study or None,
                 "tags": [*self.tags, *([f"sweep-{sweep}"] if sweep else [])],
                 "job_type": job,
                 "config": dict(config),
@@ -163,19 +163,19 @@ class WandbTracker:
 
 
 @contextmanager
-def agent_block() -> Iterator[None]:
-    """Around a command that may be a whole sweep: makes `train.py -m` safe inside a W&B agent.
+def agents_job() -> Iterator[None]:
+    """Around a command: the run that a W&B agent has for it ends with the command's exit code, whatever it does.
 
-    Each of its runs is then a W&B run of its own with the tag `sweep-<id>`. The run that the agent was given stands for
-    the block: it is finished with the block's exit code.
+    A run of ours takes the agent's. With `train.py -m` every run is a W&B run of its own, with the tag `sweep-<id>`, and
+    the agent's run stands for the block. It also stands for what fails before a run of ours has begun.
     """
-    multirun = bool({"-m", "--multirun"} & set(sys.argv))
-    if not multirun or "WANDB_SWEEP_ID" not in os.environ:
+    if not under_agent():
         yield
         return
-    given = {name: os.environ.pop(name) for name in _AGENT if name in os.environ}
-    os.environ[SWEEP] = given["WANDB_SWEEP_ID"]
-    block, code = [arg for arg in sys.argv[1:] if "=" in arg], KILLED
+    block, given, code = bool({"-m", "--multirun"} & set(sys.argv)), {}, KILLED
+    if block:
+        given = {name: os.environ.pop(name) for name in _AGENT if name in os.environ}
+        os.environ[SWEEP] = given["WANDB_SWEEP_ID"]
     try:
         yield
         code = 0
@@ -186,16 +186,22 @@ def agent_block() -> Iterator[None]:
         code = 1
         raise
     finally:
-        del os.environ[SWEEP]
+        os.environ.pop(SWEEP, None)
         os.environ.update(given)
-        tracker = WandbTracker(dir=os.environ.get("WANDB_DIR", "."))
-        if (run := tracker._open(" ".join(block), "blocks", {"block": block}, "block")) is not None:
-            _finish(run, code)
+        if not _used_ids:
+            config = {"overrides": [arg for arg in sys.argv[1:] if "=" in arg]}
+            tracker = WandbTracker(dir=os.environ.get("WANDB_DIR", "."))
+            if (run := tracker._open(" ".join(config["overrides"]), "", config, "block")) is not None:
+                _finish(run, code)
 
 
 def under_agent() -> bool:
     """Whether a W&B agent waits for a W&B run from this process."""
-    return "WANDB_SWEEP_ID" in os.environ and claims.WORKER not in os.environ
+    return (
+        "WANDB_SWEEP_ID" in os.environ
+        and claims.WORKER not in os.environ
+        and os.environ.get("LOCAL_RANK", "0") == "0"  # under DDP, one process speaks for the run
+    )
 
 
 def server() -> tuple[str, str]:
@@ -245,7 +251,7 @@ class _Silent:
     def summarise(self, metrics: Mapping[str, float]) -> None:
         pass
 
-    def record(self, result: Record) -> None:
+    def record(self, result: "Record") -> None:
         pass
 
     def figure(self, name: str, figure: Any) -> None:
@@ -272,7 +278,11 @@ class _WandbRun:
     def summarise(self, metrics: Mapping[str, float]) -> None:
         self._try(lambda: self.run.summary.update(dict(metrics)))
 
-    def record(self, result: Record) -> None:
+    def record(self, result: "Record") -> None:
+        import numpy as np
+
+        from sourcewise import record
+
         names = result.header.group_names
         about: dict[str, Any] = {
             "subset/groups": len(result.mask),
@@ -281,7 +291,7 @@ class _WandbRun:
         if names is not None and len(json.dumps(names)) <= NAMES_LIMIT:
             about["subset/names"] = names
         self._try(lambda: self.run.summary.update({**result.header.metrics, **about}))
-        self.save(to_bytes(result), RECORD)
+        self.save(record.to_bytes(result), RECORD)
 
     def figure(self, name: str, figure: Any) -> None:
         import wandb
