@@ -1,0 +1,270 @@
+"""`hydra/launcher=slurm`: the same sweep, its runs done by the tasks of a Slurm job array, which submitit submits.
+
+To the sweep's policy (`launcher.py`), Slurm is just another pool of workers: what is skipped, tried again, waited for
+and reported is decided there. A task of the array does its runs in worker processes, as the local launcher would; a
+run on several devices gets one task for each, and Lightning takes its ranks from Slurm.
+"""
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from hydra_plugins.sourcewise.launcher import LocalLauncher, Run, Shape
+from sourcewise import claims, study
+from sourcewise.errors import SourcewiseError
+from sourcewise.pool import Job, Outcome, _Interrupt, _run, load
+
+TASKS = 1000
+"""Tasks of an array, at most: the default of Slurm's MaxArraySize, less one."""
+
+Report = dict[int, tuple[Any, str, Any]]
+"""Status, cause and value of each job."""
+
+
+class SlurmLauncher(LocalLauncher):
+    """One task of a job array for every `runs_per_task` runs. The settings: conf/hydra/launcher/slurm.yaml."""
+
+    def __init__(self, runs_per_task: int = 1, poll: float = 10.0, **settings: Any) -> None:
+        self.runs_per_task, self.poll = runs_per_task, poll
+        self.local = {item.name: settings.pop(item.name) for item in fields(LocalLauncher) if item.name in settings}
+        self.sbatch = {name: value for name, value in settings.items() if value is not None}
+        super().__init__(**self.local)
+
+    def pool(self, shape: Shape) -> "Array":  # type: ignore[override]
+        """What does runs of this shape."""
+        cpus = self.sbatch.setdefault("cpus_per_task", shape.threads)
+        slots = max(1, cpus // shape.threads) if shape.accelerator == "cpu" and self.slots == "auto" else self.slots
+        local = {**self.local, "slots": slots, "task": self.task or f"{self._script}:train"}
+        several = shape.devices > 1
+        return Array(self, Task(LocalLauncher(**local), shape), 1 if several else self.runs_per_task)
+
+    def payload(self, run: Run, shape: Shape) -> dict[str, Any]:
+        """What a task gets of a run."""
+        return run.config
+
+    def executor(self, folder: Path, shape: Shape) -> Any:
+        """Submitit's, set as hydra-submitit-launcher sets it."""
+        try:
+            import submitit
+            from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
+        except ImportError as error:
+            raise SourcewiseError("hydra/launcher=slurm needs submitit: pip install 'sourcewise[slurm]'") from error
+        own: dict[str, Any] = {"tasks_per_node": shape.devices, "name": "sourcewise"}
+        if shape.accelerator in ("gpu", "cuda") and not self.sbatch.keys() & {"gres", "gpus_per_node", "gpus_per_task"}:
+            own["gpus_per_node"] = shape.devices  # all tasks of a run see all its GPUs: Lightning picks one by rank
+        settings: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(SlurmQueueConf), own, self.sbatch))
+        settings["additional_parameters"] = {"requeue": True, **settings["additional_parameters"]}
+        settings["srun_args"] = ["--kill-on-bad-exit=1", f"--cpus-per-task={settings['cpus_per_task']}"]
+        limit, shared = settings["max_num_timeout"], {item.name for item in fields(BaseQueueConf)}
+        settings = {name if name in shared else f"slurm_{name}": value for name, value in settings.items()}
+        for name in ("submitit_folder", "slurm__target_", "slurm_max_num_timeout"):
+            del settings[name]
+        try:
+            executor = submitit.AutoExecutor(folder, "slurm", slurm_max_num_timeout=limit)
+        except RuntimeError as error:
+            raise SourcewiseError(f"hydra/launcher=slurm: {error}") from error
+        executor.update_parameters(**settings)
+        return executor
+
+
+@dataclass
+class Task:
+    """What a task of an array does: its runs. Picklable, and called by submitit on the node."""
+
+    launcher: LocalLauncher
+    shape: Shape
+
+    def __call__(self, jobs: Sequence[Job]) -> Report:
+        """Do what is not done. Told to stop, stop the runs and put the task back into the queue."""
+        from submitit import JobEnvironment
+
+        todo = deque(job for job in jobs if not study.is_done(job.log.parent))
+        if self.shape.devices > 1:
+            return {job.id: self._together(job) for job in todo}
+        limit = JobEnvironment._usr_sig()
+        requeue: Any = signal.getsignal(limit)  # submitit's
+        caught: list[int] = []
+        report: Report = {}
+        with self.launcher.pool(self.shape) as pool:
+
+            def stop(number: int, frame: FrameType | None) -> None:
+                caught.append(number)
+                pool.wake()
+
+            signal.signal(limit, stop)
+            signal.signal(signal.SIGTERM, stop)
+            while pool.running() or (todo and not caught):
+                while todo and not caught and pool.idle():
+                    pool.submit(todo.popleft())
+                if caught:
+                    pool.stop()
+                for outcome in pool.wait():
+                    status = "stopped" if caught and outcome.status != "returned" else outcome.status
+                    report[outcome.job.id] = status, outcome.cause, outcome.value
+        for job in jobs:
+            claims.clear(job.log.parent)  # of workers that were killed: another node could not know that they are dead
+        # Before a preemption Slurm sends SIGTERM alone. After scancel the task does not count as running any more.
+        if limit in caught or (caught and _queue(os.environ["SLURM_JOB_ID"], "%T") == ["RUNNING"]):
+            requeue(limit, None)
+        return report
+
+    def checkpoint(self, jobs: Sequence[Job]) -> Any:
+        """What submitit puts back into the queue: the same, since what is done is seen by its records."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, jobs)
+
+    def _together(self, job: Job) -> tuple[Any, str, Any]:
+        """One run on several devices: this process is one rank of it."""
+        os.environ[claims.WORKER] = "1"
+        function = str(self.launcher.task)
+        message = {"config": job.config, "log": str(job.log)}
+        reply = _run(lambda config: load(function)(config), message, _Interrupt())
+        if reply["status"] != "returned":
+            atexit.register(os._exit, 1)  # srun then ends the other ranks, too
+        return reply["status"], reply["cause"], reply["value"]
+
+
+@dataclass
+class Array:
+    """Has the interface of a `Pool`: hands runs to Slurm, one job array at a time, and tells how they ended."""
+
+    launcher: SlurmLauncher
+    task: Task
+    runs_per_task: int
+    jobs: list[Job] = field(default_factory=list)
+    tasks: dict[str, tuple[Any, list[Job]]] = field(default_factory=dict)
+    told: set[int] = field(default_factory=set)
+    clean: bool = True
+    stopping: bool = False
+    woken: bool = False
+    looked: float = 0.0
+
+    def __enter__(self) -> "Array":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Leave the array to Slurm, if this process ends before it."""
+
+    def idle(self) -> list[int]:
+        """One slot as long as the last array is over and the next one has room."""
+        return [0] if not self.tasks and len(self.jobs) < TASKS * self.runs_per_task else []
+
+    def running(self) -> list[Job]:
+        """Jobs whose tasks have not ended."""
+        return [*self.jobs, *(job for _, jobs in self.tasks.values() for job in jobs)]
+
+    def submit(self, job: Job) -> None:
+        """Put a job into the next array."""
+        self.jobs.append(job)
+
+    def wake(self) -> None:
+        """Make `wait` return."""
+        self.woken = True
+
+    def wait(self, timeout: float = 0.0) -> list[Outcome]:
+        """Submit what is waiting; outcomes since the last call, or none after the timeout."""
+        limit = time.monotonic() + timeout
+        if self.jobs:
+            self._submit()
+        while not (outcomes := self._look()) and not self.woken and time.monotonic() < limit:
+            time.sleep(0.2)
+        self.woken = False
+        return outcomes
+
+    def stop(self) -> None:
+        """Cancel the array: its tasks stop their runs."""
+        self.stopping = True
+        subprocess.run(["scancel", *{name.partition("_")[0] for name in self.tasks}], check=False)
+
+    def kill(self) -> None:
+        """Nothing to wait for: the array is cancelled already."""
+
+    def _submit(self) -> None:
+        folder = self.jobs[0].log.absolute().parents[2] / ".slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        size = self.runs_per_task
+        chunks = [self.jobs[start : start + size] for start in range(0, len(self.jobs), size)]
+        executor = self.launcher.executor(folder, self.task.shape)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C in a terminal must not reach sbatch
+        try:
+            submitted = executor.map_array(self.task, chunks)
+        except Exception as error:
+            raise SourcewiseError(f"sbatch: {str(error).strip().splitlines()[-1]}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        self.tasks = {item.job_id: (item.task(0).paths, jobs) for item, jobs in zip(submitted, chunks, strict=True)}
+        self.jobs, self.told, self.clean = [], set(), True
+        array = submitted[0].job_id.partition("_")[0]
+        print(f"Slurm job {array}: {len(chunks)} tasks; their logs are in {folder}", file=sys.stderr, flush=True)
+
+    def _look(self) -> list[Outcome]:
+        if not self.tasks or time.monotonic() - self.looked < self.launcher.poll:
+            return []
+        queue = _queue(next(iter(self.tasks)).partition("_")[0], "%i %T")
+        self.looked = time.monotonic()
+        outcomes: list[Outcome] = []
+        for name, (paths, jobs) in list(self.tasks.items()):
+            if queue is None or f"{name} PENDING" in queue:
+                continue
+            ended = not any(line.startswith(f"{name} ") for line in queue)
+            report = self._report(name, paths, jobs) if ended else {}
+            for job in jobs:
+                _refresh(job.log.parent)
+                if job.id not in self.told and (ended or study.is_done(job.log.parent)):
+                    outcomes.append(Outcome(job, *report.get(job.id, ("returned", "", None))))
+                    self.told.add(job.id)
+            if ended:
+                del self.tasks[name]
+                self.clean &= all(study.is_done(job.log.parent) for job in jobs)
+                if self.clean and not self.tasks:
+                    shutil.rmtree(paths.folder, ignore_errors=True)
+                    with suppress(OSError):
+                        paths.folder.parent.rmdir()
+        return outcomes
+
+    def _report(self, name: str, paths: Any, jobs: Sequence[Job]) -> Report:
+        """What a task that has ended said of its runs; it may have been killed before it could say anything."""
+        from submitit.core.utils import pickle_load
+
+        _refresh(paths.folder)
+        if paths.result_pickle.exists():
+            outcome, said = pickle_load(paths.result_pickle)
+            if outcome == "success":
+                return dict(said)
+            found = "raised", said.strip().splitlines()[-1]
+        elif self.stopping or not paths.stdout.exists():
+            found = "stopped", "its task was cancelled"
+        else:
+            found = "killed", f"Slurm's task {name} was killed; see {paths.stderr}"
+        return {job.id: (*found, None) for job in jobs}
+
+
+def _refresh(folder: Path) -> None:
+    """Make a network file system look again at what is in a folder."""
+    with suppress(OSError):
+        list(folder.iterdir())
+
+
+def _queue(job: str, form: str) -> list[str] | None:
+    """A line for each of the job's tasks that are in Slurm's queue; None if Slurm does not answer."""
+    command = ["squeue", "--noheader", "--array", f"--format={form}", f"--jobs={job}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return None
+    return [line.strip() for line in done.stdout.splitlines()]
