@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from sourcewise import cli
 
-SETTINGS = ("records", "out", "output", "estimator", "fdr", "logger", "runs_dir")
+SETTINGS = ("records", "out", "output", "estimator", "fdr", "top", "logger", "runs_dir")
 
 
 def estimate(config: dict[str, Any]) -> dict[str, Any]:
@@ -25,10 +25,11 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
 
     records, out = Records(config["records"]), Path(config["out"])
     study = influences.collect(records, config["output"])
-    found = influences.estimate(study, config["estimator"])
-    summary = summarise(study, found, records.left_out, config["fdr"])
+    estimated = influences.estimate(study, config["estimator"])
+    summary = summarise(study, estimated, records.left_out, config["fdr"])
+    found = {name: item.dataset for name, item in estimated.items()}
     out.mkdir(parents=True, exist_ok=True)
-    influences.write(found, out)
+    influences.write(found, out, config["top"])
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     report.write(out / "report.html", found, summary)
     tracker = instantiate(config["logger"])

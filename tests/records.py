@@ -8,7 +8,7 @@ import numpy as np
 from sourcewise import record, subsets
 from sourcewise.record import Header, Record, TargetOutputs
 
-GROUPS = [f"g{i}" for i in range(6)]
+GROUPS = [f"g{i}" for i in range(14)]
 CLASSES = ["cat", "dog", "eel"]
 
 

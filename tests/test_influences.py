@@ -31,7 +31,7 @@ def brute_force(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @pytest.mark.parametrize("output", ["prob", "margin", "correct"])
 def test_all_levels_agree_with_brute_force(output: str) -> None:
-    found = estimate(collect(MODELS, output))["pets"]
+    found = estimate(collect(MODELS, output), "difference")["pets"].dataset
     values = np.array([influences.outputs_of(item.targets["pets"], output) for item in MODELS]).astype(float)
     labels = MODELS[0].targets["pets"].labels
     by_class = np.stack([values[:, labels == c].mean(1) for c in range(3)], axis=1)
@@ -48,40 +48,40 @@ def test_all_levels_agree_with_brute_force(output: str) -> None:
 
 def test_layout(tmp_path: Path) -> None:
     found = estimate(collect(MODELS))
-    influences.write(found, tmp_path)
+    influences.write({name: item.dataset for name, item in found.items()}, tmp_path)
     with xr.open_dataset(tmp_path / "pets" / "influences.nc") as dataset:
         dataset.load()
     for name in ("influence", "stderr", "qvalue"):
         assert dataset[name].dims == ("example", "group")
         assert dataset[f"{name}_class"].dims == ("class", "group")
         assert dataset[f"{name}_overall"].dims == ("group",)
-        np.testing.assert_allclose(dataset[name], found["pets"][name], rtol=1e-6)
+        np.testing.assert_allclose(dataset[name], found["pets"].dataset[name], rtol=1e-6)
     assert list(dataset["group"].values) == GROUPS
     assert list(dataset["class"].values) == CLASSES
     assert dataset["example"].values.tolist() == MODELS[0].targets["pets"].ids.tolist()
     assert dataset["label"].values.tolist() == MODELS[0].targets["pets"].labels.tolist()
     assert dataset.attrs["models"] == 40
     assert "positive" in dataset.attrs["sign"]
-    assert [path.name for path in (tmp_path / "pets").iterdir()] == ["influences.nc"]
+    assert sorted(path.name for path in (tmp_path / "pets").iterdir()) == ["influences.nc", "top.parquet"]
 
 
 def test_only_random_subsets_count() -> None:
-    full = Record(np.ones(6, dtype=bool), MODELS[0].targets, make(0, design="full", run="full").header)
+    full = Record(np.ones(14, dtype=bool), MODELS[0].targets, make(0, design="full", run="full").header)
     study = collect([full, *MODELS, full])
     assert study.models == 40
     assert study.designs == {"random": 40, "full": 2}
-    xr.testing.assert_identical(estimate(study)["pets"], estimate(collect(MODELS))["pets"])
+    xr.testing.assert_identical(estimate(study)["pets"].dataset, estimate(collect(MODELS))["pets"].dataset)
     with pytest.raises(SourcewiseError, match="no record has a randomly drawn subset"):
         collect([full])
 
 
 def test_a_group_always_kept_is_nan_and_said_so() -> None:
-    always = [Record(item.mask | (np.arange(6) == 2), item.targets, item.header) for item in MODELS]
+    always = [Record(item.mask | (np.arange(14) == 2), item.targets, item.header) for item in MODELS]
     study = collect(always)
-    found = estimate(study)["pets"]
+    found = estimate(study)["pets"].dataset
     assert np.isnan(found["influence"].sel(group="g2")).all()
     assert np.isfinite(found["influence"].drop_sel(group="g2")).all()
-    summary = summarise(study, {"pets": found}, [], 0.05)
+    summary = summarise(study, estimate(study), [], 0.05)
     assert any("g2" in note for note in summary["notes"])
 
 
@@ -94,14 +94,16 @@ def test_two_records_are_enough_and_claim_nothing() -> None:
 
 def test_a_class_without_examples_has_no_influence() -> None:
     named = {"pets": [*CLASSES, "fox"]}
-    found = estimate(collect([Record(m.mask, m.targets, make(0, class_names=named).header) for m in MODELS]))["pets"]
+    found = estimate(collect([Record(m.mask, m.targets, make(0, class_names=named).header) for m in MODELS]))[
+        "pets"
+    ].dataset
     assert np.isnan(found["influence_class"].sel({"class": "fox"})).all()
     assert np.isfinite(found["influence_class"].sel({"class": "dog"})).all()
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
-    [(lambda: collect(MODELS, "probs"), "output=probs"), (lambda: estimate(collect(MODELS), "best"), "estimator=best")],
+    [(lambda: collect(MODELS, "probs"), "output=probs"), (lambda: estimate(collect(MODELS), "best"), "no estimator 'best'")],
 )
 def test_bad_settings_are_one_clear_line(call, message: str) -> None:
     with pytest.raises(SourcewiseError, match=message):
@@ -114,7 +116,7 @@ def test_the_summary_s_table_is_the_dataset_s(tmp_path: Path) -> None:
     found = estimate(study)
     summary = summarise(study, found, [], 0.05, top=2)
     for row in summary["targets"]["pets"]["table"]:
-        column = found["pets"]["influence_class"].sel({"class": row["class"]})
+        column = found["pets"].dataset["influence_class"].sel({"class": row["class"]})
         best = column.max()
         if best > 0:
             assert row["helps"][0]["influence"] == pytest.approx(float(best))

@@ -70,7 +70,7 @@ def test_changed_data_do_not_mix(tmp_path: Path) -> None:
 
 def test_other_groups_do_not_mix(tmp_path: Path) -> None:
     write_study(tmp_path, 2)
-    record.write(make(5, group_names=[*"abcdef"]), tmp_path / "z" / "record.safetensors")
+    record.write(make(5, group_names=[*"abcdefghijklmn"]), tmp_path / "z" / "record.safetensors")
     with pytest.raises(SourcewiseError, match="groups"):
         read(tmp_path)
 

@@ -80,9 +80,7 @@ def make_target(
 
     def entries(v: np.ndarray, e: np.ndarray, q: np.ndarray, order: np.ndarray) -> list[dict[str, Any]]:
         columns = zip(order.tolist(), v[order].tolist(), e[order].tolist(), q[order].tolist(), strict=True)
-        return [
-            {"group": groups[g], "influence": a, "stderr": b, "qvalue": c} for g, a, b, c in columns if a == a
-        ]
+        return [{"group": groups[g], "influence": a, "stderr": b, "qvalue": c} for g, a, b, c in columns if a == a]
 
     rows = []
     for row, label in enumerate(classes):
@@ -104,6 +102,20 @@ def make_target(
         "table": rows,
         "overall": entries(overall, overall_error, variables["qvalue_overall"][1], np.argsort(-overall)),
         "verdict": None,
+        "checks": {
+            level: {
+                "estimator": "ridge",
+                "lds": 0.6,
+                "lds_interval": [0.5, 0.7],
+                "noise_ceiling": ceiling,
+                "split_half": 0.7,
+                "more_models": 60,
+                "candidates": {"ridge": 0.6, "difference": 0.5},
+                "verdict": f"Influences at {level} level are reliable.",
+                "curve": [[12, 0.2, 0.3], [48, 0.4, 0.5], [models, 0.6, 0.7]],
+            }
+            for level, ceiling in (("example", None), ("class", 0.8), ("overall", 0.9))
+        },
     }
     return dataset, facts
 
@@ -236,9 +248,7 @@ def test_nothing_is_fetched(page: Page) -> None:
     for tag, attributes in page.elements:
         assert tag not in ("link", "img", "iframe", "object", "embed", "base")
         assert "src" not in attributes
-        assert not any(
-            name.startswith("on") or (name == "style" and "url" in str(v)) for name, v in attributes.items()
-        )
+        assert not any(name.startswith("on") or (name == "style" and "url" in str(v)) for name, v in attributes.items())
         assert tag != "a" or str(attributes["href"]).startswith("#")
     policy = next(str(a["content"]) for t, a in page.elements if t == "meta" and "http-equiv" in a)
     assert policy.startswith("default-src 'none'")
@@ -250,9 +260,7 @@ def test_nothing_is_fetched(page: Page) -> None:
     "evil", [EVIL, "</script><img src=x onerror=alert(1)>", '"><b>x</b>', "{{ 7*7 }}", "a\u2028b<!--"]
 )
 def test_every_string_is_escaped(evil: str) -> None:
-    dataset, facts = make_target(
-        name=f"t{evil}", groups=["a", "b", f"g{evil}"], classes=["a", f"c{evil}"], examples=9
-    )
+    dataset, facts = make_target(name=f"t{evil}", groups=["a", "b", f"g{evil}"], classes=["a", f"c{evil}"], examples=9)
     summary = make_summary({f"t{evil}": facts}, 3)
     for key in ("study", "source", "estimator", "command", "recipe", "commit"):
         summary[key] = f"{key}{evil}"
@@ -265,13 +273,14 @@ def test_every_string_is_escaped(evil: str) -> None:
         "notes": [evil],
     }
     facts["verdict"] = evil
+    facts["checks"]["class"] |= {"verdict": evil, "estimator": evil, "candidates": {evil: 0.5}}
     text = report.render({f"t{evil}": dataset}, summary)
     page = Page(text)
     summary["targets"] = {"t": facts | {"verdict": "x"}}
     plain = Page(report.render({"t": dataset}, summary | {"source": "s", "notes": ["x"]}))
     tags = [tag for tag, _ in page.elements]
     assert len(tags) == len(plain.elements)
-    assert tags.count("script") == 5
+    assert tags.count("script") == 6
     assert not {"img", "b", "a "} & set(tags)
     assert "\u2028" not in "".join(body for attributes, body in page.scripts if "type" in attributes)
     for attributes, body in page.scripts:
@@ -283,9 +292,7 @@ def test_every_string_is_escaped(evil: str) -> None:
 
 
 def test_plotly_never_sees_markup_in_a_name() -> None:
-    dataset, _ = make_target(
-        groups=["a", EVIL, "<b>x</b>"], classes=[EVIL, "<a href='http://x'>y</a>"], examples=4
-    )
+    dataset, _ = make_target(groups=["a", EVIL, "<b>x</b>"], classes=[EVIL, "<a href='http://x'>y</a>"], examples=4)
     for figure in (figures.heatmap(dataset), figures.overall_bars(dataset)):
         shown = json.loads(figure.to_json())
         del shown["layout"]["meta"]["groups"]
@@ -338,9 +345,7 @@ def test_without_significance_the_page_says_so_plainly() -> None:
 def test_several_targets_become_tabs() -> None:
     one, two = make_target("digits"), make_target("letters", classes=["A", "B"], examples=200, seed=1)
     page = Page(
-        report.render(
-            {"digits": one[0], "letters": two[0]}, make_summary({"digits": one[1], "letters": two[1]})
-        )
+        report.render({"digits": one[0], "letters": two[0]}, make_summary({"digits": one[1], "letters": two[1]}))
     )
     roles = [attributes.get("role") for _, attributes in page.elements]
     assert roles.count("tab") == roles.count("tabpanel") == 2
@@ -354,9 +359,7 @@ def test_heatmap_holds_the_influences_in_percentage_points() -> None:
     column, row = meta["groups"].index("E"), meta["classes"].index("7")
     cell = dataset.sel({"class": "7", "group": "E"})
     assert figure.data[0].z[row][column] == pytest.approx(100 * float(cell.influence_class), abs=1e-3)
-    assert figure.data[0].customdata[row][column][0] == pytest.approx(
-        100 * float(cell.stderr_class), abs=1e-3
-    )
+    assert figure.data[0].customdata[row][column][0] == pytest.approx(100 * float(cell.stderr_class), abs=1e-3)
     assert (figure.data[1].z[row][column] is not None) == (float(cell.qvalue_class) <= 0.05)
     assert [meta["groups"][i] for i in meta["original"]] == dataset["group"].values.tolist()
     assert figure.data[0].zmin == -figure.data[0].zmax

@@ -9,7 +9,7 @@ nothing else does.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +64,7 @@ def _blend(stops: Sequence[str], at: float) -> str:
 def _scale(hurts: Sequence[str], helps: Sequence[str]) -> list[list[float | str]]:
     """A diverging colour scale, fastest near 0 as a signed square root, so that small effects show."""
     steps = np.linspace(-1, 1, 25)
-    return [
-        [float((1 + np.sign(u) * u * u) / 2), _blend(helps if u > 0 else hurts, abs(float(u)))] for u in steps
-    ]
+    return [[float((1 + np.sign(u) * u * u) / 2), _blend(helps if u > 0 else hurts, abs(float(u)))] for u in steps]
 
 
 THEMES: dict[str, dict[str, Any]] = {
@@ -161,9 +159,7 @@ def _layout(height: int, meta: dict[str, Any], **others: Any) -> go.Layout:
     return go.Layout(**{**layout, **others})
 
 
-def heatmap(
-    influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, max_groups: int = 400
-) -> go.Figure:
+def heatmap(influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, max_groups: int = 400) -> go.Figure:
     """The influence of every group on every target class: blue helps, orange hurts, pale is not significant.
 
     Groups are in clustered order; `layout.meta["original"]` holds the order of the columns that restores the
@@ -340,5 +336,50 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
                 "ticksuffix": " ",
                 "dtick": 1,
             },
+        ),
+    )
+
+
+def convergence(checks: Mapping[str, Mapping[str, Any]]) -> go.Figure:
+    """LDS and split-half reliability against the number of models, by level; dotted: the noise ceiling of the LDS.
+
+    checks: by level, `curve` as rows of (models, lds, split_half), and `noise_ceiling` or None.
+    """
+    theme = THEMES["light"]
+    colours = {"class": theme["helps"], "example": theme["hurts"]}
+    lines = []
+    for level, colour in colours.items():
+        curve = checks[level]["curve"]
+        models = [row[0] for row in curve]
+        for at, name, dash in ((2, "split-half reliability", "solid"), (1, "LDS", "dash")):
+            lines.append(
+                go.Scatter(
+                    x=models,
+                    y=_numbers([row[at] for row in curve], 3),
+                    name=f"{name}, {level} level",
+                    mode="lines+markers",
+                    line={"color": colour, "dash": dash, "width": 2},
+                    hovertemplate=f"%{{x}} models<br>{name}, {level} level: %{{y:.2f}}<extra></extra>",
+                )
+            )
+        if checks[level]["noise_ceiling"] is not None and models:
+            ceiling = [checks[level]["noise_ceiling"]] * 2
+            name = f"noise ceiling, {level} level"
+            lines.append(
+                go.Scatter(
+                    x=[models[0], models[-1]], y=ceiling, name=name, mode="lines", line={"color": colour, "dash": "dot"}
+                )
+            )
+    axis = {"gridcolor": theme["grid"], "zerolinecolor": theme["grid"], "fixedrange": True, "automargin": True}
+    return go.Figure(
+        lines,
+        _layout(
+            330,
+            {"kind": "lines"},
+            showlegend=True,
+            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+            dragmode=False,
+            xaxis={**axis, "title": {"text": "models", "standoff": 8, "font": {"size": 12}}},
+            yaxis={**axis, "range": [0, 1.02]},
         ),
     )

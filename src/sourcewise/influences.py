@@ -1,5 +1,6 @@
-"""From records to influences: one `xarray.Dataset` a target, at example, class and overall level."""
+"""From records to influences at example, class and overall level: one `xarray.Dataset` a target, and its checks."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -7,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import xarray as xr
 from numpy.typing import NDArray
+from pyarrow import parquet
 
-from sourcewise import inference
 from sourcewise.errors import SourcewiseError
-from sourcewise.estimators import ESTIMATORS
-from sourcewise.moments import Moments, Stream
+from sourcewise.fitting import Fit, convergence, fit
 from sourcewise.record import Header, Record, TargetOutputs
 from sourcewise.subsets import RANDOM_DESIGNS
 
@@ -24,48 +25,85 @@ UNITS = {
 }
 SIGN = "positive = keeping the group helps"
 
-SMALL = 2**22
-"""Up to this many influences, float64 costs nothing that anybody would notice; beyond, float32 halves the time."""
+LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
+"""Levels and the suffix of their variables."""
 
-LEVELS = {"": "example", "_class": "class", "_overall": None}
-"""Suffix of the variables of each level, and its dimension beside `group`."""
+SMALL = 2**25
+"""Up to this many outputs and influences, float64 costs nothing that anybody would notice; beyond, float32 and disk."""
+
+Array = NDArray[np.floating[Any]]
+
+
+class Spool:
+    """Rows of outputs, one a record, on disk: memory does not grow with the number of records."""
+
+    def __init__(self, columns: int) -> None:
+        self._file = tempfile.TemporaryFile(prefix="sourcewise-")  # noqa: SIM115  # lives as long as the array
+        self._dtype: np.dtype[Any] = np.dtype(np.float16)
+        self.shape = (0, columns)
+
+    def add(self, row: Array) -> None:
+        """Append one record's outputs `[columns]`; all rows have one dtype."""
+        self._dtype = row.dtype
+        self._file.write(row.tobytes())
+        self.shape = (self.shape[0] + 1, self.shape[1])
+
+    def array(self) -> Array:
+        """All rows `[records, columns]`, mapped from the file."""
+        self._file.flush()
+        return np.memmap(self._file, dtype=self._dtype, mode="r", shape=self.shape)
 
 
 @dataclass
-class Study:
-    """What was learnt from the records of a study: moments of outputs by target, and the means of outputs and scores.
-
-    header: that of the first record. designs: records by design. scores: accuracy by target, one per model.
-    """
-
-    header: Header
-    groups: int
-    output: str
-    designs: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    targets: dict[str, "_Target"] = field(default_factory=dict)
-
-    @property
-    def models(self) -> int:
-        """How many records the influences rest on."""
-        return sum(count for design, count in self.designs.items() if design in RANDOM_DESIGNS)
-
-
-@dataclass
-class _Target:
-    """Streams of one target: of its examples, and of its class means followed by the overall mean."""
+class Target:
+    """Outputs on one target: of every example, and their means by class and overall (the last column)."""
 
     ids: NDArray[np.int32]
     labels: NDArray[np.int32]
     class_names: list[str]
-    examples: Stream
-    means: Stream
+    examples: Spool
     average: NDArray[np.float64]
+    means: list[NDArray[np.float64]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Study:
+    """What one pass over the records of a study leaves.
+
+    header: that of the first record. designs: records by design. masks and seeds: of the records that influences rest
+    on, in the order of every target's outputs.
+    """
+
+    header: Header
+    output: str
+    designs: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+    masks: list[NDArray[np.bool_]] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    targets: dict[str, Target] = field(default_factory=dict)
+
+    @property
+    def models(self) -> int:
+        """How many records the influences rest on."""
+        return len(self.masks)
+
+    @property
+    def groups(self) -> int:
+        """How many groups the source has."""
+        return len(self.masks[0])
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """Influences on one target, and by level what checks say of them (see `describe`)."""
+
+    dataset: xr.Dataset
+    checks: Mapping[str, Mapping[str, Any]]
 
 
 def collect(records: Iterable[Record], output: str = "prob") -> Study:
-    """One pass over records, in memory of groups x examples whatever their number.
+    """One pass over records, in memory that does not grow with records times examples.
 
     Only randomly drawn subsets count towards influences: those chosen by hand or by a ranking would bias them.
     Raises SourcewiseError for an unknown output, or when no record has a random subset.
@@ -74,13 +112,16 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
         raise SourcewiseError(f"output={output}: choose one of {', '.join(UNITS)}")
     study: Study | None = None
     for item in records:
-        if study is None:
-            study = Study(item.header, len(item.mask), output)
+        study = study or Study(item.header, output)
         study.designs[item.header.design] += 1
         study.seconds.update(dict(item.header.seconds))
         if item.header.design in RANDOM_DESIGNS:
+            study.masks.append(item.mask)
+            study.seeds.append(item.header.seed)
             for name, outputs in item.targets.items():
-                _add(study, name, item, outputs)
+                if name not in study.targets:
+                    study.targets[name] = _target(outputs, list(item.header.class_names[name]))
+                _add(study.targets[name], outputs, output)
     if study is None or not study.models:
         raise SourcewiseError(
             "no record has a randomly drawn subset, which influences need;"
@@ -89,15 +130,37 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
     return study
 
 
-def estimate(study: Study, estimator: str = "difference") -> dict[str, xr.Dataset]:
-    """Influences of every target, laid out as docs/architecture.md says. Raises SourcewiseError, unknown estimator."""
-    if estimator not in ESTIMATORS:
-        raise SourcewiseError(f"estimator={estimator}: choose one of {', '.join(ESTIMATORS)}")
-    return {name: _dataset(study, name, target, estimator) for name, target in study.targets.items()}
+def estimate(study: Study, estimator: str = "auto") -> dict[str, Estimated]:
+    """Influences of every target, laid out as docs/architecture.md says, with their checks.
+
+    Raises SourcewiseError for an unknown estimator, fewer than two models, or outputs that are all the same.
+    """
+    return {name: _estimated(study, name, target, estimator) for name, target in study.targets.items()}
 
 
-def write(influences: Mapping[str, xr.Dataset], out: Path) -> None:
-    """`<out>/<target>/influences.nc` for every target, each written whole or not at all."""
+def describe(found: Fit) -> dict[str, Any]:
+    """What is to be said of a fit, as JSON; numbers that cannot be told are null."""
+
+    def number(value: float | None) -> float | None:
+        return None if value is None or np.isnan(value) else float(value)
+
+    return {
+        "estimator": found.estimator,
+        "lds": number(found.lds),
+        "lds_interval": [number(end) for end in found.lds_interval],
+        "noise_ceiling": number(found.noise_ceiling),
+        "split_half": number(found.split_half),
+        "more_models": found.more_models,
+        "candidates": {name: number(value) for name, value in found.candidates.items()},
+        "verdict": found.verdict,
+    }
+
+
+def write(influences: Mapping[str, xr.Dataset], out: Path, top: int = 10) -> None:
+    """`<out>/<target>/influences.nc` and `top.parquet` for every target, each written whole or not at all.
+
+    top.parquet: for every example the `top` most helpful and most harmful groups, with errors and q-values.
+    """
     for name, dataset in influences.items():
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,82 +168,99 @@ def write(influences: Mapping[str, xr.Dataset], out: Path) -> None:
         compressed = {str(key): {"zlib": True, "complevel": 4, "dtype": "float32"} for key in dataset.data_vars}
         dataset.to_netcdf(part, engine="h5netcdf", encoding=compressed)
         part.replace(folder / "influences.nc")
+        part = folder / ".top.parquet.tmp"
+        parquet.write_table(_top(dataset, top), part)
+        part.replace(folder / "top.parquet")
 
 
-def outputs_of(outputs: TargetOutputs, output: str) -> NDArray[Any]:
+def outputs_of(outputs: TargetOutputs, output: str) -> Array:
     """The chosen output of every example, `float[examples]`."""
     if output == "correct":
-        return (outputs.prediction == outputs.labels).astype(np.float32)
+        right: NDArray[np.float16] = (outputs.prediction == outputs.labels).astype(np.float16)
+        return right
     return outputs.margin if output == "margin" else outputs.prob
 
 
-def _add(study: Study, name: str, item: Record, outputs: TargetOutputs) -> None:
-    if name not in study.targets:
-        classes = list(study.header.class_names[name])
-        rows = np.zeros((len(classes) + 1, len(outputs.labels)))
-        rows[outputs.labels, np.arange(len(outputs.labels))] = 1
-        rows[-1] = 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            average = np.nan_to_num(rows / rows.sum(1, keepdims=True))  # a class without examples has mean 0
-        examples, means = (Stream(study.groups, size) for size in (len(outputs.labels), len(classes) + 1))
-        study.targets[name] = _Target(outputs.ids, outputs.labels, classes, examples, means, average)
-        study.scores[name] = []
-    target = study.targets[name]
-    values = outputs_of(outputs, study.output)
-    exact = study.groups * len(values) <= SMALL
-    target.examples.add(item.mask, values.astype(np.float64) if exact else values)
-    target.means.add(item.mask, target.average @ values.astype(np.float64))
-    study.scores[name].append(float((outputs.prediction == outputs.labels).mean()))
+def _target(outputs: TargetOutputs, class_names: list[str]) -> Target:
+    rows = np.zeros((len(class_names) + 1, len(outputs.labels)))
+    rows[outputs.labels, np.arange(len(outputs.labels))] = 1
+    rows[-1] = 1
+    average = rows / np.maximum(rows.sum(1, keepdims=True), 1)
+    return Target(outputs.ids, outputs.labels, class_names, Spool(len(outputs.labels)), average)
 
 
-def _dataset(study: Study, name: str, target: _Target, estimator: str) -> xr.Dataset:
-    empty = np.flatnonzero(target.average.sum(1) == 0)
-    means = _tables(target.means.moments(), estimator, slice(0, -1), empty)
-    tables = {
-        "": _tables(target.examples.moments(), estimator),
-        "_class": means,
-        "_overall": _tables(target.means.moments(), estimator, slice(-1, None)),
+def _add(target: Target, outputs: TargetOutputs, output: str) -> None:
+    values = outputs_of(outputs, output)
+    target.examples.add(values)
+    target.means.append(target.average @ values.astype(np.float64))
+    target.scores.append(float((outputs.prediction == outputs.labels).mean()))
+
+
+def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estimated:
+    masks, seeds = np.array(study.masks), np.array(study.seeds)
+    examples, means = target.examples.array(), np.array(target.means)
+    if examples.shape[1] * max(len(masks), study.groups) <= SMALL:
+        examples = examples.astype(np.float64)
+    filled: NDArray[np.bool_] = target.average[:-1].sum(1) > 0  # classes that have examples
+    outputs = {"example": examples, "class": means[:, :-1][:, filled], "overall": means[:, -1:]}
+    present = {"example": np.ones(examples.shape[1], dtype=bool), "class": filled, "overall": np.ones(1, dtype=bool)}
+    variables: dict[str, Any] = {}
+    checks: dict[str, dict[str, Any]] = {}
+    for level, suffix in LEVELS.items():
+        found = fit(masks, outputs[level], estimator, seeds, level=level)
+        checks[level] = describe(found)
+        if level != "overall":
+            # Least squares needs all models, and the lasso's influences are ridge's.
+            plain = found.estimator == "difference"
+            curve = convergence(masks, outputs[level], "difference" if plain else "ridge", seeds)
+            checks[level]["curve"] = [[point.models, point.lds, point.split_half] for point in curve]
+        for variable in ("influence", "stderr", "qvalue"):
+            table = np.full((len(present[level]), study.groups), np.nan)
+            table[present[level]] = getattr(found, variable)
+            dims, values = (("group",), table[0]) if level == "overall" else ((level, "group"), table)
+            unit = {"long_name": "Benjamini-Hochberg q-value"} if variable == "qvalue" else {}
+            variables[variable + suffix] = (dims, values, unit or {"units": UNITS[study.output]})
+    about = {
+        f"{key}{suffix}": checks[level][key]
+        for level, suffix in LEVELS.items()
+        for key in ("estimator", "lds", "noise_ceiling", "split_half")
+        if checks[level][key] is not None
     }
-    variables = {}
-    for suffix, dimension in LEVELS.items():
-        for variable, values in tables[suffix].items():
-            dims, values = (("group",), values[0]) if dimension is None else ((dimension, "group"), values)
-            about = (
-                {"units": UNITS[study.output]} if variable != "qvalue" else {"long_name": "Benjamini-Hochberg q-value"}
-            )
-            variables[variable + suffix] = (dims, values, about)
-    names = study.header.group_names or [str(i) for i in range(study.groups)]
-    return xr.Dataset(
-        variables,
-        coords={
-            "example": target.ids,
-            "label": ("example", target.labels),
-            "class": target.class_names,
-            "group": names,
-        },
-        attrs={
-            "output": study.output,
-            "units": UNITS[study.output],
-            "sign": SIGN,
-            "estimator": estimator,
-            "models": study.models,
-            "target": name,
-            "study": study.header.study,
-            "recipe": study.header.recipe,
-        },
+    coordinates = {
+        "example": target.ids,
+        "label": ("example", target.labels),
+        "class": target.class_names,
+        "group": study.header.group_names or [str(i) for i in range(study.groups)],
+    }
+    attributes = {
+        "output": study.output,
+        "units": UNITS[study.output],
+        "sign": SIGN,
+        "models": study.models,
+        "target": name,
+        "study": study.header.study,
+        "recipe": study.header.recipe,
+    }
+    return Estimated(xr.Dataset(variables, coordinates, attributes | about), checks)
+
+
+def _top(dataset: xr.Dataset, top: int) -> pa.Table:
+    """For every example the `top` groups of either sign that matter most, as a table."""
+    influence = dataset["influence"].values
+    order = np.argsort(np.where(np.isnan(influence), 0, -influence), axis=1, kind="stable")
+    count = min(top, influence.shape[1])
+    columns = np.concatenate([order[:, :count], order[:, ::-1][:, :count]], axis=1)
+    rows = np.repeat(np.arange(len(influence)), columns.shape[1])
+    rank = np.tile(np.concatenate([np.arange(1, count + 1), -np.arange(1, count + 1)]), len(influence))
+    at = (rows, columns.ravel())
+    keep = np.sign(influence[at]) == np.sign(rank)  # the most harmful groups are those that harm
+    groups = dataset["group"].values.astype(str)
+    return pa.table(
+        {
+            "example": dataset["example"].values[rows][keep],
+            "label": dataset["label"].values[rows][keep],
+            "rank": rank[keep],
+            "group": pa.array(groups[at[1]][keep]).dictionary_encode(),
+            **{name: dataset[name].values[at][keep] for name in ("influence", "stderr", "qvalue")},
+        }
     )
-
-
-def _tables(
-    moments: Moments, estimator: str, rows: slice = slice(None), empty: NDArray[np.intp] | None = None
-) -> dict[str, NDArray[np.float64]]:
-    """influence, stderr and qvalue `[rows, groups]`; q-values control the false discovery rate of these rows."""
-    found = ESTIMATORS[estimator](moments)
-    influence, stderr, dof = found.influence[rows].copy(), found.stderr[rows].copy(), found.dof[rows]
-    if empty is not None:
-        influence[empty], stderr[empty] = np.nan, np.nan
-    return {
-        "influence": influence,
-        "stderr": stderr,
-        "qvalue": inference.qvalues(inference.pvalues(influence, stderr, dof)),
-    }

@@ -237,9 +237,7 @@ def verdict(target: Target) -> dict[str, Any]:
         headline = f"No influence of a group on a single class of {target.name} is significant."
         expected = ""
         if found:
-            headline = (
-                f"{found:,} of {cells:,} influences of a group on a class of {target.name} are significant."
-            )
+            headline = f"{found:,} of {cells:,} influences of a group on a class of {target.name} are significant."
             expected = f": of those {found:,}, about {max(round(found * summary['fdr']), 1):,} may be false"
         lead.append(
             f"The false discovery rate is held at {percent}{expected}. "
@@ -323,9 +321,7 @@ def overall_section(target: Target) -> Section:
     total, ends = len(meta["groups"]), meta["ends"]
     caption = "Bars are estimates, lines their 95% intervals; pale is not significant."
     if total > 2 * ends:
-        caption += (
-            f" Shown are the {ends} that help most and the {ends} that hurt most; search for any other."
-        )
+        caption += f" Shown are the {ends} that help most and the {ends} that hurt most; search for any other."
     alternative = (
         f"Bars of the overall influence of {count(total, 'source group')} on {target.name}, sorted, with 95% "
         f"intervals, in {target.unit.name}. The table holds the same numbers."
@@ -371,7 +367,59 @@ def _affected(target: Target, most: int = 3) -> list[list[list[Effect]]]:
     return result
 
 
-SECTIONS: list[Callable[[Target], Section]] = [class_section, overall_section]
+def trust_section(target: Target) -> Section:
+    """How well influences predict models that they were not estimated from, and how many models would do better."""
+    checks = target.facts["checks"]
+    rows, lead = [], []
+    for level, found in checks.items():
+        low, high = found["lds_interval"]
+        interval = f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else ""
+        ceiling, more = found["noise_ceiling"], found["more_models"]
+        rows.append(
+            Row(
+                level,
+                [
+                    found["estimator"],
+                    number(found["lds"], 2, False) + interval,
+                    "–" if ceiling is None else number(ceiling, 2, False),
+                    number(found["split_half"], 2, False),
+                    "cannot be told" if more is None else f"{more:,}",
+                ],
+            )
+        )
+        lead += [found["verdict"]] if level != "overall" else []
+    tried = "; ".join(
+        f"{level} level: " + ", ".join(f"{name} {number(lds, 2, False)}" for name, lds in found["candidates"].items())
+        for level, found in checks.items()
+        if found["candidates"]
+    )
+    lead.append(
+        "LDS is the rank correlation of predicted and actual outputs over subsets that were held out; split-half"
+        " reliability the correlation of influences from two halves of the models."
+        + (f" LDS of the estimators tried: {tried}." if tried else "")
+    )
+    if all(found["noise_ceiling"] is None for found in checks.values()):
+        lead.append(
+            "The noise ceiling is not known: it needs subsets trained with several seeds, such as"
+            " python train.py -m subset=replicated 'subset.seed=range(0,128)'."
+        )
+    columns = ["Level", "Estimator", "LDS (95% interval)", "Noise ceiling", "Split-half", "More models for 0.8"]
+    table = Table(f"{target.id}-checks", "How far influences can be trusted, by level", columns, rows, (2, 3, 4, 5))
+    drawn = [level for level in ("class", "example") if len(checks[level].get("curve", ())) > 1]
+    shown = []
+    if len(drawn) == len(("class", "example")):
+        alternative = "Lines of split-half reliability and LDS against the number of models: " + "; ".join(
+            f"at {level} level, with {models:,} models, split-half {number(half, 2, False)},"
+            f" LDS {number(lds, 2, False)}"
+            for level in drawn
+            for models, lds, half in checks[level]["curve"][-1:]
+        )
+        caption = "What fewer of these models would have given, and all of them. Rising lines: more models would help."
+        shown.append(Figure(f"{target.id}-convergence", figures.convergence(checks), caption, alternative))
+    return Section(f"{target.id}-trust", "How far to trust this", lead, figures=shown, tables=[table])
+
+
+SECTIONS: list[Callable[[Target], Section]] = [class_section, overall_section, trust_section]
 """What the page shows of each target, in order. Later sections are added here."""
 
 

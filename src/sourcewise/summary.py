@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from sourcewise.influences import SIGN, Study
+from sourcewise.influences import LEVELS, SIGN, Estimated, Study
 from sourcewise.records import LeftOut
 
 RELATIVE = (
@@ -19,7 +19,7 @@ RELATIVE = (
 
 
 def summarise(
-    study: Study, influences: Mapping[str, xr.Dataset], left_out: Sequence[LeftOut], fdr: float, top: int = 3
+    study: Study, found: Mapping[str, Estimated], left_out: Sequence[LeftOut], fdr: float, top: int = 3
 ) -> dict[str, Any]:
     """All that the report and the terminal say in words and small tables, as JSON. fdr: false discovery rate."""
     header = study.header
@@ -30,7 +30,7 @@ def summarise(
     if unused:
         listed = ", ".join(f"{count} {design}" for design, count in unused.items())
         notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")
-    first = next(iter(influences.values()))
+    first = next(iter(found.values())).dataset
     unseen = [str(name) for name in first["group"].values[np.isnan(first["influence_overall"].values)]]
     if unseen:
         notes.append(
@@ -46,7 +46,7 @@ def summarise(
         "designs": dict(study.designs),
         "output": study.output,
         "sign": SIGN,
-        "estimator": first.attrs["estimator"],
+        "estimator": first.attrs["estimator_class"],
         "fdr": fdr,
         "left_out": [{"path": item.path, "reason": item.reason} for item in left_out],
         "command": shlex.join(["python", *sys.argv]),
@@ -56,13 +56,14 @@ def summarise(
         "commit": header.commit,
         "seconds": {stage: total / sum(study.designs.values()) for stage, total in study.seconds.items()},
         "notes": notes,
-        "targets": {name: _target(dataset, study.scores[name], fdr, top) for name, dataset in influences.items()},
+        "targets": {name: _target(item, study.targets[name].scores, fdr, top) for name, item in found.items()},
     }
 
 
-def _target(dataset: xr.Dataset, scores: Sequence[float], fdr: float, top: int) -> dict[str, Any]:
+def _target(found: Estimated, scores: Sequence[float], fdr: float, top: int) -> dict[str, Any]:
+    dataset = found.dataset
     counts: dict[str, int] = {}
-    for level, suffix in {"example": "", "class": "_class", "overall": "_overall"}.items():
+    for level, suffix in LEVELS.items():
         q = dataset[f"qvalue{suffix}"].values
         counts |= {f"significant_{level}": int((q <= fdr).sum()), f"cells_{level}": int(np.isfinite(q).sum())}
     return {
@@ -75,7 +76,8 @@ def _target(dataset: xr.Dataset, scores: Sequence[float], fdr: float, top: int) 
         "overall": _effects(
             dataset, "_overall", {}, _order(dataset["influence_overall"].values, dataset["qvalue_overall"].values)
         ),
-        "verdict": None,
+        "verdict": found.checks["class"]["verdict"],
+        "checks": dict(found.checks),
     }
 
 
@@ -129,6 +131,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
         hurting = [effect for effect in reversed(target["overall"]) if effect["influence"] < 0][:5]
         shown = ", ".join(_show(effect, scale, summary["fdr"]) for effect in hurting)
         lines += ["", f"  hurt {name} most overall: {shown or 'none'}"]
+        lines += ["", *(f"  {target['checks'][level]['verdict']}" for level in ("class", "example"))]
         if not target["significant_class"]:
             lines.append("  No influence stands out from noise: these models cannot support a claim about any group.")
     lines += ["", *summary["notes"]]
