@@ -5,7 +5,7 @@
 
 Both sides use the same number of worker processes with one torch thread each, and do the same arithmetic: the benchmark
 checks that the plain loop's outputs are those of the records, bit for bit. The time per run is the slope between a
-short and a long sweep, so that start-up (given apart) does not count; the two sides take turns, and medians are reported.
+short and a long sweep, so that start-up (given apart) does not count; the sides take turns, and medians are reported.
 """
 
 import argparse

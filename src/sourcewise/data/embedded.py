@@ -28,9 +28,9 @@ from sourcewise.randomness import permutation, uniform
 SIDE = 8
 BLOCK = 4
 FONTS = (
-    "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf", "DejaVuSansMono-Oblique.ttf",
-    "DejaVuSerif.ttf", "DejaVuSerif-Italic.ttf", "STIXGeneral.ttf", "STIXGeneralBol.ttf", "STIXGeneralItalic.ttf",
-    "cmb10.ttf", "cmr10.ttf", "cmss10.ttf", "cmtt10.ttf",
+    "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSansMono.ttf",
+    "DejaVuSansMono-Oblique.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Italic.ttf", "STIXGeneral.ttf", "STIXGeneralBol.ttf",
+    "STIXGeneralItalic.ttf", "cmb10.ttf", "cmr10.ttf", "cmss10.ttf", "cmtt10.ttf",
 )  # fmt: skip
 
 Arrays = dict[str, NDArray[np.uint8]]
@@ -38,7 +38,7 @@ Arrays = dict[str, NDArray[np.uint8]]
 
 @functools.cache
 def characters(per_letter: int = 90) -> ImageDataset:
-    """The source `characters`: 10 classes of handwritten digits and 26 of rendered capitals, `per_letter` images each."""
+    """The source `characters`: 10 classes of handwritten digits, and 26 of `per_letter` rendered capitals each."""
     images, labels = _digits("first")
     letters = _letters(per_letter)
     letter_labels = torch.arange(10, 36).repeat_interleave(per_letter)
