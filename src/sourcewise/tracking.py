@@ -166,7 +166,7 @@ class WandbTracker:
 def agents_job() -> Iterator[None]:
     """Around a command: the run that a W&B agent has for it ends with the command's exit code, whatever it does.
 
-    A run of ours takes the agent's. With `train.py -m` every run is a W&B run of its own, with the tag `sweep-<id>`, and
+    A run of ours takes the agent's. With `train.py -m` every run is a W&B run of its own with the tag `sweep-<id>`, and
     the agent's run stands for the block. It also stands for what fails before a run of ours has begun.
     """
     if not under_agent():
