@@ -1,13 +1,16 @@
 import string
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Compose
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sourcewise import randomness, subsets
+import train
+from sourcewise import randomness, record, study, subsets
 from sourcewise.errors import SourcewiseError
 
 GROUPS = list(string.digits + string.ascii_uppercase)
@@ -28,6 +31,76 @@ GOLDEN = {
 def test_random_subsets_never_change(fraction: float, seed: int) -> None:
     # If this fails, old records no longer mean what their config says: do not update, find out.
     assert kept(subsets.random(GROUPS, fraction, seed)) == GOLDEN[fraction, seed]
+
+
+HADAMARD = {
+    0: "123589AEFGHILNPRSTUVWX",
+    1: "3456CEFGHILMOQRSTUWXYZ",
+    64: "0467BCDJKMOQYZ",
+    128: "12345678ACEJKLQTUWXY",
+}
+
+
+@pytest.mark.parametrize("seed", list(HADAMARD))
+def test_hadamard_subsets_never_change(seed: int) -> None:
+    assert kept(subsets.hadamard(GROUPS, seed)) == HADAMARD[seed]
+
+
+@pytest.mark.parametrize("groups", [12, 36, 63, 64, 200])
+def test_hadamard_is_balanced(groups: int) -> None:
+    order = 1 << groups.bit_length()
+    signs = np.array([subsets.hadamard(range(groups), seed) for seed in range(4 * order)]) * 2 - 1
+    for block in (signs[: 2 * order], signs[2 * order :]):
+        rows, complements = block[:order], block[order:]
+        assert np.array_equal(complements, -rows)
+        assert np.array_equal(rows.T @ rows, order * np.eye(groups))
+    assert not np.array_equal(signs[: 2 * order], signs[2 * order :])
+    # Any prefix is like a random draw, or better: rows in Sylvester's own order would repeat groups' patterns.
+    part = signs[: order // 2].T @ signs[: order // 2] / (order // 2)
+    assert (part[np.triu_indices(groups, 1)] ** 2).mean() < 2 / order * 1.3
+
+
+@given(st.integers(1, 9), st.integers(0, 2**40))
+def test_hadamard_never_leaves_nothing(groups: int, seed: int) -> None:
+    assert subsets.hadamard(range(groups), seed).any()
+
+
+@pytest.mark.parametrize("design", ["random", "hadamard"])
+def test_a_subset_of_a_million_groups_takes_no_time(design: str) -> None:
+    start = time.process_time()
+    mask = subsets.draw(range(1_281_167), design=design, seed=1234, **({"fraction": 0.5} if design == "random" else {}))
+    assert time.process_time() - start < 1
+    assert abs(mask.mean() - 0.5) < 0.003
+
+
+def test_replicas_share_their_subset_and_not_their_training() -> None:
+    settings = [{"design": "replicated", "fraction": 0.5, "replicas": 4, "seed": seed} for seed in range(128)]
+    masks = np.array([subsets.draw(GROUPS, **each) for each in settings])
+    assert np.array_equal(masks[::4], [subsets.random(GROUPS, 0.5, seed) for seed in range(32)])
+    assert all(np.array_equal(masks[::4], masks[n::4]) for n in range(4))
+    seeds = {
+        randomness.seed("order" + suffix, seed, mask)
+        for mask, each in zip(masks, settings, strict=True)
+        for suffix in (subsets.replica(**each), subsets.replica("random", fraction=0.5, seed=each["seed"] // 4))
+        for seed in (0, 1)
+    }
+    assert len(seeds) == 32 * (4 + 1) * 2  # and none of them is that of a random run
+
+
+def test_replicas_are_runs_with_outputs_of_their_own(tiny: Compose) -> None:
+    items = []
+    for overrides in (
+        ("subset=replicated", "subset.seed=12"),
+        ("subset=replicated", "subset.seed=13"),
+        ("subset.seed=3",),
+    ):
+        config = tiny(*overrides)
+        train.train(config)
+        items.append(record.read(study.run_dir(config) / study.RECORD))
+    assert len({item.header.run for item in items}) == 3
+    assert len({item.header.study for item in items}) == 1
+    assert len({item.mask.tobytes() for item in items}) == 1
+    assert len({item.targets["digits"].margin.tobytes() for item in items}) == 3
 
 
 def test_streams_never_change() -> None:
@@ -86,6 +159,7 @@ def test_full_keeps_all() -> None:
         ({"design": "listed", "keep": "missing.txt"}, "missing.txt"),
         ({"design": "random", "fraction": 0.0, "seed": 0}, "fraction"),
         ({"design": "random", "fraction": 1.5, "seed": 0}, "fraction"),
+        ({"design": "replicated", "fraction": 0.5, "replicas": 0, "seed": 0}, "replicas"),
         ({"design": "randm"}, "randm"),
     ],
 )

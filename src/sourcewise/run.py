@@ -310,7 +310,7 @@ class Run:
         return Examples(torch.cat(parts).clone(), examples.labels, examples.ids)
 
     def _derive(self, purpose: str) -> int:
-        return derive_seed(purpose, self.seed, self.mask)
+        return derive_seed(purpose + subsets.replica(**self.subset), self.seed, self.mask)
 
 
 class _Dropout(pl.Callback):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.errors import SourcewiseError, did_you_mean
-from sourcewise.randomness import permutation
+from sourcewise.randomness import permutation, uniform
 
 Mask = NDArray[np.bool_]
 
@@ -33,6 +33,45 @@ def random(groups: Sequence[str], fraction: float, seed: int) -> Mask:
     mask = np.zeros(len(groups), dtype=bool)
     mask[permutation(f"random/{seed}", len(groups))[:size]] = True
     return mask
+
+
+def hadamard(groups: Sequence[str], seed: int) -> Mask:
+    """Row `seed` of a randomised foldover Hadamard design. Returns `bool[groups]`, about half of them kept.
+
+    With n the power of two above the number of groups, runs 0 to n - 1 are the rows of a Hadamard matrix in random
+    order, its constant column dropped, its columns permuted, their signs flipped at random. Over these n runs no two
+    groups are confounded; over the next n, which are their complements in the same order, no group is with any pair.
+    Then comes another randomisation. Rows come before complements because a sweep that stops early is better off so:
+    in simulations of 36 groups, 64 models explain more of held-out subsets than with complements side by side.
+
+    The subset that would be empty, as one of a few groups may be, keeps all of them.
+    """
+    order = 1 << len(groups).bit_length()
+    block, run = divmod(seed, 2 * order)
+    complement, place = divmod(run, order)
+    row = np.argpartition(uniform(f"hadamard/{block}/rows", order), place)[place]
+    columns = 1 + permutation(f"hadamard/{block}/columns", order - 1)[: len(groups)]
+    parity = columns & row  # an entry's sign in Sylvester's matrix is the parity of the bits that its indices share
+    for shift in (32, 16, 8, 4, 2, 1):
+        parity ^= parity >> shift
+    mask: Mask = (parity & 1 != complement) ^ (uniform(f"hadamard/{block}/signs", len(groups)) < 0.5)
+    return mask if mask.any() else ~mask
+
+
+def replicated(groups: Sequence[str], fraction: float, replicas: int, seed: int) -> Mask:
+    """The subset that `random` draws with seed // replicas: `replicas` runs share it. Returns `bool[groups]`.
+
+    What differs between them is the training: see `replica`. Raises SourcewiseError as `random` does, and for fewer
+    than one replica.
+    """
+    if replicas < 1:
+        raise SourcewiseError(f"subset.replicas={replicas}: it must be at least 1")
+    return random(groups, fraction, seed // replicas)
+
+
+def replica(design: str, **settings: Any) -> str:
+    """What tells apart the trainings on one subset, apart from their training seed; empty for most designs."""
+    return f"/replica/{settings['seed'] % settings['replicas']}" if design == "replicated" else ""
 
 
 def listed(
@@ -62,11 +101,17 @@ def listed(
     return mask
 
 
-DESIGNS: Mapping[str, Callable[..., Mask]] = {"full": full, "random": random, "listed": listed}
+DESIGNS: Mapping[str, Callable[..., Mask]] = {
+    "full": full,
+    "random": random,
+    "hadamard": hadamard,
+    "replicated": replicated,
+    "listed": listed,
+}
 """The designs by name, as `subset.design` says it; the other keys of `subset` are the design's arguments."""
 
 
-RANDOM_DESIGNS = frozenset({"random"})
+RANDOM_DESIGNS = frozenset({"random", "hadamard", "replicated"})
 """Designs that influences can be estimated from; the others were chosen by hand, or by what influences said."""
 
 
