@@ -92,6 +92,7 @@ def same(one: Record, two: Record) -> bool:
     return bare(one) == bare(two)
 
 
+@pytest.mark.slow
 def test_an_agents_run_does_what_a_local_one_does(user: User, tmp_path: Path) -> None:
     """A grid of three: the same records, each exactly once, in W&B and on disk; what is done is not done again."""
     alone = compose_config(*TINY, "subset.seed=1", f"runs_dir={tmp_path / 'local'}")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, compose_config
 from hydra.utils import instantiate
+from records import GROUPS
 from wandb_server import Run, WandbServer, wandb_server
 
 from sourcewise import tracking
@@ -108,8 +109,8 @@ def test_an_offline_run_that_is_synced_later_equals_an_online_one(wandb_server: 
     assert online.config == {"seed": 3, "model": {"width": 4, "lr": 1e-5}, "study": None, "steps": [1, 2]}
     assert [row["source/loss"] for row in online.history] == [2, 1]
     assert online.summary["target/pets/accuracy"] == 0.5
-    assert online.summary["subset/groups"] == 6
-    assert online.summary["subset/names"] == ["g0", "g1", "g2", "g3", "g4", "g5"]
+    assert online.summary["subset/groups"] == len(GROUPS)
+    assert online.summary["subset/names"] == GROUPS
     (folder,) = (tmp_path / "b" / "runs" / "wandb").glob("offline-run-*")
     sync(wandb_server, tmp_path / "b", ["wandb", "sync", str(folder)])
     one, two = (content(wandb_server, run) for run in wandb_server.runs.values())

@@ -324,6 +324,19 @@ def test_hostile_answers(stocked: WandbServer, tmp_path: Path, monkeypatch: pyte
         read(refresh=True)
 
 
+def test_another_server_and_a_cache_that_cannot_be_written(
+    stocked: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        with pytest.raises(SourcewiseError, match="cannot keep what W&B sent"):
+            read()
+    stocked.fail(404, "Runs")
+    with pytest.raises(SourcewiseError, match=r"http://127\S+ is not a W&B server"):
+        read(refresh=True)
+
+
 def test_a_run_counts_once_wherever_it_is(stocked: WandbServer, tmp_path: Path) -> None:
     for seed in (3, 4):
         item = make(seed)
@@ -334,6 +347,8 @@ def test_a_run_counts_once_wherever_it_is(stocked: WandbServer, tmp_path: Path) 
     seeds, records = read(places)
     assert sorted(seeds) == [0, 1, 2, 3, 4, 5]
     assert "the same run as" in reasons(records)["r3"]
+    twice, records = read([PLACE, PLACE])
+    assert (twice, len(records.left_out)) == ([0, 1, 2, 3], 4)
     for folder in (offline.parents[2], offline.parents[1]):
         assert read(f"wandb-offline:{folder}")[0] == [5]
 

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ from sourcewise.study import RECORD
 FILTERS = ("group", "tags", "sweep", "state", "config")
 """group: the study. tags, sweep, state: of W&B runs. config: settings by dotted name, such as {model.width: 16}."""
 
-Load = Callable[[], Record]
+
+Item = TypeVar("Item", Record, "_Row")
 
 
 @dataclass(frozen=True)
@@ -74,91 +76,75 @@ class Records:
 
     def __iter__(self) -> Iterator[Record]:
         first: Record | None = None
-        studies: Counter[str] = Counter()
-        seen: dict[tuple[str, str], str] = {}
-        for where, load in self._all(self._records):
-            try:
-                item = load()
-            except RecordError as error:
-                self._leave(where, str(error).removeprefix(f"{where}: "))
-                continue
-            if not self._wanted(item.header.study, item.header.config):
-                continue
-            key = (item.header.study, item.header.run)
-            studies[item.header.study] += 1
-            if key in seen:
-                self._leave(where, f"the same run as {seen[key]}")
-                continue
-            seen[key] = where
+        for where, item in self._each(self._records):
             first = first or item
-            if item.header.recipe == first.header.recipe:
-                _same_data(first, item, where)
-                self.used.append(where)
-                yield item
-        if len(studies) > 1:
-            raise self._mixed(studies)
-        if first is None:
-            raise self._nothing("record")
+            _same_data(first, item, where)
+            self.used.append(where)
+            yield item
 
     def scalars(self, metric: str) -> Scalars:
         """One scalar of every run, such as `target/digits/accuracy`; of W&B runs from their summaries alone.
 
         Raises SourcewiseError as iterating does, and when no run has the scalar.
         """
-        rows: dict[tuple[str, str], tuple[str, _Row]] = {}
+        rows: list[_Row] = []
         known: set[str] = set()
-        for where, load in self._all(self._rows):
-            try:
-                row = load()
-            except RecordError as error:
-                self._leave(where, str(error).removeprefix(f"{where}: "))
-                continue
-            if not self._wanted(row.study, row.config):
-                continue
+        for where, row in self._each(self._rows):
             known |= {key for key, value in row.metrics.items() if isinstance(value, int | float)}
             value = row.metrics.get(metric)
-            key = (row.study, study.run_name(row.config))
-            if key in rows:
-                self._leave(where, f"the same run as {rows[key][0]}")
-            elif not isinstance(value, int | float) or not math.isfinite(value):
+            if not isinstance(value, int | float) or not math.isfinite(value):
                 self._leave(where, f"it logged no {metric}" if value is None else f"its {metric} is {value}")
-            else:
-                rows[key] = (where, row)
-        if not rows and known:
+                continue
+            if rows and (len(row.mask) != len(rows[0].mask) or row.names != rows[0].names):
+                raise SourcewiseError(f"{where}: its groups are not those of {self.used[0]}")
+            rows.append(row)
+            self.used.append(where)
+        if not rows:
             near = ", ".join(get_close_matches(metric, known, n=3) or sorted(known)[:10])
             raise SourcewiseError(f"outputs=metric:{metric}: no run logged this scalar; there are {near}")
-        if not rows:
-            raise self._nothing("run")
-        studies = Counter(row.study for _, row in rows.values())
-        if len(studies) > 1:
-            raise self._mixed(studies)
-        found = [row for _, row in rows.values()]
-        self.used.extend(where for where, _ in rows.values())
-        for where, row in rows.values():
-            if len(row.mask) != len(found[0].mask) or row.names != found[0].names:
-                raise SourcewiseError(f"{where}: its groups are not those of {self.used[0]}")
         return Scalars(
             metric,
-            np.stack([row.mask for row in found]),
-            np.array([row.metrics[metric] for row in found], dtype=np.float64),
-            found[0].names,
-            [str(row.config["subset"]["design"]) for row in found],
-            [int(row.config["seed"]) for row in found],
+            np.stack([row.mask for row in rows]),
+            np.array([row.metrics[metric] for row in rows], dtype=np.float64),
+            rows[0].names,
+            [str(row.config["subset"]["design"]) for row in rows],
+            [int(row.config["seed"]) for row in rows],
             list(self.used),
-            found[0].study,
-            found[0].config,
+            rows[0].study,
+            rows[0].config,
         )
 
-    def _all(self, of_place: "Callable[[str], Iterator[tuple[str, Callable[[], Any]]]]") -> Iterator[tuple[str, Any]]:
+    def _each(self, of_place: Callable[[str], Iterator[tuple[str, Callable[[], Item]]]]) -> Iterator[tuple[str, Item]]:
+        """Every item of the first study found, once, with where it was. Raises at the end if there is another study."""
         self.left_out.clear()
         self.used.clear()
         places = [self.places] if isinstance(self.places, str) else list(self.places)
         if not places:
             raise SourcewiseError("records=[]: name a folder, wandb:<entity>/<project> or wandb-offline:<folder>")
-        for place in places:
-            yield from of_place(str(place))
+        studies: Counter[str] = Counter()
+        seen: dict[tuple[str, str], str] = {}
+        for where, load in chain.from_iterable(of_place(str(place)) for place in places):
+            try:
+                item = load()
+            except RecordError as error:
+                self._leave(where, str(error).removeprefix(f"{where}: "))
+                continue
+            about = item.header if isinstance(item, Record) else item
+            if not self._wanted(about.study, about.config):
+                continue
+            studies[about.study] += 1
+            if (key := (about.study, about.run)) in seen:
+                self._leave(where, f"the same run as {seen[key]}")
+                continue
+            seen[key] = where
+            if len(studies) == 1:
+                yield where, item
+        if len(studies) > 1:
+            raise self._mixed(studies)
+        if not studies:
+            raise self._nothing()
 
-    def _records(self, place: str) -> Iterator[tuple[str, Load]]:
+    def _records(self, place: str) -> Iterator[tuple[str, Callable[[], Record]]]:
         if not place.startswith("wandb:"):
             for path in self._bar(_find(place)):
                 yield str(path), lambda path=path: record.read(path)  # type: ignore[misc]
@@ -167,7 +153,7 @@ class Records:
         for run, found in zip(runs, self._bar(project.records(runs), len(runs)), strict=True):
             yield f"{place}/{run.id}", lambda run=run, found=found: _downloaded(run, found)  # type: ignore[misc]
 
-    def _rows(self, place: str) -> Iterator[tuple[str, "Callable[[], _Row]"]]:
+    def _rows(self, place: str) -> Iterator[tuple[str, Callable[[], "_Row"]]]:
         if place.startswith("wandb:"):
             for run in self._runs(place)[1]:
                 yield f"{place}/{run.id}", lambda run=run: _Row.of_run(run)  # type: ignore[misc]
@@ -210,12 +196,12 @@ class Records:
             " choose one folder, or filters.group=<study>"
         )
 
-    def _nothing(self, what: str) -> SourcewiseError:
+    def _nothing(self) -> SourcewiseError:
         why = " passes the filters" if self.filters else " found here"
         if self.left_out:
             first = self.left_out[0]
             why = f" found here; {len(self.left_out)} could not be used, the first: {first.path} ({first.reason})"
-        return SourcewiseError(f"records={self._shown()}: no {what}{why}")
+        return SourcewiseError(f"records={self._shown()}: no record{why}")
 
     def _shown(self) -> str:
         return self.places if isinstance(self.places, str) else f"[{','.join(map(str, self.places))}]"
@@ -226,6 +212,7 @@ class _Row:
     """What scalars are estimated from."""
 
     study: str
+    run: str
     config: Mapping[str, Any]
     mask: NDArray[np.bool_]
     names: list[str] | None
@@ -234,18 +221,18 @@ class _Row:
     @classmethod
     def of_record(cls, item: Record) -> "_Row":
         header = item.header
-        return cls(header.study, header.config, item.mask, header.group_names, header.metrics)
+        return cls(header.study, header.run, header.config, item.mask, header.group_names, header.metrics)
 
     @classmethod
     def of_run(cls, run: Any) -> "_Row":
         """Of a W&B run. Raises RecordError when its summary has no subset or its config is no run's."""
         try:
-            name = study.study_name(run.config)
+            names = study.study_name(run.config), study.run_name(run.config)
             groups, packed = int(run.summary["subset/groups"]), bytes.fromhex(run.summary["subset/mask"])
             mask = np.unpackbits(np.frombuffer(packed, np.uint8), count=groups).astype(bool)
         except (KeyError, TypeError, ValueError) as error:
             raise RecordError(f"{run.name} logged no subset, or its config is not that of a run") from error
-        return cls(name, run.config, mask, run.summary.get("subset/names"), run.summary)
+        return cls(*names, run.config, mask, run.summary.get("subset/names"), run.summary)
 
 
 def _find(place: str) -> list[Path]:

@@ -149,7 +149,10 @@ class Project:
                 "first": PAGE,
                 "after": after,
             }
-            body = self._fetch(f"{self.url}/graphql", MAX_LIST, {"query": _QUERY % links, "variables": variables})
+            try:
+                body = self._fetch(f"{self.url}/graphql", MAX_LIST, {"query": _QUERY % links, "variables": variables})
+            except Missing as error:
+                raise SourcewiseError(f"records=wandb:{self.path}: {self.url} is not a W&B server") from error
             try:
                 answer = json.loads(body)
                 if answer.get("errors") and links:  # a server that does not give them
@@ -318,11 +321,16 @@ def _file_name(text: str) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all; a cache that cannot be written costs only time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Whole or not at all. Raises SourcewiseError when the disk does not take it."""
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    part.write_bytes(content)
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise SourcewiseError(f"{path}: cannot keep what W&B sent ({error.strerror}); set XDG_CACHE_HOME") from error
 
 
 def _ago(seconds: float) -> str:

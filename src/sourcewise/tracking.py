@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sourcewise import claims
 from sourcewise.errors import SourcewiseError
@@ -75,7 +75,7 @@ class NoTracker:
     @contextmanager
     def start(self, name: str, study: str, config: Mapping[str, Any], job: str = "run") -> Iterator[TrackedRun]:
         """A run that listens to nothing."""
-        yield _Silent()
+        yield cast("TrackedRun", _Silent())
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class WandbTracker:
         """
         run = self._open(name, study, config, job)
         if run is None:
-            yield _Silent()
+            yield cast("TrackedRun", _Silent())
             return
         code = KILLED  # KeyboardInterrupt, and the SystemExit that Lightning makes of it
         try:
@@ -243,28 +243,11 @@ _server = _Server()
 _used_ids: set[str] = set()
 
 
-@dataclass
 class _Silent:
-    def log(self, scalars: Mapping[str, float]) -> None:
-        pass
+    """Takes everything that a TrackedRun takes, and keeps nothing."""
 
-    def summarise(self, metrics: Mapping[str, float]) -> None:
-        pass
-
-    def record(self, result: "Record") -> None:
-        pass
-
-    def figure(self, name: str, figure: Any) -> None:
-        pass
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        pass
-
-    def save(self, content: bytes | Path, name: str) -> None:
-        pass
-
-    def artifact(self, name: str, kind: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
-        pass
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
 
 
 @dataclass
