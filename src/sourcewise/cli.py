@@ -1,11 +1,13 @@
 """What both commands share: a config checked and resolved, and exceptions turned into one line and an exit status."""
 
 import os
+import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -19,27 +21,41 @@ def resolve(config: DictConfig, known: Sequence[str]) -> dict[str, Any]:
 
     Raises SourcewiseError for a top-level key that nothing reads; OmegaConf raises for a missing (`???`) value.
     """
-    for key in map(str, config):
-        if key not in known:
-            raise SourcewiseError(f"{key}: there is no such setting{did_you_mean(key, known)}")
+    check(config, known)
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def check(config: Iterable[Any], known: Sequence[str]) -> None:
+    """Raise SourcewiseError for a top-level key that nothing reads."""
+    for key in map(str, config):
+        if key not in known:
+            raise SourcewiseError(f"{key}: there is no such setting{did_you_mean(key, known)}")
 
 
 @contextmanager
 def errors() -> Iterator[None]:
     """A user's error ends the process with one line on stderr and its status; any other passes with its traceback.
 
-    Goes around a command, and again inside its Hydra main, before Hydra adds lines of its own.
+    SIGTERM and SIGHUP end it as Ctrl-C does: cleanly. Goes around a command, and again inside its Hydra main, before Hydra adds lines of its own.
     """
     debug = os.environ.get("HYDRA_FULL_ERROR") == "2"
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then lets exceptions through to us
+    caught = [signal.SIGINT]
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        caught[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, interrupt)
     try:
         yield
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + caught[0])
     except Exception as error:
         cause = users_error(error)
         if cause is None or debug:
