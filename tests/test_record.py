@@ -1,5 +1,6 @@
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,17 @@ def test_any_record_survives_the_round_trip(data: st.DataObject) -> None:
     names = data.draw(st.lists(st.text(max_size=5), max_size=4))
     item = Record(mask, {data.draw(st.text("ab/ü", min_size=1, max_size=5)): outputs}, header(group_names=names))
     assert equal(record.from_bytes(record.to_bytes(item), "x"), item)
+
+
+def test_mappings_survive_the_round_trip_and_records_without_them_have_none() -> None:
+    plain = make()
+    table = np.arange(42, dtype=np.float32).reshape(3, 14)
+    targets = {"pets": replace(plain.targets["pets"], label_mapping=table, feature_mapping=-table)}
+    again = record.from_bytes(record.to_bytes(replace(plain, targets=targets)), "x")
+    assert np.array_equal(again.targets["pets"].label_mapping, table)
+    assert np.array_equal(again.targets["pets"].feature_mapping, -table)
+    assert record.digest(again) != record.digest(plain)
+    assert record.from_bytes(record.to_bytes(plain), "x").targets["pets"].label_mapping is None
 
 
 CONTENT = record.to_bytes(make())

@@ -29,7 +29,8 @@ class TargetOutputs:
     """Outputs on one target, one row per test example, sorted by id.
 
     ids, labels, prediction: int32[n]; prob (of the correct class) and margin (its logit minus logsumexp of the others):
-    float16[n].
+    float16[n]. label_mapping, feature_mapping: float32[target classes, groups], see `baselines`; only in records of
+    runs that keep all groups.
     """
 
     ids: NDArray[np.int32]
@@ -37,6 +38,8 @@ class TargetOutputs:
     prediction: NDArray[np.int32]
     prob: NDArray[np.float16]
     margin: NDArray[np.float16]
+    label_mapping: NDArray[np.float32] | None = None
+    feature_mapping: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ def to_bytes(record: Record) -> bytes:
     tensors = {"mask": np.packbits(record.mask)}
     for target, outputs in record.targets.items():
         for name, dtype in _COLUMNS.items():
-            tensors[f"{target}/{name}"] = np.ascontiguousarray(getattr(outputs, name), dtype=dtype)
+            if (column := getattr(outputs, name)) is not None:
+                tensors[f"{target}/{name}"] = np.ascontiguousarray(column, dtype=dtype)
     header = json.dumps({"schema": SCHEMA, "groups": len(record.mask), **asdict(record.header)}, sort_keys=True)
     tensors["sha256"] = _checksum(header, tensors)
     return save(tensors, {"sourcewise": header})
@@ -148,11 +152,20 @@ def digest(record: Record) -> str:
     state.update(record.mask.tobytes())
     for target in sorted(record.targets):
         for name in _COLUMNS:
-            state.update(getattr(record.targets[target], name).tobytes())
+            if (column := getattr(record.targets[target], name)) is not None:
+                state.update(column.tobytes())
     return state.hexdigest()
 
 
-_COLUMNS = {"ids": np.int32, "labels": np.int32, "prediction": np.int32, "prob": np.float16, "margin": np.float16}
+_COLUMNS = {
+    "ids": np.int32,
+    "labels": np.int32,
+    "prediction": np.int32,
+    "prob": np.float16,
+    "margin": np.float16,
+    "label_mapping": np.float32,
+    "feature_mapping": np.float32,
+}
 
 
 def _checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:

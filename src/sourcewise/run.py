@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from lightning_modules.outputs import Outputs
 from lightning_modules.pretraining import Pretraining
 from lightning_modules.scalars import ScalarLogger
 from lightning_modules.transfer import BatchNormMode, Transfer
-from sourcewise import study, subsets
+from sourcewise import baselines, study, subsets
 from sourcewise.checkpoints import Checkpoint
 from sourcewise.data import ImageDataset
 from sourcewise.errors import RunFailed, SourcewiseError
@@ -189,6 +189,9 @@ class Run:
                 outputs[name], scores = self._transfer(model, name, target)
             metrics |= {f"target/{name}/{key}": value for key, value in scores.items()}
             metrics[f"target/{name}/score"] = scores[target.metric]
+        if self.mask.all():
+            with _timed(seconds, "baselines"):
+                outputs = self._with_baselines(model, outputs)
         return Record(self.mask, outputs, self._header(config, metrics, seconds))
 
     def _header(self, config: study.Config, metrics: dict[str, float], seconds: dict[str, float]) -> Header:
@@ -280,6 +283,28 @@ class Run:
             trainer.test(module, datamodule=data, verbose=False)
         self.log({f"target/{name}/{key}": value for key, value in module.scores.items()})
         return _for_record(module.outputs), module.scores
+
+    def _with_baselines(self, model: Model, outputs: Mapping[str, TargetOutputs]) -> dict[str, TargetOutputs]:
+        """The outputs with what this one model says of the groups, if groups are made of whole classes."""
+        train = self.source.train
+        groups = len(train.group_names)
+        group_of = baselines.groups_of_classes(train.labels, train.groups, len(train.class_names))
+        if group_of is None:
+            return dict(outputs)
+        source, head = self._features(model, _examples(train)).inputs, copy.deepcopy(model.head).cpu().float()
+        found = {}
+        for name, target in self.targets.items():
+            features, labels = self._features(model, _examples(target.test)).inputs, target.test.labels
+            classes = len(target.test.class_names)
+            with torch.inference_mode():
+                label = baselines.label_mapping(head(features), group_of, groups)
+                feature = baselines.feature_mapping(features, source, train.groups, groups)
+                found[name] = replace(
+                    outputs[name],
+                    label_mapping=baselines.by_class(label, labels, classes),
+                    feature_mapping=baselines.by_class(feature, labels, classes),
+                )
+        return found
 
     def _fit(
         self, module: Classification, data: MemoryData, epochs: int, stage: str
