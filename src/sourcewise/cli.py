@@ -38,7 +38,8 @@ def check(config: Iterable[Any], known: Sequence[str]) -> None:
 def errors() -> Iterator[None]:
     """A user's error ends the process with one line on stderr and its status; any other passes with its traceback.
 
-    SIGTERM and SIGHUP end it as Ctrl-C does: cleanly. Goes around a command, and again inside its Hydra main, before Hydra adds lines of its own.
+    SIGTERM and SIGHUP end it as Ctrl-C does. Goes around a command, and again inside its Hydra main, before Hydra adds
+    lines of its own.
     """
     debug = os.environ.get("HYDRA_FULL_ERROR") == "2"
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then lets exceptions through to us

@@ -24,6 +24,10 @@ class RecordError(SourcewiseError):
     """This file is not a record that can be used; says which file and why."""
 
 
+class Damaged(RecordError):
+    """This file is not what was written: truncated, changed, or another kind of file."""
+
+
 @dataclass(frozen=True)
 class TargetOutputs:
     """Outputs on one target, one row per test example, sorted by id.
@@ -129,11 +133,11 @@ def from_bytes(content: bytes, name: str) -> Record:
         schema = fields.pop("schema")
         checksum = tensors.pop("sha256")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RecordError(f"{name}: not a whole sourcewise record (truncated, or another kind of file)") from error
+        raise Damaged(f"{name}: not a whole sourcewise record (truncated, or another kind of file)") from error
     if schema != SCHEMA:
         raise RecordError(f"{name}: a record of schema {schema}, and this sourcewise reads schema {SCHEMA}")
     if not np.array_equal(checksum, _checksum(header, tensors)):
-        raise RecordError(f"{name}: its content was changed since it was written (checksum differs)")
+        raise Damaged(f"{name}: its content was changed since it was written (checksum differs)")
     try:
         mask = np.unpackbits(tensors.pop("mask"), count=fields.pop("groups")).astype(bool)
         targets: dict[str, dict[str, NDArray[Any]]] = {}
