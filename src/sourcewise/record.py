@@ -24,7 +24,7 @@ class RecordError(SourcewiseError):
     """This file is not a record that can be used; says which file and why."""
 
 
-class Damaged(RecordError):
+class Damaged(RecordError):  # noqa: N818  # what it is
     """This file is not what was written: truncated, changed, or another kind of file."""
 
 
@@ -109,7 +109,10 @@ def read(path: Path) -> Record:
         content = path.read_bytes()
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
-    return from_bytes(content, str(path))
+    try:
+        return from_bytes(content, str(path))
+    except Damaged as error:
+        raise Damaged(f"{error}; delete it and repeat the command that made it") from error
 
 
 def to_bytes(record: Record) -> bytes:
