@@ -24,6 +24,8 @@ from sourcewise import record, study
 from sourcewise.record import Record
 from sourcewise.records import Records
 
+pytestmark = pytest.mark.timeout(900)  # agents wait 5 s before every run
+
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 SETTINGS = [setting for setting in TINY if not setting.startswith("logger")]
 
@@ -160,15 +162,16 @@ def test_training_that_diverges_under_an_agent(user: User, monkeypatch: pytest.M
 
 @pytest.mark.slow
 def test_parameters_named_like_a_section_do_not_hide_it(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`subset=full` in a sweep: the run's own config wins where it is read back."""
-    sweep = user.sweep("hyperparameters", model__width={"values": [4]})
-    status, out = user.agent(sweep, "--count", "1")
+    """`subset: {value: hadamard}` in a sweep: the run's own config wins where it is read back."""
+    sweep = user.sweep("main", subset__seed={"values": [3]}, subset={"value": "hadamard"})
+    status, out = user.agent(sweep)
     assert status == 0, out
     (run,) = user.of(sweep)
-    assert run.config["subset"] == "full"
+    assert run.config["subset"] == "hadamard"
     records = read(user, monkeypatch)
     assert (len(records.used), records.left_out) == (1, [])
-    assert records.scalars("target/digits/accuracy").masks.all()
+    (item,) = user.records().values()
+    assert records.scalars("target/digits/accuracy").masks.tolist() == [item.mask.tolist()]
 
 
 @pytest.mark.slow
@@ -214,11 +217,12 @@ def test_two_jobs_in_one_worker_process_never_share_a_run(user: User) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_shows_as_killed(user: User, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_shows_as_killed(user: User, number: signal.Signals) -> None:
     command = [sys.executable, "train.py", f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=2000"]
     process = user.start(*command)
     until(lambda: any(run.history for run in user.server.runs.values()))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode != 0
     (run,) = user.server.runs.values()
@@ -239,10 +243,12 @@ def test_every_sweep_file_names_its_commands_and_its_parameters_exist(path: Path
     assert f"#   wandb sweep sweeps/{path.name}" in text
     assert re.search(r"^#   wandb agent .*<entity>/<project>/<id>", text, re.M)
     (line,) = re.findall(r"python train.py -m (.*)$", text, re.M)
-    swept = {part.partition("=")[0] for part in shlex.split(line)}
-    assert swept == set(sweep["parameters"])
-    groups = {name: spec["value"] for name, spec in sweep["parameters"].items() if "." not in name and "value" in spec}
-    config = compose_config(*(f"{name}={value}" for name, value in groups.items()))
+    fixed = [part for part in sweep["command"] if "=" in part]
+    assert {part.partition("=")[0] for part in shlex.split(line)} == {
+        *sweep["parameters"],
+        *(part.partition("=")[0] for part in fixed),
+    }
+    config = compose_config(*fixed)
     for name in sweep["parameters"]:
         found: Any = config
         for part in name.split("."):
