@@ -45,38 +45,37 @@ class SlurmLauncher(LocalLauncher):
 
     def pool(self, shape: Shape) -> "Array":  # type: ignore[override]
         """What does runs of this shape."""
-        cpus = self.sbatch.setdefault("cpus_per_task", shape.threads)
-        slots = max(1, cpus // shape.threads) if shape.accelerator == "cpu" and self.slots == "auto" else self.slots
-        local = {**self.local, "slots": slots, "task": self.task or f"{self._script}:train"}
-        several = shape.devices > 1
-        return Array(self, Task(LocalLauncher(**local), shape), 1 if several else self.runs_per_task)
+        slots = self.slots
+        if slots == "auto" and shape.accelerator == "cpu":
+            slots = max(1, self.sbatch.get("cpus_per_task", 0) // shape.threads)
+        local = LocalLauncher(**{**self.local, "slots": slots, "task": self.task or f"{self._script}:train"})
+        return Array(self, Task(local, shape), self.runs_per_task if shape.devices == 1 else 1)
 
     def payload(self, run: Run, shape: Shape) -> dict[str, Any]:
         """What a task gets of a run."""
         return run.config
 
     def executor(self, folder: Path, shape: Shape) -> Any:
-        """Submitit's, set as hydra-submitit-launcher sets it."""
+        """Submitit's, with the settings and the defaults of hydra-submitit-launcher."""
+        own = {"name": "sourcewise", "tasks_per_node": shape.devices, "cpus_per_task": shape.threads}
+        if shape.accelerator in ("gpu", "cuda") and not self.sbatch.keys() & {"gres", "gpus_per_task"}:
+            own["gpus_per_node"] = shape.devices  # all tasks of a run see all its GPUs: Lightning picks one by rank
         try:
             import submitit
             from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
-        except ImportError as error:
-            raise SourcewiseError("hydra/launcher=slurm needs submitit: pip install 'sourcewise[slurm]'") from error
-        own: dict[str, Any] = {"tasks_per_node": shape.devices, "name": "sourcewise"}
-        if shape.accelerator in ("gpu", "cuda") and not self.sbatch.keys() & {"gres", "gpus_per_node", "gpus_per_task"}:
-            own["gpus_per_node"] = shape.devices  # all tasks of a run see all its GPUs: Lightning picks one by rank
-        settings: Any = OmegaConf.to_container(OmegaConf.merge(OmegaConf.structured(SlurmQueueConf), own, self.sbatch))
+
+            settings: Any = OmegaConf.merge(OmegaConf.structured(SlurmQueueConf), own, self.sbatch)
+            executor = submitit.AutoExecutor(folder, "slurm", slurm_max_num_timeout=settings.max_num_timeout)
+        except (ImportError, RuntimeError) as error:
+            needs = "hydra/launcher=slurm needs Slurm's commands and pip install 'sourcewise[slurm]'"
+            raise SourcewiseError(f"{needs}: {error}") from error
+        settings = OmegaConf.to_container(settings)
+        for name in ("_target_", "submitit_folder", "max_num_timeout"):
+            del settings[name]
         settings["additional_parameters"] = {"requeue": True, **settings["additional_parameters"]}
         settings["srun_args"] = ["--kill-on-bad-exit=1", f"--cpus-per-task={settings['cpus_per_task']}"]
-        limit, shared = settings["max_num_timeout"], {item.name for item in fields(BaseQueueConf)}
-        settings = {name if name in shared else f"slurm_{name}": value for name, value in settings.items()}
-        for name in ("submitit_folder", "slurm__target_", "slurm_max_num_timeout"):
-            del settings[name]
-        try:
-            executor = submitit.AutoExecutor(folder, "slurm", slurm_max_num_timeout=limit)
-        except RuntimeError as error:
-            raise SourcewiseError(f"hydra/launcher=slurm: {error}") from error
-        executor.update_parameters(**settings)
+        shared = {item.name for item in fields(BaseQueueConf)}
+        executor.update_parameters(**{n if n in shared else f"slurm_{n}": value for n, value in settings.items()})
         return executor
 
 
@@ -109,13 +108,14 @@ class Task:
             while pool.running() or (todo and not caught):
                 while todo and not caught and pool.idle():
                     pool.submit(todo.popleft())
-                if caught:
-                    pool.stop()
-                for outcome in pool.wait():
+                for outcome in pool.wait(2.0):
                     status = "stopped" if caught and outcome.status != "returned" else outcome.status
                     report[outcome.job.id] = status, outcome.cause, outcome.value
-        for job in jobs:
-            claims.clear(job.log.parent)  # of workers that were killed: another node could not know that they are dead
+                if caught:
+                    time.sleep(0.5)  # the workers may have been told, too, and two signals at once can get lost
+                    pool.stop()
+        for job in jobs if caught else ():
+            claims.clear(job.log.parent)  # of a worker that was killed: another node cannot know that it is dead
         # Before a preemption Slurm sends SIGTERM alone. After scancel the task does not count as running any more.
         if limit in caught or (caught and _queue(os.environ["SLURM_JOB_ID"], "%T") == ["RUNNING"]):
             requeue(limit, None)
