@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from sourcewise import claims, cli, study
+from sourcewise import claims, cli, record, study
 
 
 def train(config: dict[str, Any]) -> dict[str, float]:
@@ -32,7 +34,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         if study.is_done(folder) or (folder / "nothing").exists():
             return {}
         lease.check()
-        write(folder / study.RECORD, f"record {seed}\n".encode())
+        write(folder, seed)
         (folder / "once").unlink(missing_ok=True)
     return {"seed": float(seed)}
 
@@ -64,15 +66,19 @@ def act(deed: str | None, folder: Path) -> None:
     if deed == "nothing":
         (folder / "nothing").touch()
     if deed == "late":  # killed after its record is complete
-        write(folder / study.RECORD, b"late\n")
+        write(folder, -1)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    time.sleep(0.002)
-    temporary.replace(path)
+def write(folder: Path, seed: int) -> None:
+    """A record that holds nothing but the seed: what a test reads back with `said`."""
+    names = [item.name for item in fields(record.Header)]
+    header = record.Header(**{**dict.fromkeys(names, ""), "metrics": {"seed": float(seed)}})  # type: ignore[arg-type]
+    record.write(record.Record(np.ones(3, bool), {}, header), folder / study.RECORD)
+
+
+def said(path: Path) -> float:
+    return record.read(path).header.metrics["seed"]
 
 
 # For tests of the pool, which know neither runs nor studies

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import faketask
 import pytest
 
 from hydra_plugins.sourcewise import launcher
@@ -53,11 +54,11 @@ class Sweeps:
     def env(self) -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
 
-    def records(self) -> dict[int, str]:
-        """Record contents by subset seed."""
+    def records(self) -> dict[int, float]:
+        """What the records say, by subset seed: the same, unless a test wrote something else."""
         found = {}
         for path in self.runs.glob(f"*/*/{study.RECORD}"):
-            found[int(path.parent.name.split("-")[1])] = path.read_text()
+            found[int(path.parent.name.split("-")[1])] = faketask.said(path)
         return found
 
     def folder(self, seed: int) -> Path:
@@ -94,7 +95,7 @@ def until(condition) -> None:
 def test_a_sweep_its_repetition_and_a_larger_one(sweeps):
     done = sweeps.run(seeds=6)
     assert done.returncode == 0, done.stderr
-    assert sweeps.records() == {seed: f"record {seed}\n" for seed in range(6)}
+    assert sweeps.records() == {seed: seed for seed in range(6)}
     assert "6/6 runs" in done.stderr
     assert sweeps.leftovers() == []
     assert sorted(path.name for path in sweeps.runs.iterdir() if path.is_file()) == ["starts.txt"]
@@ -224,10 +225,10 @@ def test_a_run_held_by_someone_else_is_waited_for(sweeps):
         until(lambda: len(sweeps.records()) == 2)
         time.sleep(0.3)
         assert process.poll() is None
-        (folder / study.RECORD).write_text("by me")
+        faketask.write(folder, 77)
     process.communicate(timeout=60)
     assert process.returncode == 0
-    assert sweeps.records()[0] == "by me"
+    assert sweeps.records()[0] == 77
 
 
 def test_a_run_that_its_holder_gives_up_is_done_here(sweeps):
@@ -237,7 +238,7 @@ def test_a_run_that_its_holder_gives_up_is_done_here(sweeps):
         until(lambda: len(sweeps.records()) == 1)
     process.communicate(timeout=60)
     assert process.returncode == 0
-    assert sweeps.records()[0] == "record 0\n"
+    assert sweeps.records()[0] == 0
 
 
 def test_leftovers_of_a_complete_run_are_removed(sweeps):
@@ -315,26 +316,75 @@ def test_gpus_are_handed_out(sweeps, monkeypatch):
 
 
 def test_status(sweeps):
-    assert sweeps.run(seeds=4, deeds={"1": "raise", "3": "raise"}).returncode == 1
-    records, starts = sweeps.records(), sweeps.starts()
+    failing = {"1": "raise", "3": "raise", "5": "kill"}
+    assert sweeps.run("hydra.launcher.retries=0", seeds=6, deeds=failing).returncode == 1
+    with (sweeps.folder(4) / study.RECORD).open("r+b") as file:
+        file.truncate(100)
+    started = sweeps.start("subset.seed=6", seeds=1, deeds={"6": "hang"})
+    until(lambda: any(seed == 6 for seed, _, _ in sweeps.starts()))
+    os.kill(next(pid for seed, pid, _ in sweeps.starts() if seed == 6), signal.SIGSTOP)  # it will not free the run
+    started.kill()
+    started.communicate()
+    until(lambda: claims.abandoned(sweeps.folder(6)))
+    before = sweeps.starts()
     with claims.claim(sweeps.folder(3)):
-        done = sweeps.run("hydra.launcher.status=true", seeds=6)
+        done = sweeps.run("hydra.launcher.status=true", seeds=8)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert [line.split() for line in lines[:4]] == [
-        ["done", "2"],
-        ["running", "1"],
-        ["failed", "1"],
-        ["missing", "2"],
-    ]
-    assert lines[4].startswith("running: subset.seed=3 ")
-    assert f"process {os.getpid()} on " in lines[4]
-    assert lines[5].startswith("failed: subset.seed=1 ")
-    assert "and more of it (see " in lines[5]
-    assert lines[6].startswith("to complete it: python ")
-    assert "hydra.launcher.status" not in lines[6]
-    assert "'subset.seed=range(0,6)'" in lines[6]
-    assert (sweeps.records(), sweeps.starts()) == (records, starts)
+    study_folder, *lines = done.stdout.splitlines()
+    assert study_folder == str(sweeps.folder(0).parent)
+    counts = {"done": "2", "running": "1", "failed": "2", "damaged": "1", "missing": "2"}
+    assert dict(line.split() for line in lines[:5]) == counts
+    assert lines[5].startswith(f"running  subset.seed=3  process {os.getpid()} on ")
+    assert lines[6] == f"failed   subset.seed=1  and more of it (see {sweeps.folder(1) / 'log.txt'})"
+    assert lines[7].startswith("failed   subset.seed=5  killed by SIGKILL (out of memory?) (see ")
+    assert lines[8].startswith("damaged  subset.seed=4  ")
+    assert "truncated" in lines[8]
+    assert lines[9:11] == ["missing  subset.seed=6", "missing  subset.seed=7"]
+    assert lines[11].startswith("to complete it: python ")
+    assert "hydra.launcher.status" not in lines[11]
+    assert "'subset.seed=range(0,8)'" in lines[11]
+    assert sweeps.starts() == before
+
+
+@pytest.mark.parametrize("damage", ["truncate", "change", "empty", "another kind"])
+def test_a_damaged_record_is_made_again(sweeps, damage):
+    assert sweeps.run(seeds=3).returncode == 0
+    path = sweeps.folder(1) / study.RECORD
+    content = path.read_bytes()
+    changed = bytes([content[100] ^ 1])
+    path.write_bytes(
+        {
+            "truncate": content[:-7],
+            "change": content[:100] + changed + content[101:],
+            "empty": b"",
+            "another kind": b"hello\n" * 100,
+        }[damage]
+    )
+    done = sweeps.run(seeds=3)
+    assert done.returncode == 0, done.stderr
+    assert f"{path}: " in done.stderr
+    assert "the run is done again" in done.stderr
+    assert path.read_bytes() == content
+    assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 1, 1: 2, 2: 1}
+    assert sweeps.leftovers() == []
+
+
+def test_a_damaged_record_counts_as_done_when_told_so(sweeps):
+    assert sweeps.run(seeds=2).returncode == 0
+    (sweeps.folder(1) / study.RECORD).write_bytes(b"")
+    assert sweeps.run("hydra.launcher.verify=false", seeds=2).returncode == 0
+    assert len(sweeps.starts()) == 2
+
+
+def test_a_record_of_another_version_is_never_touched(sweeps):
+    assert sweeps.run(seeds=2).returncode == 0
+    path = sweeps.folder(1) / study.RECORD
+    content = path.read_bytes().replace(b'schema\\": 1', b'schema\\": 7')
+    path.write_bytes(content)
+    done = sweeps.run(seeds=2)
+    assert done.returncode == 1
+    assert "a record of schema 7" in done.stderr
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,11 @@ def holder(folder: Path) -> Holder | None:
     return None if last is None or last.dead else last
 
 
+def abandoned(folder: Path) -> bool:
+    """Whether a holder died without freeing the run."""
+    return (folder / _ROOT).exists() and holder(folder) is None
+
+
 def clear(folder: Path) -> None:
     """Remove what a dead holder left in the folder of a run that nobody holds."""
     with contextlib.suppress(SourcewiseError):

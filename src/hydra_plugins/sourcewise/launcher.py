@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
@@ -26,11 +26,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.sourcewise.composition import Composer
-from sourcewise import claims, study
+from sourcewise import claims, cli, record, study
 from sourcewise.errors import SourcewiseError
 from sourcewise.pool import Job, Outcome, Pool, SweepFailed
 
 LOG = "log.txt"
+INTERRUPTED = "interrupted"
+LISTED = 20
+"""Runs of one state that a status names."""
+
 POLL = 2.0
 """Seconds between two looks at runs that others are doing."""
 
@@ -73,20 +77,23 @@ class LocalLauncher(Launcher):
     retries: int = 1
     retries_on_error: int = 0
     fail_fast: bool = False
+    verify: bool = True
     status: bool = False
     composes: bool = field(default=True, init=False)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra hands to every launcher."""
         self._context, self._config = hydra_context, config
-        self._script = str(Path(getattr(task_function, "__globals__", {}).get("__file__") or sys.argv[0]).absolute())
+        module = getattr(task_function, "__globals__", {})
+        self._script = str(Path(module.get("__file__") or sys.argv[0]).absolute())
+        self._settings = module.get("SETTINGS")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Do all jobs that are not done. Raises SweepFailed at the end if some failed, SystemExit if interrupted."""
         runs = self._compose(job_overrides, initial_job_idx)
         sweep = _Sweep(self, list({run.folder: run for run in reversed(runs)}.values())[::-1])
         if self.status:
-            print(status_table(sweep.runs))
+            print(status_table(sweep.runs, self.verify))
             return []
         sweep.run()
         first = {run.folder: run for run in sweep.runs}
@@ -97,6 +104,8 @@ class LocalLauncher(Launcher):
         runs = []
         for index, overrides in enumerate(job_overrides, start):
             config = compose(overrides)
+            if self._settings is not None:
+                cli.check(config, self._settings)
             runs.append(Run(index, list(overrides), config, study.run_dir(config)))
         return runs
 
@@ -189,11 +198,10 @@ class _Sweep:
     def run(self) -> None:
         for run in self.runs:
             if study.is_done(run.folder):
-                run.state = "done"
-                claims.tidy(run.folder)
+                self._look_at_record(run)
         shapes: dict[Shape, list[Run]] = {}
         for run in self.runs:
-            if run.state != "done":
+            if run.state == "missing":
                 shapes.setdefault(Shape.of(run.config), []).append(run)
         with _Progress(self.runs) as progress:
             for shape, runs in shapes.items():
@@ -201,6 +209,22 @@ class _Sweep:
                     with self.launcher.pool(shape) as pool, self._signals(pool):
                         self._drive(pool, shape, runs, progress)
         self._report()
+
+    def _look_at_record(self, run: Run) -> None:
+        """The state of a run that has a record. A damaged one is removed, by whoever holds the run."""
+        path = run.folder / study.RECORD
+        try:
+            if self.launcher.verify:
+                record.read(path)
+            run.state = "done"
+            claims.tidy(run.folder)
+        except record.Damaged as error:
+            print(f"{str(error).partition(';')[0]}: the run is done again", file=sys.stderr)
+            with suppress(claims.Claimed), claims.claim(run.folder):
+                if damage(run.folder):
+                    path.unlink()
+        except record.RecordError as error:
+            run.state, run.cause = "failed", str(error)
 
     def _drive(self, pool: Pool, shape: Shape, runs: list[Run], progress: "_Progress") -> None:
         by_index = {run.index: run for run in runs}
@@ -266,7 +290,7 @@ class _Sweep:
         if outcome.status == "claimed":
             run.state = "claimed"
         elif outcome.status == "stopped":
-            run.state, run.cause = "stopped", "interrupted"
+            run.state, run.cause = "stopped", INTERRUPTED
         elif outcome.status == "killed":
             run.kills += 1
             run.state = "missing" if run.kills <= launcher.retries else "failed"
@@ -276,6 +300,9 @@ class _Sweep:
             run.cause = run.cause or "it ended without a record"
         if run.state == "failed":
             claims.clear(run.folder)
+        if outcome.status in ("killed", "timeout", "stopped"):  # what the run itself could not say
+            with suppress(OSError), run.log.open("a") as log:
+                log.write(f"{run.cause}\n")
 
     def _report(self) -> None:
         failed = [run for run in self.runs if run.state == "failed"]
@@ -369,27 +396,50 @@ class _Progress:
             print(text, file=sys.stderr, flush=True)
 
 
-def status_table(runs: Sequence[Run]) -> str:
+def status_table(runs: Sequence[Run], verify: bool = True) -> str:
     """What has become of every run of a sweep, at one look, and the command that completes it."""
-    rows: dict[str, list[str]] = {"done": [], "running": [], "failed": [], "missing": []}
+    rows: dict[str, list[str]] = {state: [] for state in ("done", "running", "failed", "damaged", "missing")}
+    shared = set.intersection(*(set(run.overrides) for run in runs))
     for run in runs:
+        name = shlex.join(word for word in run.overrides if word not in shared) or run.name
+        cause = _last_line(run.log)
         if study.is_done(run.folder):
-            rows["done"].append(run.name)
+            state, about = ("damaged", error) if verify and (error := damage(run.folder)) else ("done", "")
         elif (holder := claims.holder(run.folder)) is not None:
-            age = f", since {_duration(max(0.0, time.time() - holder.since))}" if holder.since else ""
-            rows["running"].append(f"{run.name}: {holder}{age}")
-        elif run.log.is_file():
-            lines = run.log.read_text(errors="replace").strip().splitlines()
-            rows["failed"].append(f"{run.name}: {lines[-1] if lines else 'it was interrupted'} (see {run.log})")
+            age = f", for {_duration(max(0.0, time.time() - holder.since))}" if holder.since else ""
+            state, about = "running", f"{holder}{age}"
+        elif cause and cause != INTERRUPTED and not claims.abandoned(run.folder):
+            state, about = "failed", f"{cause} (see {run.log})"
         else:
-            rows["missing"].append(run.name)
-    text = "\n".join(f"{state:<8}{len(names):>6}" for state, names in rows.items())
-    for state in ("running", "failed"):
-        text += "".join(f"\n{state}: {name}" for name in rows[state])
+            state, about = "missing", ""
+        rows[state].append(f"{name}  {about}".rstrip())
+    places = sorted({str(run.folder.parent) for run in runs})
+    text = "\n".join([*places, *(f"  {state:<8}{len(names):>6}" for state, names in rows.items() if names)])
+    for state in ("running", "failed", "damaged", "missing"):
+        names = rows[state]
+        text += "".join(f"\n{state:<8} {name}" for name in names[:LISTED])
+        text += f"\n{state:<8} and {len(names) - LISTED} more" if len(names) > LISTED else ""
     if len(rows["done"]) < len(runs):
         words = [word for word in sys.argv if not word.startswith("hydra.launcher.status=")]
         text += f"\nto complete it: python {shlex.join(words)}"
     return text
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with the record of a complete run; "" if nothing is."""
+    try:
+        record.read(folder / study.RECORD)
+    except record.RecordError as error:
+        return str(error)
+    return ""
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""
 
 
 def visible_gpus() -> list[str]:
