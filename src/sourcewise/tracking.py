@@ -104,9 +104,11 @@ class WandbTracker:
         if run is None:
             yield cast("TrackedRun", _Silent())
             return
-        code = KILLED  # KeyboardInterrupt, and the SystemExit that Lightning makes of it
+        tracked, code = _WandbRun(run), KILLED  # KeyboardInterrupt, and the SystemExit that Lightning makes of it
         try:
-            yield _WandbRun(run)
+            tracked._try(lambda: run.define_metric("source/*", step_metric="source/epoch"))
+            tracked._try(lambda: _keep_config(run, config))
+            yield tracked
             code = 0
         except Exception:
             code = 1
@@ -153,7 +155,6 @@ class WandbTracker:
                         shutil.rmtree(folder, ignore_errors=True)
                     init["id"] = secrets.token_hex(6)  # the service still holds on to the other
             run = run or wandb.init(mode="offline", **init)
-            _keep_config(run, config)
         except Exception as error:
             _say(f"this run is not tracked: {_one_line(error)}")
             return None
