@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=2 python benchmarks/estimate_speed.py           # 7,540 models x 1,000 groups x 10,000 examples
     OMP_NUM_THREADS=2 python benchmarks/estimate_speed.py --small   # 1,000 x 200 x 2,000, seconds
+    OMP_NUM_THREADS=2 python benchmarks/estimate_speed.py --slope           # how it grows, for docs/scale.md
 
 Outputs are float16, made block by block (in time that is not counted), so that memory is that of the estimate.
 Peers: the bare matrix products that a difference of means with errors needs (float32, everything in place); a loop
@@ -15,7 +16,7 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sklearn.linear_model import Lasso
 
 from sourcewise.estimators import centred, difference, lasso, ridge, shrink
 from sourcewise.moments import Moments
+from sourcewise.subsets import draw
 
 BLOCK = 2048
 
@@ -52,14 +54,14 @@ class Study:
 class Clock:
     """Seconds spent within, summed over uses."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now, self.seconds = now, 0.0
 
     def __enter__(self) -> None:
-        self.start = time.perf_counter()
+        self.start = self.now()
 
     def __exit__(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self.start
+        self.seconds += self.now() - self.start
 
 
 def streamed(study: Study, columns: int) -> Moments:
@@ -144,6 +146,35 @@ def lasso_against_sklearn(study: Study, columns: int, peers: int) -> dict[str, f
     }
 
 
+def slope() -> dict[str, Any]:
+    """Core seconds of the difference of means as models, groups and examples double (best of three), and per unit."""
+    found: dict[str, Any] = {}
+    measured = []
+    for models, groups, columns in ((2048, 10_000, 250), (4096, 10_000, 250), (4096, 20_000, 250), (4096, 20_000, 500)):
+        study, sums = Study(models, groups, columns), Moments.empty(groups, columns)
+        adding, ending = ([Clock(time.process_time) for _ in range(3)] for _ in range(2))
+        for more, end in zip(adding, ending, strict=True):
+            for masks, outputs in study.blocks():
+                with more:
+                    sums.update(masks, outputs)
+            with end:
+                difference(sums)
+        more, end = (min(clocks, key=lambda clock: clock.seconds) for clocks in (adding, ending))
+        found[f"{models} x {groups} x {columns}: adding, estimating, core s"] = more.seconds, end.seconds
+        measured.append((more.seconds / (models * groups * columns), end.seconds / (groups * columns)))
+    found["adding, core s per 10^12 models x groups x examples"] = 1e12 * measured[-1][0]
+    found["estimating, core s per 10^9 groups x examples"] = 1e9 * measured[-1][1]
+    found["slowest over fastest, per product"] = max(m for m, _ in measured) / min(m for m, _ in measured)
+    found["sums, bytes per group x example"] = (sums.kept_total.nbytes + sums.kept_square.nbytes) / (groups * columns)
+    groups = 1_281_167
+    for design in ("random", "hadamard"):
+        clock = Clock(time.process_time)
+        with clock:
+            draw(range(groups), design, seed=1, **({"fraction": 0.5} if design == "random" else {}))
+        found[f"drawing a {design} subset of {groups} groups, core s"] = clock.seconds
+    return found
+
+
 def peak() -> float:
     """Peak memory of this process so far, GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -154,8 +185,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a size that takes seconds")
     parser.add_argument("--json", help="also write the numbers here")
+    parser.add_argument("--slope", action="store_true", help="only how time grows with models, groups and examples")
     options = parser.parse_args()
-    study = Study(*((1_000, 200, 2_000) if options.small else (7_540, 1_000, 10_000)))
+    found = slope() if options.slope else speed(options.small)
+    for name, value in found.items():
+        shown = ", ".join(f"{part:.3g}" for part in (value if isinstance(value, tuple) else (value,)))
+        print(f"{name:60} {shown}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=2))
+
+
+def speed(small: bool) -> dict[str, Any]:
+    """The table of a study of one size."""
+    study = Study(*((1_000, 200, 2_000) if small else (7_540, 1_000, 10_000)))
     found: dict[str, Any] = {"models x groups x examples": study.shape, "memory before GiB": peak()}
     found |= side_by_side(study)
     found["memory peak GiB"] = peak()
@@ -164,10 +206,7 @@ def main() -> None:
     found["vector loop over difference"] = found["vector loop s"] / found["difference s"]
     found["ridge over difference"] = found["ridge s"] / found["difference s"]
     found |= lasso_against_sklearn(study, columns=500, peers=20)
-    for name, value in found.items():
-        print(f"{name:42} {value if isinstance(value, tuple) else f'{value:.3g}'}")
-    if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=2))
+    return found
 
 
 if __name__ == "__main__":

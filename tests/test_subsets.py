@@ -67,9 +67,13 @@ def test_hadamard_never_leaves_nothing(groups: int, seed: int) -> None:
 
 @pytest.mark.parametrize("design", ["random", "hadamard"])
 def test_a_subset_of_a_million_groups_takes_no_time(design: str) -> None:
-    start = time.process_time()
-    mask = subsets.draw(range(1_281_167), design=design, seed=1234, **({"fraction": 0.5} if design == "random" else {}))
-    assert time.process_time() - start < 1
+    settings = {"fraction": 0.5} if design == "random" else {}
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        mask = subsets.draw(range(1_281_167), design=design, seed=1234, **settings)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 1
     assert abs(mask.mean() - 0.5) < 0.003
 
 
