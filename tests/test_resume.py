@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, Compose
+from hydra.utils import instantiate
 
 import train
 from sourcewise import checkpoints, record, study
 from sourcewise.errors import RunFailed
+from sourcewise.run import Run
 
 SETTINGS = (
     "trainer.checkpoint_minutes=0",
@@ -127,16 +129,13 @@ def test_dropout_goes_on_too(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_all_epochs_are_logged(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sourcewise.tracking import NoTracker
-
-    seen: list[float] = []
-    tracked = type(NoTracker().start("", "", {}).__enter__())
-    monkeypatch.setattr(tracked, "log", lambda self, scalars: seen.append(scalars.get("source/epoch", 0)))
     config = tiny(*SETTINGS)
     interrupted(config, monkeypatch, "source", 5)
-    seen.clear()
-    train.train(config)
-    assert [epoch for epoch in seen if epoch] == [1, 2, 3, 4, 5, 6, 7, 8]
+    parts = instantiate([config[name] for name in ("source", "target", "model", "trainer")], _convert_="all")
+    seen: list[dict[str, float]] = []
+    Run(*parts, config["subset"], config["seed"], lambda scalars: seen.append(dict(scalars))).execute(config)
+    assert [scalars["source/epoch"] for scalars in seen if "source/epoch" in scalars] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert all("source/loss" in scalars for scalars in seen[:8])
 
 
 def test_a_checkpoint_of_something_else_is_left_aside(
