@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from sourcewise import cli
 
-SETTINGS = ("records", "out", "output", "estimator", "fdr", "top", "logger", "runs_dir")
+SETTINGS = ("records", "filters", "refresh", "out", "outputs", "estimator", "fdr", "top", "logger", "runs_dir")
 
 
 def estimate(config: dict[str, Any]) -> dict[str, Any]:
@@ -23,23 +23,32 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     from sourcewise.records import Records
     from sourcewise.summary import summarise
 
-    records, out = Records(config["records"]), Path(config["out"])
-    study = influences.collect(records, config["output"])
+    records, out = Records(config["records"], config["filters"], config["refresh"]), Path(config["out"])
+    metric = config["outputs"].removeprefix("metric:")
+    if metric != config["outputs"]:
+        study = influences.of_scalars(records.scalars(metric))
+    else:
+        study = influences.collect(records, config["outputs"])
     estimated = influences.estimate(study, config["estimator"])
     summary = summarise(study, estimated, records.left_out, config["fdr"])
     found = {name: item.dataset for name, item in estimated.items()}
     out.mkdir(parents=True, exist_ok=True)
     influences.write(found, out, config["top"])
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    (out / "records.txt").write_text("\n".join(records.used) + "\n", encoding="utf-8")
     report.write(out / "report.html", found, summary)
     tracker = instantiate(config["logger"])
-    with tracker.start(f"estimate-{study.header.study}", study.header.study, config, job="estimate") as tracked:
+    about = {**config, "study": study.header.study, "models": study.models}
+    with tracker.start(f"estimate-{study.header.study}", study.header.study, about, job="estimate") as tracked:
         for name, dataset in found.items():
             tracked.figure(f"target/{name}/influence_class", figures.heatmap(dataset, fdr=config["fdr"]))
             tracked.figure(f"target/{name}/influence_overall", figures.overall_bars(dataset, fdr=config["fdr"]))
-            tracked.save(out / name / "influences.nc", f"{name}/influences.nc")
-        tracked.save(out / "summary.json", "summary.json")
+            overall = [list(effect.values()) for effect in summary["targets"][name]["overall"]]
+            tracked.table(f"target/{name}/overall", ["group", "influence", "stderr", "qvalue"], overall)
         tracked.save(out / "report.html", "report.html")
+        results = [f"{name}/{kind}" for name in found for kind in ("influences.nc", "top.parquet")]
+        files = {name: out / name for name in (*results, "summary.json", "records.txt")}
+        tracked.artifact(f"influences-{study.header.study}", "influences", files, {"recipe": study.header.recipe})
     return summary
 
 

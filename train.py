@@ -5,12 +5,13 @@ A sweep:  python train.py -m 'subset.seed=range(0,96)'
 """
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-from sourcewise import cli, study
+from sourcewise import cli, study, tracking
 
 SETTINGS = ("source", "target", "subset", "model", "transfer", "trainer", "logger", "seed", "runs_dir", "study")
 
@@ -27,9 +28,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     from sourcewise.run import Run
 
     folder = study.run_dir(config)
-    path = folder / study.RECORD
     if study.is_done(folder):
-        return dict(record.read(path).header.metrics)
+        return _done(folder, config)
     built = ("source", "target", "model", "trainer", "logger")
     source, targets, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
     start = partial(Run, source, targets, model, hardware, config["subset"], config["seed"])
@@ -37,14 +37,26 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         return dict(start().execute(config).header.metrics)
     with claims.claim(folder) as lease:
         if study.is_done(folder):  # by someone else, a moment ago
-            return dict(record.read(path).header.metrics)
+            return _done(folder, config)
         with tracker.start(folder.name, folder.parent.name, config) as tracked:
             result = start(tracked.log).execute(config)
-            tracked.summarise(result.header.metrics)
-            tracked.save(record.to_bytes(result), study.RECORD)
             lease.check()
-            record.write(result, path)
+            record.write(result, folder / study.RECORD)
             checkpoints.clear(folder)
+            tracked.record(result)
+    return dict(result.header.metrics)
+
+
+def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
+    """Metrics of a complete run. A W&B agent that asked for it gets a W&B run all the same, with the same record."""
+    from hydra.utils import instantiate
+
+    from sourcewise import record
+
+    result = record.read(folder / study.RECORD)
+    if tracking.under_agent():
+        with instantiate(config["logger"]).start(folder.name, folder.parent.name, config) as tracked:
+            tracked.record(result)
     return dict(result.header.metrics)
 
 
@@ -57,5 +69,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with cli.errors():
+    with cli.errors(), tracking.agents_job():
         main()

@@ -17,7 +17,7 @@ def header(**changes: Any) -> Header:
         "study": "made-up-0123456789",
         "run": "random-0-seed0-00000000",
         "recipe": "0123456789",
-        "config": {"source": {"name": "made-up"}, "subset": {"design": "random", "seed": 0}},
+        "config": {"source": {"name": "made-up"}, "subset": {"design": "random", "seed": 0}, "seed": 0},
         "design": "random",
         "subset_seed": 0,
         "seed": 0,

@@ -76,9 +76,7 @@ class Browser:
         return str(self("return document.getElementById('search-status').textContent"))
 
     def rows(self, table: str) -> list[str]:
-        script = (
-            "return [...document.querySelectorAll(`#${arguments[0]} tbody th`)].map((e) => e.textContent)"
-        )
+        script = "return [...document.querySelectorAll(`#${arguments[0]} tbody th`)].map((e) => e.textContent)"
         return list(self(script, table))
 
     def problems(self) -> list[str]:
@@ -99,14 +97,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("dark", [False, True])
-def test_figures_are_drawn_and_the_console_is_silent(
-    browser: Browser, demo: Path, dark: bool, width: int
-) -> None:
+def test_figures_are_drawn_and_the_console_is_silent(browser: Browser, demo: Path, dark: bool, width: int) -> None:
     browser.open(demo, dark=dark, width=width)
     assert browser("return document.querySelectorAll('.plot .main-svg').length") >= 2
-    assert (
-        browser("return document.querySelectorAll('#target-digits-heatmap .heatmaplayer image').length") == 2
-    )
+    assert browser("return document.querySelectorAll('#target-digits-heatmap .heatmaplayer image').length") == 2
     assert browser("return document.querySelectorAll('#target-digits-bars .bars .point').length") == 36
     assert browser("return document.documentElement.scrollWidth") <= width
     text = browser("return getComputedStyle(document.querySelector('#target-digits-bars .ytick text')).fill")
@@ -137,9 +131,7 @@ def test_search_filters_the_tables_and_marks_the_figures(browser: Browser, demo:
 def test_groups_can_stand_in_the_order_of_the_data(browser: Browser, demo: Path) -> None:
     browser.open(demo)
     names = "return document.getElementById('target-digits-heatmap').data[0].x.join('')"
-    value = (
-        "const t = document.getElementById('target-digits-heatmap').data[0]; return t.z[7][t.x.indexOf('E')]"
-    )
+    value = "const t = document.getElementById('target-digits-heatmap').data[0]; return t.z[7][t.x.indexOf('E')]"
     clustered, influence = browser(names), browser(value)
     browser("document.querySelector('input[value=original]').click()")
     assert browser(names) == "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ" != clustered
@@ -178,9 +170,7 @@ def test_names_are_only_names(browser: Browser, tmp_path: Path) -> None:
     assert EVIL in ticks
     assert "<a href='http://x'>y</a>" in ticks
     assert browser("return document.querySelector('h1 em').textContent") == EVIL
-    assert (
-        browser.problems() == []
-    )  # an alert would have stopped the driver, a blocked script would be told here
+    assert browser.problems() == []  # an alert would have stopped the driver, a blocked script would be told here
 
 
 def test_print_shows_every_target_in_light_colours(browser: Browser, tmp_path: Path) -> None:

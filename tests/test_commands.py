@@ -105,7 +105,7 @@ def test_runs_are_tracked_offline_unless_logged_in(tmp_path: Path) -> None:
         ("train.py", ("logger.mode=of",), "logger.mode=of"),
         ("estimate.py", (), "records"),
         ("estimate.py", ("records=/nowhere",), "records=/nowhere: there is no such folder"),
-        ("estimate.py", ("records=.", "output=p"), "output=p"),
+        ("estimate.py", ("records=.", "outputs=p"), "outputs=p"),
     ],
 )
 def test_a_user_s_error_is_one_line_and_status_2(

@@ -2,16 +2,18 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from records import CLASSES, GROUPS, make, write_study
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from sourcewise import influences
+from sourcewise import influences, record
 from sourcewise.errors import SourcewiseError
 from sourcewise.influences import collect, estimate
 from sourcewise.record import Record
+from sourcewise.records import Records
 from sourcewise.summary import as_text, summarise
 
 MODELS = [make(seed) for seed in range(40)]
@@ -103,7 +105,10 @@ def test_a_class_without_examples_has_no_influence() -> None:
 
 @pytest.mark.parametrize(
     ("call", "message"),
-    [(lambda: collect(MODELS, "probs"), "output=probs"), (lambda: estimate(collect(MODELS), "best"), "no estimator 'best'")],
+    [
+        (lambda: collect(MODELS, "probs"), "outputs=probs"),
+        (lambda: estimate(collect(MODELS), "best"), "no estimator 'best'"),
+    ],
 )
 def test_bad_settings_are_one_clear_line(call, message: str) -> None:
     with pytest.raises(SourcewiseError, match=message):
@@ -124,3 +129,30 @@ def test_the_summary_s_table_is_the_dataset_s(tmp_path: Path) -> None:
         assert all(effect["influence"] < 0 for effect in row["hurts"])
     order = [effect["influence"] for effect in summary["targets"]["pets"]["overall"]]
     assert order == sorted(order, reverse=True)
+
+
+def test_a_scalar_is_estimated_like_an_output(tmp_path: Path) -> None:
+    for seed in range(40):
+        score = float(MODELS[seed].targets["pets"].prob.mean(dtype=np.float64))
+        item = make(seed, metrics={"target/pets/prob": score})
+        record.write(item, tmp_path / item.header.run / "record.safetensors")
+    scalars = Records(str(tmp_path), progress=False).scalars("target/pets/prob")
+    found = estimate(influences.of_scalars(scalars), "difference")["target.pets.prob"].dataset
+    expected = estimate(collect(MODELS), "difference")["pets"].dataset
+    for name in ("influence", "stderr", "qvalue"):
+        np.testing.assert_allclose(found[f"{name}_overall"], expected[f"{name}_overall"], atol=1e-6)
+    assert list(found["group"].values) == GROUPS
+
+
+def test_top_holds_the_groups_that_matter_most_for_each_example(tmp_path: Path) -> None:
+    found = estimate(collect(MODELS), "difference")["pets"].dataset
+    influences.write({"pets": found}, tmp_path, top=3)
+    table = pd.read_parquet(tmp_path / "pets" / "top.parquet")
+    for example, rows in table.groupby("example"):
+        values = found["influence"].sel(example=example).values
+        for sign in (1, -1):
+            side = rows[np.sign(rows["rank"]) == sign].sort_values("rank", key=abs)
+            best = np.sort(values[np.sign(values) == sign] * -sign)[:3] * -sign
+            np.testing.assert_allclose(side["influence"], best)
+            names = [str(found["group"].values[np.flatnonzero(values == v)[0]]) for v in best]
+            assert list(side["group"]) == names

@@ -102,6 +102,7 @@ def make_target(
         "table": rows,
         "overall": entries(overall, overall_error, variables["qvalue_overall"][1], np.argsort(-overall)),
         "verdict": None,
+        "baselines": {},
         "checks": {
             level: {
                 "estimator": "ridge",

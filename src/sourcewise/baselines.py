@@ -7,16 +7,19 @@ no example is mapped to are ranked too, and for every target class. Neither has 
 tell harm: they say what is similar.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
 
 from sourcewise.record import TargetOutputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMES = ("label_mapping", "feature_mapping")
 
@@ -28,12 +31,16 @@ UNAVAILABLE = (
 
 def groups_of_classes(labels: Tensor, groups: Tensor, classes: int) -> Tensor | None:
     """The group int64[classes] that each source class lies in; None when a class is spread over groups, or empty."""
+    import torch  # slow to import, and estimates need none of it
+
     found = torch.full((classes,), -1).scatter(0, labels, groups)
     return found if bool((found[labels] == groups).all()) and bool((found >= 0).all()) else None
 
 
 def label_mapping(logits: Tensor, group_of: Tensor, groups: int) -> Tensor:
     """Probability that the source head gives to each group, float[examples, groups], from its logits [n, classes]."""
+    import torch  # slow to import, and estimates need none of it
+
     return torch.zeros(len(logits), groups).index_add(1, group_of, logits.float().softmax(1))
 
 
@@ -42,6 +49,8 @@ def feature_mapping(features: Tensor, source: Tensor, source_groups: Tensor, gro
 
     source: features [m, f] of the source's examples, of the groups int64[m]. All are taken about the mean over groups.
     """
+    import torch  # slow to import, and estimates need none of it
+
     counts = torch.bincount(source_groups, minlength=groups).clamp(min=1)[:, None]
     means = torch.zeros(groups, source.shape[1]).index_add(0, source_groups, source.float()) / counts
     centre = means.mean(0)
@@ -50,6 +59,8 @@ def feature_mapping(features: Tensor, source: Tensor, source_groups: Tensor, gro
 
 def by_class(scores: Tensor, labels: Tensor, classes: int) -> NDArray[np.float32]:
     """Mean over the examples of each target class, float32[classes, groups]; zero for a class without examples."""
+    import torch  # slow to import, and estimates need none of it
+
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)[:, None]
     found: NDArray[np.float32] = (torch.zeros(classes, scores.shape[1]).index_add(0, labels, scores) / counts).numpy()
     return found

@@ -13,9 +13,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from sourcewise import baselines
 from sourcewise.errors import SourcewiseError
 from sourcewise.fitting import Fit, convergence, fit
 from sourcewise.record import Header, Record, TargetOutputs
+from sourcewise.records import Scalars
 from sourcewise.subsets import RANDOM_DESIGNS
 
 UNITS = {
@@ -23,6 +25,10 @@ UNITS = {
     "margin": "logit of the correct class minus logsumexp of the others",
     "correct": "share of models that are right",
 }
+NONE_DRAWN = (
+    "no record has a randomly drawn subset, which influences need;"
+    " train some: python train.py -m 'subset.seed=range(0,96)'"
+)
 SIGN = "positive = keeping the group helps"
 
 LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
@@ -72,7 +78,7 @@ class Study:
     """What one pass over the records of a study leaves.
 
     header: that of the first record. designs: records by design. masks and seeds: of the records that influences rest
-    on, in the order of every target's outputs.
+    on, in the order of every target's outputs. full: the outputs of a run that kept all groups, with its baselines.
     """
 
     header: Header
@@ -82,6 +88,7 @@ class Study:
     masks: list[NDArray[np.bool_]] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     targets: dict[str, Target] = field(default_factory=dict)
+    full: Mapping[str, TargetOutputs] = field(default_factory=dict)
 
     @property
     def models(self) -> int:
@@ -96,10 +103,11 @@ class Study:
 
 @dataclass(frozen=True)
 class Estimated:
-    """Influences on one target, and by level what checks say of them (see `describe`)."""
+    """Influences on one target; by level what checks say of them, as `describe` has it; what one model would say."""
 
     dataset: xr.Dataset
     checks: Mapping[str, Mapping[str, Any]]
+    baselines: Mapping[str, Mapping[str, Any]]
 
 
 def collect(records: Iterable[Record], output: str = "prob") -> Study:
@@ -109,12 +117,14 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
     Raises SourcewiseError for an unknown output, or when no record has a random subset.
     """
     if output not in UNITS:
-        raise SourcewiseError(f"output={output}: choose one of {', '.join(UNITS)}")
+        raise SourcewiseError(f"outputs={output}: choose one of {', '.join(UNITS)}, or metric:<name of a scalar>")
     study: Study | None = None
     for item in records:
         study = study or Study(item.header, output)
         study.designs[item.header.design] += 1
         study.seconds.update(dict(item.header.seconds))
+        if item.mask.all():
+            study.full = study.full or item.targets
         if item.header.design in RANDOM_DESIGNS:
             study.masks.append(item.mask)
             study.seeds.append(item.header.seed)
@@ -123,10 +133,44 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
                     study.targets[name] = _target(outputs, list(item.header.class_names[name]))
                 _add(study.targets[name], outputs, output)
     if study is None or not study.models:
-        raise SourcewiseError(
-            "no record has a randomly drawn subset, which influences need;"
-            " train some: python train.py -m 'subset.seed=range(0,96)'"
-        )
+        raise SourcewiseError(NONE_DRAWN)
+    return study
+
+
+def of_scalars(scalars: Scalars) -> Study:
+    """The same from one scalar of every run: a target with a single example, the scalar itself.
+
+    Raises SourcewiseError when no run has a random subset.
+    """
+    drawn = [i for i, design in enumerate(scalars.designs) if design in RANDOM_DESIGNS]
+    header = Header(
+        study=scalars.study,
+        run="",
+        recipe=scalars.study.rpartition("-")[2],
+        config=scalars.config,
+        design="",
+        subset_seed=None,
+        seed=0,
+        group_names=scalars.group_names,
+        class_names={},
+        fingerprints={},
+        metrics={},
+        versions={},
+        commit=None,
+        device="",
+    )
+    study = Study(header, f"metric:{scalars.metric}", Counter(scalars.designs))
+    if not drawn:
+        raise SourcewiseError(NONE_DRAWN)
+    one = np.zeros(1, dtype=np.int32)
+    target = Target(one, one, [scalars.metric], Spool(1), np.ones((2, 1)))
+    for i in drawn:
+        study.masks.append(scalars.masks[i])
+        study.seeds.append(scalars.seeds[i])
+        target.examples.add(scalars.values[i : i + 1])
+        target.means.append(np.repeat(scalars.values[i], 2))
+        target.scores.append(float(scalars.values[i]))
+    study.targets[scalars.metric.replace("/", ".")] = target
     return study
 
 
@@ -204,6 +248,7 @@ def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estim
     filled: NDArray[np.bool_] = target.average[:-1].sum(1) > 0  # classes that have examples
     outputs = {"example": examples, "class": means[:, :-1][:, filled], "overall": means[:, -1:]}
     present = {"example": np.ones(examples.shape[1], dtype=bool), "class": filled, "overall": np.ones(1, dtype=bool)}
+    units = UNITS.get(study.output, study.output)
     variables: dict[str, Any] = {}
     checks: dict[str, dict[str, Any]] = {}
     for level, suffix in LEVELS.items():
@@ -219,14 +264,14 @@ def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estim
             table[present[level]] = getattr(found, variable)
             dims, values = (("group",), table[0]) if level == "overall" else ((level, "group"), table)
             unit = {"long_name": "Benjamini-Hochberg q-value"} if variable == "qvalue" else {}
-            variables[variable + suffix] = (dims, values, unit or {"units": UNITS[study.output]})
+            variables[variable + suffix] = (dims, values, unit or {"units": units})
     about = {
         f"{key}{suffix}": checks[level][key]
         for level, suffix in LEVELS.items()
         for key in ("estimator", "lds", "noise_ceiling", "split_half")
         if checks[level][key] is not None
     }
-    coordinates = {
+    coordinates: dict[str, Any] = {
         "example": target.ids,
         "label": ("example", target.labels),
         "class": target.class_names,
@@ -234,14 +279,21 @@ def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estim
     }
     attributes = {
         "output": study.output,
-        "units": UNITS[study.output],
+        "units": units,
         "sign": SIGN,
         "models": study.models,
         "target": name,
         "study": study.header.study,
         "recipe": study.header.recipe,
     }
-    return Estimated(xr.Dataset(variables, coordinates, attributes | about), checks)
+    dataset = xr.Dataset(variables, coordinates, attributes | about)
+    alone = {}
+    if name in study.full:
+        tables = (dataset["influence_class"].values, dataset["influence_overall"].values)
+        alone = baselines.compare(
+            study.full[name], coordinates["group"], target.class_names, *tables, masks, means[:, :-1]
+        )
+    return Estimated(dataset, checks, alone)
 
 
 def _top(dataset: xr.Dataset, top: int) -> pa.Table:

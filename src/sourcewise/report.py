@@ -26,7 +26,7 @@ import xarray as xr
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sourcewise import figures
+from sourcewise import baselines, figures
 
 Summary = Mapping[str, Any]
 ROWS = 40
@@ -398,6 +398,7 @@ def trust_section(target: Target) -> Section:
         " reliability the correlation of influences from two halves of the models."
         + (f" LDS of the estimators tried: {tried}." if tried else "")
     )
+    lead.append(baselines.as_text(target.facts["baselines"]))
     if all(found["noise_ceiling"] is None for found in checks.values()):
         lead.append(
             "The noise ceiling is not known: it needs subsets trained with several seeds, such as"

@@ -9,8 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from sourcewise import baselines
 from sourcewise.influences import LEVELS, SIGN, Estimated, Study
 from sourcewise.records import LeftOut
+from sourcewise.subsets import RANDOM_DESIGNS
 
 RELATIVE = (
     "All subsets have one size, so influences are relative to the average group:"
@@ -24,9 +26,9 @@ def summarise(
     """All that the report and the terminal say in words and small tables, as JSON. fdr: false discovery rate."""
     header = study.header
     notes = []
-    if set(study.designs) & {"random"} and len(study.designs) == 1:
+    if len({int(mask.sum()) for mask in study.masks}) == 1:
         notes.append(RELATIVE)
-    unused = {design: count for design, count in study.designs.items() if design != "random"}
+    unused = {design: count for design, count in study.designs.items() if design not in RANDOM_DESIGNS}
     if unused:
         listed = ", ".join(f"{count} {design}" for design, count in unused.items())
         notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")
@@ -78,6 +80,7 @@ def _target(found: Estimated, scores: Sequence[float], fdr: float, top: int) -> 
         ),
         "verdict": found.checks["class"]["verdict"],
         "checks": dict(found.checks),
+        "baselines": dict(found.baselines),
     }
 
 
@@ -110,9 +113,11 @@ def _effects(dataset: xr.Dataset, suffix: str, where: dict[str, str], order: NDA
 
 def as_text(summary: Mapping[str, Any]) -> str:
     """The summary for a terminal: the groups that help and hurt each target class most, and those that hurt overall."""
-    scale, unit = (1.0, "margin") if summary["output"] == "margin" else (100.0, "points")
+    shares = summary["output"] in ("prob", "correct")
+    scale, unit = (100.0, "points") if shares else (1.0, f"units of {summary['output']}")
     lines = []
     for name, target in summary["targets"].items():
+        width = max(12, *(len(row["class"]) for row in target["table"]))
         lines += [
             "",
             f"{name}: influence of the {summary['groups']} groups of {summary['source']}, in {unit} +- standard error,"
@@ -120,18 +125,21 @@ def as_text(summary: Mapping[str, Any]) -> str:
             f"  * = significant at {summary['fdr']:.0%} false discovery rate"
             f" ({target['significant_class']} of {target['cells_class']} class-level influences are)",
             "",
-            f"  {'class':<12} {'helps most':<44} hurts most",
+            f"  {'class':<{width}} {'helps most':<44} hurts most",
         ]
         for row in target["table"]:
             helps, hurts = (
                 "  ".join(f"{_show(effect, scale, summary['fdr']):<20}" for effect in row[side][:2])
                 for side in ("helps", "hurts")
             )
-            lines.append(f"  {row['class']:<12} {helps:<44} {hurts}".rstrip())
+            lines.append(f"  {row['class']:<{width}} {helps:<44} {hurts}".rstrip())
         hurting = [effect for effect in reversed(target["overall"]) if effect["influence"] < 0][:5]
         shown = ", ".join(_show(effect, scale, summary["fdr"]) for effect in hurting)
         lines += ["", f"  hurt {name} most overall: {shown or 'none'}"]
-        lines += ["", *(f"  {target['checks'][level]['verdict']}" for level in ("class", "example"))]
+        levels = ("class", "example") if target["examples"] > 1 else ("overall",)
+        lines += ["", *(f"  {target['checks'][level]['verdict']}" for level in levels)]
+        if target["baselines"]:
+            lines.append(f"  {baselines.as_text(target['baselines'])}")
         if not target["significant_class"]:
             lines.append("  No influence stands out from noise: these models cannot support a claim about any group.")
     lines += ["", *summary["notes"]]
@@ -144,4 +152,5 @@ def as_text(summary: Mapping[str, Any]) -> str:
 
 def _show(effect: Mapping[str, Any], scale: float, fdr: float) -> str:
     star = "*" if effect["qvalue"] <= fdr else ""
-    return f"{effect['group']} {scale * effect['influence']:+.1f} +- {scale * effect['stderr']:.1f}{star}"
+    digits = 1 if scale > 1 else 3
+    return f"{effect['group']} {scale * effect['influence']:+.{digits}f} +- {scale * effect['stderr']:.{digits}f}{star}"
