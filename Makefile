@@ -16,7 +16,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sourcewise needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,slurm]'
 	@touch $@
 
 demo: $(VENV)/.ready
@@ -24,10 +24,11 @@ demo: $(VENV)/.ready
 	$(RUN) estimate.py records=$(DEMO)/runs out=$(DEMO)
 
 test: $(VENV)/.ready
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2
 
 test-slow: $(VENV)/.ready
-	$(RUN) -m pytest -m 'slow or browser'
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 -m 'slow or browser'
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm
 
 check: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
