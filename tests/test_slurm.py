@@ -188,6 +188,26 @@ def test_a_run_on_several_devices_has_one_task_for_each(tmp_path: Path, cluster:
     assert [name.rpartition("_")[2] for name in ranks] == ["0", "1", "0", "1"]
 
 
+def test_a_run_on_several_devices_goes_on_from_its_checkpoint(tmp_path: Path, cluster: dict[str, str]) -> None:
+    runs = tmp_path / "runs"
+    command = [sys.executable, "train.py", "-m", "hydra/launcher=slurm", "hydra.launcher.poll=0.5", *TINY, *DDP]
+    command += ["source.pretraining.epochs=12", "trainer.threads=1", "trainer.checkpoint_minutes=0", f"runs_dir={runs}"]
+    command += ["source.train.per_letter=10"]
+    process = subprocess.Popen(command, cwd=ROOT, env=cluster, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: list(runs.glob("*/*/checkpoint-source.pt")) or process.poll() is not None, 90)
+        ask(cluster, "scancel", "--signal=USR2", "--user", getpass.getuser())
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        ask(cluster, "scancel", "--user", getpass.getuser())
+    assert process.returncode == 0, err
+    assert err.count("Slurm job") == 1
+    (folder,) = runs.glob("*/*")
+    assert {path.name for path in folder.iterdir()} == {"log.txt", study.RECORD}
+    assert "source: going on after" in (folder / "log.txt").read_text()
+
+
 def test_failures_are_listed_and_cost_their_runs_only(sweeps: SlurmSweeps) -> None:
     deeds = {"1": "raise", "2": "kill", "3": "nothing"}
     done = sweeps.run("hydra.launcher.runs_per_task=3", seeds=6, deeds=deeds)

@@ -348,8 +348,12 @@ class _Dropout(pl.Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed it."""
-        torch.manual_seed((self.seed + trainer.current_epoch) % 2**63)
+        """Seed it, and the device's."""
+        seed = (self.seed + trainer.current_epoch) % 2**63
+        if pl_module.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # a hundred times faster than asking all devices
+        else:
+            torch.manual_seed(seed)
 
 
 @functools.cache
@@ -376,7 +380,7 @@ def _checkpoint_key(config: study.Config) -> str:
     """What must be equal for two runs to be the same bit for bit."""
     parts = {name: config[name] for name in ("source", "target", "subset", "model", "seed")}
     trainer = {name: value for name, value in config["trainer"].items() if name != "checkpoint_minutes"}
-    return study.fingerprint([parts, trainer, versions(), commit()], length=64)
+    return study.fingerprint([parts, trainer, versions(), study.REVISION], length=64)
 
 
 def _quiet_lightning() -> None:
