@@ -3,6 +3,7 @@
 As a script it is a Hydra command like train.py: `python tests/faketask.py -m 'subset.seed=range(0,8)'`.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import hydra
 import numpy as np
@@ -27,8 +29,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         if study.is_done(folder):
             return {}
         print(f"run {seed} by {os.getpid()}")
-        with (Path(config["runs_dir"]) / "starts.txt").open("a") as file:
-            file.write(f"{seed} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n")
+        note_start(config)
         time.sleep(fake.get("sleep", 0.0))
         act(fake.get("deeds", {}).get(str(seed)) or fake.get("deeds", {}).get(seed), folder)
         if study.is_done(folder) or (folder / "nothing").exists():
@@ -37,6 +38,34 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         write(folder, seed)
         (folder / "once").unlink(missing_ok=True)
     return {"seed": float(seed)}
+
+
+def real(config: dict[str, Any]) -> dict[str, float]:
+    """train.py's own run, with the deed that the environment's DEEDS has for it between pretraining and transfer."""
+    import train
+    from sourcewise.run import Run
+
+    deeds = json.loads(os.environ.get("DEEDS", "{}"))
+    execute, transfer = Run.execute, Run._transfer
+
+    def noted(self: Run, *args: Any) -> Any:
+        note_start(config)
+        return execute(self, *args)
+
+    def disturbed(self: Run, *args: Any) -> Any:
+        act(deeds.get(str(self.subset["seed"])), study.run_dir(config))
+        return transfer(self, *args)
+
+    with mock.patch.multiple(Run, execute=noted, _transfer=disturbed):
+        found = train.train(config)
+    (study.run_dir(config) / "once").unlink(missing_ok=True)
+    return found
+
+
+def note_start(config: dict[str, Any]) -> None:
+    line = f"{config['subset']['seed']} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n"
+    with (Path(config["runs_dir"]) / "starts.txt").open("a") as file:
+        file.write(line)
 
 
 def act(deed: str | None, folder: Path) -> None:

@@ -72,7 +72,7 @@ class Sweeps:
         return [(int(seed), int(pid), gpus) for seed, pid, gpus in (line.split() for line in lines)]
 
     def leftovers(self) -> list[Path]:
-        return [path for path in self.runs.glob("*/*/*") if path.name not in (study.RECORD, launcher.LOG)]
+        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (study.RECORD, launcher.LOG)]
 
 
 @pytest.fixture
