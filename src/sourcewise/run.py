@@ -61,8 +61,10 @@ class Hardware:
     checkpoint_minutes: float | None = None
 
     def __post_init__(self) -> None:
-        if self.devices == 1:  # alone, whatever number Slurm has given to this process
-            rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning keeps it on the function
+        processes = self._processes()
+        if isinstance(processes, LightningEnvironment):  # whatever number Slurm has given to this process
+            rank = processes.local_rank() if self.devices > 1 else 0
+            rank_zero_only.rank = rank  # type: ignore[attr-defined]  # Lightning keeps it on the function
 
     @property
     def is_main(self) -> bool:
