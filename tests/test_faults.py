@@ -259,3 +259,24 @@ def test_claims_compare_no_clocks():
     """Wall clocks differ between machines: `since` is told to people, and that is all."""
     text = Path(claims.__file__).read_text()
     assert text.count("time.time") == 1
+
+
+@pytest.mark.parametrize(
+    ("devices", "ntasks", "local_rank", "main"),
+    [
+        (1, "4", None, True),  # srun -n 4 wandb agent: each is alone
+        (2, "4", None, True),  # the same, and each starts a run on two devices
+        (2, "4", "1", False),  # what it has started
+        (2, "2", None, False),  # Slurm's second task of a run on two devices
+    ],
+)
+def test_who_speaks_for_a_run_under_slurm(monkeypatch, devices, ntasks, local_rank, main):
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from sourcewise.run import Hardware
+
+    monkeypatch.setenv("SLURM_NTASKS", ntasks)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("LOCAL_RANK", local_rank) if local_rank else monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # as Lightning reads it when it is imported
+    assert Hardware(devices=devices, strategy="ddp").is_main == main
