@@ -276,6 +276,7 @@ def test_who_speaks_for_a_run_under_slurm(monkeypatch, devices, ntasks, local_ra
     from sourcewise.run import Hardware
 
     monkeypatch.setenv("SLURM_NTASKS", ntasks)
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", ntasks)
     monkeypatch.setenv("SLURM_PROCID", "1")
     monkeypatch.setenv("LOCAL_RANK", local_rank) if local_rank else monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(rank_zero_only, "rank", 1)  # as Lightning reads it when it is imported
