@@ -174,18 +174,15 @@ def test_a_sweep_of_real_runs(tmp_path: Path, cluster: dict[str, str]) -> None:
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.sync_batchnorm=false")
 
 
-def test_a_run_on_several_devices_has_one_task_for_each(tmp_path: Path, cluster: dict[str, str]) -> None:
+def test_a_failed_run_on_several_devices(tmp_path: Path, cluster: dict[str, str]) -> None:
     runs = tmp_path / "runs"
     command = [sys.executable, "train.py", "-m", "hydra/launcher=slurm", "hydra.launcher.poll=0.5", *TINY, *DDP]
-    command += ["source.pretraining.lr=0.05,1e30", "trainer.threads=1", f"runs_dir={runs}"]
+    command += ["source.pretraining.lr=1e30", "trainer.threads=1", f"runs_dir={runs}"]
     done = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 1, done.stderr
-    (path,) = runs.glob(f"*/*/{study.RECORD}")
-    assert record.read(path).header.config["trainer"]["devices"] == 2
     assert "cause: source: the training loss is" in done.stderr
-    assert done.stderr.strip().endswith("1 of 2 runs are done, 1 failed, 0 are left")
-    ranks = sorted(path.name.rpartition("_log")[0] for path in runs.glob(".slurm/*/*_log.out"))
-    assert [name.rpartition("_")[2] for name in ranks] == ["0", "1", "0", "1"]
+    assert done.stderr.strip().endswith("0 of 1 runs are done, 1 failed, 0 are left")
+    assert len(list(runs.glob(".slurm/*/*_log.out"))) == 2  # one task for each device
 
 
 def test_a_run_on_several_devices_goes_on_from_its_checkpoint(tmp_path: Path, cluster: dict[str, str]) -> None:
@@ -205,7 +202,7 @@ def test_a_run_on_several_devices_goes_on_from_its_checkpoint(tmp_path: Path, cl
     assert err.count("Slurm job") == 1
     (folder,) = runs.glob("*/*")
     assert {path.name for path in folder.iterdir()} == {"log.txt", study.RECORD}
-    assert "source: going on after" in (folder / "log.txt").read_text()
+    assert (folder / "log.txt").read_text().count("source: going on after") == 2  # each of the ranks
 
 
 def test_failures_are_listed_and_cost_their_runs_only(sweeps: SlurmSweeps) -> None:
