@@ -1,5 +1,6 @@
 """Fixtures: the real config composed, tiny runs, and hypothesis settings for two busy cores."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,9 @@ from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # train.py and estimate.py are modules to the tests
+
+# A background job starts with Ctrl-C ignored, and so would all commands that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("ci", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci")
