@@ -13,7 +13,7 @@ from lightning_modules.data import Batch
 from lightning_modules.schedules import Constant, Schedule
 
 
-class Diverged(RuntimeError):
+class Diverged(RuntimeError):  # noqa: N818  # what has happened, not where
     """The loss of an epoch is not a finite number."""
 
 

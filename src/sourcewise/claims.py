@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -104,6 +105,8 @@ class Lease:
         return self
 
     def _beat(self) -> None:
+        # Signals are the main thread's: one taken here would not wake it from a system call.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         count = 0
         while not self._ended.wait(HEARTBEAT):
             count += 1

@@ -552,6 +552,8 @@ class _Interrupt:
 
 def _listen(channel: socket.socket, inbox: "queue.SimpleQueue[dict[str, Any]]") -> None:
     """Pass messages on; when the launching process is gone, so is this one, with all that it started."""
+    # A second signal that this thread took would not wake the main one from a system call.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     with contextlib.suppress(OSError), channel.makefile("rb") as lines:
         for line in lines:
             inbox.put(json.loads(line))
