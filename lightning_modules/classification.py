@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_modules.data import Batch
 from lightning_modules.schedules import Constant, Schedule
@@ -33,11 +34,11 @@ class Optimisation:
 class Classification(pl.LightningModule):
     """Cross-entropy training of `network` with SGD; logs `loss` and `accuracy` of every epoch's own batches."""
 
-    def __init__(self, network: nn.Module, optimisation: Optimisation, steps_per_epoch: int) -> None:
+    def __init__(self, network: nn.Module, optimisation: Optimisation, steps_per_epoch: int, *, classes: int) -> None:
         super().__init__()
         self.network, self.optimisation, self.steps_per_epoch = network, optimisation, steps_per_epoch
-        self._losses: list[Tensor] = []
-        self._hits: list[Tensor] = []
+        self.train_accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, predictions and labels of every step
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits `[batch, classes]`."""
@@ -48,19 +49,20 @@ class Classification(pl.LightningModule):
         logits = self(batch.inputs)
         loss = functional.cross_entropy(logits, batch.labels, label_smoothing=self.optimisation.label_smoothing)
         # Summaries wait for the end of the epoch: a metric's update per step would cost more than a small model's.
-        self._losses.append(loss.detach())
-        self._hits.append((logits.detach().argmax(1) == batch.labels).float().mean())
+        self._steps.append((loss.detach(), logits.detach().argmax(1), batch.labels))
         return loss * batch.weight
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch. Raises Diverged when its loss is not finite."""
-        loss, accuracy = (torch.stack(values).mean() for values in (self._losses, self._hits))
-        self._losses.clear()
-        self._hits.clear()
+        # Where a Lightning epoch holds several of ours, the last one counts.
+        losses, predictions, labels = zip(*self._steps[-self.steps_per_epoch :], strict=True)
+        self._steps.clear()
+        loss = torch.stack(losses).mean()
         if not torch.isfinite(loss):
             raise Diverged(
                 f"the training loss is {loss.item()} in epoch {self.current_epoch + 1}; lower the learning rate"
             )
+        accuracy = self.train_accuracy(torch.cat(predictions), torch.cat(labels))
         self.log_dict({"loss": loss, "accuracy": accuracy}, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> Any:

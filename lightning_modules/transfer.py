@@ -36,7 +36,7 @@ class Transfer(Classification):
         frozen: nn.Module | None = None,
         batchnorm: BatchNormMode = "frozen",
     ) -> None:
-        super().__init__(network, optimisation, steps_per_epoch)
+        super().__init__(network, optimisation, steps_per_epoch, classes=classes)
         self.batchnorm, self.frozen = batchnorm, frozen
         if frozen is not None:
             frozen.requires_grad_(False)

@@ -232,6 +232,7 @@ class Run:
             self.hardware.prepare(model),
             settings,
             batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices),
+            classes=len(source.train.class_names),
         )
         data = MemoryData(
             _examples(kept),
