@@ -368,7 +368,7 @@ def test_scalars_need_summaries_only(stocked: WandbServer) -> None:
     assert np.array_equal(found.masks, [make(seed).mask for seed in range(4)])
     assert found.values.tolist() == [0.5, 0.51, 0.52, 0.53]
     assert found.group_names == made.GROUPS
-    assert (found.designs, found.seeds) == (["random"] * 4, [0] * 4)
+    assert (found.designs, found.seeds) == (["random"] * 4, ["0"] * 4)
     assert found.runs == records.used == [f"{PLACE}/r{seed}" for seed in range(4)]
     assert reasons(records).keys() == {"r8"}
     count = len(stocked.requests)

@@ -18,7 +18,7 @@ from sourcewise.errors import SourcewiseError
 from sourcewise.fitting import Fit, convergence, fit
 from sourcewise.record import Header, Record, TargetOutputs
 from sourcewise.records import Scalars
-from sourcewise.subsets import RANDOM_DESIGNS
+from sourcewise.subsets import RANDOM_DESIGNS, replica
 
 UNITS = {
     "prob": "probability of the correct class",
@@ -86,7 +86,7 @@ class Study:
     designs: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     masks: list[NDArray[np.bool_]] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
+    seeds: list[str] = field(default_factory=list)
     targets: dict[str, Target] = field(default_factory=dict)
     full: Mapping[str, TargetOutputs] = field(default_factory=dict)
 
@@ -127,7 +127,7 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
             study.full = study.full or item.targets
         if item.header.design in RANDOM_DESIGNS:
             study.masks.append(item.mask)
-            study.seeds.append(item.header.seed)
+            study.seeds.append(f"{item.header.seed}{replica(**item.header.config['subset'])}")
             for name, outputs in item.targets.items():
                 if name not in study.targets:
                     study.targets[name] = _target(outputs, list(item.header.class_names[name]))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sourcewise import record, study
+from sourcewise import record, study, subsets
 from sourcewise.errors import SourcewiseError
 from sourcewise.record import Record, RecordError
 from sourcewise.study import RECORD
@@ -45,7 +45,7 @@ class Scalars:
     values: NDArray[np.float64]
     group_names: list[str] | None
     designs: list[str]
-    seeds: list[int]
+    seeds: list[str]
     runs: list[str]
     study: str
     config: Mapping[str, Any]
@@ -108,7 +108,7 @@ class Records:
             np.array([row.metrics[metric] for row in rows], dtype=np.float64),
             rows[0].names,
             [str(row.config["subset"]["design"]) for row in rows],
-            [int(row.config["seed"]) for row in rows],
+            [f"{row.config['seed']}{subsets.replica(**row.config['subset'])}" for row in rows],
             list(self.used),
             rows[0].study,
             rows[0].config,
