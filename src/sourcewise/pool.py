@@ -71,7 +71,6 @@ class Outcome:
     status: Status
     cause: str = ""
     value: Any = None
-    seconds: float = 0.0
 
 
 @dataclass
@@ -352,7 +351,7 @@ class Pool:
             return
         if status == "timeout":
             cause = f"hung: stopped after {self.timeout:g} s"
-        self._outcomes.append(Outcome(job, status, cause, value, time.monotonic() - worker.begun))
+        self._outcomes.append(Outcome(job, status, cause, value))
 
     def _dismiss(self, worker: _Worker) -> None:
         if self._in_slot.get(worker.slot) is worker:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from types import FrameType
@@ -79,7 +79,6 @@ class LocalLauncher(Launcher):
     fail_fast: bool = False
     verify: bool = True
     status: bool = False
-    composes: bool = field(default=True, init=False)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra hands to every launcher."""
@@ -91,13 +90,18 @@ class LocalLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Do all jobs that are not done. Raises SweepFailed at the end if some failed, SystemExit if interrupted."""
         runs = self._compose(job_overrides, initial_job_idx)
-        sweep = _Sweep(self, list({run.folder: run for run in reversed(runs)}.values())[::-1])
+        first: dict[Path, Run] = {}
+        for run in runs:
+            first.setdefault(run.folder, run)
         if self.status:
-            print(status_table(sweep.runs, self.verify))
+            print(status_table(list(first.values()), self.verify))
             return []
-        sweep.run()
-        first = {run.folder: run for run in sweep.runs}
-        return [_job_return(run, first[run.folder]) for run in runs]
+        _Sweep(self, list(first.values())).run()
+        values = [first[run.folder].value for run in runs]
+        return [
+            JobReturn(overrides=run.overrides, status=JobStatus.COMPLETED, _return_value=value)
+            for run, value in zip(runs, values, strict=True)
+        ]
 
     def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
         compose = Composer(self._context.config_loader, self._config)
@@ -221,7 +225,7 @@ class _Sweep:
         except record.Damaged as error:
             print(f"{str(error).partition(';')[0]}: the run is done again", file=sys.stderr)
             with suppress(claims.Claimed), claims.claim(run.folder):
-                if damage(run.folder):
+                if damage(run.folder):  # still
                     path.unlink()
         except record.RecordError as error:
             run.state, run.cause = "failed", str(error)
@@ -470,9 +474,3 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-
-
-def _job_return(run: Run, same: Run) -> JobReturn:
-    result = JobReturn(overrides=run.overrides, status=JobStatus.COMPLETED)
-    result.return_value = same.value
-    return result
