@@ -11,6 +11,7 @@ short and a long sweep, so that start-up (given apart) does not count; the sides
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -81,17 +82,23 @@ def plain_worker(config_path: str, out: str, first: int, last: int, workers: int
         np.save(f"{out}/{number}.npy", margin.numpy().astype(np.float16))
 
 
-def timed(command: list[str] | list[list[str]]) -> float:
-    """Wall time in seconds of a command, or of several at once."""
+def timed(command: list[str] | list[list[str]]) -> tuple[float, float]:
+    """Wall time and processor time in seconds of a command, or of several at once."""
     commands = command if isinstance(command[0], list) else [command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    start = time.perf_counter()
+    start, used = time.perf_counter(), processor_time()
     processes = [subprocess.Popen(c, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for c in commands]  # type: ignore[arg-type]
     for process in processes:
         _, errors = process.communicate()
         if process.returncode:
             sys.exit(errors)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, processor_time() - used
+
+
+def processor_time() -> float:
+    """Seconds that all processes started here, and those that they started, have used."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:
@@ -118,13 +125,14 @@ def main() -> None:
 
     sides = {"plain PyTorch": None, "sweep, logger=none": "none", "sweep, offline W&B": "wandb"}
     slopes: dict[str, list[float]] = {side: [] for side in sides}
+    works: dict[str, list[float]] = {side: [] for side in sides}
     starts: dict[str, list[float]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
         config_path = Path(folder, "config.json")
         config_path.write_text(json.dumps(compose_config(*overrides)))
         for round_ in range(options.rounds):
             for side, logger in sides.items():
-                seconds = {}
+                seconds, work = {}, {}
                 for count in (few, many):
                     out = Path(folder, f"{round_}-{logger}-{count}")
                     out.mkdir()
@@ -132,16 +140,24 @@ def main() -> None:
                         place = [str(config_path), str(out)]
                         ends = [str(count), str(options.workers)]
                         script = [sys.executable, __file__, "--plain"]
-                        seconds[count] = timed([[*script, *place, str(i), *ends] for i in range(options.workers)])
+                        seconds[count], work[count] = timed(
+                            [[*script, *place, str(i), *ends] for i in range(options.workers)]
+                        )
                     else:
                         sweep = [f"subset.seed=range(0,{count})", f"runs_dir={out}", f"logger={logger}"]
                         slots = f"hydra.launcher.slots={options.workers}"
                         mode = ["logger.mode=offline"] if logger == "wandb" else []
-                        seconds[count] = timed([sys.executable, "train.py", "-m", *sweep, slots, *mode, *overrides])
+                        seconds[count], work[count] = timed(
+                            [sys.executable, "train.py", "-m", *sweep, slots, *mode, *overrides]
+                        )
                 slope = (seconds[many] - seconds[few]) / (many - few)
                 slopes[side].append(slope)
+                works[side].append((work[many] - work[few]) / (many - few))
                 starts[side].append(seconds[few] - few * slope)
-                print(f"round {round_ + 1}: {side:<20} {slope:6.3f} s a run", flush=True)
+                print(
+                    f"round {round_ + 1}: {side:<20} {slope:6.3f} s a run, {works[side][-1]:6.3f} s of processor",
+                    flush=True,
+                )
         import numpy as np
 
         same = 0
@@ -149,13 +165,14 @@ def main() -> None:
             item = record.read(path)
             plain = np.load(Path(folder, f"0-None-{many}", f"{item.header.subset_seed}.npy"))
             same += int(np.array_equal(plain, item.targets["digits"].margin))
-    base = median(slopes["plain PyTorch"])
+    base, least = median(slopes["plain PyTorch"]), median(works["plain PyTorch"])
     print(f"\noutputs equal to the plain loop's, bit for bit: {same} of {many} runs")
-    print(f"\n| {options.workers} workers | s a run | times the plain loop | start-up, s |\n| --- | --- | --- | --- |")
+    print(f"\n| {options.workers} workers | s a run | times the plain loop | processor s a run | times | start-up, s |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for side in sides:
-        print(
-            f"| {side} | {median(slopes[side]):.3f} | {median(slopes[side]) / base:.2f} | {median(starts[side]):.1f} |"
-        )
+        wall, work = median(slopes[side]), median(works[side])
+        start = median(starts[side])
+        print(f"| {side} | {wall:.3f} | {wall / base:.2f} | {work:.3f} | {work / least:.2f} | {start:.1f} |")
     return None
 
 
