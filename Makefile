@@ -27,7 +27,7 @@ test: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2
 
 test-slow: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 -m 'slow or browser'
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile -m 'slow or browser'
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm
 
 check: $(VENV)/.ready

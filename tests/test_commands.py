@@ -14,7 +14,7 @@ from conftest import ROOT, TINY
 from sourcewise.records import Records
 
 
-def command(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(script: str, *arguments: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a user would, without their W&B login."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     return subprocess.run(
@@ -22,7 +22,7 @@ def command(script: str, *arguments: str, **environment: str) -> subprocess.Comp
         env={**clean, "OMP_NUM_THREADS": "1", "NETRC": os.devnull, **environment},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=timeout,
     )
 
 

@@ -12,13 +12,13 @@ from sourcewise.influences import collect, estimate
 from sourcewise.record import Record
 from sourcewise.records import Records
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     runs = tmp_path_factory.mktemp("demo")
-    done = command("train.py", "-m", "experiment=demo", f"runs_dir={runs}", "logger=none")
+    done = command("train.py", "-m", "experiment=demo", f"runs_dir={runs}", "logger=none", timeout=850)
     assert done.returncode == 0, done.stderr
     found = list(Records(str(runs), progress=False))
     assert len(found) == 96
@@ -32,7 +32,6 @@ def permuted(records: list[Record], seed: int) -> Iterator[Record]:
         yield replace(item, mask=records[other].mask)
 
 
-@pytest.mark.timeout(900)
 def test_every_digit_helps_itself_significantly(records: list[Record]) -> None:
     found = estimate(collect(records))["digits"]
     for digit in "0123456789":
@@ -41,7 +40,6 @@ def test_every_digit_helps_itself_significantly(records: list[Record]) -> None:
         assert own["qvalue_class"] <= 0.05, digit
 
 
-@pytest.mark.timeout(900)
 def test_a_null_table_gives_few_discoveries(records: list[Record]) -> None:
     tables = [estimate(collect(permuted(records, seed)))["digits"] for seed in range(20)]
     for suffix in ("", "_class", "_overall"):
