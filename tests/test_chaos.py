@@ -13,7 +13,7 @@ from test_launcher import Sweeps, until
 
 from sourcewise import claims, study
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.stress
 
 RUNS = 60
 
