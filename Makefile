@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := outputs/demo
 
-.PHONY: demo test test-slow check setup clean
+.PHONY: demo test test-slow test-stress check setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,9 @@ test: $(VENV)/.ready
 test-slow: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile -m 'slow or browser'
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm
+
+test-stress: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m stress
 
 check: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

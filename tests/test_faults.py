@@ -17,7 +17,7 @@ from test_launcher import ROOT, Sweeps, until
 
 from sourcewise import claims, record, study
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.stress
 
 TASK = f"hydra.launcher.task={ROOT / 'tests' / 'faketask.py'}:real"
 
