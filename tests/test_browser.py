@@ -184,7 +184,9 @@ def test_print_shows_every_target_in_light_colours(browser: Browser, tmp_path: P
     )
     pdf = base64.b64decode(browser.command("Page.printToPDF", preferCSSPageSize=True)["data"])
     assert pdf.startswith(b"%PDF")
-    assert browser("return seen") == [["#23272e", 690]] * 4
+    plots = browser("return document.querySelectorAll('.plot').length")
+    assert browser("return seen") == [["#23272e", 690]] * plots
+    assert plots == 6  # of each target a heatmap, bars and the convergence of its checks
     assert browser("return document.querySelector('.plot').layout.font.color") == "#e6e4e0"
     assert browser.problems() == []
 

@@ -33,7 +33,7 @@ def permuted(records: list[Record], seed: int) -> Iterator[Record]:
 
 
 def test_every_digit_helps_itself_significantly(records: list[Record]) -> None:
-    found = estimate(collect(records))["digits"]
+    found = estimate(collect(records))["digits"].dataset
     for digit in "0123456789":
         own = found.sel({"class": digit, "group": digit})
         assert own["influence_class"] > 0, digit
@@ -41,7 +41,7 @@ def test_every_digit_helps_itself_significantly(records: list[Record]) -> None:
 
 
 def test_a_null_table_gives_few_discoveries(records: list[Record]) -> None:
-    tables = [estimate(collect(permuted(records, seed)))["digits"] for seed in range(20)]
+    tables = [estimate(collect(permuted(records, seed)))["digits"].dataset for seed in range(20)]
     for suffix in ("", "_class", "_overall"):
         discoveries = np.array([(table[f"qvalue{suffix}"].values <= 0.05).mean() for table in tables])
         assert discoveries.max() <= 0.05, suffix
