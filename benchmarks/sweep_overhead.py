@@ -4,18 +4,17 @@
     python benchmarks/sweep_overhead.py --long     # runs of about half a minute
 
 Both sides use the same number of worker processes with one torch thread each, and do the same arithmetic: the benchmark
-checks that the plain loop's outputs are those of the records, bit for bit. The time per run is the slope between a
-short and a long sweep, so that start-up (given apart) does not count; the sides take turns, and medians are reported.
+checks that the plain loop's outputs are those of the records, bit for bit. The time per run is taken between the
+moments at which runs end, from the first of every worker on, so that start-up does not count; the sides take turns, and
+medians over rounds are reported.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -82,40 +81,35 @@ def plain_worker(config_path: str, out: str, first: int, last: int, workers: int
         np.save(f"{out}/{number}.npy", margin.numpy().astype(np.float16))
 
 
-def timed(command: list[str] | list[list[str]]) -> tuple[float, float]:
-    """Wall time and processor time in seconds of a command, or of several at once."""
-    commands = command if isinstance(command[0], list) else [command]
+def perform(commands: list[list[str]]) -> None:
+    """Run commands at the same time, to their end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    start, used = time.perf_counter(), processor_time()
-    processes = [subprocess.Popen(c, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for c in commands]  # type: ignore[arg-type]
+    processes = [subprocess.Popen(c, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for c in commands]
     for process in processes:
         _, errors = process.communicate()
         if process.returncode:
             sys.exit(errors)
-    return time.perf_counter() - start, processor_time() - used
 
 
-def processor_time() -> float:
-    """Seconds that all processes started here, and those that they started, have used."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def steady(files: list[Path], workers: int) -> float:
+    """Seconds a run between the first end of a run by every worker and the time at which workers fall idle."""
+    ends = sorted(path.stat().st_mtime for path in files)[workers - 1 : -workers + 1 or None]
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true", help="runs of about half a minute")
-    parser.add_argument("--short-sweep", type=int, help="runs of the short sweep")
-    parser.add_argument("--long-sweep", type=int, help="runs of the long sweep")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runs", type=int, help="of a sweep")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--plain", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.plain:
         config, out, *numbers = options.plain
         return plain_worker(config, out, *map(int, numbers))
-    few, many = (2, 6) if options.long else (8, 40)
-    few, many = options.short_sweep or few, options.long_sweep or many
+    count = options.runs or (8 if options.long else 32)
     overrides = LONG if options.long else ()
 
     sys.path.insert(0, str(ROOT / "tests"))
@@ -124,55 +118,42 @@ def main() -> None:
     from sourcewise import record
 
     sides = {"plain PyTorch": None, "sweep, logger=none": "none", "sweep, offline W&B": "wandb"}
-    slopes: dict[str, list[float]] = {side: [] for side in sides}
-    works: dict[str, list[float]] = {side: [] for side in sides}
-    starts: dict[str, list[float]] = {side: [] for side in sides}
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
         config_path = Path(folder, "config.json")
         config_path.write_text(json.dumps(compose_config(*overrides)))
         for round_ in range(options.rounds):
             for side, logger in sides.items():
-                seconds, work = {}, {}
-                for count in (few, many):
-                    out = Path(folder, f"{round_}-{logger}-{count}")
-                    out.mkdir()
-                    if logger is None:
-                        place = [str(config_path), str(out)]
-                        ends = [str(count), str(options.workers)]
-                        script = [sys.executable, __file__, "--plain"]
-                        seconds[count], work[count] = timed(
-                            [[*script, *place, str(i), *ends] for i in range(options.workers)]
-                        )
-                    else:
-                        sweep = [f"subset.seed=range(0,{count})", f"runs_dir={out}", f"logger={logger}"]
-                        slots = f"hydra.launcher.slots={options.workers}"
-                        mode = ["logger.mode=offline"] if logger == "wandb" else []
-                        seconds[count], work[count] = timed(
-                            [sys.executable, "train.py", "-m", *sweep, slots, *mode, *overrides]
-                        )
-                slope = (seconds[many] - seconds[few]) / (many - few)
-                slopes[side].append(slope)
-                works[side].append((work[many] - work[few]) / (many - few))
-                starts[side].append(seconds[few] - few * slope)
-                print(
-                    f"round {round_ + 1}: {side:<20} {slope:6.3f} s a run, {works[side][-1]:6.3f} s of processor",
-                    flush=True,
-                )
+                out = Path(folder, f"{round_}-{logger}")
+                out.mkdir()
+                if logger is None:
+                    plain = [sys.executable, __file__, "--plain", str(config_path), str(out)]
+                    ends = [str(count), str(options.workers)]
+                    perform([[*plain, str(i), *ends] for i in range(options.workers)])
+                else:
+                    sweep = [f"subset.seed=range(0,{count})", f"runs_dir={out}", f"logger={logger}"]
+                    mode = ["logger.mode=offline"] if logger == "wandb" else []
+                    slots = f"hydra.launcher.slots={options.workers}"
+                    perform([[sys.executable, "train.py", "-m", *sweep, slots, *mode, *overrides]])
+                files = list(out.glob("*.npy")) or list(out.glob("*/*/record.safetensors"))
+                seconds[side].append(steady(files, options.workers))
+            print(
+                f"round {round_ + 1}: " + ", ".join(f"{side} {seconds[side][-1]:.3f} s" for side in sides), flush=True
+            )
         import numpy as np
 
         same = 0
-        for path in sorted(Path(folder, f"0-none-{many}").glob("*/*/record.safetensors")):
+        for path in sorted(Path(folder, "0-none").glob("*/*/record.safetensors")):
             item = record.read(path)
-            plain = np.load(Path(folder, f"0-None-{many}", f"{item.header.subset_seed}.npy"))
-            same += int(np.array_equal(plain, item.targets["digits"].margin))
-    base, least = median(slopes["plain PyTorch"]), median(works["plain PyTorch"])
-    print(f"\noutputs equal to the plain loop's, bit for bit: {same} of {many} runs")
-    print(f"\n| {options.workers} workers | s a run | times the plain loop | processor s a run | times | start-up, s |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for side in sides:
-        wall, work = median(slopes[side]), median(works[side])
-        start = median(starts[side])
-        print(f"| {side} | {wall:.3f} | {wall / base:.2f} | {work:.3f} | {work / least:.2f} | {start:.1f} |")
+            expected = np.load(Path(folder, "0-None", f"{item.header.subset_seed}.npy"))
+            same += int(np.array_equal(expected, item.targets["digits"].margin))
+    print(f"\noutputs equal to the plain loop's, bit for bit: {same} of {count} runs")
+    print(f"\n| {options.workers} workers | s a run | more than the plain loop, s | times the plain loop |")
+    print("| --- | --- | --- | --- |")
+    for side, taken in seconds.items():
+        pairs = list(zip(taken, seconds["plain PyTorch"], strict=True))
+        more, ratio = median(a - b for a, b in pairs), median(a / b for a, b in pairs)
+        print(f"| {side} | {median(taken):.3f} | {more:+.3f} | {ratio:.2f} |")
     return None
 
 
