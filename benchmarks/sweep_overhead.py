@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-LONG = ("model.width=48", "source.pretraining.epochs=24", "source.pretraining.batch_size=128")
+LONG = ("model.width=48", "source.pretraining.epochs=160", "source.pretraining.batch_size=128")
 
 
 def plain_worker(config_path: str, out: str, first: int, last: int, workers: int) -> None:
