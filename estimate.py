@@ -12,7 +12,19 @@ from omegaconf import DictConfig
 
 from sourcewise import cli
 
-SETTINGS = ("records", "filters", "refresh", "out", "outputs", "estimator", "fdr", "top", "logger", "runs_dir")
+SETTINGS = (
+    "records",
+    "filters",
+    "refresh",
+    "out",
+    "outputs",
+    "estimator",
+    "fdr",
+    "top",
+    "sections",
+    "logger",
+    "runs_dir",
+)
 
 
 def estimate(config: dict[str, Any]) -> dict[str, Any]:
@@ -23,6 +35,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     from sourcewise.records import Records
     from sourcewise.summary import summarise
 
+    report.check(config["sections"])
     records, out = Records(config["records"], config["filters"], config["refresh"]), Path(config["out"])
     metric = config["outputs"].removeprefix("metric:")
     if metric != config["outputs"]:
@@ -36,7 +49,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     influences.write(found, out, config["top"])
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     (out / "records.txt").write_text("\n".join(records.used) + "\n", encoding="utf-8")
-    report.write(out / "report.html", found, summary)
+    report.write(out / "report.html", found, summary, config["sections"])
     tracker = instantiate(config["logger"])
     about = {**config, "study": study.header.study, "models": study.models}
     with tracker.start(f"estimate-{study.header.study}", study.header.study, about, job="estimate") as tracked:

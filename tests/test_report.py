@@ -15,6 +15,7 @@ import xarray as xr
 from scipy.stats import false_discovery_control, norm
 
 from sourcewise import figures, report
+from sourcewise.errors import SourcewiseError
 
 EVIL = "<script>alert(1)</script>"
 
@@ -78,16 +79,6 @@ def make_target(
         },
     )
 
-    def entries(v: np.ndarray, e: np.ndarray, q: np.ndarray, order: np.ndarray) -> list[dict[str, Any]]:
-        columns = zip(order.tolist(), v[order].tolist(), e[order].tolist(), q[order].tolist(), strict=True)
-        return [{"group": groups[g], "influence": a, "stderr": b, "qvalue": c} for g, a, b, c in columns if a == a]
-
-    rows = []
-    for row, label in enumerate(classes):
-        v, e, q = (dataset[f"{field}_class"].values[row] for field in ("influence", "stderr", "qvalue"))
-        helps = [entry for entry in entries(v, e, q, np.argsort(-v)[:5]) if entry["influence"] > 0]
-        hurts = [entry for entry in entries(v, e, q, np.argsort(v)[:5]) if entry["influence"] < 0]
-        rows.append({"class": label, "helps": helps, "hurts": hurts})
     found, found_overall = (int((dataset[f"qvalue_{t}"].values <= 0.05).sum()) for t in ("class", "overall"))
     facts = {
         "examples": examples,
@@ -99,8 +90,6 @@ def make_target(
         "significant_example": found * 7,
         "cells_example": examples * len(groups),
         "significant_overall": found_overall,
-        "table": rows,
-        "overall": entries(overall, overall_error, variables["qvalue_overall"][1], np.argsort(-overall)),
         "verdict": None,
         "baselines": {},
         "checks": {
@@ -394,3 +383,13 @@ def test_write_replaces_the_page_or_leaves_it(tmp_path: Path, monkeypatch: pytes
         report.write(path, influences, summary)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_sections_can_be_chosen_and_those_without_records_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(report.SECTIONS, "curves", lambda target: "Needs counterfactual runs: python train.py -m x")
+    page = Page(report.render(*make(), sections=["overall", "curves"]))
+    shown = [i for i in page.ids() if i in ("target-digits-classes", "target-digits-overall", "target-digits-trust")]
+    assert shown == ["target-digits-overall"]
+    assert "curves Needs counterfactual runs: python train.py -m x" in page.text
+    with pytest.raises(SourcewiseError, match=r"no section 'clases'; did you mean classes\?"):
+        report.render(*make(), sections=["clases"])

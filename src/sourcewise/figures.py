@@ -218,13 +218,7 @@ def heatmap(influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, m
     }
     traces = [
         go.Heatmap(
-            **common,
-            z=z,
-            customdata=details,
-            hovertemplate=hover,
-            opacity=MUTED,
-            showscale=False,
-            meta="muted",
+            **common, z=z, customdata=details, hovertemplate=hover, opacity=MUTED, showscale=False, meta="muted"
         ),
         go.Heatmap(**common, z=strong, hoverinfo="skip", colorbar=bar, meta="significant"),
     ]

@@ -1,10 +1,7 @@
 """The record: all that one run leaves behind, in one safetensors file, and the only module that knows its bytes."""
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from sourcewise.errors import SourcewiseError
+from sourcewise.files import write_whole
 
 SCHEMA = 1
 
@@ -88,19 +86,7 @@ class Record:
 
 def write(record: Record, path: Path) -> None:
     """Write atomically: a reader sees the whole record or none. Raises OSError when the disk does not take it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
-        try:
-            file.write(to_bytes(record))
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(file.name).unlink()
-            raise
-    _sync_folder(path.parent)
+    write_whole(path, to_bytes(record))
 
 
 def read(path: Path) -> Record:
@@ -183,13 +169,3 @@ def _checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.ui
         state.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
         state.update(array.tobytes())
     return np.frombuffer(state.digest(), dtype=np.uint8)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut; file systems that cannot sync a folder keep their own promise."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

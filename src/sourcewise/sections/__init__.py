@@ -1,0 +1,18 @@
+"""The sections of a report about one target, by the name that the setting `sections` calls them.
+
+Each is a function from a `Target` to its `Section`, or to one sentence that says what records it needs and the command
+that makes them. A new section is one more module and one more entry here.
+"""
+
+from collections.abc import Callable
+
+from sourcewise.page import Section
+from sourcewise.sections import classes, overall, trust
+from sourcewise.sections.target import Target
+
+SECTIONS: dict[str, Callable[[Target], Section | str]] = {
+    "classes": classes.section,
+    "overall": overall.section,
+    "trust": trust.section,
+}
+"""In the order of the page."""

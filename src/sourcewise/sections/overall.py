@@ -1,0 +1,48 @@
+"""Which groups help overall, and which hurt: bars with intervals, and the table of all groups."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sourcewise import figures
+from sourcewise.page import Effect, Figure, Row, Section, Table, count, small
+from sourcewise.sections.target import Target
+
+
+def section(target: Target) -> Section:
+    """From the overall influences, and those at class level."""
+    figure = figures.overall_bars(target.influences, target.summary["fdr"])
+    total, ends = len(figure.layout.meta["groups"]), figure.layout.meta["ends"]
+    caption = "Bars are estimates, lines their 95% intervals; pale is not significant."
+    if total > 2 * ends:
+        caption += f" Shown are the {ends} that help most and the {ends} that hurt most; search for any other."
+    alternative = (
+        f"Bars of the overall influence of {count(total, 'source group')} on {target.name}, sorted, with 95% "
+        f"intervals, in {target.unit.name}. The table holds the same numbers."
+    )
+    value, error, q = target.arrays("_overall", "group")
+    by_class = target.arrays("_class", "group", "class")
+    rows = []
+    for i in np.argsort(-value, kind="stable"):
+        low, high = (target.show(value[i] + side * figures.Z95 * error[i]) for side in (-1, 1))
+        interval = f"{low} to {high}" if np.isfinite(value[i] + error[i]) else "–"
+        helps, hurts = target.ends("class", *(array[i] for array in by_class), fdr=target.summary["fdr"])
+        cells: list[str | list[Effect]] = [target.show(value[i]), interval, small(q[i]), helps, hurts]
+        rows.append(Row(str(target.influences["group"].values[i]), cells, muted=not target.significant(q[i])))
+    table = Table(
+        f"{target.id}-by-group",
+        f"For each source group, its influence on {target.name} ({target.unit.name}), and the classes that "
+        "it helps and hurts most, where that is significant",
+        ["Source group", "Overall", "95% interval", "q-value", "Helps most", "Hurts most"],
+        rows,
+        numeric=(1, 2, 3),
+        searchable="group",
+    )
+    examples = count(target.influences.sizes["example"], "example")
+    return Section(
+        f"{target.id}-overall",
+        "Which groups help overall, and which hurt",
+        [f"The effect of keeping one source group, as a mean over all {examples} of {target.name}."],
+        figures=[Figure(f"{target.id}-bars", figure, caption, alternative)],
+        tables=[table],
+    )
