@@ -34,7 +34,7 @@ from lightning_modules.scalars import ScalarLogger
 from lightning_modules.transfer import BatchNormMode, Transfer
 from sourcewise import baselines, study, subsets
 from sourcewise.checkpoints import Checkpoint
-from sourcewise.data import ImageDataset
+from sourcewise.data import ImageDataset, Numbers, regroup
 from sourcewise.errors import RunFailed, SourcewiseError
 from sourcewise.models import Model, initialise
 from sourcewise.randomness import seed as derive_seed
@@ -113,13 +113,17 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Source:
-    """The source dataset and how a model is pretrained on it."""
+    """The source dataset and how a model is pretrained on it. groups: see `regroup`, which `train` went through."""
 
     name: str
     train: ImageDataset
     normalise: Normalise
     pretraining: Optimisation
     augmentation: Sequence[Augmentation] = ()
+    groups: str = "class"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "train", regroup(self.train, self.groups))
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ class Run:
             design=subset["design"],
             subset_seed=subset.get("seed"),
             seed=self.seed,
-            group_names=list(source.train.group_names),
+            group_names=None if isinstance(names := source.train.group_names, Numbers) else list(names),
             class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
             fingerprints={name: dataset.fingerprint for name, dataset in datasets.items()},
             metrics=metrics,

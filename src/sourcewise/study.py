@@ -18,6 +18,10 @@ REVISION = 1
 NOT_RECIPE = frozenset({"root", "cache_dir", "num_workers"})
 """Keys that say where or how fast, at any depth: they do not decide outputs (dataset fingerprints guard the data)."""
 
+SINCE: Mapping[str, Any] = {"groups": "class"}
+"""Settings of the source that came after the first studies, as they were until then: left out of the recipe at this
+value, so that old records and new ones are of one study."""
+
 Config = Mapping[str, Any]
 
 
@@ -26,7 +30,7 @@ def recipe(config: Config) -> dict[str, Any]:
     trainer = config["trainer"]
     return {
         "revision": REVISION,
-        "source": _decisive(config["source"]),
+        "source": _decisive({k: v for k, v in config["source"].items() if k not in SINCE or v != SINCE[k]}),
         "target": _decisive(config["target"]),
         "model": _decisive(config["model"]),
         "precision": trainer["precision"],

@@ -1,8 +1,9 @@
 """A dataset of images in memory: uint8 tensors, labels, groups, names and a fingerprint of the content."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ class ImageDataset:
 
     images: uint8[examples, channels, height, width]; labels: int64[examples], in range(len(class_names));
     ids: int64[examples], unique names of the examples that survive any selection; groups: int64[examples], in
-    range(len(group_names)), what a subset keeps or removes; by default the class.
+    range(len(group_names)), what a subset keeps or removes; by default the class. columns: further values per example,
+    which can serve as groups.
     """
 
     images: Tensor
@@ -24,8 +26,9 @@ class ImageDataset:
     class_names: tuple[str, ...]
     ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     groups: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    group_names: tuple[str, ...] = ()
+    group_names: Sequence[str] = ()
     fingerprint: str = ""
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Derived defaults of a frozen dataclass can only be set this way.
@@ -52,7 +55,12 @@ class ImageDataset:
     def select(self, rows: Tensor) -> "ImageDataset":
         """The examples chosen by a bool mask or by indices `[k]`; names and fingerprint stay."""
         return replace(
-            self, images=self.images[rows], labels=self.labels[rows], ids=self.ids[rows], groups=self.groups[rows]
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            ids=self.ids[rows],
+            groups=self.groups[rows],
+            columns={name: values[rows.numpy()] for name, values in self.columns.items()},
         )
 
     def _digest(self) -> str:
