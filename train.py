@@ -4,16 +4,36 @@ One run:  python train.py
 A sweep:  python train.py -m 'subset.seed=range(0,96)'
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
+from pydantic import NonNegativeInt
 
-from sourcewise import cli, study, tracking
+from sourcewise import cli, settings, study, tracking
 
-SETTINGS = ("source", "target", "subset", "model", "transfer", "trainer", "logger", "seed", "runs_dir", "study")
+
+@dataclass(frozen=True)
+class Settings:
+    """What conf/train.yaml holds at its top."""
+
+    source: Mapping[str, Any]
+    target: Mapping[str, Any]
+    subset: Mapping[str, Any]
+    model: Mapping[str, Any]
+    transfer: Mapping[str, Any]
+    trainer: Mapping[str, Any]
+    logger: Mapping[str, Any]
+    seed: NonNegativeInt
+    runs_dir: str
+    study: str | None = None
+
+
+SETTINGS = tuple(item.name for item in fields(Settings))
 
 
 def train(config: dict[str, Any]) -> dict[str, float]:
@@ -27,9 +47,11 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     from sourcewise import checkpoints, claims, record
     from sourcewise.run import Run
 
+    settings.bind(Settings, config, "")
     folder = study.run_dir(config)
     if study.is_done(folder):
         return _done(folder, config)
+    settings.check(config)
     built = ("source", "target", "model", "trainer", "logger")
     source, targets, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
     start = partial(Run, source, targets, model, hardware, config["subset"], config["seed"])

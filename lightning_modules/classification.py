@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 import torch
+from annotated_types import Interval
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
@@ -22,12 +24,12 @@ class Diverged(RuntimeError):  # noqa: N818  # what has happened, not where
 class Optimisation:
     """SGD with momentum, its schedule and length. lr: the peak learning rate."""
 
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.0
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    lr: NonNegativeFloat
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegativeFloat = 0.0
+    label_smoothing: Annotated[float, Interval(ge=0, le=1)] = 0.0
     schedule: Schedule = field(default_factory=Constant)
 
 

@@ -98,7 +98,7 @@ def test_runs_are_tracked_offline_unless_logged_in(tmp_path: Path) -> None:
         ("train.py", ("+sead=1",), "sead: there is no such setting; did you mean seed?"),
         ("train.py", ("trainer.gpus=1",), "trainer.gpus"),
         ("train.py", ("+trainer.gpus=1",), "gpus"),
-        ("train.py", ("source=imagenet21k",), "source/imagenet21k"),
+        ("train.py", ("source=imagenet21k",), "source=imagenet21k"),
         ("train.py", ("source.name=???",), "source.name"),
         ("train.py", ("subset=listed", "subset.drop=[a]"), "did you mean A?"),
         ("train.py", ("subset.fraction=2",), "subset.fraction=2"),

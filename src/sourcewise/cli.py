@@ -1,6 +1,7 @@
 """What both commands share: a config checked and resolved, and exceptions turned into one line and an exit status."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,9 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from sourcewise.errors import SourcewiseError, did_you_mean
 
@@ -67,11 +68,7 @@ def errors() -> Iterator[None]:
 
 def users_error(error: BaseException) -> Exception | None:
     """The exception in the chain that speaks to the user, innermost SourcewiseError first; None for our own bugs."""
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
+    chain = _chain(error)
     for kind in (SourcewiseError, HydraException, OmegaConfBaseException):
         for item in chain:
             if isinstance(item, kind):
@@ -89,4 +86,25 @@ def say_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        folders = re.findall(r"path=file://(.+)", str(error))
+        files = (path for folder in folders for path in Path(folder, group).glob("*.yaml"))
+        options = sorted({path.stem for path in files} - {"base"})
+        return f"{group}={name}: there is no such option{did_you_mean(name, options)} (there are {', '.join(options)})"
+    for cause in _chain(error):
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
+            known = [str(key) for key in cause.parent_node if key != "hydra"]
+            hint = did_you_mean(str(cause.key), known) or f"; there are {', '.join(known)}"
+            return f"{cause.full_key}: there is no such setting{hint}"
     return " ".join(str(error).replace("Set the environment variable HYDRA_FULL_ERROR=1", "").split())
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An exception and what it came from."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain

@@ -47,14 +47,9 @@ def fingerprint(value: Any, length: int = 10) -> str:
 
 def study_name(config: Config) -> str:
     """The study's folder: a readable part and the recipe's hash."""
-    readable = config.get("study") or "-".join(
-        [
-            config["source"]["name"],
-            "+".join(config["target"]),
-            config["model"]["name"],
-            "+".join(sorted({target["transfer"]["mode"] for target in config["target"].values()})),
-        ]
-    )
+    modes = "+".join(sorted({str(target["transfer"]["mode"]) for target in config["target"].values()}))
+    parts = (config["source"]["name"], "+".join(config["target"]), config["model"]["name"], modes)
+    readable = config.get("study") or "-".join(map(str, parts))
     return f"{_slug(str(readable))}-{fingerprint(recipe(config))}"
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 
 from sourcewise.errors import SourcewiseError, did_you_mean
 from sourcewise.randomness import permutation, uniform
+from sourcewise.settings import bind
 
 Mask = NDArray[np.bool_]
 
@@ -22,7 +24,7 @@ def full(groups: Sequence[str]) -> Mask:
     return np.ones(len(groups), dtype=bool)
 
 
-def random(groups: Sequence[str], fraction: float, seed: int) -> Mask:
+def random(groups: Sequence[str], fraction: float, seed: NonNegativeInt) -> Mask:
     """Keep `round(fraction * groups)` groups, at least one, every such subset equally likely. Returns `bool[groups]`.
 
     Raises SourcewiseError when the fraction is not in (0, 1].
@@ -35,7 +37,7 @@ def random(groups: Sequence[str], fraction: float, seed: int) -> Mask:
     return mask
 
 
-def hadamard(groups: Sequence[str], seed: int) -> Mask:
+def hadamard(groups: Sequence[str], seed: NonNegativeInt) -> Mask:
     """Row `seed` of a randomised foldover Hadamard design. Returns `bool[groups]`, about half of them kept.
 
     With n the power of two above the number of groups, runs 0 to n - 1 are the rows of a Hadamard matrix in random
@@ -58,7 +60,7 @@ def hadamard(groups: Sequence[str], seed: int) -> Mask:
     return mask if mask.any() else ~mask
 
 
-def replicated(groups: Sequence[str], fraction: float, replicas: int, seed: int) -> Mask:
+def replicated(groups: Sequence[str], fraction: float, replicas: int, seed: NonNegativeInt) -> Mask:
     """The subset that `random` draws with seed // replicas: `replicas` runs share it. Returns `bool[groups]`.
 
     What differs between them is the training: see `replica`. Raises SourcewiseError as `random` does, and for fewer
@@ -119,6 +121,7 @@ def draw(groups: Sequence[str], design: str, **settings: Any) -> Mask:
     """The subset `bool[groups]` that a design draws. Raises SourcewiseError for an unknown design."""
     if design not in DESIGNS:
         raise SourcewiseError(f"subset.design={design}: not a design; choose one of {', '.join(DESIGNS)}")
+    bind(DESIGNS[design], settings, "subset")
     return DESIGNS[design](groups, **settings)
 
 

@@ -1,0 +1,93 @@
+"""Settings checked against the signatures that they feed: one clear line before a run, not a failure deep inside it."""
+
+import functools
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, get_args, get_type_hints
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
+
+from sourcewise.errors import SourcewiseError, did_you_mean
+
+_HYDRAS: Mapping[str, type] = {
+    "_target_": str,
+    "_partial_": bool,
+    "_convert_": str,
+    "_recursive_": bool,
+    "_args_": list,
+}
+
+
+def check(node: Any, where: str = "") -> None:
+    """Every node of a resolved config that says what it builds (`_target_`) must fit its signature: names and types.
+
+    Raises SourcewiseError that names the setting, its value and what it should be.
+    """
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            check(value, f"{where}.{key}" if where else str(key))
+        for key, kind in _HYDRAS.items():
+            if key in node and not isinstance(node[key], kind):
+                raise SourcewiseError(f"{where}.{key}={node[key]}: this must be a {kind.__name__}")
+        if "_target_" in node:
+            try:
+                target = pkgutil.resolve_name(node["_target_"])
+            except (ImportError, AttributeError, ValueError, TypeError) as error:
+                raise SourcewiseError(f"{where}._target_={node['_target_']}: there is no such object") from error
+            bind(target, {key: value for key, value in node.items() if key not in _HYDRAS}, where)
+    elif isinstance(node, list):
+        for position, value in enumerate(node):
+            check(value, f"{where}[{position}]")
+
+
+def bind(function: Callable[..., Any], values: Mapping[str, Any], where: str) -> None:
+    """Raise SourcewiseError unless the values can be passed to the function by name, as far as its hints tell.
+
+    What it needs and nobody gives is Python's to report: a factory may get more arguments later.
+    """
+    parameters, hints = _signature(function)
+    for name, value in values.items():
+        setting = f"{where}.{name}" if where else name
+        if name not in parameters:
+            if inspect.Parameter.VAR_KEYWORD in {parameter.kind for parameter in parameters.values()}:
+                continue
+            raise SourcewiseError(f"{setting}: there is no such setting{did_you_mean(name, parameters)}")
+        hint = hints.get(name, Any)
+        if _is_built(value):
+            continue
+        adapter = _adapter(hint)
+        if adapter is None:
+            if value == [] or (value is None and type(None) in get_args(hint)):
+                continue
+            raise SourcewiseError(f"{setting}={value}: this needs a _target_, the name of what to build")
+        try:
+            adapter.validate_python(value, strict=True)
+        except ValidationError as error:
+            problem = error.errors()[-1]["msg"]
+            raise SourcewiseError(f"{setting}={value}: {problem[0].lower()}{problem[1:]}") from error
+
+
+def _is_built(value: Any) -> bool:
+    """Whether something in the value will be an object by the time that it is passed."""
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(_is_built, value.values()))
+    return isinstance(value, list) and any(map(_is_built, value))
+
+
+@functools.cache
+def _signature(function: Callable[..., Any]) -> tuple[Mapping[str, inspect.Parameter], Mapping[str, Any]]:
+    hinted = function.__init__ if inspect.isclass(function) else function
+    return inspect.signature(function).parameters, get_type_hints(hinted, include_extras=True)
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    """What checks a value against a hint; None where only an object could pass."""
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # a dataclass has a configuration of its own
+        return None
+    except SchemaError:  # a protocol
+        return None
