@@ -17,6 +17,9 @@ from sourcewise.files import write_whole
 
 SCHEMA = 1
 
+SOURCE = "source"
+"""What outputs on the source are called, and no target is."""
+
 
 class RecordError(SourcewiseError):
     """This file is not a record that can be used; says which file and why."""
@@ -71,14 +74,23 @@ class Header:
 
 @dataclass(frozen=True)
 class Record:
-    """The subset `mask: bool[groups]`, the outputs on every target, and the header."""
+    """The subset `mask: bool[groups]`, the outputs on every target, and the header.
+
+    source: outputs on the examples of the source, of runs with `source.outputs=true`.
+    """
 
     mask: NDArray[np.bool_]
     targets: Mapping[str, TargetOutputs]
     header: Header
+    source: TargetOutputs | None = None
+
+    @property
+    def outputs(self) -> Mapping[str, TargetOutputs]:
+        """All outputs, by target; those on the source by the name SOURCE."""
+        return {**self.targets, **({SOURCE: self.source} if self.source else {})}
 
     def __post_init__(self) -> None:
-        for target, outputs in self.targets.items():
+        for target, outputs in self.outputs.items():
             bad = int((~np.isfinite(outputs.prob) | np.isnan(outputs.margin)).sum())
             if bad:
                 raise RecordError(f"{self.header.run}: {bad} outputs on target {target} are not numbers")
@@ -104,7 +116,7 @@ def read(path: Path) -> Record:
 def to_bytes(record: Record) -> bytes:
     """The record's file."""
     tensors = {"mask": np.packbits(record.mask)}
-    for target, outputs in record.targets.items():
+    for target, outputs in record.outputs.items():
         for name, dtype in _COLUMNS.items():
             if (column := getattr(outputs, name)) is not None:
                 tensors[f"{target}/{name}"] = np.ascontiguousarray(column, dtype=dtype)
@@ -133,7 +145,9 @@ def from_bytes(content: bytes, name: str) -> Record:
         for key, array in tensors.items():
             target, _, column = key.rpartition("/")
             targets.setdefault(target, {})[column] = array
-        return Record(mask, {target: TargetOutputs(**columns) for target, columns in targets.items()}, Header(**fields))
+        outputs = {target: TargetOutputs(**columns) for target, columns in targets.items()}
+        source = outputs.pop(SOURCE, None)
+        return Record(mask, outputs, Header(**fields), source)
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{name}: a record with missing or unknown parts ({error})") from error
 
@@ -143,9 +157,9 @@ def digest(record: Record) -> str:
     fields = asdict(record.header) | {"seconds": {}}
     state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     state.update(record.mask.tobytes())
-    for target in sorted(record.targets):
+    for target in sorted(record.outputs):
         for name in _COLUMNS:
-            if (column := getattr(record.targets[target], name)) is not None:
+            if (column := getattr(record.outputs[target], name)) is not None:
                 state.update(column.tobytes())
     return state.hexdigest()
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from lightning_modules.augmentation import Augmentation
 from lightning_modules.classification import Classification, Diverged, Optimisation
 from lightning_modules.data import Examples, MemoryData, Normalise, batches_per_epoch
-from lightning_modules.outputs import Outputs
+from lightning_modules.outputs import Outputs, correct_class
 from lightning_modules.pretraining import Pretraining
 from lightning_modules.scalars import ScalarLogger
 from lightning_modules.transfer import BatchNormMode, Transfer
@@ -38,7 +38,7 @@ from sourcewise.data import ImageDataset, Numbers, regroup
 from sourcewise.errors import RunFailed, SourcewiseError
 from sourcewise.models import Model, initialise
 from sourcewise.randomness import seed as derive_seed
-from sourcewise.record import Header, Record, TargetOutputs
+from sourcewise.record import SOURCE, Header, Record, TargetOutputs
 
 METRICS = ("accuracy", "mean_per_class")
 """What a target's score can be."""
@@ -113,7 +113,11 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Source:
-    """The source dataset and how a model is pretrained on it. groups: see `regroup`, which `train` went through."""
+    """The source dataset and how a model is pretrained on it.
+
+    groups: see `regroup`, which `train` went through. outputs: whether records
+    carry outputs on the source's own examples.
+    """
 
     name: str
     train: ImageDataset
@@ -121,6 +125,7 @@ class Source:
     pretraining: Optimisation
     augmentation: Sequence[Augmentation] = ()
     groups: str = "class"
+    outputs: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "train", regroup(self.train, self.groups))
@@ -171,6 +176,8 @@ class Run:
     log: LogScalars = field(default=lambda scalars: None)
 
     def __post_init__(self) -> None:
+        if SOURCE in self.targets:
+            raise SourcewiseError(f"target {SOURCE}: outputs on the source have this name; choose another")
         self.mask: NDArray[np.bool_] = subsets.draw(self.source.train.group_names, **self.subset)
         self._checkpoint: Callable[[str], Checkpoint] | None = None
 
@@ -198,7 +205,11 @@ class Run:
         if self.mask.all():
             with _timed(seconds, "baselines"):
                 outputs = self._with_baselines(model, outputs)
-        return Record(self.mask, outputs, self._header(config, metrics, seconds))
+        own = None
+        if self.source.outputs:
+            with _timed(seconds, "source outputs"):
+                own = self._source_outputs(model)
+        return Record(self.mask, outputs, self._header(config, metrics, seconds), own)
 
     def _header(self, config: study.Config, metrics: dict[str, float], seconds: dict[str, float]) -> Header:
         folder, subset, source = study.run_dir(config), config["subset"], self.source
@@ -290,6 +301,14 @@ class Run:
             trainer.test(module, datamodule=data, verbose=False)
         self.log({f"target/{name}/{key}": value for key, value in module.scores.items()})
         return _for_record(module.outputs), module.scores
+
+    def _source_outputs(self, model: Model) -> TargetOutputs:
+        """What the pretrained model says of every example of the source, those of the groups it kept and the others."""
+        examples = _examples(self.source.train)
+        with torch.inference_mode():
+            logits = copy.deepcopy(model.head).cpu().float()(self._features(model, examples).inputs)
+            prob, margin = correct_class(logits, examples.labels)
+        return _for_record(Outputs(examples.ids, examples.labels, prob, margin, logits.argmax(1)))
 
     def _with_baselines(self, model: Model, outputs: Mapping[str, TargetOutputs]) -> dict[str, TargetOutputs]:
         """The outputs with what this one model says of the groups, if groups are made of whole classes."""

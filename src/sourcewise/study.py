@@ -18,7 +18,7 @@ REVISION = 1
 NOT_RECIPE = frozenset({"root", "cache_dir", "num_workers"})
 """Keys that say where or how fast, at any depth: they do not decide outputs (dataset fingerprints guard the data)."""
 
-SINCE: Mapping[str, Any] = {"groups": "class"}
+SINCE: Mapping[str, Any] = {"groups": "class", "outputs": False}
 """Settings of the source that came after the first studies, as they were until then: left out of the recipe at this
 value, so that old records and new ones are of one study."""
 

@@ -38,8 +38,10 @@ Arrays = dict[str, NDArray[np.uint8]]
 
 @functools.cache
 def characters(per_letter: int = 90) -> ImageDataset:
-    """The source `characters`: 10 classes of handwritten digits, and 26 of `per_letter` rendered capitals each."""
+    """The source `characters`: 10 classes of handwritten digits, and 26 of `per_letter` rendered capitals, if any."""
     images, labels = _digits("first")
+    if not per_letter:
+        return ImageDataset(images, labels, tuple(string.digits))
     letters = _letters(per_letter)
     letter_labels = torch.arange(10, 36).repeat_interleave(per_letter)
     return ImageDataset(

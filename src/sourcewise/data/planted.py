@@ -1,0 +1,69 @@
+"""The embedded datasets with something planted in them, to see whether an analysis finds it.
+
+Every variant is a function to a dataset whose column `planted` says where that is: -1 for an example as it was,
+otherwise what was done to it. What is planted is the same on every machine.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import affine
+
+from sourcewise.data.dataset import ImageDataset
+from sourcewise.data.embedded import characters, digits
+from sourcewise.randomness import permutation, uniform
+
+COLUMN = "planted"
+
+
+def leaks(per_letter: int = 0, count: int = 20) -> ImageDataset:
+    """`count` handwritten digits replaced by test images of the target `digits`, of the same class.
+
+    The first half are exact copies; the others are shifted by a pixel, re-scaled by up to a tenth, and noised (standard
+    deviation 6% of the range). `planted` is the target image's id.
+    """
+    source, target = characters(per_letter), digits("test")
+    images, planted = source.images.clone(), np.full(len(source), -1)
+    order = permutation("planted/leaks/source", len(source))
+    for number, chosen in enumerate(permutation("planted/leaks/target", len(target))[:count].tolist()):
+        label = target.labels[chosen]
+        row = next(row for row in order.tolist() if source.labels[row] == label and planted[row] < 0)
+        image = target.images[chosen]
+        if number >= (count + 1) // 2:
+            across, _, scale = uniform(f"planted/leaks/{number}", 3).tolist()
+            shift = [[-1, 0], [1, 0], [0, -1], [0, 1]][int(4 * across)]
+            image = affine(image, 0, shift, 0.9 + 0.2 * scale, [0, 0], InterpolationMode.BILINEAR)
+            noise = torch.from_numpy(uniform(f"planted/leaks/{number}/noise", 12, *image.shape).sum(0) - 6)  # normal
+            image = (image + 0.06 * 255 * noise).round().clamp(0, 255).to(torch.uint8)
+        images[row], planted[row] = image, int(target.ids[chosen])
+    return _with(source, images, source.labels, planted)
+
+
+def mislabels(per_letter: int = 0, share: float = 0.05) -> ImageDataset:
+    """That share of the handwritten digits given the label of another digit. `planted` is the true label."""
+    source = characters(per_letter)
+    labels, planted = source.labels.clone(), np.full(len(source), -1)
+    rows = np.flatnonzero(source.labels.numpy() < 10)
+    chosen = rows[permutation("planted/mislabels", len(rows))[: round(share * len(rows))]]
+    planted[chosen] = labels[chosen]
+    other = 1 + (9 * uniform("planted/mislabels/label", len(chosen))).astype(np.int64)
+    labels[chosen] = (labels[chosen] + torch.from_numpy(other)) % 10
+    return _with(source, source.images, labels, planted)
+
+
+def hidden(split: Literal["train", "test"], per_class: int = 5) -> ImageDataset:
+    """The target `digits` with 1s and 7s under one label, `1 or 7`. `planted` is what these digits are."""
+    target = digits(split, per_class)
+    merged = (target.labels == 1) | (target.labels == 7)
+    planted = np.where(merged, target.labels, -1)
+    names = ("0", "1 or 7", *"2345689")
+    place = torch.tensor([0, 1, 2, 3, 4, 5, 6, 1, 7, 8])
+    return replace(_with(target, target.images, place[target.labels], planted), class_names=names, group_names=names)
+
+
+def _with(source: ImageDataset, images: torch.Tensor, labels: torch.Tensor, planted: NDArray[np.int64]) -> ImageDataset:
+    return replace(source, images=images, labels=labels, groups=labels, fingerprint="", columns={COLUMN: planted})
