@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
-from sourcewise import cli, settings, study, tracking
+from sourcewise import cli, settings, study, subsets, tracking
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def main(config: DictConfig) -> None:
     """One run of a composed config."""
     with cli.errors():
         resolved = cli.resolve(config, SETTINGS)
+        resolved["subset"] = subsets.settled(resolved["subset"])
         cli.say_metrics(study.run_dir(resolved), train(resolved))
 
 

@@ -26,7 +26,7 @@ def targets(node: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_config_binds_to_what_it_builds(group: str, name: str) -> None:
-    values = {"listed": ["subset.drop=[A]"]}.get(name, [])
+    values = {"listed": ["subset.drop=[A]"], "ranked": ["subset.ranking=a.csv", "subset.remove=1"]}.get(name, [])
     config = compose_config(f"{group}={[name] if group == 'target' else name}", *values)
     found = list(targets(config))
     assert len(found) >= 6

@@ -35,7 +35,9 @@ def commands() -> list[str]:
 def test_commands_compose(command: str) -> None:
     words = [word for word in shlex.split(command)[1:] if word != "-m" and "..." not in word]
     values = [
-        re.sub(r"=range\((\d+),.*", r"=\1", word) for word in words if "=" in word and not word.startswith("hydra.")
+        re.sub(r"=range\((\d+),.*|=([\w.]+),.*", r"=\1\2", word)
+        for word in words
+        if "=" in word and not word.startswith("hydra.")
     ]
     compose_config(*(value for value in values if not value.startswith("hydra/")))
 

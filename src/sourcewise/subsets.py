@@ -1,10 +1,15 @@
 """Designs: which groups a run keeps, as pure functions of (groups, settings, seed).
 
-The same arguments give the same subset on every machine and with every version of every library: randomness comes from
-SHAKE-256 rather than from a random number library, and golden tests pin it.
+Settings that name a file are first replaced by what it says (`settled`), so that a run is named by its subset and its
+record stands alone. The same arguments give the same subset on every machine and with every version of every library:
+randomness comes from SHAKE-256 rather than from a random number library, and golden tests pin it.
 """
 
+import csv
+import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +96,81 @@ def listed(
     where = f"subset.{setting}={names}" if isinstance(names, str) else f"subset.{setting}"
     if isinstance(names, str):
         names = _read_names(names, where)
-    index = {name: position for position, name in enumerate(groups)}
-    unknown = [str(name) for name in names if str(name) not in index]
-    if unknown:
-        hint = did_you_mean(unknown[0], index) or f"; the groups are {_short(list(index))}"
-        raise SourcewiseError(f"{where}: no group is called {_short(unknown)}{hint}")
-    mask = np.full(len(groups), setting == "drop")
-    mask[[index[str(name)] for name in names]] = setting == "keep"
-    if not mask.any():
-        raise SourcewiseError(f"{where}: no group is left to train on; keep at least one")
-    return mask
+    return _mask(groups, names, setting == "keep", where)
+
+
+def ranked(
+    groups: Sequence[str],
+    remove: float | Sequence[str],
+    order: str,
+    ranking: str = "",
+    target: str | None = None,
+    seed: NonNegativeInt = 0,
+    ranks: str | None = None,
+) -> Mask:
+    """All groups but `remove` of them, those at the worst or the best end of a ranking, or random ones.
+
+    `remove` is a number of groups, or a share of them if below 1; settled (see `settled`), their names. Groups without
+    a score, whose influence is unknown, are never among the worst or the best; of groups with equal scores the first
+    by name goes first. Random removals of the same seed are nested.
+
+    Returns `bool[groups]`. Raises SourcewiseError as `settled` does, and for a ranking of other groups.
+    """
+    if not isinstance(remove, Sequence):
+        unsettled = {"ranking": ranking, "remove": remove, "order": order, "target": target, "seed": seed}
+        return draw(groups, **settled({"design": "ranked", **unsettled}))
+    if ranks != _digest(sorted(groups)):
+        raise SourcewiseError(
+            f"subset.ranking{f'={ranking}' * bool(ranking)}: it does not rank the source's {len(groups)} groups, which"
+            f" are {_short(list(groups))}; take a ranking of this source"
+        )
+    return _mask(groups, remove, False, "subset.remove")
+
+
+def settled(subset: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a subset with what a file says in place of its name; done to every run's before it is named.
+
+    A list of names takes the place of its file. A ranking becomes its name and a hash of its order, and
+    `subset.remove` the names of the groups that it removes: a ranking that moves leaves a run its name, one that
+    changes does not. What does not decide the subset goes: the ranking when order=random; and nothing to remove is
+    `full`. Settling twice is settling once.
+
+    Raises SourcewiseError for a file that cannot be read or has other columns, another target, an unknown order, and a
+    number of groups that cannot be removed.
+    """
+    result = dict(subset)
+    if result["design"] == "listed":
+        for setting in ("keep", "drop"):
+            if isinstance(path := result.get(setting), str):
+                result[setting] = _read_names(path, f"subset.{setting}={path}")
+    if result["design"] != "ranked" or isinstance(result["remove"], Sequence):
+        return result
+    order, where = result["order"], f"subset.ranking={result['ranking']}"
+    if order not in ("worst", "best", "random"):
+        raise SourcewiseError(f"subset.order={order}: choose worst, best or random")
+    path = Path(result["ranking"])
+    try:
+        scores, name = _read_ranking(path, path.stat().st_mtime_ns, result["target"])
+    except (OSError, ValueError, KeyError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise SourcewiseError(
+            f"{where}: cannot read this ranking ({reason});"
+            " give an influences.nc, or a CSV with the columns group,score"
+        ) from error
+    groups = sorted(scores)
+    known = sorted((group for group in groups if math.isfinite(scores[group])), key=lambda group: scores[group])
+    if order == "random":
+        line = [groups[i] for i in permutation(f"ranked/{result['seed']}", len(groups))]
+    else:
+        line = known if order == "worst" else sorted(known, key=lambda group: -scores[group])
+    count = _count(result["remove"], len(groups))
+    if count > len(line):
+        raise SourcewiseError(f"{where}: only {len(line)} of its {len(groups)} groups have a score to remove them by")
+    if count == 0:
+        return {"design": "full"}
+    chosen = {"seed": result["seed"]} if order == "random" else {"ranking": f"{name}@{_digest(known)[:6]}"}
+    removed = {"remove": sorted(line[:count]), "ranks": _digest(groups)}
+    return {"design": "ranked", **chosen, "order": order, **removed}
 
 
 DESIGNS: Mapping[str, Callable[..., Mask]] = {
@@ -109,6 +179,7 @@ DESIGNS: Mapping[str, Callable[..., Mask]] = {
     "hadamard": hadamard,
     "replicated": replicated,
     "listed": listed,
+    "ranked": ranked,
 }
 """The designs by name, as `subset.design` says it; the other keys of `subset` are the design's arguments."""
 
@@ -123,6 +194,56 @@ def draw(groups: Sequence[str], design: str, **settings: Any) -> Mask:
         raise SourcewiseError(f"subset.design={design}: not a design; choose one of {', '.join(DESIGNS)}")
     bind(DESIGNS[design], settings, "subset")
     return DESIGNS[design](groups, **settings)
+
+
+def _mask(groups: Sequence[str], names: Sequence[str], keep: bool, where: str) -> Mask:
+    """Keep the named groups, or all others."""
+    index = {name: position for position, name in enumerate(groups)}
+    unknown = [str(name) for name in names if str(name) not in index]
+    if unknown:
+        hint = did_you_mean(unknown[0], index) or f"; the groups are {_short(list(index))}"
+        raise SourcewiseError(f"{where}: no group is called {_short(unknown)}{hint}")
+    mask = np.full(len(groups), not keep)
+    mask[[index[str(name)] for name in names]] = keep
+    if not mask.any():
+        raise SourcewiseError(f"{where}: no group is left to train on; keep at least one")
+    return mask
+
+
+def _count(remove: Any, groups: int) -> int:
+    """How many of the groups `subset.remove` means."""
+    valid = isinstance(remove, int | float) and not isinstance(remove, bool) and remove >= 0
+    if not valid or (remove > 1 and remove != int(remove)):
+        raise SourcewiseError(f"subset.remove={remove}: give a number of groups, or a share of them below 1")
+    count = round(remove * groups) if remove < 1 else int(remove)
+    if count >= groups:
+        raise SourcewiseError(f"subset.remove={remove}: there are {groups} groups, and one at least must be left")
+    return count
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(names).encode()).hexdigest()[:10]
+
+
+@lru_cache(maxsize=8)  # a sweep asks for the same file once a run
+def _read_ranking(path: Path, changed: int, target: str | None) -> tuple[dict[str, float], str]:
+    """Scores by group and the ranking's name, from the overall influences of an influences.nc, or from a CSV."""
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [(row["group"], float(row["score"] or "nan")) for row in csv.DictReader(file)]
+        name = path.stem
+    else:
+        import xarray as xr  # slow to import, and most runs need none of it
+
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            values = dataset["influence_overall"].values.astype(float).tolist()
+            rows, about = list(zip(dataset["group"].values.astype(str).tolist(), values, strict=True)), dataset.attrs
+        if target not in (None, about["target"]):
+            raise SourcewiseError(f"subset.target={target}: {path} holds influences on {about['target']}")
+        name = f"{path.stem}/{about['target']}"
+    if not rows or len(dict(rows)) < len(rows):
+        raise ValueError("it names a group twice" if rows else "it is empty")
+    return dict(rows), name
 
 
 def _read_names(path: str, where: str) -> list[str]:

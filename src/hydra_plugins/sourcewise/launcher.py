@@ -26,7 +26,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.sourcewise.composition import Composer
-from sourcewise import claims, cli, record, study
+from sourcewise import claims, cli, record, study, subsets
 from sourcewise.errors import SourcewiseError
 from sourcewise.pool import Job, Outcome, Pool, SweepFailed
 
@@ -110,6 +110,8 @@ class LocalLauncher(Launcher):
             config = compose(overrides)
             if self._settings is not None:
                 cli.check(config, self._settings)
+            if "subset" in config:
+                config["subset"] = subsets.settled(config["subset"])
             runs.append(Run(index, list(overrides), config, study.run_dir(config)))
         return runs
 
