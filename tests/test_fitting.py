@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise import checks
+from sourcewise import checks, subsets
 from sourcewise.errors import SourcewiseError
 from sourcewise.estimators import ESTIMATORS
 from sourcewise.fitting import convergence, fit
@@ -96,12 +96,23 @@ def test_the_forecast_holds_when_the_models_are_added(name, kind):
     assert fit(masks[:then], outputs[:then], name).split_half == pytest.approx(checks.GOAL, abs=0.05)
 
 
+@pytest.mark.parametrize(("name", "models"), [("difference", 64), ("difference", 128), ("ridge", 64)])
+def test_the_forecast_holds_on_a_hadamard_design(name, models):
+    masks = np.array([subsets.hadamard(range(36), seed) for seed in range(1024)])
+    rng = np.random.default_rng(0)
+    outputs = masks @ rng.normal(0, 1, (36, 100)) + rng.normal(0, 3, (1024, 100))
+    now = fit(masks[:models], outputs[:models], name)
+    assert 0.1 < now.split_half < 0.5
+    then = models + now.more_models
+    assert fit(masks[:then], outputs[:then], name).split_half == pytest.approx(checks.GOAL, abs=0.05)
+
+
 def test_more_models_is_spearman_brown_and_knows_its_limits():
     assert checks.more_models(0.5, 100) == 300  # r = 0.5 doubles to 2/3, ... and 0.8 needs a factor of 4
     assert checks.more_models(0.85, 100) == 0
     assert checks.more_models(0.0, 100) is None
     assert checks.more_models(float("nan"), 100) is None
-    assert checks.more_models(0.5, 100, groups=20) < 300
+    assert checks.more_models(0.5, 100, groups=20, shrunken=True) < 300
 
 
 def test_convergence_rises_to_all_models():

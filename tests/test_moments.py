@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sourcewise.errors import SourcewiseError
-from sourcewise.moments import Moments, Stream, collapse
+from sourcewise.moments import Moments, Packed, collapse
 from tests.test_calibration import design
 
-FIELDS = ("count", "kept", "total", "square", "kept_total", "kept_square", "gram", "pair_total", "pair_square", "pairs")
+FIELDS = ("count", "kept", "total", "square", "kept_total", "kept_square", "gram", "pairs")
 
 
 def study(seed, models=40, groups=5, columns=3, dtype=np.float64, offset=0.0):
@@ -41,10 +41,6 @@ def test_chunks_order_and_merging_do_not_matter(seed, cuts, turn):
     for part in parts:
         merged = merged + Moments.empty(5, 3, gram=True).update(masks[part], outputs[part])
     same(whole, merged)
-    stream = Stream(5, 3, gram=True)
-    for i in np.random.default_rng(seed).permutation(40):
-        stream.add(masks[i], outputs[i])
-    same(whole, stream.moments())
     same(whole - Moments.empty(5, 3, gram=True).update(masks[:7], outputs[:7]),
          Moments.empty(5, 3, gram=True).update(masks[7:], outputs[7:]))  # fmt: skip
 
@@ -66,23 +62,14 @@ def test_many_rows_and_columns_with_a_large_mean_keep_their_digits(dtype):
     same(exact, Moments.empty(4, 1300, gram=True).update(masks, outputs), 1e-5)
 
 
-def test_stream_flushes_blocks_and_goes_on_after_a_look():
-    masks, outputs = study(3, models=1500)
-    stream = Stream(5, 3, gram=True)
-    for i, (mask, output) in enumerate(zip(masks, outputs, strict=True)):
-        stream.add(mask, output)
-        if i == 700:
-            assert stream.moments().count == 701
-    same(Moments.empty(5, 3, gram=True).update(masks, outputs), stream.moments())
-
-
-def test_stream_keeps_what_it_was_given_though_the_caller_reuses_its_buffers():
-    masks, outputs = study(4)
-    stream, mask, output = Stream(5, 3, gram=True), np.zeros(5, bool), np.zeros(3)
-    for row in range(len(masks)):
-        mask[:], output[:] = masks[row], outputs[row]
-        stream.add(mask, output)
-    same(Moments.empty(5, 3, gram=True).update(masks, outputs), stream.moments())
+@given(seed=st.integers(0, 999), models=st.integers(0, 9), groups=st.integers(1, 40), left=st.sampled_from([0, 8, 16]))
+def test_packed_masks_are_the_masks(seed, models, groups, left):
+    masks = np.random.default_rng(seed).random((models, groups)) < 0.5
+    packed = Packed.of(masks)
+    np.testing.assert_array_equal(packed.unpack(), masks)
+    np.testing.assert_array_equal(packed[1:5].unpack(slice(left, left + 11)), masks[1:5, left : left + 11])
+    np.testing.assert_array_equal(packed.sizes(), masks.sum(1))
+    np.testing.assert_allclose(packed.share() * models, masks.sum(0))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +79,7 @@ def test_stream_keeps_what_it_was_given_though_the_caller_reuses_its_buffers():
         (np.ones((2, 4), bool), np.ones((2, 3)), "4 groups, but 5"),
         (np.ones((2, 5), bool), np.ones((2, 2)), "2 columns, but 3"),
         (np.ones((3, 5), bool), np.ones((2, 3)), "3 masks but 2 rows"),
-        (np.ones(5, bool), np.ones(3), "two dimensions"),
+        (np.ones(5, bool), np.ones(3), "of 1 dimensions"),
         (np.ones((2, 5), bool), np.array([[1, 1, 1], [1, np.nan, 1.0]]), r"1 of 2 rows \(1\)"),
         (np.ones((2, 5), bool), np.array([["a"] * 3] * 2), "real numbers"),
     ],
@@ -118,18 +105,22 @@ def foldover(seed, groups=6, pairs=20, columns=3):
     return masks, rng.normal(5, 1, (2 * pairs, columns))
 
 
-@given(cut=st.integers(0, 20), seed=st.integers(0, 99))
-def test_pairs_add_up_and_move(cut, seed):
-    masks, outputs = foldover(seed)
-    whole = Moments.empty(6, 3, gram=True).update(masks, outputs, paired=True)
-    parts = [Moments.empty(6, 3, gram=True).update(masks[s], outputs[s], paired=True)
-             for s in (slice(0, 2 * cut), slice(2 * cut, 40))]  # fmt: skip
-    same(whole, parts[0] + parts[1])
-    same(parts[0], whole - parts[1])
-    spread, free = whole.spread()
-    halves = (outputs[0::2] - outputs[1::2]) / 2
+def test_what_pairs_have_in_common_is_left_out_and_the_rest_stays():
+    masks, outputs = foldover(0, groups=20)
+    more = np.random.default_rng(1).random((3, 20)) < 0.3
+    masks, outputs = np.vstack([masks, more]), np.vstack([outputs, outputs[:3] + 1])
+    found = collapse(masks, outputs)
+    assert (found.pairs, len(found.masks)) == (20, 43)
+    sums, plain = found.moments(), Moments.empty(20, 3, gram=True).update(masks, outputs)
+    plain = plain.moved(sums.reference)
+    for name in ("count", "kept", "total", "gram", "kept_total"):
+        np.testing.assert_allclose(getattr(sums, name), getattr(plain, name), atol=1e-9)
+    spread, free = collapse(masks[:40], outputs[:40]).moments().spread()
+    halves = (outputs[0:40:2] - outputs[1:40:2]) / 2
     np.testing.assert_allclose(spread, 2 * (halves**2).sum(0))
     assert free == 20
+    part = found.moments(slice(1, 3), slice(8, 20))
+    np.testing.assert_allclose(part.kept_total, sums.kept_total[1:3, 8:])
 
 
 def test_spread_without_pairs_is_the_sum_of_squares_about_the_mean():
@@ -146,9 +137,10 @@ def test_collapse_averages_seeds_and_pairs_complements():
     found = collapse(masks[order], outputs[order], np.arange(63))
     assert found.pairs == 30
     assert found.runs.sum() == 63
-    np.testing.assert_array_equal(found.masks[0::2], ~found.masks[1::2])
+    kept = found.masks.unpack()
+    np.testing.assert_array_equal(kept[0::2], ~kept[1::2])
     np.testing.assert_array_equal(found.unit, np.arange(60) // 2)
-    row = int(np.flatnonzero((found.masks == masks[0]).all(1))[0])
+    row = int(np.flatnonzero((kept == masks[0]).all(1))[0])
     np.testing.assert_allclose(found.outputs[row], outputs[0] + 0.5)
     assert found.runs[row] == 2
     assert found.moments().pairs == 30
@@ -160,7 +152,7 @@ def test_collapse_leaves_repeats_by_chance_alone_but_not_by_design():
     rng = np.random.default_rng(2)
     masks, outputs = rng.random((100, 3)) < 0.5, rng.normal(size=(100, 2))
     found = collapse(masks, outputs)
-    np.testing.assert_array_equal(found.masks, masks)
+    np.testing.assert_array_equal(found.masks.unpack(), masks)
     assert found.within is None
     assert len(collapse(masks, outputs, np.arange(100)).masks) == 8
     masks = np.repeat(rng.random((50, 20)) < 0.5, 2, axis=0)
@@ -168,9 +160,3 @@ def test_collapse_leaves_repeats_by_chance_alone_but_not_by_design():
     assert len(found.masks) == 50
     pairs = outputs.reshape(50, 2, 2)
     np.testing.assert_allclose(found.within, pairs.var(1, ddof=1).mean(0))
-
-
-def test_pairs_that_are_none_are_refused():
-    masks, outputs = study(6)
-    with pytest.raises(SourcewiseError, match="a subset and its complement"):
-        Moments.empty(5, 3).update(masks, outputs, paired=True)

@@ -10,14 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
 from sourcewise.estimators import Estimate
-from sourcewise.moments import Array, Moments, Subsets
+from sourcewise.moments import Array, Index, Moments, Subsets
 
 Estimator = Callable[[Moments, Moments], Estimate]
-Index = NDArray[np.int64]
 
 LEAST = 10
 """Units below which nothing can be held out."""
@@ -45,31 +43,27 @@ class Point:
 
 def folds(subsets: Subsets, seed: int = 0) -> Index:
     """int[S]: the fold, of two to five, that each row belongs to; rows of one unit share it."""
-    units = int(subsets.unit[-1]) + 1
-    parts = int(np.clip(units // 5, 2, 5))
-    of_unit = np.random.default_rng(seed).permutation(units) % parts
+    parts = int(np.clip(subsets.units // 5, 2, 5))
+    of_unit = np.random.default_rng(seed).permutation(subsets.units) % parts
     return np.asarray(of_unit[subsets.unit], dtype=np.int64)
 
 
 def predictions(subsets: Subsets, estimator: Estimator, fold: Index) -> Array:
     """float[S, E]: outputs of each subset as predicted from the other folds."""
-    count = int(fold.max()) + 1
-    parts = [subsets.take(np.unique(subsets.unit[fold == f])).moments() for f in range(count)]
+    units = [np.unique(subsets.unit[fold == f]) for f in range(int(fold.max()) + 1)]
+    parts = [subsets.take(own).moments() for own in units]
     whole = parts[0]
     for part in parts[1:]:
         whole = whole + part
     predicted = np.empty(subsets.outputs.shape)
-    for f in range(count):
-        train = whole - parts[f]
+    for f, part in enumerate(parts):
         # for estimators that tune on held-out models: a further fold, or with two folds a part of the other
-        held = parts[(f + 1) % count] if count > 2 else _part_of(subsets, fold, 1 - f)
-        predicted[fold == f] = estimator(train, held).predict(subsets.masks[fold == f])
+        other = units[1 - f]
+        held = (
+            parts[(f + 1) % len(parts)] if len(parts) > 2 else subsets.take(other[: max(len(other) // 4, 1)]).moments()
+        )
+        predicted[fold == f] = estimator(whole - part, held).predict(subsets.masks[fold == f])
     return predicted
-
-
-def _part_of(subsets: Subsets, fold: Index, which: int) -> Moments:
-    units = np.unique(subsets.unit[fold == which])
-    return subsets.take(units[: max(len(units) // 4, 1)]).moments()
 
 
 def lds(predicted: Array, subsets: Subsets, fold: Index, draws: int = 200, seed: int = 0) -> Score:
@@ -79,9 +73,8 @@ def lds(predicted: Array, subsets: Subsets, fold: Index, draws: int = 200, seed:
     draws of the units, each fold's ranks being kept.
     """
     rng = np.random.default_rng(seed)
-    units = int(subsets.unit[-1]) + 1
-    draw = rng.multinomial(units, np.full(units, 1 / units), size=draws).astype(np.float64)
-    weights = np.vstack([np.ones(units), draw])[:, subsets.unit]
+    draw = rng.multinomial(subsets.units, np.full(subsets.units, 1 / subsets.units), size=draws).astype(np.float64)
+    weights = np.vstack([np.ones(subsets.units), draw])[:, subsets.unit]
     scores = []
     for f in range(int(fold.max()) + 1):
         rows = fold == f
@@ -126,14 +119,12 @@ def split_half(subsets: Subsets, estimator: Estimator, repeats: int = 4, seed: i
     Over the whole table, each column about its own mean: signal variance over signal plus noise variance,
     so that the Spearman-Brown formula holds. Averaged over `repeats` splits; NaN if fewer than two groups compare.
     """
-    units = int(subsets.unit[-1]) + 1
     rng, found = np.random.default_rng(seed), []
     for _ in range(repeats):
-        order = rng.permutation(units)
         tables = []
-        for half in (order[: units // 2], order[units // 2 :]):
-            part = subsets.take(half)
-            tables.append(estimator(part.moments(), part.take(np.unique(part.unit)[::4]).moments()).influence)
+        for half in np.split(rng.permutation(subsets.units), [subsets.units // 2]):
+            moments = subsets.take(half).moments()
+            tables.append(estimator(moments, moments).influence)
         known = ~np.isnan(tables[0] + tables[1]).any(0)
         if known.sum() < 2:
             continue
@@ -143,14 +134,19 @@ def split_half(subsets: Subsets, estimator: Estimator, repeats: int = 4, seed: i
     return float(np.mean(found)) if found else float("nan")
 
 
-def more_models(reliability: float, models: int, goal: float = GOAL, groups: int = 0) -> int | None:
+def more_models(
+    reliability: float, models: int, goal: float = GOAL, groups: int = 0, shrunken: bool = False, crowd: float = 1.0,
+    fading: float = 0.0,
+) -> int | None:  # fmt: skip
     """How many models to add until two halves agree with correlation `goal`; 0 if they do.
 
-    `reliability` r is the split-half correlation at `models`. For a difference of means, errors fall as one
-    over the models (Spearman-Brown). Ridge knows the other groups the better the more models there are: its
-    error variance v, in units of the effects' variance, follows v n = s + groups v / (1 + v) with n models
-    and noise s (state evolution: Donoho, Maleki & Montanari, PNAS 106, 2009), where v = (1 - r) / r. Pass
-    `groups`.
+    `reliability` is the correlation r of two halves of n of the `models` each. In units of the effects' variance, noise
+    makes an error of noise / n in each half, and the other `groups` leak groups (crowd - x) / n into each, where x = 0
+    for independent draws; then r = 1 / (1 + noise / n + leaks), and without groups this is Spearman-Brown's formula. In
+    an orthogonal design, x = n fading, at most crowd / 2, and what leaks into one half is missing in the other, which
+    takes groups x / n from the covariance of the halves. A `shrunken` estimator (ridge) knows the other groups the
+    better the more models there are: leaks are smaller by the factor 1 - r (state evolution: Donoho, Maleki &
+    Montanari, PNAS 106, 2009).
 
     None if the reliability is not positive: then nobody can tell.
     """
@@ -158,30 +154,29 @@ def more_models(reliability: float, models: int, goal: float = GOAL, groups: int
         return None
     if reliability >= goal:
         return 0
-    now, then = (1 - reliability) / reliability, (1 - goal) / goal
-    half = (models / 2 * now + groups * (reliability - goal)) / then
+    before, after = (groups * (1 - r if shrunken else 1.0) for r in (reliability, goal))
+    half = models / 2
+    shared = min(half * fading, crowd / 2)
+    noise = max((half - before * shared) / reliability - half - before * (crowd - shared), 0.0)
+    crowd = 2.0 if fading else crowd  # complements follow
+    for _ in range(50):
+        shared = min(half * fading, crowd / 2)
+        half = (goal * (noise + after * (crowd - shared)) + after * shared) / (1 - goal)
     return max(int(np.ceil(2 * half - models - 1e-6)), 1)
 
 
 def curve(subsets: Subsets, estimator: Estimator, seed: int = 0) -> list[Point]:
     """LDS and split-half reliability at an eighth, a quarter, a half, and all of the models."""
-    units = int(subsets.unit[-1]) + 1
-    order = np.random.default_rng(seed).permutation(units)
+    order = np.random.default_rng(seed).permutation(subsets.units)
     points = []
-    for count in (units // 8, units // 4, units // 2, units):
+    for count in (subsets.units // 8, subsets.units // 4, subsets.units // 2, subsets.units):
         if count < 2 * LEAST:
             continue
-        part = renumbered(subsets.take(np.sort(order[:count])))
+        part = subsets.take(order[:count])
         fold = folds(part)
         score = lds(predictions(part, estimator, fold), part, fold, draws=1)
         points.append(Point(int(part.runs.sum()), score.value, split_half(part, estimator, seed=seed)))
     return points
-
-
-def renumbered(subsets: Subsets) -> Subsets:
-    """The same with units 0, 1, 2, ..."""
-    unit = np.unique(subsets.unit, return_inverse=True)[1]
-    return Subsets(subsets.masks, subsets.outputs, subsets.runs, unit, subsets.pairs, subsets.within)
 
 
 def verdict(

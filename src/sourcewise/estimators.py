@@ -1,46 +1,41 @@
 """Influences and their standard errors from `Moments`.
 
-The influence of a group on an output is the effect of keeping the group, in units of the output: positive
-means that keeping it helps. One convention holds for all estimators. In a model y = a + sum_k b_k m_k of
-the masks m:
+The influence of a group on an output is the effect of keeping the group, in units of the output: positive means that
+keeping it helps. One convention holds for all estimators. In a model y = a + sum_k b_k m_k of the masks m:
 
-* where the sizes of the subsets vary as they do when groups are kept independently, or more (Bernoulli,
-  Hadamard, several fractions), influence is b_k: the effect of keeping the group, all others left as they
-  are;
-* where all subsets have one size, no data can tell b from b plus a constant, and influence is b_k minus the
-mean
-  of the other b: the effect of keeping this group rather than an average other one.
+* where the sizes of the subsets vary as they do when groups are kept independently, or more (Bernoulli, Hadamard,
+  several fractions), influence is b_k: the effect of keeping the group, all others left as they are;
+* where all subsets have one size, no data can tell b from b plus a constant, and influence is b_k minus the mean of the
+  other b: the effect of keeping this group rather than an average other one.
 
-With interactions, b is the best linear account of the outputs under the design. The difference of means
-estimates just this in either case (but not where subsets of several fixed sizes are mixed: there it credits
-every group with a part of the effect of size; the regressions do not).
+With interactions, b is the best linear account of the outputs under the design. The difference of means estimates just
+this in either case (but not where subsets of several fixed sizes are mixed: there it credits every group with a part of
+the effect of size; the regressions do not).
 
-What predicts best is shrunken, and a shrunken estimate has no honest interval. So every estimate has two
-faces: `coefficients`, shrunken where the estimator shrinks, predict; `influence`, with `stderr` and `dof`,
-is unbiased. For ridge, influence is each coefficient over its own shrinkage factor H_kk, H = (G + penalty
-I)^-1 G. That leaves b_k + sum_j H_kj / H_kk b_j + noise: unbiased for the group itself, with leaks of the
-other groups whose signs are random by design. With b_j of variance tau^2 and noise of variance sigma^2, its
-error has the variance sigma^2 [(G + penalty I)^-1 G (G + penalty I)^-1]_kk / H_kk^2 + tau^2 sum_j (H_kj /
-H_kk)^2. Both variances come from restricted maximum likelihood (Patterson & Thompson, Biometrika 58, 1971),
-a column at a time. It runs from ordinary least squares (no penalty) to the difference of means (large
-penalty), is defined with fewer models than groups, and the penalty that predicts best makes its error
-smallest too. Lasso shares this companion.
+What predicts best is shrunken, and a shrunken estimate has no honest interval. So every estimate has two faces:
+`coefficients`, shrunken where the estimator shrinks, predict; `influence`, with `stderr` and `dof`, is unbiased. For
+ridge, influence is each coefficient over its own shrinkage factor H_kk, H = (G + penalty I)^-1 G. That leaves b_k +
+sum_j H_kj / H_kk b_j + noise: unbiased for the group itself, with leaks of the other groups whose signs are random by
+design. With b_j of variance tau^2 and noise of variance sigma^2, its error has the variance sigma^2 [(G + penalty I)^-1
+G (G + penalty I)^-1]_kk / H_kk^2 + tau^2 sum_j (H_kj / H_kk)^2. Both variances come from restricted maximum likelihood
+(Patterson & Thompson, Biometrika 58, 1971), a column at a time. It runs from ordinary least squares (no penalty) to the
+difference of means (large penalty), is defined with fewer models than groups, and the penalty that predicts best makes
+its error smallest too. Lasso shares this companion.
 
-All results have the layout [examples, groups]. `ESTIMATORS` lists the estimators by name; a new one is a
-function `Moments -> Estimate` with a line there.
+All results have the layout [examples, groups]. `ESTIMATORS` lists the estimators by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.errors import SourcewiseError
-from sourcewise.moments import TILE, Array, Mask, Moments
+from sourcewise.moments import ALL, TILE, Array, Mask, Moments, Packed
 
 PENALTIES = np.logspace(-3, 3, 31)
 """Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
@@ -72,34 +67,28 @@ class Estimate:
     coefficients: Array | None = None
     penalty: Array | None = None
 
-    def predict(self, masks: Mask) -> Array:
+    def predict(self, masks: Mask | Packed) -> Array:
         """Outputs float[m, E] expected of models trained on the subsets bool[m, G]."""
         slopes = np.nan_to_num(self.influence) if self.coefficients is None else self.coefficients
-        predicted: Array = (masks - self.kept) @ slopes.T + self.mean
-        return predicted
+        packed = masks if isinstance(masks, Packed) else Packed.of(masks)
+        predicted = [(packed[rows].unpack() - self.kept) @ slopes.T + self.mean for rows in packed.blocks()]
+        return np.concatenate([*predicted, np.empty((0, len(slopes)))])
 
 
 def difference(moments: Moments) -> Estimate:
     """Mean output of the models with a group minus that of the models without (arXiv 2207.05739, section 3).
 
-    The standard error is Welch's, with the Welch-Satterthwaite degrees of freedom (Biometrika 34, 1947):
-    neither side's variance nor size has to equal the other's. In a foldover design, where models are no
-    independent draws, the error is that of the difference given the masks (see the module), if the moments
-    hold a Gram matrix.
+    The standard error is Welch's, with the Welch-Satterthwaite degrees of freedom (Biometrika 34, 1947): neither side's
+    variance nor size has to equal the other's. Where masks are more `balanced` than independent draws, as in a Hadamard
+    design, the error is that of the difference given the masks (see the module), if the moments hold a Gram matrix.
 
-    A group that every model kept, or every model dropped, has NaN throughout. With fewer than two models on a
-    side, the influence is given but its stderr and dof are NaN.
-
-    Raises:
-        SourcewiseError: fewer than two models.
+    A group that every model kept, or every model dropped, has NaN throughout. With fewer than two models on a side, the
+    influence is given but its stderr and dof are NaN. Raises SourcewiseError for fewer than two models.
     """
     _enough(moments, 2)
-    influence, stderr, dof = _empty(moments)
-    n1 = np.where((moments.kept > 0) & (moments.kept < moments.count), moments.kept, np.nan)
-    n0 = moments.count - n1
-    f1, f0 = np.where(n1 > 1, n1 - 1, np.nan), np.where(n0 > 1, n0 - 1, np.nan)
+    influence, stderr, dof = (np.empty((moments.columns, moments.groups)) for _ in range(3))
     for tile in _tiles(moments, 64):
-        mean1, var1, mean0, var0 = _sides(moments, tile, n1, n0, f1, f0)
+        (mean1, var1, n1), (mean0, var0, n0) = _sides(moments, tile)
         influence[tile] = mean1 - mean0
         var1 /= n1
         var0 /= n0
@@ -108,87 +97,75 @@ def difference(moments: Moments) -> Estimate:
         with np.errstate(invalid="ignore"):  # 0/0 where both sides are constant
             share = var1 / both
         share = np.where(both == 0, 0.5, share)
-        dof[tile] = 1 / (share**2 / f1 + (1 - share) ** 2 / f0)
-    if moments.gram is not None and 4 * moments.pairs >= moments.count:
-        _given_masks(moments, stderr, dof)
-    return Estimate(influence, stderr, dof, moments.kept / moments.count, moments.mean())
+        dof[tile] = 1 / (
+            share**2 / np.where(n1 > 1, n1 - 1, np.nan) + (1 - share) ** 2 / np.where(n0 > 1, n0 - 1, np.nan)
+        )
+    found = Estimate(influence, stderr, dof, moments.kept / moments.count, moments.mean())
+    return _given_masks(moments, found) if balanced(moments) else found
 
 
 def ridge(moments: Moments) -> Estimate:
     """Ridge regression, its penalty chosen a column at a time by generalised cross-validation.
 
-    Needs moments with a Gram matrix; one eigendecomposition of it serves all columns and penalties (Golub,
-    Heath & Wahba, Technometrics 21, 1979). The mean of all coefficients is not penalised where sizes vary.
-    For influence and stderr see the module. Noise may differ between the models with and without a group
-    (the sandwich to its first order, which is all that these sums can show).
+    Needs moments with a Gram matrix; one eigendecomposition of it serves all columns and penalties (Golub, Heath &
+    Wahba, Technometrics 21, 1979). The mean of all coefficients is not penalised where sizes vary. For influence and
+    stderr see the module. Noise may differ between the models with and without a group (the sandwich to its first
+    order, which is all that these sums can show).
 
-    Raises:
-        SourcewiseError: fewer than four models, or no group that was ever dropped.
+    Raises SourcewiseError for fewer than four models, or no group that was ever dropped.
     """
     normal = _Normal.of(moments)
-    influence, stderr, dof = _empty(moments)
-    coefficients, penalty = np.zeros_like(influence), np.empty(moments.columns)
-    for tile in _tiles(moments):
+
+    def part(tile: slice) -> tuple[Array, ...]:
         fit = normal.fit(tile)
-        penalty[tile] = normal.penalties[fit.chosen]
-        found, slopes = normal.unbiased(fit, fit.chosen)
+        influence, slopes = normal.unbiased(fit, fit.chosen)
         noise, leak = normal.errors(fit.chosen)
-        var = fit.sigma[:, None] * noise + fit.tau[:, None] * leak
-        _put(influence, tile, normal.active, found)
-        _put(coefficients, tile, normal.active, slopes)
-        _put(dof, tile, normal.active, normal.dof(fit, var, fit.tau[:, None] * leak))
-        _put(stderr, tile, normal.active, np.sqrt(_uneven(moments, tile, normal.active, var)))
-    return Estimate(influence, stderr, dof, moments.kept / moments.count, moments.mean(), coefficients, penalty)
+        leaked = fit.tau[:, None] * leak
+        var = fit.sigma[:, None] * noise + leaked
+        dof = normal.dof(fit, var, leaked)
+        return influence, np.sqrt(_uneven(moments, tile, normal.active, var)), dof, slopes, normal.penalties[fit.chosen]
+
+    return _by_columns(moments, normal.active, part)
 
 
 def ols(moments: Moments) -> Estimate:
     """Ordinary least squares; needs moments with a Gram matrix, and more subsets than groups.
 
-    Errors as in `ridge`. A group that cannot be told from others (always kept together with one, say) is NaN.
-
-    Raises:
-        SourcewiseError: too few subsets (a subset and its complement count once), or no group ever dropped.
+    Errors as in `ridge`. A group that cannot be told from others (always kept together with one, say) is NaN. Raises
+    SourcewiseError for too few subsets (a subset and its complement count once), or no group that was ever dropped.
     """
     normal = _Normal.of(moments)
-    free = normal.free - normal.rank
-    last = len(normal.penalties) - 1  # no penalty at all
+    free, last = normal.free - normal.rank, len(normal.penalties) - 1  # the last penalty is none
     noise, leak = normal.errors(np.array([last]))
     if free < 1 or (leak > 1e-6).all():
         raise SourcewiseError(
             f"{moments.count} models are too few for ols of {normal.active.size} groups; ridge can do"
         )
-    influence, stderr, dof = _empty(moments)
-    coefficients = np.zeros_like(influence)
-    for tile in _tiles(moments):
+
+    def part(tile: slice) -> tuple[Array, ...]:
         fit = normal.fit(tile)
-        index = np.full(len(fit.sigma), last)
-        found, slopes = normal.unbiased(fit, index)
+        influence, slopes = normal.unbiased(fit, np.full(len(fit.sigma), last))
+        influence[:, leak[0] > 1e-6] = np.nan
         var = fit.residual[:, None] / free * noise
-        found[:, leak[0] > 1e-6] = np.nan
-        _put(influence, tile, normal.active, found)
-        _put(coefficients, tile, normal.active, slopes)
-        _put(dof, tile, normal.active, np.full_like(var, free))
-        _put(stderr, tile, normal.active, np.sqrt(_uneven(moments, tile, normal.active, var)))
-    return Estimate(influence, stderr, dof, moments.kept / moments.count, moments.mean(), coefficients)
+        error = np.sqrt(_uneven(moments, tile, normal.active, var))
+        return influence, error, np.full_like(var, free), slopes, np.zeros(len(var))
+
+    return _by_columns(moments, normal.active, part)
 
 
 def lasso(moments: Moments, held: Moments) -> Estimate:
     """Lasso (datamodels, arXiv 2202.00622), its penalty chosen a column at a time by held-out error.
 
-    `held` are the moments of some of the models in `moments`. The path is fitted without them, their error
-    picks the penalty, and the coefficients come from all models at that penalty (scikit-learn's scale: half
-    the mean squared error plus penalty times the sum of magnitudes). influence, stderr and dof are those of
-    `ridge`.
+    `held` are the moments of some of the models in `moments`. The path is fitted without them, their error picks the
+    penalty, and the coefficients come from all models at that penalty (scikit-learn's scale: half the mean squared
+    error plus penalty times the sum of magnitudes). influence, stderr and dof are those of `ridge`.
 
-    Raises:
-        SourcewiseError: as `ridge`, or held-out models that are none or all.
+    Raises SourcewiseError as `ridge` does, and for held-out models that are none or all.
     """
     if not 0 < held.count < moments.count:
         raise SourcewiseError(f"lasso needs some models held out, not {held.count} of {moments.count}")
-    companion = ridge(moments)
-    train = moments - held
-    gram, cross = centred(train)
-    gram_all, cross_all = centred(moments)
+    companion, train = ridge(moments), moments - held
+    (gram, cross), (gram_all, cross_all) = centred(train), centred(moments)
     kept, center = train.kept / train.count, train.total / train.count
     held = held.moved(train.reference)
     assert held.gram is not None
@@ -213,23 +190,21 @@ def lasso(moments: Moments, held: Moments) -> Estimate:
             live, slopes = live[on], slopes[on]
         penalty[tile] = best
         coefficients[tile] = shrink(gram_all, cross_all[tile], moments.count, best, final, bound=bound_all)
-    return Estimate(
-        companion.influence,
-        companion.stderr,
-        companion.dof,
-        companion.kept,
-        companion.mean,
-        coefficients,
-        penalty,
-    )
+    return replace(companion, coefficients=coefficients, penalty=penalty)
 
 
 def centred(moments: Moments) -> tuple[Array, Array]:
     """Gram matrix of the masks [G, G] and their product with the outputs [E, G], both about the means."""
+    return _gram(moments), moments.kept_total - np.outer(moments.total / moments.count, moments.kept)
+
+
+def _gram(moments: Moments, groups: NDArray[np.intp] | None = None) -> Array:
+    """Gram matrix of the masks, of some of the groups where given, about their means."""
     if moments.gram is None:
         raise SourcewiseError("regressions need moments with a Gram matrix (gram=True)")
-    gram = moments.gram - np.outer(moments.kept, moments.kept) / moments.count
-    return gram, moments.kept_total - np.outer(moments.total / moments.count, moments.kept)
+    chosen = np.arange(moments.groups) if groups is None else groups
+    kept = moments.kept[chosen]
+    return moments.gram[np.ix_(chosen, chosen)] - np.outer(kept, kept) / moments.count
 
 
 def largest(gram: Array) -> float:
@@ -237,15 +212,35 @@ def largest(gram: Array) -> float:
     return max(float(np.linalg.eigvalsh(gram)[-1]), 0.5)
 
 
-def confounded(moments: Moments) -> bool:
+def confounded(masks: Packed) -> bool:
     """Whether subset sizes vary by more or less than independent draws would, though not fixed to one size.
 
-    The difference of means then credits every group with a part of the effect of size; the regressions do
-    not.
+    The difference of means then credits every group with a part of the effect of size; the regressions do not.
     """
-    gram, _ = centred(moments)
-    ratio = gram.sum() / max(float(np.trace(gram)), 1e-300)
-    return bool(ratio > 0.1 and abs(ratio - 1) > 6 * np.sqrt(2 / moments.count))
+    share = masks.share()
+    ratio = float(masks.sizes().var()) / max(float((share * (1 - share)).sum()), 1e-300)
+    return bool(ratio > 0.1 and abs(ratio - 1) > 6 * np.sqrt(2 / len(masks)))
+
+
+def crowding(moments: Moments) -> float:
+    """How much of the other groups leaks into a difference of means, as a multiple of what independent draws let in.
+
+    That is the mean square correlation of two groups' masks, times the models: 1 for independent draws, 0 for
+    orthogonal ones (all rows of a Hadamard matrix), 2 for pairs of complements that are otherwise independent.
+    """
+    active = _varying(moments)
+    if moments.gram is None or active.size < 2:
+        return 1.0
+    gram = _gram(moments, active)
+    square = gram**2 / np.outer(np.diag(gram), np.diag(gram))
+    return float((square.sum() - active.size) / (active.size * (active.size - 1)) * moments.count)
+
+
+def balanced(moments: Moments) -> bool:
+    """Whether the masks are a foldover, or less correlated than those of independent draws would be."""
+    if moments.gram is None:
+        return False
+    return 4 * moments.pairs >= moments.count or crowding(moments) < 1 - 8 / max(_varying(moments).size, 1)
 
 
 def shrink(
@@ -337,13 +332,10 @@ class _Normal:
     @classmethod
     def of(cls, moments: Moments) -> _Normal:
         _enough(moments, 4)
-        active = np.flatnonzero((moments.kept > 0) & (moments.kept < moments.count))
+        active = _varying(moments)
         if not active.size:
             raise SourcewiseError("every group was kept by all models or by none: no influence can be estimated")
-        if moments.gram is None:
-            raise SourcewiseError("regressions need moments with a Gram matrix (gram=True)")
-        kept = moments.kept[active]
-        gram = moments.gram[np.ix_(active, active)] - np.outer(kept, kept) / moments.count
+        gram = _gram(moments, active)
         spread, free = moments.spread()
         weight, size, scale = gram.sum(1), float(gram.sum()), float(np.trace(gram))
         if active.size > 1 and size > 1e-9 * scale:
@@ -442,23 +434,25 @@ class _Normal:
         return clipped
 
 
-def _given_masks(moments: Moments, stderr: Array, dof: Array) -> None:
-    """Put the errors of the difference of means that noise and leaks make, the masks being what they are."""
+def _given_masks(moments: Moments, found: Estimate) -> Estimate:
+    """The difference of means with the errors that noise and leaks make of it, the masks being what they are."""
     normal = _Normal.of(moments)
-    kept = moments.kept[normal.active]
-    assert moments.gram is not None
-    gram = moments.gram[np.ix_(normal.active, normal.active)] - np.outer(kept, kept) / moments.count
+    gram = _gram(moments, normal.active)
     leak = gram / np.diag(gram)[:, None]
     np.fill_diagonal(leak, 0.0)
     if not normal.absolute:
         leak += (1 - np.eye(len(leak))) / max(len(leak) - 1, 1)
-    for tile in _tiles(moments):
+
+    def part(tile: slice) -> tuple[Array, ...]:
         fit = normal.fit(tile)
         level = (fit.size / normal.size) ** 2 if normal.absolute else np.zeros(len(fit.size))
         leaked = np.outer(fit.tau, (leak**2).sum(1)) + np.outer(level, leak.sum(1) ** 2)
         var = fit.sigma[:, None] / np.diag(gram) + leaked
-        _put(stderr, tile, normal.active, np.sqrt(var))
-        _put(dof, tile, normal.active, normal.dof(fit, var, leaked))
+        influence = found.influence[tile][:, normal.active]
+        return influence, np.sqrt(var), normal.dof(fit, var, leaked), influence, fit.sigma
+
+    errors = _by_columns(moments, normal.active, part)
+    return replace(found, stderr=errors.stderr, dof=errors.dof)
 
 
 def _uneven(moments: Moments, tile: slice, active: NDArray[np.intp], var: Array) -> Array:
@@ -466,12 +460,10 @@ def _uneven(moments: Moments, tile: slice, active: NDArray[np.intp], var: Array)
 
     Only as far as the difference of the sides' variances exceeds its own error (James-Stein, positive part).
     """
-    n1 = moments.kept[active]
-    n0 = moments.count - n1
-    uneven = np.flatnonzero((np.abs(n1 - n0) > 0.1 * moments.count) & (np.minimum(n1, n0) > 2))
+    least = np.minimum(moments.kept[active], moments.count - moments.kept[active])
+    uneven = np.flatnonzero((moments.count - 2 * least > 0.1 * moments.count) & (least > 2))
     if uneven.size:
-        n1, n0 = n1[uneven], n0[uneven]
-        _, var1, _, var0 = _sides(moments, tile, n1, n0, n1 - 1, n0 - 1, active[uneven])
+        (_, var1, n1), (_, var0, n0) = _sides(moments, tile, active[uneven])
         gap = var1 - var0
         error = 2 * (var1**2 / n1 + var0**2 / n0)
         change = gap * (n0 - n1) / (n1 * n0)
@@ -481,35 +473,47 @@ def _uneven(moments: Moments, tile: slice, active: NDArray[np.intp], var: Array)
     return var
 
 
-def _sides(
-    moments: Moments, tile: slice, n1: Array, n0: Array, f1: Array, f0: Array, groups: Any = slice(None)
-) -> tuple[Array, Array, Array, Array]:
-    """Mean and unbiased variance [e, G] of the models with each group, and of those without."""
-    total, square = moments.kept_total[tile][:, groups], moments.kept_square[tile][:, groups]
-    mean1, var1 = _side(n1, f1, total, square, moments.precision)
-    rest, rest_square = moments.total[tile, None] - total, moments.square[tile, None] - square
-    return mean1, var1, *_side(n0, f0, rest, rest_square, moments.precision)
+def _sides(moments: Moments, tile: slice, groups: Any = ALL) -> list[tuple[Array, Array, Array]]:
+    """Mean and unbiased variance [e, G] and number [G] of the models with each group, then of those without.
 
-
-def _side(n: Array, free: Array, total: Array, square: Array, precision: float) -> tuple[Array, Array]:
-    """Mean and unbiased variance [e, G] of one side of each group; a variance that is all rounding is 0."""
-    mean = total / n
-    spread = square - total * mean
-    spread[spread <= 64 * precision * np.abs(square)] = 0.0
-    return mean, spread / free
+    NaN where there are too few; a variance that is all rounding is 0.
+    """
+    kept, total, square = (
+        moments.kept[groups],
+        moments.kept_total[tile][:, groups],
+        moments.kept_square[tile][:, groups],
+    )
+    rest = moments.count - kept, moments.total[tile, None] - total, moments.square[tile, None] - square
+    found = []
+    for count, sums, squares in ((kept, total, square), rest):
+        n = np.where((kept > 0) & (kept < moments.count), count, np.nan)
+        mean = sums / n
+        spread = squares - sums * mean
+        spread[spread <= 64 * moments.precision * np.abs(squares)] = 0.0
+        spread /= np.where(n > 1, n - 1, np.nan)
+        found.append((mean, spread, n))
+    return found
 
 
 def _tiles(moments: Moments, width: int = TILE) -> list[slice]:
     return [slice(left, left + width) for left in range(0, moments.columns, width)]
 
 
-def _empty(moments: Moments) -> tuple[Array, Array, Array]:
-    shape = (moments.columns, moments.groups)
-    return np.full(shape, np.nan), np.full(shape, np.nan), np.full(shape, np.nan)
+def _varying(moments: Moments) -> NDArray[np.intp]:
+    """The groups that some models kept and others dropped."""
+    return np.flatnonzero((moments.kept > 0) & (moments.kept < moments.count))
 
 
-def _put(table: Array, tile: slice, active: NDArray[np.intp], values: Array) -> None:
-    table[tile][:, active] = values
+def _by_columns(moments: Moments, active: NDArray[np.intp], part: Callable[[slice], tuple[Array, ...]]) -> Estimate:
+    """What `part` says of each tile of columns: influence, stderr, dof, coefficients [e, K] and penalty [e]."""
+    shape = moments.columns, moments.groups
+    tables, penalty = [*np.full((3, *shape), np.nan), np.zeros(shape)], np.empty(moments.columns)
+    for tile in _tiles(moments):
+        *found, penalty[tile] = part(tile)
+        for table, values in zip(tables, found, strict=True):
+            table[tile][:, active] = values
+    influence, stderr, dof, coefficients = tables
+    return Estimate(influence, stderr, dof, moments.kept / moments.count, moments.mean(), coefficients, penalty)
 
 
 def _enough(moments: Moments, least: int) -> None:
@@ -519,10 +523,5 @@ def _enough(moments: Moments, least: int) -> None:
         )
 
 
-ESTIMATORS: dict[str, Callable[..., Estimate]] = {
-    "difference": difference,
-    "ridge": ridge,
-    "ols": ols,
-    "lasso": lasso,
-}
+ESTIMATORS: dict[str, Callable[..., Estimate]] = {"difference": difference, "ridge": ridge, "ols": ols, "lasso": lasso}
 """Estimators by the name that configs and results use. All take moments; lasso takes held-out ones too."""

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,9 +23,9 @@ from numpy.typing import ArrayLike, NDArray
 from sourcewise import checks
 from sourcewise.checks import Estimator, Point, Score
 from sourcewise.errors import SourcewiseError
-from sourcewise.estimators import ESTIMATORS, Estimate, confounded
-from sourcewise.inference import intervals, pvalues, qvalues
-from sourcewise.moments import Array, Mask, Moments, Subsets, check, collapse
+from sourcewise.estimators import ESTIMATORS, Estimate, balanced, confounded, crowding
+from sourcewise.inference import intervals, pvalues, qvalues, qvalues_in_place
+from sourcewise.moments import ALL, CELLS, GRAM, Array, Index, Moments, Packed, Subsets, check, collapse
 
 SAMPLE = 1000
 """Columns that the checks look at, at most (evenly spaced), fewer where groups are many."""
@@ -48,7 +50,7 @@ class Fit:
     """
 
     estimate: Estimate
-    qvalue: Array
+    qvalue: NDArray[np.floating[Any]]
     estimator: str
     groups: tuple[str, ...]
     lds: float
@@ -73,11 +75,11 @@ class Fit:
         """Lower and upper ends float[E, G] of the confidence intervals of influence."""
         return intervals(self.influence, self.stderr, self.estimate.dof, level)
 
-    def predict(self, masks: ArrayLike) -> Array:
+    def predict(self, masks: ArrayLike | Packed) -> Array:
         """Outputs float[m, E] expected of models trained on the subsets bool[m, G]."""
         table = _masks(masks)
-        if table.shape[1] != len(self.groups):
-            raise SourcewiseError(f"masks cover {table.shape[1]} groups, but {len(self.groups)} were fitted")
+        if table.groups != len(self.groups):
+            raise SourcewiseError(f"masks cover {table.groups} groups, but {len(self.groups)} were fitted")
         return self.estimate.predict(table)
 
 
@@ -93,7 +95,7 @@ def _call(name: str, moments: Moments, held: Moments) -> Estimate:
 
 
 def fit(
-    masks: ArrayLike,
+    masks: ArrayLike | Packed,
     outputs: ArrayLike,
     estimator: str = "auto",
     seeds: ArrayLike | None = None,
@@ -102,12 +104,14 @@ def fit(
 ) -> Fit:
     """Estimate influences, their errors, and how well they predict models they have not seen.
 
+    With more than 4,096 groups, only the difference of means is estimated; a table that memory should not hold is made
+    part by part, in temporary files.
+
     Args:
         masks: bool[models, G], True where a model kept the group.
         outputs: float[models, E] (or [models]), what each model says of each example.
         estimator: difference, ridge, ols, lasso, or auto: the one with the highest cross-fitted LDS.
-        seeds: training seeds [models]. Models of one subset are averaged, and errors count subsets, not
-        models.
+        seeds: training seeds [models]. Models of one subset are averaged, and errors count subsets, not models.
         groups: names of the groups.
         level: what a column is, for the verdict: example, class, overall.
 
@@ -117,55 +121,54 @@ def fit(
     """
     kept, table = _masks(masks), np.asarray(outputs)
     table = table[:, None] if table.ndim == 1 else table
+    models, large = len(kept), kept.groups > GRAM
     if estimator != "auto":
         named(estimator)
+    if large and estimator not in ("auto", "difference"):
+        raise SourcewiseError(f"estimator={estimator} can do {GRAM} groups, not {kept.groups}: use difference")
     check(kept, table)
-    if len(kept) < 2:
-        raise SourcewiseError(f"{len(kept)} record{'s' * (len(kept) != 1)}: an estimate needs at least 2")
-    if not (table.size and kept.shape[1]):
-        raise SourcewiseError(f"nothing to estimate: masks {kept.shape}, outputs {table.shape}")
-    if (table == table[0]).all():
+    if models < 2:
+        raise SourcewiseError(f"{models} record{'s' * (models != 1)}: an estimate needs at least 2")
+    if not (table.size and kept.groups):
+        raise SourcewiseError(f"nothing to estimate: masks [{models}, {kept.groups}], outputs {table.shape}")
+    if all((table[rows] == table[0]).all() for rows in kept.blocks()):
         raise SourcewiseError("outputs are constant: all models say the same, so nothing has an influence")
-    names = tuple(groups) if groups is not None else tuple(str(g) for g in range(kept.shape[1]))
-    if len(names) != kept.shape[1]:
-        raise SourcewiseError(f"{len(names)} group names for {kept.shape[1]} groups")
-    if seeds is not None and len(np.asarray(seeds)) != len(kept):
-        raise SourcewiseError(f"{len(np.asarray(seeds))} seeds for {len(kept)} models")
+    names = tuple(groups) if groups is not None else tuple(str(g) for g in range(kept.groups))
+    if len(names) != kept.groups:
+        raise SourcewiseError(f"{len(names)} group names for {kept.groups} groups")
+    if seeds is not None and len(np.asarray(seeds)) != models:
+        raise SourcewiseError(f"{len(np.asarray(seeds))} seeds for {models} models")
     subsets = collapse(kept, table, None if seeds is None else np.asarray(seeds))
-    moments = subsets.moments()
-    sample = _sample(subsets)
-    units = int(subsets.unit[-1]) + 1
+    sample, mixed = _sample(subsets), confounded(subsets.masks)
+    candidates = [estimator]
+    if estimator == "auto":
+        candidates = ["difference"] if large else [name for name in ESTIMATORS if name != "difference" or not mixed]
+        candidates = [name for name in candidates if name != "ols" or subsets.units // 2 > kept.groups + 5]
     scores: dict[str, Score] = {}
     fold = checks.folds(subsets)
-    if units >= checks.LEAST:
-        for name in _candidates(moments, units) if estimator == "auto" else [estimator]:
-            try:
-                predicted = checks.predictions(sample, named(name), fold)
-            except SourcewiseError:  # enough models for the fit itself, perhaps, but not without a fold
-                continue
-            scores[name] = checks.lds(predicted, sample, fold)
+    for name in candidates if subsets.units >= checks.LEAST else ():
+        try:
+            scores[name] = checks.lds(checks.predictions(sample, named(name), fold), sample, fold)
+        except SourcewiseError:  # enough models for the fit itself, perhaps, but not without a fold
+            continue
     ranked = sorted(scores, key=lambda name: -np.nan_to_num(scores[name].value, nan=-2.0))
     used = estimator if estimator != "auto" else ranked[0] if ranked else "difference"
-    held = subsets.take(np.unique(subsets.unit[fold == 0])).moments() if used == "lasso" else moments
-    estimate = named(used)(moments, held)
+    estimate, qvalue = _estimate(subsets, used, np.unique(subsets.unit[fold == 0]))
     score, reliability, more = scores.get(used), None, None
-    if units >= 2 * checks.LEAST:
+    if subsets.units >= 2 * checks.LEAST:
         # halves may have fewer models than groups, where least squares fails; ridge does not
-        plain = used == "difference"
-        reliability = checks.split_half(sample, named("difference" if plain else "ridge"))
-        # a foldover's pairs tell the groups apart half as well as independent models, until they are complete
-        learnt = len(names) * (2 if subsets.pairs else int(not plain))
-        rows = len(subsets.masks)
-        more = checks.more_models(reliability, rows, groups=learnt)
-        more = None if more is None else int(np.ceil(more * len(kept) / rows))
+        shrunken = used != "difference"
+        reliability = checks.split_half(sample, named("ridge" if shrunken else "difference"))
+        more = _more_models(reliability, sample, shrunken)
+        more = None if more is None else int(np.ceil(more * models / len(subsets.masks)))
     ceiling = checks.noise_ceiling(sample)
     words = checks.verdict(score, ceiling, reliability, more, level)
-    if used == "difference" and confounded(moments):
+    if used == "difference" and mixed:
         words += " Subset sizes are mixed, and differences of means carry their effect: take ridge."
     nan = float("nan")
     return Fit(
         estimate=estimate,
-        qvalue=qvalues(pvalues(estimate.influence, estimate.stderr, estimate.dof)),
+        qvalue=qvalue,
         estimator=used,
         groups=names,
         lds=score.value if score else nan,
@@ -178,8 +181,73 @@ def fit(
     )
 
 
+def _estimate(subsets: Subsets, name: str, held: Index) -> tuple[Estimate, NDArray[np.floating[Any]]]:
+    """Influences by the named estimator, and their q-values; `held` are the units that the lasso's penalty rests on.
+
+    A table too large for memory is made part by part, in float32 in temporary files: by examples, or by groups where
+    these are too many for a Gram matrix.
+    """
+
+    def part(columns: slice, groups: slice) -> Estimate:
+        moments = subsets.moments(columns, groups)
+        tuned = subsets.take(held, columns).moments() if name == "lasso" else moments
+        return named(name)(moments, tuned)
+
+    shape = subsets.outputs.shape[1], subsets.masks.groups
+    if shape[0] * shape[1] <= CELLS:
+        found = part(ALL, ALL)
+        return found, qvalues(pvalues(found.influence, found.stderr, found.dof))
+    by_groups = subsets.masks.groups > GRAM
+    cut, whole = (1, 0) if by_groups else (0, 1)
+    step = max(CELLS // 2 // shape[whole] // 8 * 8, 8)
+    kept, mean, qvalue = np.empty(shape[1]), np.empty(shape[0]), on_disk(shape)
+    tables: dict[str, Array] = {}
+    for left in range(0, shape[cut], step):
+        tile = slice(left, left + step)
+        where = (ALL, tile) if by_groups else (tile, ALL)
+        found = part(*where)
+        for key in ("influence", "stderr", "dof", "coefficients"):
+            if (values := getattr(found, key)) is not None:
+                if key not in tables:
+                    tables[key] = on_disk(shape)
+                tables[key][where] = values
+        mean[where[0]], kept[where[1]] = found.mean, found.kept
+        qvalue[where] = pvalues(found.influence, found.stderr, found.dof)
+    qvalues_in_place(qvalue, parts_of(shape))
+    return Estimate(**tables, kept=kept, mean=mean), qvalue
+
+
+def on_disk(shape: tuple[int, int]) -> NDArray[Any]:
+    """A float32 table in a temporary file that ends with it. Raises SourcewiseError when the disk has no room."""
+    size = 4 * shape[0] * shape[1]
+    with tempfile.TemporaryFile(prefix="sourcewise-") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise SourcewiseError(
+                f"{tempfile.gettempdir()}: no room for {size / 2**30:.1f} GiB ({error.strerror}); set TMPDIR"
+            ) from error
+        return np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def parts_of(shape: tuple[int, ...]) -> list[slice]:
+    """Rows of a table of that shape, by so many that they take little memory."""
+    step = max(CELLS // 4 // shape[1], 1)
+    return [slice(left, left + step) for left in range(0, shape[0], step)]
+
+
+def _more_models(reliability: float, subsets: Subsets, shrunken: bool) -> int | None:
+    """How many rows to add: groups leak into each other less than at random if the design balances them."""
+    half = np.random.default_rng(0).permutation(subsets.units)[: subsets.units // 2]
+    moments = subsets.take(half, slice(1)).moments()
+    crowd, groups = (2.0 if moments.pairs else 1.0), subsets.masks.groups
+    fading = max(crowd - crowding(moments), 0.0) / moments.count if balanced(moments) else 0.0
+    groups = groups if shrunken or fading else 0
+    return checks.more_models(reliability, len(subsets.masks), checks.GOAL, groups, shrunken, crowd, fading)
+
+
 def convergence(
-    masks: ArrayLike, outputs: ArrayLike, estimator: str = "ridge", seeds: ArrayLike | None = None
+    masks: ArrayLike | Packed, outputs: ArrayLike, estimator: str = "ridge", seeds: ArrayLike | None = None
 ) -> list[Point]:
     """LDS and split-half reliability against the number of models, up to all. Arguments as in `fit`."""
     table = np.asarray(outputs)
@@ -188,25 +256,21 @@ def convergence(
     return checks.curve(_sample(subsets), named(estimator))
 
 
-def _candidates(moments: Moments, units: int) -> list[str]:
-    """Estimators worth trying on such models."""
-    names = [name for name in ESTIMATORS if name != "ols" or units // 2 > moments.groups + 5]
-    return [name for name in names if name != "difference" or not confounded(moments)]
-
-
 def _sample(subsets: Subsets) -> Subsets:
     """Evenly spaced columns, so few that checks stay cheap."""
-    columns, groups = subsets.outputs.shape[1], subsets.masks.shape[1]
-    count = min(columns, int(np.clip(2e8 / groups**2, 100, SAMPLE)))
+    columns, groups = subsets.outputs.shape[1], subsets.masks.groups
+    count = min(columns, int(np.clip(2e8 / groups**2, 100, SAMPLE)), max(CELLS // 2 // groups, 1))
     picked = np.linspace(0, columns - 1, count).round().astype(np.int64)
-    return subsets.take(np.unique(subsets.unit), picked)
+    return subsets.take(np.arange(subsets.units), picked)
 
 
-def _masks(masks: ArrayLike) -> Mask:
-    """bool[m, G] of booleans, or of zeros and ones."""
+def _masks(masks: ArrayLike | Packed) -> Packed:
+    """The bits of booleans [m, G], or of zeros and ones."""
+    if isinstance(masks, Packed):
+        return masks
     table: NDArray[Any] = np.asarray(masks)
     if table.ndim != 2:
         raise SourcewiseError(f"masks need two dimensions, models first, not {table.shape}")
     if table.dtype != np.bool_ and not np.isin(table, (0, 1)).all():
         raise SourcewiseError("masks must hold booleans, or zeros and ones (1 = group kept)")
-    return table.astype(np.bool_)
+    return Packed.of(table.astype(np.bool_))

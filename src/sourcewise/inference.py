@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from sourcewise.moments import Array
@@ -36,6 +39,24 @@ def qvalues(p: Array) -> Array:
     ranked[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     q[known] = ranked
     return q
+
+
+def qvalues_in_place(p: NDArray[np.float32], rows: Sequence[slice]) -> None:
+    """Put q-values in the place of the p-values of a table too large to sort, in two passes over its `rows`.
+
+    Ranks come from a histogram by the leading bits of the numbers: q-values are those of `qvalues`, or larger by a
+    share of 1/2048 at most.
+    """
+    drop = 12  # of the 23 bits of a fraction
+    counts = np.zeros((int(np.ones(1, np.float32).view(np.uint32)[0]) >> drop) + 1, np.int64)
+    for part in rows:
+        counts += np.bincount(p[part][~np.isnan(p[part])].view(np.uint32) >> drop, minlength=counts.size)
+    largest = (((np.arange(counts.size) + 1) << drop) - 1).astype(np.uint32).view(np.float32).astype(np.float64)
+    scaled = largest * counts.sum() / np.maximum(np.cumsum(counts), 1)
+    q = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    for part in rows:
+        known = ~np.isnan(p[part])
+        p[part][known] = q[p[part][known].view(np.uint32) >> drop]
 
 
 def intervals(influence: Array, stderr: Array, dof: Array, level: float = 0.95) -> tuple[Array, Array]:

@@ -15,7 +15,8 @@ from pyarrow import parquet
 
 from sourcewise import baselines
 from sourcewise.errors import SourcewiseError
-from sourcewise.fitting import Fit, convergence, fit
+from sourcewise.fitting import Fit, convergence, fit, parts_of
+from sourcewise.moments import GRAM, Packed
 from sourcewise.record import Header, Record, TargetOutputs
 from sourcewise.records import Scalars
 from sourcewise.subsets import RANDOM_DESIGNS, replica
@@ -41,20 +42,23 @@ Array = NDArray[np.floating[Any]]
 
 
 class Spool:
-    """Rows of outputs, one a record, on disk: memory does not grow with the number of records."""
+    """Rows of one length and dtype, one a record, on disk: memory does not grow with the number of records."""
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="sourcewise-")  # noqa: SIM115  # lives as long as the array
         self._dtype: np.dtype[Any] = np.dtype(np.float16)
-        self.shape = (0, columns)
+        self.shape = (0, 0)
 
-    def add(self, row: Array) -> None:
-        """Append one record's outputs `[columns]`; all rows have one dtype."""
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def append(self, row: NDArray[Any]) -> None:
+        """Append one record's row."""
         self._dtype = row.dtype
         self._file.write(row.tobytes())
-        self.shape = (self.shape[0] + 1, self.shape[1])
+        self.shape = (len(self) + 1, len(row))
 
-    def array(self) -> Array:
+    def array(self) -> NDArray[Any]:
         """All rows `[records, columns]`, mapped from the file."""
         self._file.flush()
         return np.memmap(self._file, dtype=self._dtype, mode="r", shape=self.shape)
@@ -77,15 +81,17 @@ class Target:
 class Study:
     """What one pass over the records of a study leaves.
 
-    header: that of the first record. designs: records by design. masks and seeds: of the records that influences rest
-    on, in the order of every target's outputs. full: the outputs of a run that kept all groups, with its baselines.
+    header: that of the first record. groups: how many the source has. designs: records by design. masks (as bits) and
+    seeds: of the records that influences rest on, in the order of every target's outputs. full: the outputs of a run
+    that kept all groups, with its baselines.
     """
 
     header: Header
     output: str
+    groups: int
     designs: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
-    masks: list[NDArray[np.bool_]] = field(default_factory=list)
+    masks: Spool = field(default_factory=Spool)
     seeds: list[str] = field(default_factory=list)
     targets: dict[str, Target] = field(default_factory=dict)
     full: Mapping[str, TargetOutputs] = field(default_factory=dict)
@@ -95,10 +101,9 @@ class Study:
         """How many records the influences rest on."""
         return len(self.masks)
 
-    @property
-    def groups(self) -> int:
-        """How many groups the source has."""
-        return len(self.masks[0])
+    def packed(self) -> Packed:
+        """The masks."""
+        return Packed(self.masks.array(), self.groups)
 
 
 @dataclass(frozen=True)
@@ -120,13 +125,13 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
         raise SourcewiseError(f"outputs={output}: choose one of {', '.join(UNITS)}, or metric:<name of a scalar>")
     study: Study | None = None
     for item in records:
-        study = study or Study(item.header, output)
+        study = study or Study(item.header, output, len(item.mask))
         study.designs[item.header.design] += 1
         study.seconds.update(dict(item.header.seconds))
         if item.mask.all():
             study.full = study.full or item.targets
         if item.header.design in RANDOM_DESIGNS:
-            study.masks.append(item.mask)
+            study.masks.append(np.packbits(item.mask))
             study.seeds.append(f"{item.header.seed}{replica(**item.header.config['subset'])}")
             for name, outputs in item.targets.items():
                 if name not in study.targets:
@@ -159,15 +164,15 @@ def of_scalars(scalars: Scalars) -> Study:
         commit=None,
         device="",
     )
-    study = Study(header, f"metric:{scalars.metric}", Counter(scalars.designs))
+    study = Study(header, f"metric:{scalars.metric}", scalars.masks.shape[1], Counter(scalars.designs))
     if not drawn:
         raise SourcewiseError(NONE_DRAWN)
     one = np.zeros(1, dtype=np.int32)
-    target = Target(one, one, [scalars.metric], Spool(1), np.ones((2, 1)))
+    target = Target(one, one, [scalars.metric], Spool(), np.ones((2, 1)))
     for i in drawn:
-        study.masks.append(scalars.masks[i])
+        study.masks.append(np.packbits(scalars.masks[i]))
         study.seeds.append(scalars.seeds[i])
-        target.examples.add(scalars.values[i : i + 1])
+        target.examples.append(scalars.values[i : i + 1])
         target.means.append(np.repeat(scalars.values[i], 2))
         target.scores.append(float(scalars.values[i]))
     study.targets[scalars.metric.replace("/", ".")] = target
@@ -213,7 +218,8 @@ def write(influences: Mapping[str, xr.Dataset], out: Path, top: int = 10) -> Non
         dataset.to_netcdf(part, engine="h5netcdf", encoding=compressed)
         part.replace(folder / "influences.nc")
         part = folder / ".top.parquet.tmp"
-        parquet.write_table(_top(dataset, top), part)
+        blocks = parts_of(dataset["influence"].shape)
+        parquet.write_table(pa.concat_tables(_top(dataset.isel(example=rows), top) for rows in blocks), part)
         part.replace(folder / "top.parquet")
 
 
@@ -230,38 +236,39 @@ def _target(outputs: TargetOutputs, class_names: list[str]) -> Target:
     rows[outputs.labels, np.arange(len(outputs.labels))] = 1
     rows[-1] = 1
     average = rows / np.maximum(rows.sum(1, keepdims=True), 1)
-    return Target(outputs.ids, outputs.labels, class_names, Spool(len(outputs.labels)), average)
+    return Target(outputs.ids, outputs.labels, class_names, Spool(), average)
 
 
 def _add(target: Target, outputs: TargetOutputs, output: str) -> None:
     values = outputs_of(outputs, output)
-    target.examples.add(values)
+    target.examples.append(values)
     target.means.append(target.average @ values.astype(np.float64))
     target.scores.append(float((outputs.prediction == outputs.labels).mean()))
 
 
 def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estimated:
-    masks, seeds = np.array(study.masks), np.array(study.seeds)
+    masks, seeds = study.packed(), np.array(study.seeds)
     examples, means = target.examples.array(), np.array(target.means)
     if examples.shape[1] * max(len(masks), study.groups) <= SMALL:
         examples = examples.astype(np.float64)
     filled: NDArray[np.bool_] = target.average[:-1].sum(1) > 0  # classes that have examples
     outputs = {"example": examples, "class": means[:, :-1][:, filled], "overall": means[:, -1:]}
-    present = {"example": np.ones(examples.shape[1], dtype=bool), "class": filled, "overall": np.ones(1, dtype=bool)}
     units = UNITS.get(study.output, study.output)
     variables: dict[str, Any] = {}
     checks: dict[str, dict[str, Any]] = {}
     for level, suffix in LEVELS.items():
         found = fit(masks, outputs[level], estimator, seeds, level=level)
         checks[level] = describe(found)
-        if level != "overall":
+        if level != "overall" and study.groups <= GRAM:
             # Least squares needs all models, and the lasso's influences are ridge's.
             plain = found.estimator == "difference"
             curve = convergence(masks, outputs[level], "difference" if plain else "ridge", seeds)
             checks[level]["curve"] = [[point.models, point.lds, point.split_half] for point in curve]
         for variable in ("influence", "stderr", "qvalue"):
-            table = np.full((len(present[level]), study.groups), np.nan)
-            table[present[level]] = getattr(found, variable)
+            table = getattr(found, variable)
+            if level == "class" and not filled.all():
+                table = np.full((len(filled), study.groups), np.nan)
+                table[filled] = getattr(found, variable)
             dims, values = (("group",), table[0]) if level == "overall" else ((level, "group"), table)
             unit = {"long_name": "Benjamini-Hochberg q-value"} if variable == "qvalue" else {}
             variables[variable + suffix] = (dims, values, unit or {"units": units})
@@ -290,8 +297,9 @@ def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estim
     alone = {}
     if name in study.full:
         tables = (dataset["influence_class"].values, dataset["influence_overall"].values)
+        kept = masks.unpack() if study.groups <= GRAM else None
         alone = baselines.compare(
-            study.full[name], coordinates["group"], target.class_names, *tables, masks, means[:, :-1]
+            study.full[name], coordinates["group"], target.class_names, *tables, kept, means[:, :-1]
         )
     return Estimated(dataset, checks, alone)
 
@@ -312,7 +320,7 @@ def _top(dataset: xr.Dataset, top: int) -> pa.Table:
             "example": dataset["example"].values[rows][keep],
             "label": dataset["label"].values[rows][keep],
             "rank": rank[keep],
-            "group": pa.array(groups[at[1]][keep]).dictionary_encode(),
+            "group": groups[at[1]][keep],
             **{name: dataset[name].values[at][keep] for name in ("influence", "stderr", "qvalue")},
         }
     )

@@ -1,12 +1,12 @@
 """Sufficient statistics of (masks, outputs), streamed: memory does not grow with the number of models.
 
-`Moments` holds counts, sums and sums of squares of the outputs, overall and over the models that kept each
-group, and on request the Gram matrix of the masks. Two `Moments` of the same shape add up, and a part can be
-taken away again. `Stream` is the same for a caller that has one record at a time.
+`Moments` holds counts, sums and sums of squares of the outputs, overall and over the models that kept each group, and
+on request the Gram matrix of the masks. Two `Moments` of the same shape add up, and a part can be taken away again.
+`collapse` makes `Subsets` of a study, whose moments are those of any of its columns and groups.
 
-Outputs are centred by a reference row before anything is squared, so that large means do not eat the digits.
-Products run in the precision of the input (float16 and float32 in float32, float64 in float64), tile by tile;
-all sums are kept in float64.
+Outputs are centred by a reference row before anything is squared, so that large means do not eat the digits. Products
+run in the precision of the input (float16 and float32 in float32, float64 in float64), tile by tile; all sums are kept
+in float64.
 """
 
 from __future__ import annotations
@@ -22,15 +22,60 @@ from scipy import special
 from sourcewise.errors import SourcewiseError
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 ROWS = 2048
 """Rows of one matrix product: their sums run in float32, so it stays small enough for six digits."""
 TILE = 1024
 """Columns of one matrix product, so that its result stays in the processor's cache."""
+GRAM = 4096
+"""Groups up to which the Gram matrix is made, which all estimators but the difference of means need."""
+CELLS = 2**24
+"""Cells of the largest table that is held in memory."""
 ALL = slice(None)
-BUFFER_BYTES = 32 * 2**20
-"""What a Stream may hold back before it multiplies."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Masks bool[m, G] as bits: uint8[m, ceil(G / 8)], as `np.packbits` makes them."""
+
+    bits: NDArray[np.uint8]
+    groups: int
+
+    @classmethod
+    def of(cls, masks: Mask) -> Packed:
+        """The bits of masks bool[m, G]."""
+        return cls(np.packbits(masks, axis=1), masks.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    def __getitem__(self, rows: slice | Index | Mask) -> Packed:
+        return Packed(self.bits[rows], self.groups)
+
+    def unpack(self, groups: slice = ALL) -> Mask:
+        """bool[m, g] of some of the groups, the first of which is a multiple of eight."""
+        left, right, _ = groups.indices(self.groups)
+        bits = self.bits[:, left // 8 : -(-right // 8)]
+        return np.unpackbits(bits, axis=1, count=right - left).view(np.bool_)
+
+    def blocks(self) -> list[slice]:
+        """Rows, by so many that their unpacked masks take little memory."""
+        step = int(np.clip(4 * CELLS // self.groups, 64, ROWS))
+        return [slice(start, start + step) for start in range(0, len(self), step)]
+
+    def sizes(self) -> Index:
+        """int[m], how many groups each subset keeps."""
+        counts = [np.bitwise_count(self.bits[rows]).sum(1, dtype=np.int64) for rows in self.blocks()]
+        return np.concatenate([*counts, np.zeros(0, np.int64)])
+
+    def share(self) -> Array:
+        """float[G], share of the models that kept each group."""
+        total = np.zeros(self.groups)
+        for rows in self.blocks():
+            total += self[rows].unpack().sum(0)
+        return total / max(len(self), 1)
 
 
 @dataclass
@@ -46,9 +91,7 @@ class Moments:
         kept_total: float[E, G], sum of the outputs over the models that kept the group.
         kept_square: float[E, G], the same of the squares.
         gram: float[G, G], how many models kept both groups; None unless asked for.
-        pairs: how many pairs of a subset and its complement are among the models (see `update`).
-        pair_total: float[E], sum of the outputs over those pairs.
-        pair_square: float[E], sum over those pairs of half the square of their summed outputs.
+        pairs: how many pairs of a subset and its complement are among the models, without what they have in common.
         precision: rounding unit of the products so far.
     """
 
@@ -59,10 +102,8 @@ class Moments:
     square: Array
     kept_total: Array
     kept_square: Array
-    pair_total: Array
-    pair_square: Array
-    pairs: int = 0
     gram: Array | None = None
+    pairs: int = 0
     precision: float = float(np.finfo(np.float64).eps)
 
     @classmethod
@@ -70,19 +111,10 @@ class Moments:
         """Moments of no models yet, for `groups` groups and `columns` outputs a model."""
         if groups < 1 or columns < 1:
             raise SourcewiseError(f"moments need a group and a column at least, not {groups} and {columns}")
-        e, g = columns, groups
-        return cls(
-            count=0,
-            kept=np.zeros(g),
-            reference=np.zeros(e),
-            total=np.zeros(e),
-            square=np.zeros(e),
-            kept_total=np.zeros((e, g)),
-            kept_square=np.zeros((e, g)),
-            pair_total=np.zeros(e),
-            pair_square=np.zeros(e),
-            gram=np.zeros((g, g)) if gram else None,
-        )
+        reference, total, square = np.zeros((3, columns))
+        kept_total, kept_square = np.zeros((2, columns, groups))
+        table = np.zeros((groups, groups)) if gram else None
+        return cls(0, np.zeros(groups), reference, total, square, kept_total, kept_square, table)
 
     @property
     def groups(self) -> int:
@@ -94,20 +126,14 @@ class Moments:
         """E."""
         return int(self.total.size)
 
-    def update(self, masks: Mask, outputs: NDArray[Any], paired: bool = False) -> Moments:
+    def update(self, masks: Mask, outputs: NDArray[Any]) -> Moments:
         """Add models, in chunks of any size: masks bool[m, G], outputs float[m, E]. Returns itself.
 
-        With `paired`, rows 0 and 1, 2 and 3, ... are a subset and its complement, as in a foldover design.
-        What such a pair has in common (interactions of two groups, for instance) cancels from every
-        influence, and the regressions leave it out of the error as well. `collapse` finds the pairs.
-
         Raises:
-            SourcewiseError: shapes that do not fit, or outputs that are not finite (with their rows).
-                Nothing is added then.
+            SourcewiseError: shapes that do not fit, or outputs that are not finite (with their rows). Nothing is added
+                then.
         """
         check(masks, outputs, self.groups, self.columns)
-        if paired and not (len(masks) % 2 == 0 and np.array_equal(masks[0::2], ~masks[1::2])):
-            raise SourcewiseError("paired rows must be a subset and its complement, in turn")
         if not len(outputs):
             return self
         single = outputs.dtype.kind == "f" and outputs.dtype.itemsize <= 4
@@ -124,7 +150,6 @@ class Moments:
             rows = slice(start, start + ROWS)
             kept: NDArray[np.floating[Any]] = masks[rows].astype(work)
             self.count += len(kept)
-            self.pairs += len(kept) // 2 if paired else 0
             self.kept += kept.sum(0, dtype=np.float64)
             if self.gram is not None:
                 self.gram += kept.T @ kept
@@ -132,16 +157,11 @@ class Moments:
                 tile = slice(left, left + TILE)
                 y: NDArray[np.floating[Any]] = outputs[rows, tile].astype(work)
                 y -= reference[tile]
-                self.total[tile] += y.sum(0, dtype=np.float64)
                 product = room[: y.shape[1]]
-                self.kept_total[tile] += np.matmul(y.T, kept, out=product)
-                if paired:
-                    both = y[0::2] + y[1::2]
-                    self.pair_total[tile] += both.sum(0, dtype=np.float64)
-                    self.pair_square[tile] += (both * both).sum(0, dtype=np.float64) / 2
-                np.multiply(y, y, out=y)
-                self.square[tile] += y.sum(0, dtype=np.float64)
-                self.kept_square[tile] += np.matmul(y.T, kept, out=product)
+                for total, kept_total in ((self.total, self.kept_total), (self.square, self.kept_square)):
+                    total[tile] += y.sum(0, dtype=np.float64)
+                    kept_total[tile] += np.matmul(y.T, kept, out=product)
+                    np.multiply(y, y, out=y)
         return self
 
     def moved(self, reference: Array) -> Moments:
@@ -155,88 +175,36 @@ class Moments:
             square=self.square + 2 * shift * self.total + n * shift**2,
             kept_total=self.kept_total + s * self.kept,
             kept_square=self.kept_square + 2 * s * self.kept_total + s**2 * self.kept,
-            pair_total=self.pair_total + 2 * self.pairs * shift,
-            pair_square=self.pair_square + 2 * shift * self.pair_total + 2 * self.pairs * shift**2,
         )
 
-    def _combine(self, other: Moments, sign: float) -> Moments:
+    def _combine(self, other: Moments, sign: int) -> Moments:
         mine, theirs = ((m.groups, m.columns, m.gram is not None) for m in (self, other))
         if mine != theirs:
             raise SourcewiseError(f"moments of (groups, columns, gram) {mine} and {theirs} do not combine")
         if not np.array_equal(self.reference, other.reference):
             other = other.moved(self.reference)
-        return Moments(
-            count=self.count + int(sign) * other.count,
-            kept=self.kept + sign * other.kept,
-            reference=self.reference.copy(),
-            total=self.total + sign * other.total,
-            square=self.square + sign * other.square,
-            kept_total=self.kept_total + sign * other.kept_total,
-            kept_square=self.kept_square + sign * other.kept_square,
-            pair_total=self.pair_total + sign * other.pair_total,
-            pair_square=self.pair_square + sign * other.pair_square,
-            pairs=self.pairs + int(sign) * other.pairs,
-            gram=None if self.gram is None or other.gram is None else self.gram + sign * other.gram,
-            precision=max(self.precision, other.precision),
-        )
+        names = ["count", "kept", "total", "square", "kept_total", "kept_square", "pairs"]
+        names += ["gram"] if self.gram is not None else []
+        sums = {name: getattr(self, name) + sign * getattr(other, name) for name in names}
+        return replace(self, precision=max(self.precision, other.precision), **sums)
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of the models of both."""
-        if self.count == 0:
-            return other._combine(self, 1.0)
-        return self._combine(other, 1.0)
+        return self._combine(other, 1) if self.count else other._combine(self, 1)
 
     def __sub__(self, part: Moments) -> Moments:
         """Moments of the models that are not in `part`, which must be among those of self."""
-        return self._combine(part, -1.0)
+        return self._combine(part, -1)
 
     def mean(self) -> Array:
         """float[E], mean output over all models."""
         return self.reference + self.total / max(self.count, 1)
 
     def spread(self) -> tuple[Array, int]:
-        """float[E], squares about the mean less what pairs have in common, and how many of them count."""
-        mean = self.total / max(self.count, 1)
-        common = self.pair_square - 2 * mean * self.pair_total + 2 * self.pairs * mean**2
+        """float[E], sum of squares about the mean, and its degrees of freedom: one a pair of complements."""
+        spread = self.square - self.total**2 / max(self.count, 1)
         free = self.count - self.pairs - (self.count > 2 * self.pairs)
-        rounding = 64 * self.precision * self.square
-        spread = self.square - self.count * mean**2 - common
-        return np.where(spread > rounding, spread, 0.0), free
-
-
-class Stream:
-    """Moments from one record at a time: rows are held back and multiplied by blocks.
-
-    >>> stream = Stream(groups=2, columns=1)
-    >>> for mask, output in [([True, False], [0.75]), ([False, True], [0.5])]:
-    ...     stream.add(np.array(mask), np.array(output))
-    >>> stream.moments().count
-    2
-    """
-
-    def __init__(self, groups: int, columns: int, gram: bool = False) -> None:
-        self._moments = Moments.empty(groups, columns, gram=gram)
-        self._masks: list[Mask] = []
-        self._outputs: list[NDArray[Any]] = []
-        self._block = int(np.clip(BUFFER_BYTES // (2 * columns), 64, ROWS))
-
-    def add(self, mask: Mask, output: NDArray[Any]) -> None:
-        """Add one model: mask bool[G], output float[E]. Adds nothing and raises SourcewiseError if bad."""
-        check(mask[None], output[None], self._moments.groups, self._moments.columns)
-        self._masks.append(mask.copy())
-        self._outputs.append(output.copy())
-        if len(self._masks) >= self._block:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._masks:
-            self._moments.update(np.stack(self._masks), np.stack(self._outputs))
-            self._masks, self._outputs = [], []
-
-    def moments(self) -> Moments:
-        """The moments of all models added so far. More may be added afterwards."""
-        self._flush()
-        return self._moments
+        return np.where(spread > 64 * self.precision * self.square, spread, 0.0), free
 
 
 @dataclass(frozen=True)
@@ -244,55 +212,78 @@ class Subsets:
     """One row a subset, the mean over its seeds; complements side by side, first.
 
     Attributes:
-        masks: bool[S, G].
+        masks: bool[S, G], as bits.
         outputs: float[S, E].
         runs: int[S], models behind each row.
         unit: int[S], rows that belong together (a subset and its complement); folds never split them.
         pairs: the first 2 * pairs rows are pairs of complements.
+        center: float[E], mean output of those rows; None without pairs.
         within: float[E], variance of the models of one subset; None where each has one model.
     """
 
-    masks: Mask
+    masks: Packed
     outputs: NDArray[Any]
-    runs: NDArray[np.int64]
-    unit: NDArray[np.int64]
-    pairs: int
+    runs: Index
+    unit: Index
+    pairs: int = 0
+    center: Array | None = None
     within: Array | None = None
 
-    def take(self, units: NDArray[np.int64] | Mask, columns: slice | NDArray[np.int64] = ALL) -> Subsets:
-        """The rows of some units, and some of the columns."""
-        rows = units[self.unit] if units.dtype == np.bool_ else np.isin(self.unit, units)
-        pairs = int(rows[: 2 * self.pairs].sum()) // 2
-        within = None if self.within is None else self.within[columns]
-        outputs = self.outputs[rows][:, columns]
-        return Subsets(self.masks[rows], outputs, self.runs[rows], self.unit[rows], pairs, within)
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        return int(self.unit[-1]) + 1 if len(self.unit) else 0
 
-    def moments(self, gram: bool = True) -> Moments:
-        """The moments of all rows, each with the weight of one."""
-        found = Moments.empty(self.masks.shape[1], self.outputs.shape[1], gram=gram)
-        cut = 2 * self.pairs
-        found.update(self.masks[:cut], self.outputs[:cut], paired=True)
-        return found.update(self.masks[cut:], self.outputs[cut:])
+    def take(self, units: Index, columns: slice | Index = ALL) -> Subsets:
+        """The rows of some units, which are numbered anew, and some of the columns."""
+        rows = np.flatnonzero(np.isin(self.unit, units))
+        center, within = (None if row is None else row[columns] for row in (self.center, self.within))
+        unit = np.unique(self.unit[rows], return_inverse=True)[1]
+        pairs = int((rows < 2 * self.pairs).sum()) // 2
+        outputs = self.outputs[np.ix_(rows, np.arange(self.outputs.shape[1])[columns])]
+        return Subsets(self.masks[rows], outputs, self.runs[rows], unit, pairs, center, within)
+
+    def moments(self, columns: slice = ALL, groups: slice = ALL) -> Moments:
+        """The moments of all rows, each with the weight of one; with a Gram matrix, unless groups are too many.
+
+        With a Gram matrix, what a subset and its complement have in common (interactions of two groups, for instance)
+        is left out: it cancels from every influence, and so must not count as noise.
+        """
+        gram = self.masks.groups <= GRAM
+        width, height = len(range(*groups.indices(self.masks.groups))), self.outputs[:1, columns].shape[1]
+        found = Moments.empty(width, height, gram)
+        for rows in self.masks.blocks():
+            masks, outputs = self.masks[rows].unpack(groups), self.outputs[rows, columns]
+            paired = min(max(2 * self.pairs - rows.start, 0), len(outputs)) if gram else 0
+            if paired and self.center is not None:
+                outputs = outputs.astype(np.float32 if outputs.dtype.itemsize <= 4 else np.float64)
+                half = (outputs[0:paired:2] - outputs[1:paired:2]) / 2
+                outputs[0:paired:2], outputs[1:paired:2] = self.center[columns] + half, self.center[columns] - half
+            found.update(masks, outputs)
+        found.pairs = self.pairs if gram else 0
+        return found
 
 
-def collapse(masks: Mask, outputs: NDArray[Any], seeds: NDArray[Any] | None = None) -> Subsets:
+def collapse(masks: Mask | Packed, outputs: NDArray[Any], seeds: NDArray[Any] | None = None) -> Subsets:
     """Average the models of one subset over their seeds, and put complementary subsets side by side.
 
-    The subset is the unit that was drawn at random: seeds of one subset share its interactions, so errors
-    must count subsets, not models. Equal (or complementary) masks that no more than chance brings about, as
-    with a handful of groups, are left alone; given `seeds`, equal masks are always one subset, and a run that
-    is there twice (same subset, seed and outputs) counts once.
+    The subset is the unit that was drawn at random: seeds of one subset share its interactions, so errors must count
+    subsets, not models. Equal (or complementary) masks that no more than chance brings about, as with a handful of
+    groups, are left alone; given `seeds`, equal masks are always one subset, and a run that is there twice (same
+    subset, seed and outputs) counts once.
     """
     check(masks, outputs)
+    packed = masks if isinstance(masks, Packed) else Packed.of(masks)
+    keys = [sha256(row.tobytes()).digest() for row in packed.bits]
     if seeds is not None:
-        distinct = _distinct(masks, outputs, seeds)
-        if len(distinct) < len(masks):
-            masks, outputs = masks[distinct], outputs[distinct]
-    n = len(masks)
-    chances = _chances(masks)
-    packed = [row.tobytes() for row in np.packbits(masks, axis=1)]
+        runs = [(keys[i], seed, sha256(outputs[i].tobytes()).digest()) for i, seed in enumerate(seeds.tolist())]
+        distinct = np.sort([*{run: i for i, run in reversed([*enumerate(runs)])}.values()])
+        if len(distinct) < len(runs):
+            packed, outputs, keys = packed[distinct], outputs[distinct], [keys[i] for i in distinct]
+    n = len(packed)
+    chances = _chances(packed)
     number: dict[bytes, int] = {}
-    subset = np.array([number.setdefault(key, len(number)) for key in packed], dtype=np.int64)
+    subset = np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64)
     sizes = np.bincount(subset, minlength=len(number))
     if seeds is None and (sizes * (sizes - 1)).sum() / 2 <= 3 * (chances[0] + 1):
         subset, sizes = np.arange(n), np.ones(n, dtype=np.int64)
@@ -307,37 +298,26 @@ def collapse(masks: Mask, outputs: NDArray[Any], seeds: NDArray[Any] | None = No
             rows = slice(start, start + ROWS)
             within += ((outputs[rows] - means[subset[rows]]) ** 2).sum(0, dtype=np.float64)
         within /= n - len(first)
-        masks, outputs = masks[first], means
-    last = {packed[row]: s for s, row in enumerate(first)}
-    other = [last.get(row.tobytes(), -1) for row in np.packbits(~masks, axis=1)]
+        packed, outputs = packed[first], means
+    last = {keys[row]: s for s, row in enumerate(first)}
+    ones = np.packbits(np.ones(packed.groups, np.bool_))
+    other = [last.get(sha256((row ^ ones).tobytes()).digest(), -1) for row in packed.bits]
     pairs = [(s, o) for s, o in enumerate(other) if s < o and other[o] == s]
     if len(pairs) <= 3 * (chances[1] + 1):
-        return Subsets(masks, outputs, sizes, np.arange(len(masks)), 0, within)
+        return Subsets(packed, outputs, sizes, np.arange(len(packed)), within=within)
     paired = np.array(pairs).ravel()
-    order = np.concatenate([paired, np.setdiff1d(np.arange(len(masks)), paired)])
+    order = np.concatenate([paired, np.setdiff1d(np.arange(len(packed)), paired)])
     unit = np.concatenate([np.arange(len(paired)) // 2, len(pairs) + np.arange(len(order) - len(paired))])
-    return Subsets(masks[order], outputs[order], sizes[order], unit, len(pairs), within)
+    outputs = outputs[order]
+    center = outputs[: len(paired)].mean(0, dtype=np.float64)
+    return Subsets(packed[order], outputs, sizes[order], unit, len(pairs), center, within)
 
 
-def _distinct(masks: Mask, outputs: NDArray[Any], seeds: NDArray[Any]) -> NDArray[np.int64]:
-    """Rows that are no copy of an earlier one."""
-    seen: set[tuple[bytes, Any, bytes]] = set()
-    keys = zip(masks, np.asarray(seeds).tolist(), outputs, strict=True)
-    rows = []
-    for row, (mask, seed, output) in enumerate(keys):
-        key = (mask.tobytes(), seed, sha256(output.tobytes()).digest())
-        if key not in seen:
-            rows.append(row)
-        seen.add(key)
-    return np.array(rows, dtype=np.int64)
-
-
-def _chances(masks: Mask) -> tuple[float, float]:
+def _chances(masks: Packed) -> tuple[float, float]:
     """How many pairs of equal, and of complementary, masks are to be expected of independent draws."""
-    n, p = len(masks), masks.mean(0) if len(masks) else np.zeros(masks.shape[1])
-    varying = (p > 0) & (p < 1)
-    groups = int(varying.sum())
-    share = np.bincount(masks[:, varying].sum(1), minlength=groups + 1) / max(n, 1)
+    n, p = len(masks), masks.share()
+    groups = int(((p > 0) & (p < 1)).sum())
+    share = np.bincount(masks.sizes() - int((p == 1).sum()), minlength=groups + 1) / max(n, 1)
     ways = special.binom(groups, np.arange(groups + 1))
     sized = share**2 / ways, share * share[::-1] / ways  # as if all subsets of one size were equally likely
     free = np.prod(p**2 + (1 - p) ** 2), np.prod(2 * p * (1 - p))
@@ -345,20 +325,23 @@ def _chances(masks: Mask) -> tuple[float, float]:
     return equal, opposite
 
 
-def check(masks: NDArray[Any], outputs: NDArray[Any], groups: int | None = None, columns: int | None = None) -> None:
+def check(
+    masks: NDArray[Any] | Packed, outputs: NDArray[Any], groups: int | None = None, columns: int | None = None
+) -> None:
     """Raise SourcewiseError unless masks are bool[m, G] and outputs finite real[m, E], of the given sizes."""
-    if masks.ndim != 2 or outputs.ndim != 2:
+    if not isinstance(masks, Packed):
+        if masks.ndim != 2 or masks.dtype != np.bool_:
+            raise SourcewiseError(
+                f"masks must be bool[models, groups] (True = group kept), not {masks.dtype} of {masks.ndim} dimensions"
+            )
+        if groups is not None and masks.shape[1] != groups:
+            raise SourcewiseError(f"masks cover {masks.shape[1]} groups, but {groups} are expected")
+    if outputs.ndim != 2 or outputs.dtype.kind not in "fiub":
         raise SourcewiseError(
-            f"masks and outputs need two dimensions, models first, not {masks.shape} and {outputs.shape}"
+            f"outputs must be real numbers [models, examples], not {outputs.dtype} of {outputs.ndim} dimensions"
         )
     if len(masks) != len(outputs):
         raise SourcewiseError(f"{len(masks)} masks but {len(outputs)} rows of outputs: one each a model")
-    if masks.dtype != np.bool_:
-        raise SourcewiseError(f"masks must be bool (True = group kept), not {masks.dtype}")
-    if outputs.dtype.kind not in "fiub":
-        raise SourcewiseError(f"outputs must be real numbers, not {outputs.dtype}")
-    if groups is not None and masks.shape[1] != groups:
-        raise SourcewiseError(f"masks cover {masks.shape[1]} groups, but {groups} are expected")
     if columns is not None and outputs.shape[1] != columns:
         raise SourcewiseError(f"outputs have {outputs.shape[1]} columns, but {columns} are expected")
     if outputs.dtype.kind == "f":

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from sourcewise import baselines
+from sourcewise.fitting import parts_of
 from sourcewise.influences import LEVELS, SIGN, Estimated, Study
 from sourcewise.records import LeftOut
 from sourcewise.subsets import RANDOM_DESIGNS
@@ -26,7 +27,7 @@ def summarise(
     """All that the report and the terminal say in words and small tables, as JSON. fdr: false discovery rate."""
     header = study.header
     notes = []
-    if len({int(mask.sum()) for mask in study.masks}) == 1:
+    if len(np.unique(study.packed().sizes())) == 1:
         notes.append(RELATIVE)
     unused = {design: count for design, count in study.designs.items() if design not in RANDOM_DESIGNS}
     if unused:
@@ -66,8 +67,9 @@ def _target(found: Estimated, scores: Sequence[float], fdr: float, top: int) -> 
     dataset = found.dataset
     counts: dict[str, int] = {}
     for level, suffix in LEVELS.items():
-        q = dataset[f"qvalue{suffix}"].values
-        counts |= {f"significant_{level}": int((q <= fdr).sum()), f"cells_{level}": int(np.isfinite(q).sum())}
+        q = np.atleast_2d(dataset[f"qvalue{suffix}"].values)
+        cells = [(int((q[rows] <= fdr).sum()), int(np.isfinite(q[rows]).sum())) for rows in parts_of(q.shape)]
+        counts[f"significant_{level}"], counts[f"cells_{level}"] = (sum(part) for part in zip(*cells, strict=True))
     return {
         "examples": dataset.sizes["example"],
         "classes": dataset.sizes["class"],
