@@ -1,63 +1,83 @@
 """Augmentation of a whole batch at once, on the batch's device.
 
-Each callable takes images `[batch, channels, height, width]` (float, normalised) and a generator, and draws one choice
-per image. Choices are drawn on the CPU, so that they are the same on every device.
+Each draws one choice per image and applies it to images `[batch, channels, height, width]` (float, normalised). Choices
+are drawn on the CPU for the whole batch, so that they are the same on every device and for any number of processes.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
 
-class Augmentation(Protocol):
+class Augmentation(ABC):
     """A random change of each image of a batch."""
 
+    @abstractmethod
+    def draw(self, count: int, height: int, width: int, generator: Generator) -> Tensor:
+        """A choice for each of `count` images, `[count, ...]`."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, choices: Tensor) -> Tensor:
+        """The changed images, same shape."""
+
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         """The changed images, same shape."""
+        return self.apply(images, self.draw(len(images), images.shape[2], images.shape[3], generator).to(images.device))
 
 
 @dataclass(frozen=True)
-class Flip:
+class Flip(Augmentation):
     """Mirror left to right with a chance of one half."""
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def draw(self, count: int, height: int, width: int, generator: Generator) -> Tensor:
+        """Which to mirror, `bool[count]`."""
+        return torch.rand(count, generator=generator).lt(0.5)
+
+    def apply(self, images: Tensor, choices: Tensor) -> Tensor:
         """The changed images, same shape."""
-        chosen = torch.rand(len(images), generator=generator).lt(0.5).to(images.device)
-        return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+        return torch.where(choices[:, None, None, None], images.flip(-1), images)
 
 
 @dataclass(frozen=True)
-class Translate:
+class Translate(Augmentation):
     """Shift by up to `pixels` in both directions; what comes in is the border, reflected."""
 
     pixels: int
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def draw(self, count: int, height: int, width: int, generator: Generator) -> Tensor:
+        """Rows and columns of the padded image to begin with, `int64[count, 2]`."""
+        return torch.randint(0, 2 * self.pixels + 1, (2, count), generator=generator).T
+
+    def apply(self, images: Tensor, choices: Tensor) -> Tensor:
         """The changed images, same shape."""
         size, _, height, width = images.shape
-        shift = torch.randint(0, 2 * self.pixels + 1, (2, size), generator=generator).to(images.device)
         padded = functional.pad(images, [self.pixels] * 4, mode="reflect")
-        rows = shift[0, :, None] + torch.arange(height, device=images.device)
-        columns = shift[1, :, None] + torch.arange(width, device=images.device)
+        rows = choices[:, :1] + torch.arange(height, device=images.device)
+        columns = choices[:, 1:] + torch.arange(width, device=images.device)
         batch = torch.arange(size, device=images.device)[:, None, None]
         # Advanced indices around the channel slice put it last: [batch, height, width, channels].
         return padded[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass(frozen=True)
-class Cutout:
+class Cutout(Augmentation):
     """Set a square of `pixels` at a random place to 0, the mean colour (arXiv 1708.04552)."""
 
     pixels: int
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
+    def draw(self, count: int, height: int, width: int, generator: Generator) -> Tensor:
+        """Top and left of the square, `int64[count, 2]`."""
+        top = torch.randint(0, height - self.pixels + 1, (count, 1), generator=generator)
+        left = torch.randint(0, width - self.pixels + 1, (count, 1), generator=generator)
+        return torch.cat([top, left], 1)
+
+    def apply(self, images: Tensor, choices: Tensor) -> Tensor:
         """The changed images, same shape."""
-        size, _, height, width = images.shape
-        top = torch.randint(0, height - self.pixels + 1, (size, 1), generator=generator).to(images.device)
-        left = torch.randint(0, width - self.pixels + 1, (size, 1), generator=generator).to(images.device)
+        height, width = images.shape[-2:]
+        top, left = choices[:, :1], choices[:, 1:]
         row = torch.arange(height, device=images.device)
         column = torch.arange(width, device=images.device)
         hole = ((row >= top) & (row < top + self.pixels))[:, :, None] & (

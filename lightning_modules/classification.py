@@ -34,10 +34,24 @@ class Optimisation:
 
 
 class Classification(pl.LightningModule):
-    """Cross-entropy training of `network` with SGD; logs `loss` and `accuracy` of every epoch's own batches."""
+    """Cross-entropy training of `network` with SGD; logs `loss` and `accuracy` of every epoch's own batches.
 
-    def __init__(self, network: nn.Module, optimisation: Optimisation, steps_per_epoch: int, *, classes: int) -> None:
+    class_weights: what the loss of an example of each class counts for, `[classes]`; 1 by default.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimisation: Optimisation,
+        steps_per_epoch: int,
+        *,
+        classes: int,
+        class_weights: Tensor | None = None,
+    ) -> None:
         super().__init__()
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.network, self.optimisation, self.steps_per_epoch = network, optimisation, steps_per_epoch
         self.train_accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
         self._steps: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, predictions and labels of every step
@@ -49,7 +63,13 @@ class Classification(pl.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """The batch's loss, weighted so that the mean over processes is the mean over the batch."""
         logits = self(batch.inputs)
-        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=self.optimisation.label_smoothing)
+        smoothing, weights = self.optimisation.label_smoothing, self.class_weights
+        if weights is None:
+            loss = functional.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+        else:  # over examples, not over weights: the mean over processes is then the mean over the batch
+            loss = functional.cross_entropy(
+                logits, batch.labels, weights, label_smoothing=smoothing, reduction="none"
+            ).mean()
         # Summaries wait for the end of the epoch: a metric's update per step would cost more than a small model's.
         self._steps.append((loss.detach(), logits.detach().argmax(1), batch.labels))
         return loss * batch.weight

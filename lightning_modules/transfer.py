@@ -2,10 +2,12 @@
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.functional.classification import binary_auroc
 
 from lightning_modules.classification import Classification, Optimisation
 from lightning_modules.data import Batch
@@ -35,9 +37,10 @@ class Transfer(Classification):
         test_examples: int,
         frozen: nn.Module | None = None,
         batchnorm: BatchNormMode = "frozen",
+        class_weights: Tensor | None = None,
     ) -> None:
-        super().__init__(network, optimisation, steps_per_epoch, classes=classes)
-        self.batchnorm, self.frozen = batchnorm, frozen
+        super().__init__(network, optimisation, steps_per_epoch, classes=classes, class_weights=class_weights)
+        self.batchnorm, self.frozen, self.classes = batchnorm, frozen, classes
         if frozen is not None:
             frozen.requires_grad_(False)
         self.examples = ExampleOutputs(test_examples)
@@ -69,3 +72,7 @@ class Transfer(Classification):
         scores = self.accuracy(self.outputs.prediction, self.outputs.labels)
         self.scores = {name: float(value) for name, value in scores.items()}
         self.scores["prob"] = float(self.outputs.prob.double().mean())
+        if self.classes == 2 and 0 < self.outputs.labels.sum() < len(self.outputs.labels):
+            # Of two classes, the margin is the logit of the correct one.
+            logit = torch.where(self.outputs.labels == 1, self.outputs.margin, -self.outputs.margin)
+            self.scores["auroc"] = float(binary_auroc(logit.double().sigmoid(), self.outputs.labels))

@@ -167,6 +167,8 @@ def test_normalise_is_torchvision_s() -> None:
     mean, std = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
     expected = functional.normalize(images.float() / 255, mean, std)
     torch.testing.assert_close(Normalise(mean, std)(images), expected, atol=1e-5, rtol=1e-5)
+    last = Normalise(mean, std)(images.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(last, Normalise(mean, std)(images))
     features = torch.randn(3, 7)
     assert Normalise(mean, std)(features) is features
 

@@ -1,5 +1,6 @@
 """One run, in this process: what it writes, that it is the same every time, and what each setting does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,18 @@ import pytest
 import torch
 from conftest import Compose
 from hydra.utils import instantiate
+from hypothesis import given
+from hypothesis import strategies as st
 
 import train
+from lightning_modules.classification import Optimisation
+from lightning_modules.data import Normalise
 from sourcewise import record, study
 from sourcewise.data import embedded
 from sourcewise.errors import RunFailed, SourcewiseError
+from sourcewise.models import small_cnn
 from sourcewise.record import Record
+from sourcewise.run import Hardware, Run, Source, Target, TransferSettings, balanced, held_out
 
 
 def run(config: dict) -> Record:
@@ -109,6 +116,59 @@ def test_cached_features_give_what_running_the_backbone_gives(tiny: Compose, mon
     np.testing.assert_allclose(
         cached.targets["digits"].prob.astype(float), plain.targets["digits"].prob.astype(float), atol=2e-3
     )
+
+
+def test_the_learning_rate_is_chosen_on_training_examples_alone(tiny: Compose) -> None:
+    rates = "transfer.lr=[1.0e-5,0.2,1.0e30]"  # the one too small, the other diverges
+    chosen, alone = run(tiny(rates)), run(tiny("transfer.lr=0.2"))
+    assert chosen.header.metrics["target/digits/lr"] == 0.2
+    assert np.array_equal(chosen.targets["digits"].margin, alone.targets["digits"].margin)
+    with pytest.raises(RunFailed, match="target/digits/lr=1e"):
+        train.train(tiny("transfer.lr=[1.0e30]"))
+
+
+@given(st.lists(st.integers(0, 4), min_size=5, max_size=60))
+def test_a_fifth_of_each_class_is_held_out(labels: list[int]) -> None:
+    values = torch.tensor(labels)
+    if values.bincount().max() < 5:
+        with pytest.raises(SourcewiseError, match="too few"):
+            held_out(values)
+        return
+    fit, held = held_out(values)
+    assert sorted([*fit.tolist(), *held.tolist()]) == list(range(len(labels)))
+    assert values[held].bincount(minlength=5).tolist() == (values.bincount(minlength=5) // 5).tolist()
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
+def test_balanced_weights_are_scikit_learn_s(labels: list[int]) -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    present = np.unique(labels)
+    expected = compute_class_weight("balanced", classes=present, y=labels)
+    np.testing.assert_allclose(balanced(torch.tensor(labels), 4)[present], expected, rtol=1e-6)
+
+
+def test_two_classes_have_an_auroc_and_may_be_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    digits = embedded.digits("test")
+    two = digits.select((digits.labels % 8 == 0).nonzero().squeeze(1)[:100])
+    two = replace(two, labels=two.labels // 8, class_names=("0", "8"), group_names=(), fingerprint="")
+    few = two.select(torch.cat([(two.labels == 0).nonzero()[:, 0], (two.labels == 1).nonzero()[:3, 0]]))
+    recipe = {"epochs": 2, "batch_size": 16, "lr": 0.005}
+    source = Source("s", embedded.characters(10), Normalise([0.3], [0.3]), Optimisation(**recipe))
+    rare = {}
+    for weighted in (False, True):
+        target = Target(few, two, TransferSettings(**recipe, weighted=weighted), metric="auroc")
+        job = Run(source, {"two": target}, small_cnn, Hardware(), {"design": "full"}, 0)
+        model, _ = job._pretrain()
+        outputs, scores = job._transfer(model, "two", target)
+        logit = outputs.margin.astype(float) * (2 * outputs.labels - 1)
+        assert scores["auroc"] == pytest.approx(roc_auc_score(outputs.labels, logit), abs=1e-3)
+        rare[weighted] = outputs.prob[outputs.labels == 1].mean()
+    assert rare[True] > rare[False] + 0.02
+    with pytest.raises(SourcewiseError, match="two classes"):
+        Target(digits, digits, TransferSettings(**recipe), metric="auroc")
 
 
 def parts(config: dict):

@@ -4,11 +4,14 @@ Every factory takes the number of image channels and of classes last, by keyword
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sourcewise.errors import SourcewiseError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Model(nn.Module):
@@ -17,11 +20,22 @@ class Model(nn.Module):
     def __init__(self, backbone: nn.Module, features: int, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(features, classes)
+        self.head = Head(features, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `[batch, classes]`."""
         return self.head(self.backbone(images))  # type: ignore[no-any-return]
+
+
+class Head(nn.Linear):
+    """A linear layer in full precision: logits of 8 bits would make outputs of 8 bits."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits `[batch, classes]`."""
+        if not torch.is_autocast_enabled(features.device.type):
+            return super().forward(features)
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float())
 
 
 def small_cnn(width: int = 16, *, channels: int, classes: int, name: str = "") -> Model:
@@ -76,8 +90,8 @@ def torchvision_backbone(name: str, small_images: bool = False, *, channels: int
     return Model(network, features, classes)
 
 
-def initialise(build: Callable[[], Model], seed: int) -> Model:
-    """Build a model with its weights drawn from `seed`; the global generator is left as it was."""
+def initialise(build: Callable[[], Network], seed: int) -> Network:
+    """Build a network with its weights drawn from `seed`; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()

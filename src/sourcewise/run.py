@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -27,7 +28,8 @@ from torch import Tensor, nn
 
 from lightning_modules.augmentation import Augmentation
 from lightning_modules.classification import Classification, Diverged, Optimisation
-from lightning_modules.data import Examples, MemoryData, Normalise, batches_per_epoch
+from lightning_modules.crops import CentreCrop, Crop, Resolution
+from lightning_modules.data import Batches, Examples, ImageData, Normalise, batches_per_epoch
 from lightning_modules.outputs import Outputs, correct_class
 from lightning_modules.pretraining import Pretraining
 from lightning_modules.scalars import ScalarLogger
@@ -36,14 +38,16 @@ from sourcewise import baselines, study, subsets
 from sourcewise.checkpoints import Checkpoint
 from sourcewise.data import ImageDataset, Numbers, regroup
 from sourcewise.errors import RunFailed, SourcewiseError
-from sourcewise.models import Model, initialise
+from sourcewise.models import Head, Model, initialise
+from sourcewise.randomness import permutation
 from sourcewise.randomness import seed as derive_seed
 from sourcewise.record import SOURCE, Header, Record, TargetOutputs
 
-METRICS = ("accuracy", "mean_per_class")
+METRICS = ("accuracy", "mean_per_class", "auroc")
 """What a target's score can be."""
 
 LogScalars = Callable[[Mapping[str, float]], None]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,13 @@ class Hardware:
         alone = self.devices == 1 or "SLURM_NTASKS" in os.environ
         return LightningEnvironment() if alone else None
 
-    def prepare(self, network: nn.Module) -> nn.Module:
-        """The network in the memory format, and compiled, as asked."""
+    def prepare(self, network: Network) -> Network:
+        """The network itself, in the memory format, and compiled, as asked."""
         if self.channels_last:
             network = network.to(memory_format=torch.channels_last)
-        return torch.compile(network) if self.compile else network  # type: ignore[return-value]
+        if self.compile:
+            network.compile()
+        return network
 
 
 @dataclass(frozen=True)
@@ -126,17 +132,25 @@ class Source:
     augmentation: Sequence[Augmentation] = ()
     groups: str = "class"
     outputs: bool = False
+    crop: Crop | None = None
+    resolution: Resolution | int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "train", regroup(self.train, self.groups))
+        _check_view(f"source {self.name}", self.train, self.crop, self.resolution)
 
 
 @dataclass(frozen=True)
 class TransferSettings(Optimisation):
-    """How a model is transferred to a target."""
+    """How a model is transferred to a target. lr: of several, the best on held-out training examples is taken.
 
+    weighted: every class counts the same in the loss, however many examples it has.
+    """
+
+    lr: float | Sequence[float]  # type: ignore[assignment]  # one of them reaches the optimiser
     mode: Literal["fixed", "full"] = "fixed"
     batchnorm: BatchNormMode = "frozen"
+    weighted: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("fixed", "full"):
@@ -154,10 +168,29 @@ class Target:
     transfer: TransferSettings
     metric: str = "accuracy"
     augmentation: Sequence[Augmentation] = ()
+    crop: Crop | None = None
+    resolution: Resolution | int | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise SourcewiseError(f"target metric={self.metric}: choose one of {', '.join(METRICS)}")
+        if self.metric == "auroc" and (
+            len(self.test.class_names) != 2 or self.test.labels.bincount(minlength=2).min() == 0
+        ):
+            raise SourcewiseError("target metric=auroc: it is for targets of two classes that both have test examples")
+        for dataset in (self.train, self.test):
+            _check_view("target", dataset, self.crop, self.resolution)
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether a frozen backbone gives the same features of the training examples in every epoch."""
+        return (
+            self.transfer.mode == "fixed"
+            and self.transfer.batchnorm == "frozen"
+            and not self.augmentation
+            and (self.crop is None or isinstance(self.crop, CentreCrop))
+            and not callable(self.resolution)
+        )
 
 
 @dataclass
@@ -249,7 +282,7 @@ class Run:
             batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices),
             classes=len(source.train.class_names),
         )
-        data = MemoryData(
+        data = ImageData(
             _examples(kept),
             None,
             source.normalise,
@@ -257,35 +290,74 @@ class Run:
             order_seed=self._derive("order"),
             augmentation=source.augmentation,
             augmentation_seed=self._derive("augmentation"),
+            crop=source.crop,
+            resolution=source.resolution,
+            threads=self.hardware.threads,
         )
         _, metrics = self._fit(module, data, settings.epochs, "source")
         return model, {f"source/{name}": value for name, value in metrics.items()}
 
     def _transfer(self, model: Model, name: str, target: Target) -> tuple[TargetOutputs, dict[str, float]]:
-        settings, classes = target.transfer, len(target.train.class_names)
         train, test = _examples(target.train), _examples(target.test)
-        head = initialise(
-            lambda: Model(nn.Identity(), model.head.in_features, classes), self._derive(f"initialisation/{name}")
-        ).head
-        fixed = settings.mode == "fixed"
-        cached = fixed and settings.batchnorm == "frozen" and not target.augmentation
-        network: nn.Module
-        if cached:
-            network = head
-            train, test = (self._features(model, examples) for examples in (train, test))
-        else:
-            # Targets do not see each other: each starts from the source model's weights.
-            network = self.hardware.prepare(_with_head(model, head))
+        backbone: nn.Module = model.backbone
+        if target.cacheable:
+            backbone = nn.Identity()
+            train, test = (
+                replace(_examples(dataset), inputs=self._features(model, dataset, target.resolution))
+                for dataset in (target.train, target.test)
+            )
+        elif target.transfer.mode == "fixed" and self.hardware.is_main:
+            _say_once(
+                f"target/{name}: the backbone runs in every epoch, as BatchNorm adapts or training images change"
+                " (see conf/transfer/fixed.yaml)"
+            )
+        if not isinstance(target.transfer.lr, Sequence):
+            return self._head(model, backbone, name, target, train, test)
+        fit, held = (train.select(rows) for rows in held_out(target.train.labels))
+        scores: dict[float, tuple[float, float]] = {}
+        for lr in target.transfer.lr:
+            tried = replace(target, transfer=replace(target.transfer, lr=lr))
+            try:
+                _, found = self._head(model, backbone, name, tried, fit, held, f"/lr={lr}")
+                scores[lr] = found.get(target.metric, 0.0), found["prob"]
+            except RunFailed as error:
+                failed = error
+        if not scores:
+            raise failed
+        best = max(scores, key=scores.__getitem__)
+        tried = replace(target, transfer=replace(target.transfer, lr=best))
+        outputs, found = self._head(model, backbone, name, tried, train, test)
+        return outputs, {**found, "lr": best}
+
+    def _head(
+        self,
+        model: Model,
+        backbone: nn.Module,
+        name: str,
+        target: Target,
+        train: Examples,
+        test: Examples,
+        note: str = "",
+    ) -> tuple[TargetOutputs, dict[str, float]]:
+        """Train a new head on `train` (images, or features when `backbone` is the identity), and the rest if asked."""
+        settings, classes = target.transfer, len(target.train.class_names)
+        cached, stage = isinstance(backbone, nn.Identity), f"target/{name}{note}"
+        head = initialise(lambda: Head(model.head.in_features, classes), self._derive(f"initialisation/{name}"))
+        # Targets do not see each other: each starts from the source model's weights.
+        network = _with_head(backbone, head)
+        if not cached:
+            self.hardware.prepare(network)
         module = Transfer(
             network,
             settings,
-            batches_per_epoch(len(target.train), settings.batch_size, self.hardware.devices),
+            batches_per_epoch(len(train.labels), settings.batch_size, self.hardware.devices),
             classes=classes,
-            test_examples=len(target.test),
-            frozen=network.backbone if fixed and isinstance(network, Model) else None,
+            test_examples=len(test.labels),
+            frozen=network.backbone if settings.mode == "fixed" else None,
             batchnorm=settings.batchnorm,
+            class_weights=balanced(train.labels, classes) if settings.weighted else None,
         )
-        data = MemoryData(
+        data = ImageData(
             train,
             test,
             self.source.normalise,
@@ -293,22 +365,26 @@ class Run:
             order_seed=self._derive(f"order/{name}"),
             augmentation=target.augmentation,
             augmentation_seed=self._derive(f"augmentation/{name}"),
+            crop=target.crop,
+            resolution=target.resolution,
+            threads=self.hardware.threads,
             # A head trains in milliseconds an epoch: one long Lightning epoch spares the cost of many short ones.
             passes=settings.epochs if cached else 1,
         )
-        trainer, _ = self._fit(module, data, 1 if cached else settings.epochs, f"target/{name}")
+        trainer, _ = self._fit(module, data, 1 if cached else settings.epochs, stage)
         with _interruptible():
             trainer.test(module, datamodule=data, verbose=False)
-        self.log({f"target/{name}/{key}": value for key, value in module.scores.items()})
+        self.log({f"{stage}/{key}": value for key, value in module.scores.items()})
         return _for_record(module.outputs), module.scores
 
     def _source_outputs(self, model: Model) -> TargetOutputs:
         """What the pretrained model says of every example of the source, those of the groups it kept and the others."""
-        examples = _examples(self.source.train)
+        train = self.source.train
         with torch.inference_mode():
-            logits = copy.deepcopy(model.head).cpu().float()(self._features(model, examples).inputs)
-            prob, margin = correct_class(logits, examples.labels)
-        return _for_record(Outputs(examples.ids, examples.labels, prob, margin, logits.argmax(1)))
+            features = self._features(model, train, self.source.resolution)
+            logits = copy.deepcopy(model.head).cpu().float()(features)
+            prob, margin = correct_class(logits, train.labels)
+        return _for_record(Outputs(train.ids, train.labels, prob, margin, logits.argmax(1)))
 
     def _with_baselines(self, model: Model, outputs: Mapping[str, TargetOutputs]) -> dict[str, TargetOutputs]:
         """The outputs with what this one model says of the groups, if groups are made of whole classes."""
@@ -317,10 +393,11 @@ class Run:
         group_of = baselines.groups_of_classes(train.labels, train.groups, len(train.class_names))
         if group_of is None:
             return dict(outputs)
-        source, head = self._features(model, _examples(train)).inputs, copy.deepcopy(model.head).cpu().float()
+        source = self._features(model, train, self.source.resolution)
+        head = copy.deepcopy(model.head).cpu().float()
         found = {}
         for name, target in self.targets.items():
-            features, labels = self._features(model, _examples(target.test)).inputs, target.test.labels
+            features, labels = self._features(model, target.test, target.resolution), target.test.labels
             classes = len(target.test.class_names)
             with torch.inference_mode():
                 label = baselines.label_mapping(head(features), group_of, groups)
@@ -333,7 +410,7 @@ class Run:
         return found
 
     def _fit(
-        self, module: Classification, data: MemoryData, epochs: int, stage: str
+        self, module: Classification, data: ImageData, epochs: int, stage: str
     ) -> tuple[pl.Trainer, dict[str, float]]:
         """Train, from a checkpoint if there is one. Returns the trainer and the metrics of the last epoch."""
         saved = self._checkpoint(stage) if self._checkpoint else None
@@ -354,14 +431,22 @@ class Run:
                 raise RunFailed(f"{stage}: {error}") from error
         return trainer, {name: float(value) for name, value in trainer.callback_metrics.items()}
 
-    def _features(self, model: Model, examples: Examples) -> Examples:
+    def _features(self, model: Model, dataset: ImageDataset, resolution: Resolution | int | None) -> Tensor:
         """Features `[examples, features]` of the model's backbone, evaluated once."""
         backbone = self.hardware.prepare(model.backbone).to(self._device).eval()
         mixed = "bf16" in str(self.hardware.precision)
+        last = self.source.pretraining.epochs
+        batches = Batches(
+            _examples(dataset).to(self._device),
+            1000,
+            self.source.normalise,
+            resolution=resolution,
+            threads=self.hardware.threads,
+            epoch=last,
+        )
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
-            images = (part.to(self._device) for part in torch.split(examples.inputs, 1000))
-            parts = [backbone(self.source.normalise(part)).float().cpu() for part in images]
-        return Examples(torch.cat(parts).clone(), examples.labels, examples.ids)
+            parts = [backbone(batch.inputs).float().cpu() for batch in batches]
+        return torch.cat(parts).clone()
 
     def _derive(self, purpose: str) -> int:
         return derive_seed(purpose + subsets.replica(**self.subset), self.seed, self.mask)
@@ -417,12 +502,46 @@ def _quiet_lightning() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def held_out(labels: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
+    """Rows to train on and rows to compare settings on: `share` of each class, rounded down, the same in every run.
+
+    A class of fewer examples than 1 / share has none to spare. Raises SourcewiseError when no class has.
+    """
+    order = torch.from_numpy(permutation("held out", len(labels)))
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(int(labels.max()) + 1):
+        rows = order[labels[order] == label]
+        held[rows[: int(share * len(rows))]] = True
+    if not held.any():
+        raise SourcewiseError(f"several transfer.lr: too few training examples to hold out {share:.0%} of a class")
+    return (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
+
+
+def balanced(labels: Tensor, classes: int) -> Tensor:
+    """Weights `[classes]` by which each class counts the same in a mean over examples, 1 on average over them."""
+    counts = labels.bincount(minlength=classes)
+    return len(labels) / (counts.gt(0).sum() * counts.clamp_min(1))
+
+
+def _check_view(name: str, dataset: ImageDataset, crop: Crop | None, resolution: Resolution | int | None) -> None:
+    stored = not isinstance(dataset.images, Tensor)
+    if stored and resolution is None:
+        raise SourcewiseError(f"{name}: its images are of many sizes; set resolution, in pixels")
+    if crop and not stored:
+        raise SourcewiseError(f"{name}: crop is for stored images (format: jpeg); those in memory take augmentations")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _examples(dataset: ImageDataset) -> Examples:
     return Examples(dataset.images, dataset.labels, dataset.ids)
 
 
-def _with_head(model: Model, head: nn.Linear) -> Model:
-    fresh = Model(copy.deepcopy(model.backbone), head.in_features, head.out_features)
+def _with_head(backbone: nn.Module, head: Head) -> Model:
+    fresh = Model(copy.deepcopy(backbone), head.in_features, head.out_features)
     fresh.head = head
     return fresh.requires_grad_(True)
 

@@ -1,4 +1,4 @@
-"""A dataset of images in memory: uint8 tensors, labels, groups, names and a fingerprint of the content."""
+"""A dataset: images in memory or stored, labels, groups, names and a fingerprint of the content."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_modules.data import Stored
+
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images in memory.
+    """Images and what is known of them.
 
-    images: uint8[examples, channels, height, width]; labels: int64[examples], in range(len(class_names));
+    images: uint8[examples, channels, height, width], or stored, each of its own size;
+    labels: int64[examples], in range(len(class_names));
     ids: int64[examples], unique names of the examples that survive any selection; groups: int64[examples], in
     range(len(group_names)), what a subset keeps or removes; by default the class. columns: further values per example,
     which can serve as groups.
     """
 
-    images: Tensor
+    images: Tensor | Stored
     labels: Tensor
     class_names: tuple[str, ...]
     ids: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
@@ -48,6 +51,12 @@ class ImageDataset:
         """Colour channels of the images."""
         return self.images.shape[1]
 
+    @property
+    def pixels(self) -> Tensor:
+        """The images of a dataset that is known to be in memory."""
+        assert isinstance(self.images, Tensor)
+        return self.images
+
     def keep_groups(self, mask: NDArray[np.bool_]) -> "ImageDataset":
         """The examples of the groups that a subset `bool[groups]` keeps, in order; names and fingerprint stay."""
         return self.select(torch.from_numpy(mask)[self.groups])
@@ -65,7 +74,8 @@ class ImageDataset:
 
     def _digest(self) -> str:
         state = hashlib.sha256(repr((self.class_names, self.group_names, tuple(self.images.shape))).encode())
-        for tensor in (self.images, self.labels, self.ids, self.groups):
+        images = [self.images] if isinstance(self.images, Tensor) else []  # a store brings its own fingerprint
+        for tensor in (*images, self.labels, self.ids, self.groups):
             state.update(np.ascontiguousarray(tensor.numpy()).tobytes())
         return state.hexdigest()[:16]
 

@@ -27,12 +27,12 @@ def leaks(per_letter: int = 0, count: int = 20) -> ImageDataset:
     deviation 6% of the range). `planted` is the target image's id.
     """
     source, target = characters(per_letter), digits("test")
-    images, planted = source.images.clone(), np.full(len(source), -1)
+    images, planted = source.pixels.clone(), np.full(len(source), -1)
     order = permutation("planted/leaks/source", len(source))
     for number, chosen in enumerate(permutation("planted/leaks/target", len(target))[:count].tolist()):
         label = target.labels[chosen]
         row = next(row for row in order.tolist() if source.labels[row] == label and planted[row] < 0)
-        image = target.images[chosen]
+        image = target.pixels[chosen]
         if number >= (count + 1) // 2:
             across, _, scale = uniform(f"planted/leaks/{number}", 3).tolist()
             shift = [[-1, 0], [1, 0], [0, -1], [0, 1]][int(4 * across)]
@@ -52,7 +52,7 @@ def mislabels(per_letter: int = 0, share: float = 0.05) -> ImageDataset:
     planted[chosen] = labels[chosen]
     other = 1 + (9 * uniform("planted/mislabels/label", len(chosen))).astype(np.int64)
     labels[chosen] = (labels[chosen] + torch.from_numpy(other)) % 10
-    return _with(source, source.images, labels, planted)
+    return _with(source, source.pixels, labels, planted)
 
 
 def hidden(split: Literal["train", "test"], per_class: int = 5) -> ImageDataset:
@@ -62,7 +62,7 @@ def hidden(split: Literal["train", "test"], per_class: int = 5) -> ImageDataset:
     planted = np.where(merged, target.labels, -1)
     names = ("0", "1 or 7", *"2345689")
     place = torch.tensor([0, 1, 2, 3, 4, 5, 6, 1, 7, 8])
-    return replace(_with(target, target.images, place[target.labels], planted), class_names=names, group_names=names)
+    return replace(_with(target, target.pixels, place[target.labels], planted), class_names=names, group_names=names)
 
 
 def _with(source: ImageDataset, images: torch.Tensor, labels: torch.Tensor, planted: NDArray[np.int64]) -> ImageDataset:

@@ -1,0 +1,249 @@
+"""Images resized once into one Arrow file, which is mapped into memory and read by row.
+
+A subset reads its own images and no others, in any order. The file holds JPEG bytes, or raw pixels for small images,
+with what is known of each image; its last batch carries the names and the fingerprint. Any Arrow reader opens it.
+"""
+
+import bisect
+import fcntl
+import hashlib
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from sourcewise.data.dataset import ImageDataset
+from sourcewise.errors import SourcewiseError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Format = Literal["jpeg", "raw"]
+
+SCHEMA = 1
+BATCH = 1000
+"""Images in a record batch."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A dataset as files: how to open each image, and what is known of it.
+
+    open(row): an 8-bit PIL image; raises OSError or ValueError for one that is broken. labels: int64[n], in
+    range(len(class_names)); columns: further values per image.
+    """
+
+    open: Callable[[int], "Image.Image"]
+    labels: Sequence[int] | NDArray[np.int64] | Tensor
+    class_names: Sequence[str]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class Store:
+    """JPEG images of an open file, or some of them; see `lightning_modules.data.Stored`."""
+
+    def __init__(self, images: Sequence[pa.Array], channels: int, rows: Tensor, sizes: Tensor) -> None:
+        self.sizes, self._images, self._channels, self._rows = sizes, images, channels, rows
+        self._ends = np.cumsum([len(batch) for batch in images]).tolist()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of images and of channels."""
+        return len(self._rows), self._channels
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: Tensor) -> "Store":
+        """Those of a bool mask or of indices; nothing is read."""
+        return Store(self._images, self._channels, self._rows[rows], self.sizes[rows])
+
+    def encoded(self, row: int) -> Tensor:
+        """An image's bytes, `uint8[bytes]`."""
+        row = int(self._rows[row])
+        batch = bisect.bisect_right(self._ends, row)
+        images = self._images[batch]
+        return torch.frombuffer(bytearray(images[row - self._ends[batch] + len(images)].as_buffer()), dtype=torch.uint8)
+
+    def read(self, rows: Tensor, boxes: Tensor, out: Tensor) -> None:
+        """Decode the images `rows`, cut out `boxes` `int64[n, 4]`, and resize them into `out` uint8[n, c, s, s]."""
+        for row, (top, left, height, width), place in zip(rows.tolist(), boxes.tolist(), out.numpy(), strict=True):
+            part = decode(self.encoded(row))[None, :, top : top + height, left : left + width]
+            if part.shape[1:] != place.shape:
+                # Contiguous first: half the time.
+                part = part.contiguous(memory_format=torch.channels_last)
+                part = functional.interpolate(part, place.shape[1:], mode="bilinear", antialias=True)
+            place[:] = part[0].numpy()  # numpy's copy: torch's would start threads, and minds inference mode
+
+
+def decode(encoded: Tensor) -> Tensor:
+    """A JPEG's pixels, `uint8[channels, height, width]`, which lie in memory with channels last."""
+    # Slow to import, and only needed here. torchvision 0.29 names torchcodec as its successor, which needs torch 2.11.
+    from torchvision.io import decode_jpeg
+
+    return decode_jpeg(encoded)  # type: ignore[no-any-return]
+
+
+def prepared(
+    listing: Callable[[], Listing],
+    path: str,
+    side: int,
+    format: Format = "jpeg",
+    channels: int = 3,
+    quality: int = 90,
+    broken: Literal["error", "skip"] = "error",
+) -> ImageDataset:
+    """The dataset in the store at `path`, which is made first if it is not there.
+
+    Args:
+        listing: lists the images; called only when the store is made.
+        path: the store's file.
+        side: of a jpeg, pixels of the shorter side, which is shrunk to this and never enlarged; of raw images, which
+            are square and cut from the centre, pixels of both.
+        format: `jpeg`, decoded again and again; or `raw`, kept in memory.
+        channels: 3, or 1 for grey.
+        quality: of JPEGs.
+        broken: what becomes of images that cannot be opened: an `error`, or they are left out and counted (`skip`).
+
+    Raises:
+        SourcewiseError: for a broken image or file, or one that was made with other settings.
+    """
+    if format not in ("jpeg", "raw") or broken not in ("error", "skip") or channels not in (1, 3):
+        raise SourcewiseError(
+            f"{path}: format is jpeg or raw, broken is error or skip, channels is 1 or 3;"
+            f" not {format}, {broken}, {channels}"
+        )
+    file = Path(path)
+    settings = {"schema": SCHEMA, "side": side, "format": format, "channels": channels, "quality": quality}
+    if not file.exists():
+        with _alone(file):  # all runs of a sweep may come here at once
+            if not file.exists():
+                _write(listing(), file, settings, broken == "skip")
+    return _open(file, settings)
+
+
+def _open(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        *batches, (_, last) = (reader.get_batch_with_custom_metadata(i) for i in range(reader.num_record_batches))
+        about = json.loads(last[b"sourcewise"])
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise SourcewiseError(f"{file}: not a whole store of images; delete it and it will be made again") from error
+    if other := {key: about.get(key) for key, value in settings.items() if about.get(key) != value}:
+        wanted = {key: settings[key] for key in other}
+        raise SourcewiseError(f"{file}: made with {other}, not {wanted}; delete it, or give another path")
+    table = pa.Table.from_batches([batch for batch, _ in batches], reader.schema).drop_columns(["image"])
+    columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    labels, ids, height, width = (torch.from_numpy(columns.pop(k).copy()) for k in ("label", "id", "height", "width"))
+    encoded = [batch.column("image") for batch, _ in batches]
+    images: Tensor | Store
+    if settings["format"] == "raw":
+        pixels = np.concatenate([np.frombuffer(image.as_buffer(), np.uint8) for part in encoded for image in part])
+        images = torch.from_numpy(pixels).view(len(labels), settings["side"], settings["side"], -1)
+        images = images.permute(0, 3, 1, 2).contiguous()
+    else:
+        sizes = torch.stack([height, width], 1)
+        images = Store(encoded, settings["channels"], torch.arange(len(labels)), sizes)
+    return ImageDataset(
+        images, labels, tuple(about["class_names"]), ids, fingerprint=about["fingerprint"], columns=columns
+    )
+
+
+def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool) -> None:
+    """Resize and encode on all cores, and write atomically."""
+    labels = np.asarray(listing.labels, dtype=np.int64)
+    count, skipped = len(labels), list[int]()
+    state = hashlib.sha256(repr((dict(settings), tuple(listing.class_names))).encode())
+    print(f"preparing {file}: {count} images, once", file=sys.stderr, flush=True)
+
+    def encode(row: int) -> tuple[bytes, int, int] | Exception:
+        try:
+            return _encode(listing.open(row), settings)
+        except (OSError, ValueError, SyntaxError) as error:  # all of which PIL raises for broken files
+            return error
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in tqdm(range(0, count, BATCH), unit="k", disable=None):
+            rows, images = range(start, min(start + BATCH, count)), []
+            for row, found in zip(rows, pool.map(encode, rows), strict=True):
+                if isinstance(found, Exception):
+                    if not skip:
+                        raise SourcewiseError(
+                            f"{file}: image {row} of {count} is broken ({found}); broken=skip leaves it out"
+                        )
+                    skipped.append(row)
+                else:
+                    images.append((row, *found))
+                    state.update(found[0])
+            if images:
+                ids, encoded, height, width = zip(*images, strict=True)
+                chosen = np.array(ids)
+                state.update(chosen.tobytes() + labels[chosen].tobytes())
+                known = {"id": chosen, "label": labels[chosen], "height": np.array(height), "width": np.array(width)}
+                known |= {name: np.asarray(values)[chosen] for name, values in listing.columns.items()}
+                yield pa.RecordBatch.from_pydict({"image": pa.array(encoded, pa.binary()), **known})
+
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool, pa.OSFile(str(temporary), "wb") as sink:
+            made = batches()
+            if (first := next(made, None)) is None:
+                raise SourcewiseError(f"{file}: none of its {count} images can be opened")
+            with pa.ipc.new_file(sink, first.schema) as writer:
+                writer.write_batch(first)
+                for batch in made:
+                    writer.write_batch(batch)
+                about = {**settings, "class_names": list(listing.class_names), "fingerprint": state.hexdigest()[:16]}
+                about["skipped"] = skipped
+                writer.write_batch(first.slice(0, 0), custom_metadata={"sourcewise": json.dumps(about)})
+        temporary.replace(file)
+    except OSError as error:
+        raise SourcewiseError(f"{file}: cannot be written ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    if skipped:
+        print(f"{file}: {len(skipped)} of {count} images are broken and were left out", file=sys.stderr, flush=True)
+
+
+def _encode(image: "Image.Image", settings: Mapping[str, Any]) -> tuple[bytes, int, int]:
+    """The image's bytes, height and width in the store."""
+    from PIL import Image  # slow to import, and only needed here
+
+    side: int = settings["side"]
+    image = image.convert("L" if settings["channels"] == 1 else "RGB")
+    scale = side / min(image.size)
+    if settings["format"] == "raw" or scale < 1:
+        width, height = (max(side, int(length * scale)) for length in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    if settings["format"] == "raw":
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.crop((left, top, left + side, top + side)).tobytes(), side, side
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=settings["quality"])
+    return file.getvalue(), image.height, image.width
+
+
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """One process of this machine at a time."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.with_name(f".{file.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise SourcewiseError(f"{file}: cannot be made ({error.strerror})") from error
