@@ -38,10 +38,8 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     report.check(config["sections"])
     records, out = Records(config["records"], config["filters"], config["refresh"]), Path(config["out"])
     metric = config["outputs"].removeprefix("metric:")
-    if metric != config["outputs"]:
-        study = influences.of_scalars(records.scalars(metric))
-    else:
-        study = influences.collect(records, config["outputs"])
+    found_in = records if metric == config["outputs"] else records.scalars(metric)
+    study = influences.collect(found_in, config["outputs"])
     estimated = influences.estimate(study, config["estimator"])
     summary = summarise(study, estimated, records.left_out, config["fdr"])
     found = {name: item.dataset for name, item in estimated.items()}
@@ -49,11 +47,12 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     influences.write(found, out, config["top"])
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     (out / "records.txt").write_text("\n".join(records.used) + "\n", encoding="utf-8")
-    report.write(out / "report.html", found, summary, config["sections"])
+    pages = {name: influences.shown(dataset) for name, dataset in found.items()}
+    report.write(out / "report.html", pages, summary, config["sections"])
     tracker = instantiate(config["logger"])
     about = {**config, "study": study.header.study, "models": study.models}
     with tracker.start(f"estimate-{study.header.study}", study.header.study, about, job="estimate") as tracked:
-        for name, dataset in found.items():
+        for name, dataset in pages.items():
             tracked.figure(f"target/{name}/influence_class", figures.heatmap(dataset, fdr=config["fdr"]))
             tracked.figure(f"target/{name}/influence_overall", figures.overall_bars(dataset, fdr=config["fdr"]))
             overall = [list(effect.values()) for effect in summary["targets"][name]["overall"]]

@@ -171,7 +171,7 @@ def test_parameters_named_like_a_section_do_not_hide_it(user: User, monkeypatch:
     records = read(user, monkeypatch)
     assert (len(records.used), records.left_out) == (1, [])
     (item,) = user.records().values()
-    assert records.scalars("target/digits/accuracy").masks.tolist() == [item.mask.tolist()]
+    assert [one.mask.tolist() for one in records.scalars("target/digits/accuracy")] == [item.mask.tolist()]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sourcewise import checks, subsets
 from sourcewise.errors import SourcewiseError
 from sourcewise.estimators import ESTIMATORS
-from sourcewise.fitting import convergence, fit
+from sourcewise.fitting import fit
 from sourcewise.moments import collapse
 from tests.test_calibration import design
 
@@ -117,7 +117,7 @@ def test_more_models_is_spearman_brown_and_knows_its_limits():
 
 def test_convergence_rises_to_all_models():
     masks, outputs, _ = planted(models=320)
-    points = convergence(masks, outputs)
+    points = fit(masks, outputs, "ridge").curve()
     assert [p.models for p in points] == [40, 80, 160, 320]
     assert points[-1].lds > points[0].lds
     assert points[-1].split_half > points[0].split_half

@@ -137,7 +137,7 @@ def test_a_scalar_is_estimated_like_an_output(tmp_path: Path) -> None:
         item = make(seed, metrics={"target/pets/prob": score})
         record.write(item, tmp_path / item.header.run / "record.safetensors")
     scalars = Records(str(tmp_path), progress=False).scalars("target/pets/prob")
-    found = estimate(influences.of_scalars(scalars), "difference")["target.pets.prob"].dataset
+    found = estimate(collect(scalars, "metric:target/pets/prob"), "difference")["target.pets.prob"].dataset
     expected = estimate(collect(MODELS), "difference")["pets"].dataset
     for name in ("influence", "stderr", "qvalue"):
         np.testing.assert_allclose(found[f"{name}_overall"], expected[f"{name}_overall"], atol=1e-6)

@@ -48,6 +48,8 @@ def test_example_level_groups_are_estimated_in_memory_that_does_not_hold_their_t
     tracemalloc.stop()
     assert peak < table, f"{peak / 2**20:.0f} MiB, and the table of influences alone has {table / 2**20:.0f} MiB"
     assert summary["targets"]["pets"]["cells_example"] == groups * examples
+    assert len(summary["targets"]["pets"]["overall"]) == influences.shown(found["pets"].dataset).sizes["group"] == 2000
+    assert any("Of 5,000 groups" in note for note in summary["notes"])
 
     monkeypatch.setattr(fitting, "CELLS", 2**24)
     whole = estimate(study)["pets"].dataset

@@ -18,7 +18,7 @@ from wandb_server import WandbServer, wandb_server
 from sourcewise import record, remote, study
 from sourcewise.errors import SourcewiseError
 from sourcewise.record import Record
-from sourcewise.records import Records, Scalars
+from sourcewise.records import Records
 
 PLACE = "wandb:tester/demo"
 METRIC = "target/pets/accuracy"
@@ -29,7 +29,7 @@ def server(wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.Monkey
     """This process is a client of the server, with a cache of its own."""
     for key, value in wandb_server.env(tmp_path / "wandb", XDG_CACHE_HOME=str(tmp_path / "cache")).items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(remote, "random", type("Calm", (), {"uniform": staticmethod(lambda low, high: 0.01)}))
+    monkeypatch.setattr(remote, "RETRY", remote.RETRY.new(backoff_factor=0.01, backoff_jitter=0))
     return wandb_server
 
 
@@ -356,23 +356,28 @@ def test_a_run_counts_once_wherever_it_is(stocked: WandbServer, tmp_path: Path) 
 # -- scalars alone
 
 
-def scalars(places: Any = PLACE, metric: str = METRIC, **settings: Any) -> tuple[Scalars, Records]:
+def scalars(places: Any = PLACE, metric: str = METRIC, **settings: Any) -> tuple[list[Record], Records]:
     records = Records(places, progress=False, **settings)
-    return records.scalars(metric), records
+    return list(records.scalars(metric)), records
+
+
+def values(found: list[Record]) -> list[float]:
+    return [float(outputs.prob[0]) for item in found for outputs in item.targets.values()]
 
 
 def test_scalars_need_summaries_only(stocked: WandbServer) -> None:
     put(stocked, make(8), exitcode=1)
     found, records = scalars()
     assert stocked.count("GET /files") == 0
-    assert np.array_equal(found.masks, [make(seed).mask for seed in range(4)])
-    assert found.values.tolist() == [0.5, 0.51, 0.52, 0.53]
-    assert found.group_names == made.GROUPS
-    assert (found.designs, found.seeds) == (["random"] * 4, ["0"] * 4)
-    assert found.runs == records.used == [f"{PLACE}/r{seed}" for seed in range(4)]
+    assert np.array_equal([item.mask for item in found], [make(seed).mask for seed in range(4)])
+    assert values(found) == [0.5, 0.51, 0.52, 0.53]
+    for item, real in zip(found, map(make, range(4)), strict=True):
+        for key in ("study", "run", "recipe", "design", "subset_seed", "seed", "group_names"):
+            assert getattr(item.header, key) == getattr(real.header, key)
+    assert records.used == [f"{PLACE}/r{seed}" for seed in range(4)]
     assert reasons(records).keys() == {"r8"}
     count = len(stocked.requests)
-    assert np.array_equal(scalars()[0].masks, found.masks)
+    assert values(scalars()[0]) == values(found)
     assert len(stocked.requests) == count
 
 
@@ -381,11 +386,11 @@ def test_scalars_of_records_are_the_same(stocked: WandbServer, tmp_path: Path) -
         item = make(seed)
         record.write(item, tmp_path / "runs" / item.header.run / study.RECORD)
     here, there = scalars(str(tmp_path / "runs"))[0], scalars()[0]
-    assert sorted(here.values) == sorted(there.values)
+    assert sorted(values(here)) == sorted(values(there))
     both, records = scalars([str(tmp_path / "runs"), PLACE])
-    assert len(both.values) == 4
+    assert len(both) == 4
     assert len(records.left_out) == 4
-    assert (both.study, both.config) == (there.study, there.config)
+    assert (both[0].header.study, both[0].header.config) == (there[0].header.study, there[0].header.config)
 
 
 def test_runs_without_the_scalar_or_the_subset_are_left_out_and_named(stocked: WandbServer) -> None:
@@ -393,7 +398,8 @@ def test_runs_without_the_scalar_or_the_subset_are_left_out_and_named(stocked: W
     del stocked.run("r1").summary[METRIC]
     del stocked.run("r2").summary["subset/mask"]
     found, records = scalars()
-    assert found.runs == [f"{PLACE}/r3"]
+    assert records.used == [f"{PLACE}/r3"]
+    assert len(found) == 1
     assert reasons(records).keys() == {"r0", "r1", "r2"}
     with pytest.raises(SourcewiseError, match=rf"no run logged this scalar; there are {METRIC}"):
         scalars(metric="target/pets/accurcy")

@@ -180,11 +180,7 @@ def curve(subsets: Subsets, estimator: Estimator, seed: int = 0) -> list[Point]:
 
 
 def verdict(
-    score: Score | None,
-    ceiling: float | None,
-    reliability: float | None,
-    more: int | None,
-    level: str = "example",
+    score: Score | None, ceiling: float | None, reliability: float | None, more: int | None, level: str = "example"
 ) -> str:
     """One sentence or two on how far the influences at one level (example, class, overall) can be trusted."""
     if score is None or reliability is None or np.isnan(score.value + reliability):

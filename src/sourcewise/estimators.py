@@ -97,9 +97,7 @@ def difference(moments: Moments) -> Estimate:
         with np.errstate(invalid="ignore"):  # 0/0 where both sides are constant
             share = var1 / both
         share = np.where(both == 0, 0.5, share)
-        dof[tile] = 1 / (
-            share**2 / np.where(n1 > 1, n1 - 1, np.nan) + (1 - share) ** 2 / np.where(n0 > 1, n0 - 1, np.nan)
-        )
+        dof[tile] = 1 / (share**2 / (n1 - 1) + (1 - share) ** 2 / (n0 - 1))  # one model: the variance is NaN already
     found = Estimate(influence, stderr, dof, moments.kept / moments.count, moments.mean())
     return _given_masks(moments, found) if balanced(moments) else found
 
@@ -114,7 +112,7 @@ def ridge(moments: Moments) -> Estimate:
 
     Raises SourcewiseError for fewer than four models, or no group that was ever dropped.
     """
-    normal = _Normal.of(moments)
+    normal = _Normal(moments)
 
     def part(tile: slice) -> tuple[Array, ...]:
         fit = normal.fit(tile)
@@ -134,7 +132,7 @@ def ols(moments: Moments) -> Estimate:
     Errors as in `ridge`. A group that cannot be told from others (always kept together with one, say) is NaN. Raises
     SourcewiseError for too few subsets (a subset and its complement count once), or no group that was ever dropped.
     """
-    normal = _Normal.of(moments)
+    normal = _Normal(moments)
     free, last = normal.free - normal.rank, len(normal.penalties) - 1  # the last penalty is none
     noise, leak = normal.errors(np.array([last]))
     if free < 1 or (leak > 1e-6).all():
@@ -253,26 +251,13 @@ def shrink(
     limit: int = 5000,
     bound: float | None = None,
 ) -> Array:
-    """Lasso of all columns at once, each with its row c of `cross` and its own penalty.
+    """Lasso of all columns at once, float[E, G], each with its row c of `cross` [E, G] and its own penalty [E].
 
-    Minimises (w'Gw / 2 - w'c) / count + penalty |w|_1 for every row w of the result.
-
-    Accelerated proximal gradient with restarts (Beck & Teboulle, SIAM J. Imaging Sci. 2, 2009; O'Donoghue &
-    Candes, Found. Comput. Math. 15, 2015): one matrix product a step for all columns that have not
-    converged yet.
-
-    Args:
-        gram: float[G, G] of centred masks.
-        cross: float[E, G].
-        count: models behind both.
-        penalty: float[E].
-        start: float[E, G] to begin with.
-        tolerance: a column stops when no coefficient moves by more than this share of its largest one.
-        limit: steps at most.
-        bound: largest eigenvalue of `gram`, where the caller has it.
-
-    Returns:
-        float[E, G].
+    Minimises (w'Gw / 2 - w'c) / count + penalty |w|_1 for every row w of the result. Accelerated proximal gradient with
+    restarts (Beck & Teboulle, SIAM J. Imaging Sci. 2, 2009; O'Donoghue & Candes, Found. Comput. Math. 15, 2015): one
+    matrix product a step for all columns that have not converged yet. A column stops when no coefficient moves by more
+    than the share `tolerance` of its largest one, or after `limit` steps. `start` is where to begin, `bound` the
+    largest eigenvalue of `gram`, where the caller has it.
     """
     step = 1 / (largest(gram) if bound is None else bound)
     result = np.zeros_like(cross) if start is None else start.copy()
@@ -312,61 +297,36 @@ class _Fit:
     residual: Array  # sum of squares that least squares leaves
 
 
-@dataclass(frozen=True)
 class _Normal:
-    """Normal equations of the groups that vary, without the direction of subset size, in their eigenbasis."""
+    """Normal equations of the K groups that vary, without the direction of subset size, in their eigenbasis.
 
-    moments: Moments
-    active: NDArray[np.intp]
-    values: Array
-    vectors: Array
-    weight: Array  # gamma[K], the size direction: what of the mean effect each group's slope carries
-    size: float  # sum of squares of the subset size
-    absolute: bool
-    free: int
-    penalties: Array  # the last one is zero
-    filters: Array  # [L, rank] 1 / (value + penalty)
-    spread: Array
-    own: Array  # [L, K] H_kk
+    Attributes: weight float[K], the size direction: what of the mean effect each group's slope carries; size, sum of
+    squares of the subset size; penalties [L], the last of which is zero; filters [L, rank], 1 / (value + penalty); own
+    [L, K], the shrinkage H_kk, NaN where the group cannot be told from the others at all.
+    """
 
-    @classmethod
-    def of(cls, moments: Moments) -> _Normal:
+    def __init__(self, moments: Moments) -> None:
         _enough(moments, 4)
-        active = _varying(moments)
-        if not active.size:
+        self.moments, self.active = moments, _varying(moments)
+        if not self.active.size:
             raise SourcewiseError("every group was kept by all models or by none: no influence can be estimated")
-        gram = _gram(moments, active)
-        spread, free = moments.spread()
-        weight, size, scale = gram.sum(1), float(gram.sum()), float(np.trace(gram))
-        if active.size > 1 and size > 1e-9 * scale:
-            gram = gram - np.outer(weight, weight) / size
-            free -= 1
+        gram = _gram(moments, self.active)
+        self.spread, self.free = moments.spread()
+        weight, self.size, scale = gram.sum(1), float(gram.sum()), float(np.trace(gram))
+        if self.active.size > 1 and self.size > 1e-9 * scale:
+            gram = gram - np.outer(weight, weight) / self.size
+            self.free -= 1
         else:
-            size = 0.0
+            self.size = 0.0
+        self.weight = weight / self.size if self.size else np.zeros(self.active.size)
+        self.absolute = self.size > 0.1 * scale
         values, vectors = np.linalg.eigh(gram)
         solid = values > 1e-9 * max(float(values[-1]), 1e-9 * scale)
-        values, vectors = values[solid], vectors[:, solid]
-        penalties = np.append(PENALTIES * (values.mean() if values.size else 1.0), 0.0)
-        filters = 1 / (values + penalties[:, None])
-        own = (values * filters) @ (vectors**2).T
-        return cls(
-            moments=moments,
-            active=active,
-            values=values,
-            vectors=vectors,
-            weight=weight / size if size else np.zeros(active.size),
-            size=size,
-            absolute=size > 0.1 * scale,
-            free=free,
-            penalties=penalties,
-            filters=filters,
-            spread=spread,
-            own=np.where(own > 1e-9, own, np.nan),  # NaN: the group cannot be told from the others at all
-        )
-
-    @property
-    def rank(self) -> int:
-        return int(self.values.size)
+        self.values, self.vectors, self.rank = values[solid], vectors[:, solid], int(solid.sum())
+        self.penalties = np.append(PENALTIES * (self.values.mean() if self.rank else 1.0), 0.0)
+        self.filters = 1 / (self.values + self.penalties[:, None])
+        own = (self.values * self.filters) @ (self.vectors**2).T
+        self.own = np.where(own > 1e-9, own, np.nan)
 
     def fit(self, tile: slice) -> _Fit:
         """Choose the penalty and the variances of one tile of columns."""
@@ -421,22 +381,21 @@ class _Normal:
     def dof(self, fit: _Fit, var: Array, leaked: Array) -> Array:
         """Degrees of freedom of `var` [e, K], of which `leaked` is due to leaks.
 
-        By the delta method, after Satterthwaite. From the expected information on the logarithms of sigma
-        and of the penalty: least squares has free - rank, a difference of means free - 0, and what the data
-        cannot split costs little where the sum of both parts is known.
+        By the delta method, after Satterthwaite, from the expected information on the logarithms of sigma and of the
+        penalty: least squares has free - rank, a difference of means free - 0, and what the data cannot split costs
+        little where the sum of both parts is known.
         """
         shares = self.values * self.filters[fit.likely]
         one, two = shares.sum(1)[:, None], (shares**2).sum(1)[:, None] + PRIOR
         with np.errstate(invalid="ignore"):
             part = np.where(var > 0, leaked / var, 0.0)
         dof = (self.free * two - one**2) / (two - 2 * part * one + part**2 * self.free)
-        clipped: Array = np.clip(dof, 1.0, self.free)
-        return clipped
+        return np.asarray(np.clip(dof, 1.0, self.free))
 
 
 def _given_masks(moments: Moments, found: Estimate) -> Estimate:
     """The difference of means with the errors that noise and leaks make of it, the masks being what they are."""
-    normal = _Normal.of(moments)
+    normal = _Normal(moments)
     gram = _gram(moments, normal.active)
     leak = gram / np.diag(gram)[:, None]
     np.fill_diagonal(leak, 0.0)

@@ -14,7 +14,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from sourcewise.checks import Estimator, Point, Score
 from sourcewise.errors import SourcewiseError
 from sourcewise.estimators import ESTIMATORS, Estimate, balanced, confounded, crowding
 from sourcewise.inference import intervals, pvalues, qvalues, qvalues_in_place
-from sourcewise.moments import ALL, CELLS, GRAM, Array, Index, Moments, Packed, Subsets, check, collapse
+from sourcewise.moments import ALL, CELLS, GRAM, Array, Index, Packed, Subsets, check, collapse
 
 SAMPLE = 1000
 """Columns that the checks look at, at most (evenly spaced), fewer where groups are many."""
@@ -45,8 +44,9 @@ class Fit:
         noise_ceiling: the LDS of a perfect predictor; None without subsets trained with several seeds.
         split_half: reliability of influences from half of the models; None with too few models.
         more_models: how many more would bring split_half to 0.8; None if that cannot be told.
-        candidates: LDS of every estimator that was tried.
         verdict: all that in words.
+        sample: what the checks looked at.
+        candidates: LDS of every estimator that was tried.
     """
 
     estimate: Estimate
@@ -59,6 +59,7 @@ class Fit:
     split_half: float | None
     more_models: int | None
     verdict: str
+    sample: Subsets = field(repr=False)
     candidates: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -82,16 +83,21 @@ class Fit:
             raise SourcewiseError(f"masks cover {table.groups} groups, but {len(self.groups)} were fitted")
         return self.estimate.predict(table)
 
+    def curve(self) -> list[Point]:
+        """LDS and split-half reliability against the number of models, up to all."""
+        return checks.curve(self.sample, _halved(self.estimator))
+
 
 def named(name: str) -> Estimator:
     """The estimator of that name as a function of all moments and of those of some held-out models."""
     if name not in ESTIMATORS:
         raise SourcewiseError(f"no estimator {name!r}: choose from auto, {', '.join(ESTIMATORS)}")
-    return partial(_call, name)
+    return ESTIMATORS[name] if name == "lasso" else lambda moments, held: ESTIMATORS[name](moments)
 
 
-def _call(name: str, moments: Moments, held: Moments) -> Estimate:
-    return ESTIMATORS[name](moments, held) if name == "lasso" else ESTIMATORS[name](moments)
+def _halved(name: str) -> Estimator:
+    """What estimates from a part of the models: least squares may need all, and the lasso's influences are ridge's."""
+    return named(name if name == "difference" else "ridge")
 
 
 def fit(
@@ -156,10 +162,8 @@ def fit(
     estimate, qvalue = _estimate(subsets, used, np.unique(subsets.unit[fold == 0]))
     score, reliability, more = scores.get(used), None, None
     if subsets.units >= 2 * checks.LEAST:
-        # halves may have fewer models than groups, where least squares fails; ridge does not
-        shrunken = used != "difference"
-        reliability = checks.split_half(sample, named("ridge" if shrunken else "difference"))
-        more = _more_models(reliability, sample, shrunken)
+        reliability = checks.split_half(sample, _halved(used))
+        more = _more_models(reliability, sample, used != "difference")
         more = None if more is None else int(np.ceil(more * models / len(subsets.masks)))
     ceiling = checks.noise_ceiling(sample)
     words = checks.verdict(score, ceiling, reliability, more, level)
@@ -177,6 +181,7 @@ def fit(
         split_half=reliability,
         more_models=more,
         verdict=words,
+        sample=sample,
         candidates={name: scores[name].value for name in ranked},
     )
 
@@ -244,16 +249,6 @@ def _more_models(reliability: float, subsets: Subsets, shrunken: bool) -> int | 
     fading = max(crowd - crowding(moments), 0.0) / moments.count if balanced(moments) else 0.0
     groups = groups if shrunken or fading else 0
     return checks.more_models(reliability, len(subsets.masks), checks.GOAL, groups, shrunken, crowd, fading)
-
-
-def convergence(
-    masks: ArrayLike | Packed, outputs: ArrayLike, estimator: str = "ridge", seeds: ArrayLike | None = None
-) -> list[Point]:
-    """LDS and split-half reliability against the number of models, up to all. Arguments as in `fit`."""
-    table = np.asarray(outputs)
-    table = table[:, None] if table.ndim == 1 else table
-    subsets = collapse(_masks(masks), table, None if seeds is None else np.asarray(seeds))
-    return checks.curve(_sample(subsets), named(estimator))
 
 
 def _sample(subsets: Subsets) -> Subsets:

@@ -15,10 +15,9 @@ from pyarrow import parquet
 
 from sourcewise import baselines
 from sourcewise.errors import SourcewiseError
-from sourcewise.fitting import Fit, convergence, fit, parts_of
+from sourcewise.fitting import Fit, fit, parts_of
 from sourcewise.moments import GRAM, Packed
 from sourcewise.record import Header, Record, TargetOutputs
-from sourcewise.records import Scalars
 from sourcewise.subsets import RANDOM_DESIGNS, replica
 
 UNITS = {
@@ -30,6 +29,8 @@ NONE_DRAWN = (
     "no record has a randomly drawn subset, which influences need;"
     " train some: python train.py -m 'subset.seed=range(0,96)'"
 )
+METRIC = "metric:"
+"""How the outputs are called that are a scalar of every run."""
 SIGN = "positive = keeping the group helps"
 
 LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
@@ -37,6 +38,9 @@ LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
 
 SMALL = 2**25
 """Up to this many outputs and influences, float64 costs nothing that anybody would notice; beyond, float32 and disk."""
+
+SHOWN = 2000
+"""Groups that a page lists at most."""
 
 Array = NDArray[np.floating[Any]]
 
@@ -118,10 +122,11 @@ class Estimated:
 def collect(records: Iterable[Record], output: str = "prob") -> Study:
     """One pass over records, in memory that does not grow with records times examples.
 
-    Only randomly drawn subsets count towards influences: those chosen by hand or by a ranking would bias them.
-    Raises SourcewiseError for an unknown output, or when no record has a random subset.
+    Only randomly drawn subsets count towards influences: those chosen by hand or by a ranking would bias them. With an
+    output `metric:<name>`, records are those of `Records.scalars`. Raises SourcewiseError for an unknown output, or
+    when no record has a random subset.
     """
-    if output not in UNITS:
+    if output not in UNITS and not output.startswith(METRIC):
         raise SourcewiseError(f"outputs={output}: choose one of {', '.join(UNITS)}, or metric:<name of a scalar>")
     study: Study | None = None
     for item in records:
@@ -139,43 +144,6 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
                 _add(study.targets[name], outputs, output)
     if study is None or not study.models:
         raise SourcewiseError(NONE_DRAWN)
-    return study
-
-
-def of_scalars(scalars: Scalars) -> Study:
-    """The same from one scalar of every run: a target with a single example, the scalar itself.
-
-    Raises SourcewiseError when no run has a random subset.
-    """
-    drawn = [i for i, design in enumerate(scalars.designs) if design in RANDOM_DESIGNS]
-    header = Header(
-        study=scalars.study,
-        run="",
-        recipe=scalars.study.rpartition("-")[2],
-        config=scalars.config,
-        design="",
-        subset_seed=None,
-        seed=0,
-        group_names=scalars.group_names,
-        class_names={},
-        fingerprints={},
-        metrics={},
-        versions={},
-        commit=None,
-        device="",
-    )
-    study = Study(header, f"metric:{scalars.metric}", scalars.masks.shape[1], Counter(scalars.designs))
-    if not drawn:
-        raise SourcewiseError(NONE_DRAWN)
-    one = np.zeros(1, dtype=np.int32)
-    target = Target(one, one, [scalars.metric], Spool(), np.ones((2, 1)))
-    for i in drawn:
-        study.masks.append(np.packbits(scalars.masks[i]))
-        study.seeds.append(scalars.seeds[i])
-        target.examples.append(scalars.values[i : i + 1])
-        target.means.append(np.repeat(scalars.values[i], 2))
-        target.scores.append(float(scalars.values[i]))
-    study.targets[scalars.metric.replace("/", ".")] = target
     return study
 
 
@@ -203,6 +171,14 @@ def describe(found: Fit) -> dict[str, Any]:
         "candidates": {name: number(value) for name, value in found.candidates.items()},
         "verdict": found.verdict,
     }
+
+
+def shown(dataset: xr.Dataset) -> xr.Dataset:
+    """The influences of as many groups as a page can list: those that help and that hurt most overall."""
+    if dataset.sizes["group"] <= SHOWN:
+        return dataset
+    order = np.argsort(np.nan_to_num(dataset["influence_overall"].values), kind="stable")
+    return dataset.isel(group=np.sort(np.concatenate([order[: SHOWN // 2], order[-SHOWN // 2 :]])))
 
 
 def write(influences: Mapping[str, xr.Dataset], out: Path, top: int = 10) -> None:
@@ -243,7 +219,7 @@ def _add(target: Target, outputs: TargetOutputs, output: str) -> None:
     values = outputs_of(outputs, output)
     target.examples.append(values)
     target.means.append(target.average @ values.astype(np.float64))
-    target.scores.append(float((outputs.prediction == outputs.labels).mean()))
+    target.scores.append(float((values if output.startswith(METRIC) else outputs.prediction == outputs.labels).mean()))
 
 
 def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estimated:
@@ -260,10 +236,7 @@ def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estim
         found = fit(masks, outputs[level], estimator, seeds, level=level)
         checks[level] = describe(found)
         if level != "overall" and study.groups <= GRAM:
-            # Least squares needs all models, and the lasso's influences are ridge's.
-            plain = found.estimator == "difference"
-            curve = convergence(masks, outputs[level], "difference" if plain else "ridge", seeds)
-            checks[level]["curve"] = [[point.models, point.lds, point.split_half] for point in curve]
+            checks[level]["curve"] = [[point.models, point.lds, point.split_half] for point in found.curve()]
         for variable in ("influence", "stderr", "qvalue"):
             table = getattr(found, variable)
             if level == "class" and not filled.all():

@@ -6,26 +6,22 @@ Places: a folder (of a run, a study, or several), `wandb:<entity>/<project>`, `w
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sourcewise import record, study, subsets
+from sourcewise import record, study
 from sourcewise.errors import SourcewiseError
-from sourcewise.record import Record, RecordError
+from sourcewise.record import Header, Record, RecordError, TargetOutputs
 from sourcewise.study import RECORD
 
 FILTERS = ("group", "tags", "sweep", "state", "config")
 """group: the study. tags, sweep, state: of W&B runs. config: settings by dotted name, such as {model.width: 16}."""
-
-
-Item = TypeVar("Item", Record, "_Row")
 
 
 @dataclass(frozen=True)
@@ -34,21 +30,6 @@ class LeftOut:
 
     path: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Scalars:
-    """One scalar of every run: `masks: bool[runs, groups]`, `values: float[runs]`, and what each run was."""
-
-    metric: str
-    masks: NDArray[np.bool_]
-    values: NDArray[np.float64]
-    group_names: list[str] | None
-    designs: list[str]
-    seeds: list[str]
-    runs: list[str]
-    study: str
-    config: Mapping[str, Any]
 
 
 @dataclass
@@ -82,39 +63,36 @@ class Records:
             self.used.append(where)
             yield item
 
-    def scalars(self, metric: str) -> Scalars:
+    def scalars(self, metric: str) -> Iterator[Record]:
         """One scalar of every run, such as `target/digits/accuracy`; of W&B runs from their summaries alone.
 
-        Raises SourcewiseError as iterating does, and when no run has the scalar.
+        Each comes as a record with one example, whose `prob` is the scalar. Raises SourcewiseError as iterating does,
+        and when no run has the scalar.
         """
-        rows: list[_Row] = []
+        first: Record | None = None
         known: set[str] = set()
-        for where, row in self._each(self._rows):
-            known |= {key for key, value in row.metrics.items() if isinstance(value, int | float)}
-            value = row.metrics.get(metric)
+        name, one = metric.replace("/", "."), np.zeros(1, np.int32)
+        for where, item in self._each(self._summaries):
+            metrics: Mapping[str, Any] = item.header.metrics
+            known |= {key for key, value in metrics.items() if isinstance(value, int | float)}
+            value = metrics.get(metric)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 self._leave(where, f"it logged no {metric}" if value is None else f"its {metric} is {value}")
                 continue
-            if rows and (len(row.mask) != len(rows[0].mask) or row.names != rows[0].names):
-                raise SourcewiseError(f"{where}: its groups are not those of {self.used[0]}")
-            rows.append(row)
+            scalar: Any = np.array([value], np.float64)
+            header = replace(item.header, class_names={name: [metric]}, fingerprints={})
+            item = Record(item.mask, {name: TargetOutputs(one, one, one, scalar, scalar)}, header)
+            first = first or item
+            _same_data(first, item, where)
             self.used.append(where)
-        if not rows:
+            yield item
+        if first is None:
             near = ", ".join(get_close_matches(metric, known, n=3) or sorted(known)[:10])
             raise SourcewiseError(f"outputs=metric:{metric}: no run logged this scalar; there are {near}")
-        return Scalars(
-            metric,
-            np.stack([row.mask for row in rows]),
-            np.array([row.metrics[metric] for row in rows], dtype=np.float64),
-            rows[0].names,
-            [str(row.config["subset"]["design"]) for row in rows],
-            [f"{row.config['seed']}{subsets.replica(**row.config['subset'])}" for row in rows],
-            list(self.used),
-            rows[0].study,
-            rows[0].config,
-        )
 
-    def _each(self, of_place: Callable[[str], Iterator[tuple[str, Callable[[], Item]]]]) -> Iterator[tuple[str, Item]]:
+    def _each(
+        self, of_place: Callable[[str], Iterator[tuple[str, Callable[[], Record]]]]
+    ) -> Iterator[tuple[str, Record]]:
         """Every item of the first study found, once, with where it was. Raises at the end if there is another study."""
         self.left_out.clear()
         self.used.clear()
@@ -129,7 +107,7 @@ class Records:
             except RecordError as error:
                 self._leave(where, str(error).removeprefix(f"{where}: "))
                 continue
-            about = item.header if isinstance(item, Record) else item
+            about = item.header
             if not self._wanted(about.study, about.config):
                 continue
             studies[about.study] += 1
@@ -153,13 +131,12 @@ class Records:
         for run, found in zip(runs, self._bar(project.records(runs), len(runs)), strict=True):
             yield f"{place}/{run.id}", lambda run=run, found=found: _downloaded(run, found)  # type: ignore[misc]
 
-    def _rows(self, place: str) -> Iterator[tuple[str, Callable[[], "_Row"]]]:
-        if place.startswith("wandb:"):
-            for run in self._runs(place)[1]:
-                yield f"{place}/{run.id}", lambda run=run: _Row.of_run(run)  # type: ignore[misc]
-        else:
-            for where, load in self._records(place):
-                yield where, lambda load=load: _Row.of_record(load())  # type: ignore[misc]
+    def _summaries(self, place: str) -> Iterator[tuple[str, Callable[[], Record]]]:
+        if not place.startswith("wandb:"):
+            yield from self._records(place)
+            return
+        for run in self._runs(place)[1]:
+            yield f"{place}/{run.id}", lambda run=run: _without_outputs(run)  # type: ignore[misc]
 
     def _runs(self, place: str) -> tuple[Any, list[Any]]:
         """The project, and its runs that ended well."""
@@ -207,32 +184,30 @@ class Records:
         return self.places if isinstance(self.places, str) else f"[{','.join(map(str, self.places))}]"
 
 
-@dataclass(frozen=True)
-class _Row:
-    """What scalars are estimated from."""
-
-    study: str
-    run: str
-    config: Mapping[str, Any]
-    mask: NDArray[np.bool_]
-    names: list[str] | None
-    metrics: Mapping[str, Any]
-
-    @classmethod
-    def of_record(cls, item: Record) -> "_Row":
-        header = item.header
-        return cls(header.study, header.run, header.config, item.mask, header.group_names, header.metrics)
-
-    @classmethod
-    def of_run(cls, run: Any) -> "_Row":
-        """Of a W&B run. Raises RecordError when its summary has no subset or its config is no run's."""
-        try:
-            names = study.study_name(run.config), study.run_name(run.config)
-            groups, packed = int(run.summary["subset/groups"]), bytes.fromhex(run.summary["subset/mask"])
-            mask = np.unpackbits(np.frombuffer(packed, np.uint8), count=groups).astype(bool)
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"{run.name} logged no subset, or its config is not that of a run") from error
-        return cls(*names, run.config, mask, run.summary.get("subset/names"), run.summary)
+def _without_outputs(run: Any) -> Record:
+    """What a W&B run's summary tells of its record. Raises RecordError when it has no subset, or is no run's."""
+    try:
+        subset = run.config["subset"]
+        groups, packed = int(run.summary["subset/groups"]), bytes.fromhex(run.summary["subset/mask"])
+        header = Header(
+            study=study.study_name(run.config),
+            run=study.run_name(run.config),
+            recipe=study.fingerprint(study.recipe(run.config)),
+            config=run.config,
+            design=str(subset["design"]),
+            subset_seed=subset.get("seed"),
+            seed=run.config["seed"],
+            group_names=run.summary.get("subset/names"),
+            class_names={},
+            fingerprints={},
+            metrics=run.summary,
+            versions={},
+            commit=None,
+            device="",
+        )
+        return Record(np.unpackbits(np.frombuffer(packed, np.uint8), count=groups).astype(bool), {}, header)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{run.name} logged no subset, or its config is not that of a run") from error
 
 
 def _find(place: str) -> list[Path]:

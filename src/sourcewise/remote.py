@@ -8,10 +8,8 @@ Whatever is fetched is kept under `$XDG_CACHE_HOME/sourcewise/wandb`, so that a 
 import hashlib
 import json
 import os
-import random
 import re
 import sys
-import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,13 +20,26 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from sourcewise import record, tracking
 from sourcewise.errors import SourcewiseError
+from sourcewise.files import write_whole
 from sourcewise.record import RecordError
 from sourcewise.study import RECORD
 
-PAGE, WORKERS, ATTEMPTS = 500, 8, 6
+PAGE, WORKERS = 500, 8
+RETRY = Retry(
+    total=5,
+    backoff_factor=0.5,
+    backoff_jitter=0.5,
+    backoff_max=20,
+    status_forcelist=(408, 429, *range(500, 600)),
+    allowed_methods=None,
+    raise_on_status=False,
+)
+"""What fails in passing is tried again, more and more slowly, or when the server says."""
 TOLERATED = 10
 """Records that may fail to download before the server counts as down."""
 
@@ -49,9 +60,7 @@ _LINKS = f'files(names: ["{RECORD}"], first: 1) {{ edges {{ node {{ directUrl si
 
 
 class Unreachable(SourcewiseError):  # noqa: N818
-    """W&B's server does not answer, or only with errors (`answered`)."""
-
-    answered = False
+    """W&B's server does not answer, or only with errors."""
 
 
 class Denied(SourcewiseError):  # noqa: N818
@@ -107,7 +116,9 @@ class Project:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise" / "wandb"
         host = urllib.parse.urlsplit(url).netloc
         self.cache = root.joinpath(*(_file_name(part) for part in (host, entity, project)))
-        self._local, self._stop, self._failed = threading.local(), threading.Event(), 0
+        self._failed, self._session = 0, requests.Session()
+        for kind in ("http://", "https://"):
+            self._session.mount(kind, HTTPAdapter(pool_maxsize=WORKERS, max_retries=RETRY))
 
     # The list of runs
 
@@ -142,15 +153,9 @@ class Project:
         after: str | None = None
         links = _LINKS
         while True:
-            variables = {
-                "entity": self.entity,
-                "project": self.project,
-                "filters": query,
-                "first": PAGE,
-                "after": after,
-            }
+            runs = {"entity": self.entity, "project": self.project, "filters": query, "first": PAGE, "after": after}
             try:
-                body = self._fetch(f"{self.url}/graphql", MAX_LIST, {"query": _QUERY % links, "variables": variables})
+                body = self._fetch(f"{self.url}/graphql", MAX_LIST, {"query": _QUERY % links, "variables": runs})
             except Missing as error:
                 raise SourcewiseError(f"records=wandb:{self.path}: {self.url} is not a W&B server") from error
             try:
@@ -178,14 +183,12 @@ class Project:
 
     def records(self, runs: Sequence[RemoteRun]) -> Iterator[Path | str]:
         """For every run, in order, the file with its record, or why there is none. Downloads run ahead."""
-        self._stop.clear()
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="wandb") as pool:
             futures = [pool.submit(self._record, run) for run in runs]
             try:
                 for future in futures:
                     yield future.result()
             finally:
-                self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _record(self, run: RemoteRun) -> Path | str:
@@ -205,73 +208,47 @@ class Project:
             try:
                 content = self._fetch(url, MAX_RECORD)
                 record.from_bytes(content, run.name)
-            except (Missing, Denied) as error:
+            except RecordError as error:
+                why = str(error).removeprefix(f"{run.name}: ")
+            except (Missing, Denied, Unreachable) as error:
                 if url == run.link:  # no longer valid
                     continue
                 if isinstance(error, Missing):
                     return _MISSING
-                raise
-            except Unreachable as error:
-                if url == run.link:
-                    continue
                 self._failed += 1
-                if not error.answered or self._failed > TOLERATED:
+                if isinstance(error, Denied) or self._failed > TOLERATED:
                     raise
                 return str(error)
-            except RecordError as error:
-                why = str(error).removeprefix(f"{run.name}: ")
-                continue
-            for old in folder.glob("*.safetensors"):
-                old.unlink(missing_ok=True)
-            _write(path, content)
-            return path
+            else:
+                for old in folder.glob("*.safetensors"):
+                    old.unlink(missing_ok=True)
+                _write(path, content)
+                return path
         return why
 
     def _fetch(self, url: str, limit: int, message: Mapping[str, Any] | None = None) -> bytes:
         """The body of the answer to a GET, or to a POST of a message.
 
-        What fails in passing is tried again, more and more slowly. Raises Missing for 404, Unreachable when all
-        attempts fail, Denied when W&B says no.
+        Raises Missing for 404, Unreachable when all attempts fail, Denied when W&B says no.
         """
         if not self._key:
             raise Denied(f"records=wandb:{self.path}: not logged in to {self.url}; run `wandb login` first")
         auth = ("api", self._key) if url.startswith(f"{self.url}/") else None  # not to the storage
-        why, wait = "", 0.0
-        for attempt in range(ATTEMPTS):
-            if self._stop.wait(wait):
-                break
-            wait = min(20.0, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)  # noqa: S311
-            try:
-                method = "GET" if message is None else "POST"
-                with self._session.request(
-                    method, url, json=message, auth=auth, timeout=(10, 60), stream=True
-                ) as answer:
-                    if answer.status_code in (401, 403):
-                        raise Denied(f"records=wandb:{self.path}: W&B denies access; is this the right API key?")
-                    if answer.status_code == 404:
-                        raise Missing
-                    if answer.ok or (answer.status_code == 400 and message):  # GraphQL's own errors
-                        return _body(answer, limit)
-                    why = f"status {answer.status_code}"
-                    if answer.status_code not in (408, 429) and answer.status_code < 500:
-                        break
-                    with suppress(ValueError):
-                        wait = max(wait, min(60.0, float(answer.headers.get("Retry-After", 0))))
-            except requests.ConnectionError:
-                why = "no connection"
-            except requests.RequestException as caught:
-                why = type(caught).__name__
-        error = Unreachable(f"W&B at {self.url} does not answer ({why or 'interrupted'})")
-        error.answered = why.startswith("status")
-        raise error
-
-    @property
-    def _session(self) -> requests.Session:
-        """One per thread."""
-        if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
-        session: requests.Session = self._local.session
-        return session
+        method = "GET" if message is None else "POST"
+        try:
+            with self._session.request(method, url, json=message, auth=auth, timeout=(10, 60), stream=True) as answer:
+                if answer.status_code in (401, 403):
+                    raise Denied(f"records=wandb:{self.path}: W&B denies access; is this the right API key?")
+                if answer.status_code == 404:
+                    raise Missing
+                if answer.ok or (answer.status_code == 400 and message):  # GraphQL's own errors
+                    return _body(answer, limit)
+                why = f"status {answer.status_code}"
+        except requests.exceptions.ChunkedEncodingError as error:
+            raise RecordError(f"W&B at {self.url} broke off its answer") from error
+        except requests.RequestException as error:
+            why = "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+        raise Unreachable(f"W&B at {self.url} does not answer ({why})")
 
 
 def _body(answer: requests.Response, limit: int) -> bytes:
@@ -315,32 +292,19 @@ def _remote_run(node: Mapping[str, Any]) -> RemoteRun:
 
 
 def _file_name(text: str) -> str:
-    return (
-        urllib.parse.quote(text, safe="").replace(".", "%2E") if text.startswith(".") else urllib.parse.quote(text, "")
-    )
+    return urllib.parse.quote(text, safe="").replace(".", "%2E")
 
 
 def _write(path: Path, content: bytes) -> None:
     """Whole or not at all. Raises SourcewiseError when the disk does not take it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(path)
+        write_whole(path, content)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise SourcewiseError(f"{path}: cannot keep what W&B sent ({error.strerror}); set XDG_CACHE_HOME") from error
 
 
 def _ago(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.0f} h"
-    )
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _say(text: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sourcewise import baselines
 from sourcewise.fitting import parts_of
-from sourcewise.influences import LEVELS, SIGN, Estimated, Study
+from sourcewise.influences import LEVELS, SHOWN, SIGN, Estimated, Study, shown
 from sourcewise.records import LeftOut
 from sourcewise.subsets import RANDOM_DESIGNS
 
@@ -41,6 +41,11 @@ def summarise(
             + ", ".join(unseen[:20])
             + (f" and {len(unseen) - 20} more." if len(unseen) > 20 else ".")
         )
+    if study.groups > SHOWN:
+        notes.append(
+            f"Of {study.groups:,} groups, the {SHOWN // 2:,} that help and the {SHOWN // 2:,} that hurt most overall"
+            " are listed; influences.nc has all."
+        )
     return {
         "study": header.study,
         "source": header.config["source"]["name"],
@@ -65,6 +70,7 @@ def summarise(
 
 def _target(found: Estimated, scores: Sequence[float], fdr: float, top: int) -> dict[str, Any]:
     dataset = found.dataset
+    page = shown(dataset[["influence_overall", "stderr_overall", "qvalue_overall"]])
     counts: dict[str, int] = {}
     for level, suffix in LEVELS.items():
         q = np.atleast_2d(dataset[f"qvalue{suffix}"].values)
@@ -78,7 +84,7 @@ def _target(found: Estimated, scores: Sequence[float], fdr: float, top: int) -> 
         **counts,
         "table": [_class(dataset, str(name), top) for name in dataset["class"].values],
         "overall": _effects(
-            dataset, "_overall", {}, _order(dataset["influence_overall"].values, dataset["qvalue_overall"].values)
+            page, "_overall", {}, _order(page["influence_overall"].values, page["qvalue_overall"].values)
         ),
         "verdict": found.checks["class"]["verdict"],
         "checks": dict(found.checks),
@@ -89,11 +95,11 @@ def _target(found: Estimated, scores: Sequence[float], fdr: float, top: int) -> 
 def _class(dataset: xr.Dataset, name: str, top: int) -> dict[str, Any]:
     where = {"class": name}
     order = _order(dataset["influence_class"].sel(where).values, dataset["qvalue_class"].sel(where).values)
-    effects = _effects(dataset, "_class", where, order)
+    helps, hurts = (_effects(dataset, "_class", where, side[:top]) for side in (order, order[::-1]))
     return {
         "class": name,
-        "helps": [effect for effect in effects[:top] if effect["influence"] > 0],
-        "hurts": [effect for effect in effects[::-1][:top] if effect["influence"] < 0],
+        "helps": [effect for effect in helps if effect["influence"] > 0],
+        "hurts": [effect for effect in hurts if effect["influence"] < 0],
     }
 
 
