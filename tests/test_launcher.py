@@ -253,7 +253,7 @@ def test_leftovers_of_a_complete_run_are_removed(sweeps):
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("no.such=1", "no.such"),
+        ("no.such=1", "no: there is no such setting"),
         ("subset=no_such", "no_such"),
         ("subset.fraction=???", "subset.fraction"),
         ("hydra.launcher.slots=none", "hydra.launcher.slots=none"),

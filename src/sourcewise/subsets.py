@@ -82,7 +82,9 @@ def replica(design: str, **settings: Any) -> str:
 
 
 def listed(
-    groups: Sequence[str], keep: Sequence[str] | str | None = None, drop: Sequence[str] | str | None = None
+    groups: Sequence[str],
+    keep: Sequence[str | int] | str | None = None,
+    drop: Sequence[str | int] | str | None = None,
 ) -> Mask:
     """Keep the named groups, or drop them. Names come as a list, or as a text file with one name a line.
 
@@ -196,7 +198,7 @@ def draw(groups: Sequence[str], design: str, **settings: Any) -> Mask:
     return DESIGNS[design](groups, **settings)
 
 
-def _mask(groups: Sequence[str], names: Sequence[str], keep: bool, where: str) -> Mask:
+def _mask(groups: Sequence[str], names: Sequence[str | int], keep: bool, where: str) -> Mask:
     """Keep the named groups, or all others."""
     index = {name: position for position, name in enumerate(groups)}
     unknown = [str(name) for name in names if str(name) not in index]
