@@ -14,7 +14,10 @@ class Crop(Protocol):
     """A part of each image."""
 
     def __call__(self, sizes: Tensor, generator: Generator) -> Tensor:
-        """Boxes `int64[n, 4]` (top, left, height, width) in images of `sizes` (height, width) `int64[n, 2]`."""
+        """Boxes `int64[n, 4]` in images of `sizes` (height, width) `int64[n, 2]`: top, left, height, width.
+
+        A negative width: mirrored left to right.
+        """
 
 
 class Resolution(Protocol):
@@ -41,10 +44,12 @@ class RandomResizedCrop:
     """A random share of the area at a random aspect ratio (width to height): torchvision's, for all images at once.
 
     As there, the first of ten tries that fits counts; if none does, the largest part in the middle of allowed ratio.
+    flip: mirror half of them, which costs less here than as an augmentation.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = False
 
     def __call__(self, sizes: Tensor, generator: Generator) -> Tensor:
         """Boxes `int64[n, 4]`."""
@@ -64,6 +69,8 @@ class RandomResizedCrop:
         box = torch.where(found, tries[torch.arange(len(sizes)), first], middle)
         room = sizes - box
         place = torch.where(found, (draws[:, TRIES] * (room + 1)).long(), room // 2)
+        if self.flip:
+            box[:, 1] *= 1 - 2 * torch.randint(2, (len(sizes),), generator=generator)
         return torch.cat([place, box], 1)
 
 

@@ -46,7 +46,10 @@ class Stored(Protocol):
         """Those of a bool mask or of indices; nothing is read."""
 
     def read(self, rows: Tensor, boxes: Tensor, out: Tensor) -> None:
-        """Decode the images `rows`, cut out `boxes` `int64[n, 4]`, and resize them into `out` uint8[n, c, s, s]."""
+        """Decode the images `rows`, cut out `boxes` `int64[n, 4]`, and resize them into `out` uint8[n, c, s, s].
+
+        A box of negative width is mirrored.
+        """
 
 
 @dataclass(frozen=True)

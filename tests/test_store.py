@@ -105,12 +105,13 @@ def test_small_images_are_kept_as_they_are(tmp_path: Path) -> None:
 def test_reading_is_torchvision_s_resized_crop(dataset: ImageDataset) -> None:
     store = dataset.images
     rows = torch.tensor([3, 0, 17])
-    boxes = torch.tensor([[1, 2, 15, 10], [0, 0, 20, 20], [4, 4, 9, 13]])
+    boxes = torch.tensor([[1, 2, 15, 10], [0, 0, 20, 20], [4, 4, 9, -13]])  # the last one mirrored
     out = torch.empty(3, 3, 16, 16, dtype=torch.uint8)
     store.read(rows, boxes, out)
     for row, box, found in zip(rows.tolist(), boxes.tolist(), out, strict=True):
-        expected = functional.resized_crop(decode_jpeg(store.encoded(row)), *box, [16, 16], antialias=True)
-        assert torch.equal(found, expected)
+        whole, (*corner, width) = decode_jpeg(store.encoded(row)), box
+        expected = functional.resized_crop(whole, *corner, abs(width), [16, 16], antialias=True)
+        assert torch.equal(found, expected.flip(-1) if width < 0 else expected)
 
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 2**30))
@@ -122,6 +123,10 @@ def test_boxes_lie_within_the_image(height: int, width: int, seed: int) -> None:
         assert min(rows.min(), columns.min()) >= 1
         assert (top + rows).max() <= height
         assert (left + columns).max() <= width
+    plain, mirrored = (
+        RandomResizedCrop(flip=flip)(sizes, torch.Generator().manual_seed(seed)) for flip in (False, True)
+    )
+    assert torch.equal(plain, mirrored.abs())
 
 
 @pytest.mark.parametrize("size", [(256, 256), (256, 400), (300, 60)])
@@ -136,6 +141,8 @@ def test_random_crops_are_distributed_as_torchvision_s(size: tuple[int, int]) ->
             if hasattr(v2.RandomResizedCrop, "get_params")
             else [list(v2.RandomResizedCrop(8).make_params([image]).values()) for _ in range(count)]
         )
+    mirrored = RandomResizedCrop(flip=True)(torch.tensor([size] * count), torch.Generator().manual_seed(0))[:, 3] < 0
+    assert 0.45 < mirrored.float().mean() < 0.55
     for column in range(4):
         assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3
 

@@ -80,14 +80,18 @@ class Store:
         return torch.frombuffer(bytearray(images[row - self._ends[batch] + len(images)].as_buffer()), dtype=torch.uint8)
 
     def read(self, rows: Tensor, boxes: Tensor, out: Tensor) -> None:
-        """Decode the images `rows`, cut out `boxes` `int64[n, 4]`, and resize them into `out` uint8[n, c, s, s]."""
+        """Decode the images `rows`, cut out `boxes` `int64[n, 4]`, and resize them into `out` uint8[n, c, s, s].
+
+        A box of negative width is mirrored.
+        """
         for row, (top, left, height, width), place in zip(rows.tolist(), boxes.tolist(), out.numpy(), strict=True):
-            part = decode(self.encoded(row))[None, :, top : top + height, left : left + width]
+            part = decode(self.encoded(row))[None, :, top : top + height, left : left + abs(width)]
             if part.shape[1:] != place.shape:
                 # Contiguous first: half the time.
                 part = part.contiguous(memory_format=torch.channels_last)
                 part = functional.interpolate(part, place.shape[1:], mode="bilinear", antialias=True)
-            place[:] = part[0].numpy()  # numpy's copy: torch's would start threads, and minds inference mode
+            # numpy's copy: torch's would start threads, and minds inference mode.
+            place[:] = (part.flip(3) if width < 0 else part)[0].numpy()
 
 
 def decode(encoded: Tensor) -> Tensor:
