@@ -4,12 +4,12 @@ Every factory takes the number of image channels and of classes last, by keyword
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from sourcewise.errors import SourcewiseError
+from sourcewise.errors import SourcewiseError, did_you_mean
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -71,15 +71,13 @@ def torchvision_backbone(name: str, small_images: bool = False, *, channels: int
     """A torchvision classification model by name, randomly initialised, its last linear layer replaced by our head.
 
     The first convolution is rebuilt when images do not have 3 channels. `small_images` makes it 3x3 with stride 1 and
-    drops a ResNet's max-pooling. Raises SourcewiseError for an unknown name or a model that cannot be adapted.
+    drops a ResNet's max-pooling. Raises SourcewiseError for an unknown name.
     """
     from torchvision import models  # slow to import, and only needed here
 
     names = models.list_models(module=models)
     if name not in names:
-        raise SourcewiseError(
-            f"model.name={name}: not a torchvision classification model; try one of {', '.join(names[:8])}…"
-        )
+        raise SourcewiseError(f"model.name={name}: not a torchvision classification model{did_you_mean(name, names)}")
     options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     network = models.get_model(name, weights=None, **options)
     features = _take_last_linear(network)
@@ -87,6 +85,22 @@ def torchvision_backbone(name: str, small_images: bool = False, *, channels: int
         _rebuild_first_convolution(network, channels, small_images)
     if small_images and isinstance(getattr(network, "maxpool", None), nn.MaxPool2d):
         network.maxpool = nn.Identity()
+    return Model(network, features, classes)
+
+
+def timm_backbone(name: str, *, channels: int, classes: int) -> Model:
+    """A timm model by name, randomly initialised, with our head on its pooled features.
+
+    Raises SourcewiseError for an unknown name, or when timm is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise SourcewiseError("model=timm needs timm: pip install 'sourcewise[timm]'") from error
+    if not timm.is_model(name):
+        raise SourcewiseError(f"model.name={name}: not a model of timm{did_you_mean(name, timm.list_models())}")
+    network = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
+    features: Any = getattr(network, "head_hidden_size", None) or network.num_features
     return Model(network, features, classes)
 
 
@@ -112,12 +126,16 @@ class _Residual(nn.Module):
 
 
 def _take_last_linear(network: nn.Module) -> int:
-    """Replace the last linear layer by the identity and return how many features went into it."""
+    """Replace the last linear layer by the identity and return how many features went into it.
+
+    SqueezeNet's is a convolution whose logits are averaged over places: here features are averaged first.
+    """
     *_, (path, layer) = (item for item in network.named_modules() if isinstance(item[1], nn.Linear | nn.Conv2d))
-    if not isinstance(layer, nn.Linear):
-        raise SourcewiseError(f"{type(network).__name__}: its last layer is not linear, so its head cannot be replaced")
+    if isinstance(layer, nn.Conv2d):
+        _replace(network, path.rpartition(".")[0], nn.AdaptiveAvgPool2d(1))
+        return int(layer.in_channels)
     _replace(network, path, nn.Identity())
-    return layer.in_features
+    return int(layer.in_features)
 
 
 def _rebuild_first_convolution(network: nn.Module, channels: int, small_images: bool) -> None:
