@@ -47,7 +47,7 @@ def test_what_does_not_fit_is_named(override: str, said: str) -> None:
     [
         (["model.widht=3"], "model.widht: there is no such setting; did you mean width?"),
         (["model=smal_cnn"], "model=smal_cnn: there is no such option; did you mean small_cnn? (there are"),
-        (["target=[digit]"], "target=digit: there is no such option; did you mean digits? (there are digits"),
+        (["target=[digit]"], "target=digit: there is no such option; did you mean digits? (there are aircraft, "),
         (["-m", "subset.sed=range(0,3)"], "subset.sed: there is no such setting; did you mean seed?"),
         (["hydra.launcher.slot=3"], "hydra.launcher.slot: there is no such setting; did you mean slots?"),
         (["subset.fraction=half"], "subset.fraction=half: input should be a valid number"),

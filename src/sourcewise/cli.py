@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from sourcewise.errors import SourcewiseError, did_you_mean
 
@@ -90,9 +90,11 @@ def _one_line(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         folders = re.findall(r"path=file://(.+)", str(error))
         files = (path for folder in folders for path in Path(folder, group).glob("*.yaml"))
-        options = sorted({path.stem for path in files} - {"base"})
+        options = sorted({path.stem for path in files if not path.stem.startswith("base")})
         return f"{group}={name}: there is no such option{did_you_mean(name, options)} (there are {', '.join(options)})"
     for cause in _chain(error):
+        if isinstance(cause, MissingMandatoryValue):
+            return f"{cause.full_key}: this has no default; give it a value"
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
             known = [str(key) for key in cause.parent_node if key != "hydra"]
             hint = did_you_mean(str(cause.key), known) or f"; there are {', '.join(known)}"

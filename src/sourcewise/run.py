@@ -23,6 +23,7 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 
@@ -122,7 +123,8 @@ class Source:
     """The source dataset and how a model is pretrained on it.
 
     groups: see `regroup`, which `train` went through. outputs: whether records
-    carry outputs on the source's own examples.
+    carry outputs on the source's own examples. root: where the data are, for its
+    config's own use.
     """
 
     name: str
@@ -134,9 +136,15 @@ class Source:
     outputs: bool = False
     crop: Crop | None = None
     resolution: Resolution | int | None = None
+    root: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "train", regroup(self.train, self.groups))
+        if {len(self.normalise.mean), len(self.normalise.std)} != {self.train.channels}:
+            raise SourcewiseError(
+                f"source {self.name}: its images have {self.train.channels} colour channels;"
+                " source.normalise.mean and std must have as many numbers"
+            )
         _check_view(f"source {self.name}", self.train, self.crop, self.resolution)
 
 
@@ -147,7 +155,7 @@ class TransferSettings(Optimisation):
     weighted: every class counts the same in the loss, however many examples it has.
     """
 
-    lr: float | Sequence[float]  # type: ignore[assignment]  # one of them reaches the optimiser
+    lr: NonNegativeFloat | Sequence[NonNegativeFloat]  # type: ignore[assignment]  # one of them reaches the optimiser
     mode: Literal["fixed", "full"] = "fixed"
     batchnorm: BatchNormMode = "frozen"
     weighted: bool = False
@@ -161,7 +169,7 @@ class TransferSettings(Optimisation):
 
 @dataclass(frozen=True)
 class Target:
-    """A target task and how a model is transferred to it."""
+    """A target task and how a model is transferred to it. root: where the data are, for its config's own use."""
 
     train: ImageDataset
     test: ImageDataset
@@ -170,8 +178,15 @@ class Target:
     augmentation: Sequence[Augmentation] = ()
     crop: Crop | None = None
     resolution: Resolution | int | None = None
+    root: str | None = None
 
     def __post_init__(self) -> None:
+        if self.train.class_names != self.test.class_names:
+            differ = sorted(set(self.train.class_names) ^ set(self.test.class_names)) or ["their order"]
+            raise SourcewiseError(
+                f"target: its training and test images are not of the same classes: they differ in {differ[0]};"
+                " a class without images is an empty folder"
+            )
         if self.metric not in METRICS:
             raise SourcewiseError(f"target metric={self.metric}: choose one of {', '.join(METRICS)}")
         if self.metric == "auroc" and (
@@ -211,6 +226,13 @@ class Run:
     def __post_init__(self) -> None:
         if SOURCE in self.targets:
             raise SourcewiseError(f"target {SOURCE}: outputs on the source have this name; choose another")
+        channels = self.source.train.channels
+        for name, target in self.targets.items():
+            if {target.train.channels, target.test.channels} != {channels}:
+                raise SourcewiseError(
+                    f"target {name}: its images have {target.train.channels} colour channels, those of the source"
+                    f" {channels}; make them alike by source.train.channels or target.{name}.train.channels"
+                )
         self.mask: NDArray[np.bool_] = subsets.draw(self.source.train.group_names, **self.subset)
         self._checkpoint: Callable[[str], Checkpoint] | None = None
 

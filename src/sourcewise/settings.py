@@ -59,7 +59,7 @@ def bind(function: Callable[..., Any], values: Mapping[str, Any], where: str) ->
             continue
         adapter = _adapter(hint)
         if adapter is None:
-            if value == [] or (value is None and type(None) in get_args(hint)):
+            if value == [] or type(value) in get_args(hint):
                 continue
             raise SourcewiseError(f"{setting}={value}: this needs a _target_, the name of what to build")
         try:

@@ -15,8 +15,9 @@ RECORD = "record.safetensors"
 REVISION = 1
 """Raised when a change of sourcewise's own training code changes outputs, so that old and new records stay apart."""
 
-NOT_RECIPE = frozenset({"root", "cache_dir", "num_workers"})
-"""Keys that say where or how fast, at any depth: they do not decide outputs (dataset fingerprints guard the data)."""
+NOT_RECIPE = frozenset({"root", "cache_dir", "obtain", "num_workers"})
+"""Keys that say where, how fast or how to obtain, at any depth: they do not decide outputs (dataset fingerprints guard
+the data)."""
 
 SINCE: Mapping[str, Any] = {"groups": "class", "outputs": False}
 """Settings of the source that came after the first studies, as they were until then: left out of the recipe at this

@@ -1,0 +1,91 @@
+"""From a loader to a dataset: which images count, and the store that keeps them, named by all that decides it."""
+
+import functools
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Interval
+from numpy.typing import NDArray
+from pydantic import PositiveFloat, PositiveInt
+
+from sourcewise.data.dataset import ImageDataset
+from sourcewise.data.loaders import Loader
+from sourcewise.data.store import Format, Listing, prepared
+from sourcewise.errors import SourcewiseError
+from sourcewise.randomness import permutation
+from sourcewise.study import fingerprint
+
+
+def load(
+    dataset: Loader,
+    side: PositiveInt,
+    num_classes: PositiveInt | None = None,
+    format: Format = "jpeg",
+    channels: Literal[1, 3] = 3,
+    quality: Annotated[int, Interval(ge=1, le=100)] = 90,
+    broken: Literal["error", "skip"] = "error",
+    per_class: PositiveFloat | None = None,
+    rest: bool = False,
+    cache_dir: str | None = None,
+) -> ImageDataset:
+    """The dataset in its store, which is made first if it is not there, or if what lies on disk has changed.
+
+    Args:
+        dataset: says which images there are.
+        side: see `store.prepared`, as are format, channels, quality and broken.
+        num_classes: so many classes must be found; null: any number.
+        format: `raw` keeps images in memory, `jpeg` decodes them again and again.
+        channels: 3, or 1 for grey.
+        quality: of JPEGs.
+        broken: `error`, or `skip` to leave out images that cannot be opened, and to count them.
+        per_class: take so many images of each class, or that share of them if below 1; which ones is the same on every
+            machine. null: all.
+        rest: take the others instead: {per_class: 30} and {per_class: 30, rest: true} split a folder that has no split.
+        cache_dir: for stores; null: where caches go on this system.
+
+    Raises:
+        SourcewiseError: when the data are missing, broken or none are left.
+    """
+    settings = [repr(dataset), dataset.stamp(), num_classes, side, format, channels, quality, broken, per_class, rest]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise"
+    path = Path(cache_dir or home) / f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
+
+    def listing() -> Listing:
+        found = dataset.listing()
+        if num_classes and len(found.class_names) != num_classes:
+            raise SourcewiseError(f"{dataset}: it has {len(found.class_names)} classes; there should be {num_classes}")
+        found = found if per_class is None else _chosen(found, per_class, rest)
+        if not len(found.labels):
+            raise SourcewiseError(f"{dataset}, per_class={per_class}, rest={rest}: no image is left")
+        if (low := int(np.min(np.asarray(found.labels)))) < 0:
+            raise SourcewiseError(f"{dataset}: images with label {low}; images that have no label cannot be used")
+        return found
+
+    if not path.exists():
+        prepared(listing, str(path), side, format, channels, quality, broken)
+    return _opened(str(path), side, format, channels, quality)
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(path: str, side: int, format: Format, channels: int, quality: int) -> ImageDataset:
+    """A store that is there, opened once in a process that does many runs."""
+
+    def gone() -> Listing:
+        raise SourcewiseError(f"{path}: was removed a moment ago")
+
+    return prepared(gone, path, side, format, channels, quality)
+
+
+def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:
+    """The images that `per_class` takes, or the others, in their order."""
+    labels = np.asarray(listing.labels)
+    order = permutation("per_class", len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # class by class, each in random order
+    sizes = np.bincount(labels)
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    limit = np.round(per_class * sizes) if per_class < 1 else np.full(len(sizes), per_class)
+    rows: NDArray[np.intp] = np.sort(order[(rank < limit[labels[order]]) != rest])
+    columns = {name: np.asarray(values)[rows] for name, values in listing.columns.items()}
+    return Listing(lambda row: listing.open(int(rows[row])), labels[rows], listing.class_names, columns)

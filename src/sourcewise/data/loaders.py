@@ -1,0 +1,354 @@
+"""Where images come from: folders, tables, Hugging Face and torchvision datasets, and mixtures of them.
+
+A loader says which images there are, and opens one as an 8-bit picture; `load` keeps them, resized, in a store. Nothing
+is ever downloaded, but a repository that `HuggingFace` is told to use.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sourcewise.data.dataset import ImageDataset
+from sourcewise.data.store import Listing
+from sourcewise.errors import SourcewiseError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+
+
+class Loader(Protocol):
+    """A dataset that can be listed. Its repr names all that decides what is listed, apart from what lies on disk."""
+
+    def stamp(self) -> str:
+        """Changes when what lies on disk does; quick. Raises SourcewiseError when something is missing."""
+
+    def listing(self) -> Listing:
+        """All images. Raises SourcewiseError when what lies on disk is not as it should be."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Images in `root`/`folder`/<class>/, at any depth; an empty class folder is a class without images.
+
+    nested: every folder that holds images is a class, named by its path, as in a/abbey. only: a text file of the images
+    that count, one path a line, as seen from `root`/`folder`. names: a text file that has in each line a class folder
+    and then the name to show for it. Both lie below `root`. obtain: what to tell who does not have the data.
+    """
+
+    root: str
+    folder: str = ""
+    nested: bool = False
+    only: str | None = None
+    names: str | None = None
+    obtain: str = field(default="", repr=False)
+
+    def stamp(self) -> str:
+        """From when `root`/`folder` and the folders in it were last changed."""
+        top = self._top()
+        return _stamps(top, *(path for path in sorted(top.iterdir()) if path.is_dir()), *self._lists())
+
+    def listing(self) -> Listing:
+        """Classes in the order of their folders, images in that of their paths."""
+        top, found = self._top(), dict[str, list[str]]()
+        for folder, below, files in os.walk(top, followlinks=True):
+            below[:] = [name for name in below if not name.startswith(".")]
+            place = Path(folder).relative_to(top).as_posix()
+            images = [f"{place}/{file}" for file in files if _is_image(file)]
+            if place != "." and (images or not self.nested):
+                found.setdefault(place if self.nested else place.split("/")[0], []).extend(images)
+        paths = [path for name in sorted(found) for path in sorted(found[name])]
+        if not paths:
+            raise self._missing("it holds no folders with images")
+        labels = np.repeat(np.arange(len(found)), [len(found[name]) for name in sorted(found)])
+        lines = (line.partition(" ") for line in _lines(self.root, self.names))
+        names = {folder: name.strip() for folder, _, name in lines}
+        titles = [names.get(name) or name for name in sorted(found)]
+        titles = [t if titles.count(t) == 1 else f"{t} ({name})" for t, name in zip(titles, sorted(found), strict=True)]
+        rows = _only(self.root, self.only, paths)
+        return Listing(lambda row: opened(top / paths[rows[row]]), labels[rows], tuple(titles))
+
+    def _lists(self) -> list[Path]:
+        return [Path(self.root, name) for name in (self.only, self.names) if name]
+
+    def _top(self) -> Path:
+        top = Path(self.root) / self.folder
+        if not top.is_dir():
+            raise self._missing("there is no such folder")
+        return top
+
+    def _missing(self, what: str) -> SourcewiseError:
+        top = Path(self.root) / self.folder
+        return SourcewiseError(f"{top}: {what}; expected {top}/<class>/<image>.jpg. {self.obtain}".strip())
+
+
+@dataclass(frozen=True)
+class Table:
+    """Images named by a CSV, TSV or Parquet file; its other columns can serve as groups.
+
+    file: seen from `root`; its paths are seen from `root`/`folder`. path, label: names of columns. where: values that
+    rows must have, by column. only: a text file below `root` of the paths that count. positive: two classes, rows whose
+    label has this among its parts, which | separates, and the others. obtain: what to tell who does not have the data.
+    """
+
+    root: str
+    file: str
+    path: str = "path"
+    label: str = "label"
+    folder: str = ""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    only: str | None = None
+    positive: str | None = None
+    obtain: str = field(default="", repr=False)
+
+    def stamp(self) -> str:
+        """From the size and time of the table and the list."""
+        only = [Path(self.root, self.only)] if self.only else []
+        return _stamps(Path(self.root, self.file), *only, obtain=self.obtain)
+
+    def listing(self) -> Listing:
+        """Images in the order of the table; classes are those of the whole table, whatever rows count."""
+        import pandas as pd  # slow to import, and only needed here
+
+        source = Path(self.root, self.file)
+        try:
+            if source.suffix.lower() in (".parquet", ".pq"):
+                table = pd.read_parquet(source)
+            else:
+                separator = "\t" if source.suffix.lower() == ".tsv" else ","
+                table = pd.read_csv(source, sep=separator, dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:  # ValueError: what pandas and pyarrow raise
+            raise SourcewiseError(f"{source}: cannot be read ({error})") from error
+        for name in (self.path, self.label, *self.where):
+            if name not in table.columns:
+                raise SourcewiseError(f"{source}: no column {name}; there are {', '.join(map(str, table.columns))}")
+        table = table.fillna("").astype(str).reset_index(drop=True)
+        if bad := int((table[self.label] == "").sum()):
+            raise SourcewiseError(f"{source}: {bad} rows have no {self.label}")
+        if self.positive is None:
+            names, labels = _named(table[self.label].tolist())
+        else:
+            names = (f"no {self.positive}", self.positive)
+            labels = np.array([self.positive in value.split("|") for value in table[self.label]], dtype=np.int64)
+        table = table.iloc[_only(self.root, self.only, table[self.path].tolist())]
+        for name, value in self.where.items():
+            table = table[table[name] == str(value)]
+        folder, paths = Path(self.root, self.folder), table[self.path].tolist()
+        columns = {str(n): table[n].to_numpy(str) for n in table.columns if n not in (self.path, self.label)}
+        return Listing(lambda row: opened(folder / paths[row]), labels[table.index.to_numpy()], names, columns)
+
+
+@dataclass(frozen=True)
+class HuggingFace:
+    """A dataset of the Hugging Face `datasets` library: a repository, or a folder, however it was saved.
+
+    image, label: names of columns; others can serve as groups. name, revision: of a repository's configuration and
+    version. Needs `pip install 'sourcewise[hf]'`.
+    """
+
+    root: str
+    split: str = "train"
+    image: str = "image"
+    label: str = "label"
+    name: str | None = None
+    revision: str | None = None
+
+    def stamp(self) -> str:
+        """Of a folder's files; a repository is what it is at `revision`."""
+        folder = Path(self.root)
+        return _stamps(*sorted(folder.rglob("*"))) if folder.is_dir() else ""
+
+    def listing(self) -> Listing:
+        """Rows in their order. Raises SourcewiseError when there is no such dataset, split or column."""
+        data = self._load()
+        for column in (self.image, self.label):
+            if column not in data.column_names:
+                raise SourcewiseError(f"{self.root}: no column {column}; there are {', '.join(data.column_names)}")
+        plain = {c: data[c][:] for c, kind in data.features.items() if type(kind).__name__ in ("Value", "ClassLabel")}
+        labels = plain.pop(self.label)
+        names = getattr(data.features[self.label], "names", None)
+        names, labels = (names, np.array(labels)) if names else _named(list(map(str, labels)))
+        columns = {column: np.array(values).astype(str) for column, values in plain.items()}
+        return Listing(lambda row: eight_bit(data[row][self.image]), labels, tuple(names), columns)
+
+    def _load(self) -> Any:
+        try:
+            import datasets
+        except ImportError as error:
+            raise SourcewiseError("Hugging Face datasets are an extra: pip install 'sourcewise[hf]'") from error
+        folder = Path(self.root)
+        try:
+            if (folder / "dataset_dict.json").exists():
+                return datasets.load_from_disk(str(folder))[self.split]
+            if (folder / "state.json").exists():
+                return datasets.load_from_disk(str(folder))
+            return datasets.load_dataset(self.root, self.name, split=self.split, revision=self.revision)
+        except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+            raise SourcewiseError(f"{self.root}: no Hugging Face dataset with split {self.split} ({error})") from error
+
+
+@dataclass(frozen=True)
+class Torchvision:
+    """A dataset class of torchvision, by name, already on disk below `root`.
+
+    parts: arguments of its constructor, several when splits are joined: [{split: train}, {split: val}]. labels and
+    classes: its attributes that hold them. obtain: what to tell who does not have the data.
+    """
+
+    name: str
+    root: str
+    parts: Sequence[Mapping[str, Any]]
+    labels: str = "_labels"
+    classes: str = "classes"
+    obtain: str = field(default="", repr=False)
+
+    def stamp(self) -> str:
+        """Only that the folder is there: torchvision checks its content."""
+        _stamps(self.root, obtain=self.obtain)
+        return str(Path(self.root).absolute())
+
+    def listing(self) -> Listing:
+        """Images in torchvision's order. Raises SourcewiseError when torchvision does not find them."""
+        from torchvision import datasets  # slow to import, and only needed here
+
+        try:
+            parts = [getattr(datasets, self.name)(self.root, **part) for part in self.parts]
+        except (RuntimeError, OSError) as error:
+            # torchvision advises to download, which a user of sourcewise has no switch for.
+            reason = str(error).partition(" You can use download=True")[0]
+            raise SourcewiseError(f"{self.root}: torchvision's {self.name}: {reason} {self.obtain}".strip()) from error
+        where = [(part, row) for part in parts for row in range(len(part))]
+        given = [label for part in parts for label in getattr(part, self.labels)]
+        labels = np.array([label[-1] if isinstance(label, tuple) else label for label in given], dtype=np.int64)
+
+        def picture(row: int) -> "Image":
+            part, at = where[row]
+            return eight_bit(part[at][0])
+
+        return Listing(picture, labels, tuple(map(str, getattr(parts[0], self.classes))))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A dataset that is in memory already, such as the embedded one."""
+
+    dataset: ImageDataset = field(repr=False)
+
+    def stamp(self) -> str:
+        """Its fingerprint."""
+        return self.dataset.fingerprint
+
+    def listing(self) -> Listing:
+        """Its images in their order."""
+        from torchvision.transforms.functional import to_pil_image  # slow to import, and only needed here
+
+        data = self.dataset
+        return Listing(lambda row: to_pil_image(data.pixels[row]), data.labels, data.class_names, data.columns)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Several datasets as one, by name. Classes stay apart; those of one name get their dataset's name before it.
+
+    The column `part` says which dataset an image is from, so that `source.groups=part` keeps or removes whole datasets.
+    """
+
+    parts: Mapping[str, Loader]
+
+    def stamp(self) -> str:
+        """Of all parts."""
+        return "/".join(part.stamp() for part in self.parts.values())
+
+    def listing(self) -> Listing:
+        """The parts one after another."""
+        found = {name: part.listing() for name, part in self.parts.items()}
+        everywhere = [name for part in found.values() for name in part.class_names]
+        clash = {name for name in everywhere if everywhere.count(name) > 1}
+        names = [f"{of}/{n}" if n in clash else n for of, part in found.items() for n in part.class_names]
+        starts = np.cumsum([0, *(len(part.class_names) for part in found.values())])
+        labels = [np.asarray(part.labels) + start for part, start in zip(found.values(), starts, strict=False)]
+        where = [(part.open, row) for part in found.values() for row in range(len(part.labels))]
+        column = np.repeat(list(found), [len(part) for part in labels])
+
+        def picture(row: int) -> "Image":
+            open_, at = where[row]
+            return open_(at)
+
+        return Listing(picture, np.concatenate(labels), tuple(names), {"part": column})
+
+
+def opened(path: str | Path) -> "Image":
+    """An image file as an 8-bit picture. Raises OSError, with its path, for one that is broken."""
+    from PIL import Image  # slow to import, and only needed here
+
+    try:
+        with Image.open(path) as image:
+            return eight_bit(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise OSError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def eight_bit(image: "Image") -> "Image":
+    """The same picture in grey (L) or colour (RGB), decoded; 16-bit values become their high byte.
+
+    Raises ValueError for floating-point pixels, which have no agreed range.
+    """
+    from PIL import Image  # slow to import, and only needed here
+
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; convert it to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values: NDArray[Any] = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+
+
+def _is_image(file: str) -> bool:
+    return not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES
+
+
+def _named(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Class names in order, that of numbers where they are numbers, and each row's place among them."""
+    found = set(labels)
+    names = sorted(found, key=int) if all(map(str.isdecimal, found)) else sorted(found)
+    place = {name: i for i, name in enumerate(names)}
+    return tuple(names), np.array([place[label] for label in labels], dtype=np.int64)
+
+
+def _lines(root: str, name: str | None) -> list[str]:
+    """The lines of a text file below `root`, if one is named."""
+    if not name:
+        return []
+    path = Path(root, name)
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourcewiseError(f"{path}: cannot be read ({error})") from error
+
+
+def _only(root: str, name: str | None, keys: Sequence[str]) -> NDArray[np.intp]:
+    """Rows whose key the text file lists, or all without one. Raises SourcewiseError when a key is not there."""
+    if not name:
+        return np.arange(len(keys))
+    place = {key: row for row, key in enumerate(keys)}
+    wanted = [line.lstrip("/") for line in _lines(root, name)]
+    if missing := [key for key in wanted if key not in place]:
+        raise SourcewiseError(
+            f"{Path(root, name)}: {len(missing)} of its {len(wanted)} images are not there, such as {missing[0]}"
+        )
+    return np.array(sorted(place[key] for key in wanted), dtype=np.intp)
+
+
+def _stamps(*paths: str | Path, obtain: str = "") -> str:
+    """Places, sizes and times of files and folders."""
+    try:
+        stats = [(Path(path).absolute(), Path(path).stat()) for path in paths]
+    except OSError as error:
+        raise SourcewiseError(f"{error.filename}: {error.strerror}. {obtain}".strip()) from error
+    return ":".join(f"{path}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in stats)
