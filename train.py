@@ -44,7 +44,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     # Heavy imports wait until there is something to train: --help and finished sweeps need none of them.
     from hydra.utils import instantiate
 
-    from sourcewise import checkpoints, claims, record
+    from sourcewise import claims, record
     from sourcewise.run import Run
 
     settings.bind(Settings, config, "")
@@ -64,7 +64,6 @@ def train(config: dict[str, Any]) -> dict[str, float]:
             result = start(tracked.log).execute(config)
             lease.check()
             record.write(result, folder / study.RECORD)
-            checkpoints.clear(folder)
             tracked.record(result)
     return dict(result.header.metrics)
 

@@ -20,7 +20,7 @@ from test_wandb_server import BIN
 from wandb_server import Run, Sweep, WandbServer, wandb_server
 
 import train
-from sourcewise import record, study
+from sourcewise import claims, record, study
 from sourcewise.record import Record
 from sourcewise.records import Records
 
@@ -146,6 +146,16 @@ def test_a_failed_run_shows_as_failed_and_the_rest_go_on(user: User, monkeypatch
     assert [run.state for run in user.of(sweep)] == ["failed", "finished", "failed"]
     assert len(user.records()) == 1
     assert len(read(user, monkeypatch, sweep=sweep.name).used) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_someone_else_is_doing_is_no_failure(user: User) -> None:
+    sweep = user.sweep("main", subset__seed={"values": [1]})
+    held = compose_config(*TINY, "subset.seed=1", f"runs_dir={user.runs}")
+    with claims.claim(study.run_dir(held)):
+        user.agent(sweep)
+    assert [run.state for run in user.of(sweep)] == ["finished"]
+    assert not user.records()
 
 
 @pytest.mark.slow

@@ -38,9 +38,9 @@ def gone(pids: list[int]) -> bool:
     return all(claims._birth(pid) == "gone" for pid in pids)
 
 
-@pytest.fixture(params=[0, 1])
-def chance(request):
-    return random.Random(request.param)
+@pytest.fixture
+def chance():
+    return random.Random(0)
 
 
 @pytest.mark.timeout(600)
@@ -71,7 +71,7 @@ def test_sixty_records_whatever_is_killed(tmp_path, chance, kind, pause):
             for process in both:
                 process.communicate()
             both = [wild.start(*overrides, **settings) for _ in range(2)]
-        elif chance.random() < 0.4 and (workers := [pid for tree in trees for pid in tree[2:]]):
+        elif chance.random() < 0.4 and (workers := [pid for tree in trees for pid in tree[1:]]):
             worker_kills += 1
             kill([chance.choice(workers)])
         if all(process.poll() is not None for process in both):
@@ -88,7 +88,7 @@ def test_sixty_records_whatever_is_killed(tmp_path, chance, kind, pause):
 
 @pytest.mark.timeout(600)
 def test_no_process_survives_the_launcher(tmp_path, chance):
-    """SIGKILL of the launcher alone: the zygote and the workers end by themselves, and the next sweep goes on."""
+    """SIGKILL of the launcher alone: the workers end by themselves, and the next sweep goes on."""
     sweeps = Sweeps(tmp_path)
     for _ in range(3):
         process = sweeps.start("hydra.launcher.slots=3", seeds=12, deeds={str(seed): "hang" for seed in range(12)})
@@ -103,33 +103,36 @@ def test_no_process_survives_the_launcher(tmp_path, chance):
     assert sweeps.leftovers() == []
 
 
-def usage(pid: int) -> tuple[int, int]:
-    """Resident kilobytes and open files."""
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
+def usage(pids: list[int]) -> dict[int, tuple[int, int]]:
+    """Resident kilobytes and open files of each process: the least of two seconds, as what a run has open comes and goes."""
+    least: dict[int, tuple[int, int]] = {}
+    for _ in range(40):
+        for pid in pids:
+            fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            now = int(fields["VmRSS"].split()[0]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            least[pid] = tuple(map(min, now, least.get(pid, now)))
+        time.sleep(0.05)
+    return least
 
 
 @pytest.mark.timeout(600)
 def test_memory_and_open_files_are_flat(tmp_path):
-    """300 real runs with offline W&B: the launcher, what it forks from, its workers and their W&B services."""
+    """300 real runs with offline W&B: the launcher, its workers and their W&B services."""
     sweeps = RealSweeps(tmp_path)
     process = sweeps.start("hydra.launcher.slots=2", "logger=wandb", "logger.mode=offline", seeds=300)
     samples: list[dict[int, tuple[int, int]]] = []
-    for done in (40, 295):
-        for _ in range(3000):
-            if len(sweeps.starts()) >= done or process.poll() is not None:
-                break
-            time.sleep(0.1)
+    for done in (30, 280):
+        until(lambda done=done: len(sweeps.starts()) >= done or process.poll() is not None, 400)
         tree = [process.pid, *children(process.pid)]
-        samples.append({pid: usage(pid) for pid in tree})
+        samples.append(usage(tree))
     services = [pid for pid in tree if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     early, late = samples
-    assert len(early) == 6  # launcher, zygote, two workers, and the W&B service of each
+    assert len(early) == 5  # launcher, two workers, and the W&B service of each
     assert early.keys() == late.keys()
     for pid, (memory, files) in early.items():
         # A service's heap (37 MB) grows by some 20 kB a run, which ends with its worker after `recycle_after` runs.
         assert late[pid][0] <= (1.2 if pid in services else 1.05) * memory, (early, late)
-        assert late[pid][1] <= files + 4, (early, late)  # a lease, a log or a record may be open
+        assert late[pid][1] <= 1.05 * files, (early, late)
     assert len(sweeps.records()) == 300

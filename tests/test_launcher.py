@@ -84,13 +84,13 @@ def sweeps(tmp_path):
         process.communicate()
 
 
-def until(condition) -> None:
-    limit = time.monotonic() + 120  # long, for a machine that others use as well
+def until(condition, seconds: float = 200) -> None:  # long, for a machine that others use as well
+    limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("it did not happen in two minutes")
+    raise AssertionError(f"it did not happen in {seconds:g} seconds")
 
 
 def test_a_sweep_its_repetition_and_a_larger_one(sweeps):
@@ -169,7 +169,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_resumes(sweeps, number, sta
     process = sweeps.start("hydra.launcher.slots=2", seeds=4, deeds={"2": "hang_once", "3": "hang_once"})
     until(lambda: len(sweeps.starts()) == 4)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == status
     assert "2 of 4 runs are done, 0 failed, 2 are left; the same command goes on where this one stopped" in err
     assert "Traceback" not in err
@@ -188,7 +188,7 @@ def test_a_second_signal_is_immediate(sweeps):
     until(lambda: "I shall not stop" in (sweeps.folder(0) / "log.txt").read_text())
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == 130
     until(lambda: all(claims._birth(pid) == "gone" for pid in pids))
 
@@ -204,14 +204,14 @@ def test_a_signal_while_workers_still_import(sweeps, tmp_path):
         del os.environ["PYTHONPATH"]
     until(lambda: (tmp_path / "importing").exists())
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == 130
 
 
 def test_two_sweeps_share_the_work(sweeps):
     both = [sweeps.start(seeds=30, sleep=0.02) for _ in range(2)]
     for process in both:
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=200)
         assert process.returncode == 0, err
     assert Counter(seed for seed, _, _ in sweeps.starts()) == dict.fromkeys(range(30), 1)
     assert len(sweeps.records()) == 30
@@ -227,7 +227,7 @@ def test_a_run_held_by_someone_else_is_waited_for(sweeps):
         time.sleep(0.3)
         assert process.poll() is None
         faketask.write(folder, 77)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == 0
     assert sweeps.records()[0] == 77
 
@@ -237,7 +237,7 @@ def test_a_run_that_its_holder_gives_up_is_done_here(sweeps):
     with claims.claim(sweeps.folder(0)):
         process = sweeps.start(seeds=2)
         until(lambda: len(sweeps.records()) == 1)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == 0
     assert sweeps.records()[0] == 0
 

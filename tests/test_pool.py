@@ -172,22 +172,6 @@ def test_wake_ends_a_wait(pool):
     assert pool.wait(LIMIT) == []
 
 
-def test_the_zygote_may_die_too(tmp_path):
-    with Pool(TASK, [{}, {}]) as pool:
-        do(pool, tmp_path, {})
-        pool.submit(Job(0, {"sleep": 0.3}, tmp_path / "log"))
-        assert pool._zygote is not None
-        pool._zygote.kill()
-        outcomes = [*wait(pool)]
-        assert [outcome.status for outcome in outcomes] == ["returned"]
-        assert [outcome.status for outcome in do(pool, tmp_path, {"kill": 1}, {}, {"raise": 1}, {})] == [
-            "killed",
-            "returned",
-            "raised",
-            "returned",
-        ]
-
-
 @pytest.mark.parametrize("function", ["no_such_module:f", "sourcewise.pool:no_such_function", "no/such/file.py:f"])
 def test_a_task_that_cannot_be_imported_is_one_line(tmp_path, function):
     with (
@@ -219,11 +203,10 @@ for i in range(2):
     config = {{"child": f"{tmp_path}/child{{i}}", "pid_to": f"{tmp_path}/worker{{i}}", "stubborn": 1}}
     pool.submit(Job(i, config, Path("{tmp_path}/log")))
 pool.wait(1)
-Path("{tmp_path}/zygote").write_text(str(pool._zygote.pid))
 pool.wait()
 """
     process = subprocess.Popen([sys.executable, "-c", code])
-    names = ["child0", "child1", "worker0", "worker1", "zygote"]
+    names = ["child0", "child1", "worker0", "worker1"]
     until(lambda: all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in names))
     pids = [int((tmp_path / name).read_text()) for name in names]
     assert all(alive(pid) for pid in pids)
@@ -235,7 +218,7 @@ pool.wait()
 def test_close_leaves_no_process(tmp_path):
     with Pool(TASK, [{}, {}]) as pool:
         do(pool, tmp_path, {}, {})
-        pids = [*pool.pids().values(), pool._zygote.pid]
+        pids = [*pool.pids().values()]
     assert not any(alive(pid) for pid in pids)
     files = len(list(Path("/proc/self/fd").iterdir()))
     with Pool(TASK, [{}]) as pool:

@@ -240,9 +240,7 @@ def test_a_task_that_is_killed_is_submitted_again(sweeps: SlurmSweeps) -> None:
     process = sweeps.start("hydra.launcher.retries=1", seeds=2, deeds={"1": "hang_once"})
     until(lambda: len(sweeps.starts()) == 2 and len(sweeps.records()) == 1)
     (pid,) = [pid for seed, pid, _ in sweeps.starts() if seed == 1]
-    os.kill(
-        parent(parent(pid)), signal.SIGKILL
-    )  # as for want of memory: the task, of which the run's process is a worker
+    os.kill(parent(pid), signal.SIGKILL)  # as for want of memory: the task, of which the run's process is a worker
     _, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     assert err.count("Slurm job") == 2

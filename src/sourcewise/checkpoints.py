@@ -89,12 +89,6 @@ class Checkpoint(pl.Callback):
             print(f"{self.path} cannot be saved, training goes on: {error}", file=sys.stderr, flush=True)
 
 
-def clear(folder: Path) -> None:
-    """Remove the checkpoints of a run whose record is written."""
-    for path in folder.glob("checkpoint-*.pt"):
-        path.unlink(missing_ok=True)
-
-
 def _parts(trainer: pl.Trainer) -> dict[str, Any]:
     """What has a state beside the module."""
     (schedule,) = trainer.lr_scheduler_configs

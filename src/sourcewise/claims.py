@@ -12,6 +12,7 @@ exclusive creation and deletion of files is asked of the file system, and no two
 """
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -99,20 +100,25 @@ class Lease:
             if study.is_done(self.folder):
                 tidy(self.folder)
 
+    def beat(self, count: int) -> None:
+        """Write who holds it. The text is always of the same length, so that a heartbeat overwrites it in place."""
+        text = json.dumps({**vars(self.holder), "beat": f"{count:012d}"}) + "\n"
+        os.pwrite(self.file, text.encode(), 0)
+        os.fsync(self.file)
+
     def keep(self) -> "Lease":
         """Start the heartbeat."""
-        threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
+        threading.Thread(target=self._beats, daemon=True, name="heartbeat").start()
         return self
 
-    def _beat(self) -> None:
+    def _beats(self) -> None:
         # Signals are the main thread's: one taken here would not wake it from a system call.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-        count = 0
-        while not self._ended.wait(HEARTBEAT):
-            count += 1
+        for count in itertools.count(1):
+            if self._ended.wait(HEARTBEAT):
+                return
             with contextlib.suppress(OSError):
-                os.pwrite(self.file, _content(self.holder, count), 0)
-                os.fsync(self.file)
+                self.beat(count)
 
 
 @contextlib.contextmanager
@@ -124,15 +130,13 @@ def claim(folder: Path, patience: float | None = None) -> Iterator[Lease]:
     """
     if patience is None:
         patience = 0.0 if WORKER in os.environ else EXPIRY + 1
-    watch, limit = Watch(), time.monotonic() + patience
-    first = watch.holder(folder)
-    if first is not None and patience:
-        print(f"{folder} is claimed by {first}; watching for a sign of life", file=sys.stderr, flush=True)
+    watch, limit, first = Watch(), time.monotonic() + patience, None
     while (holder := watch.holder(folder)) is not None:
-        if first is None or holder.token != first.token or holder.beat != first.beat or time.monotonic() >= limit:
+        if holder != (first or holder) or holder.place == _place() or time.monotonic() >= limit:
             raise Claimed(f"{folder} is claimed by {holder}")
-        if holder.place == _place():
-            raise Claimed(f"{folder} is being done by {holder}")
+        if first is None:
+            print(f"{folder} is claimed by {holder}; watching for a sign of life", file=sys.stderr, flush=True)
+        first = holder
         time.sleep(min(1.0, EXPIRY / 10))
     lease = _acquire(folder).keep()
     try:
@@ -182,11 +186,11 @@ def clear(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what dead holders left in the folder of a complete run: leases and temporary files."""
+    """Remove what dead holders left in the folder of a complete run: leases, checkpoints and temporary files."""
     with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
-            if entry.name == _ROOT or entry.name.startswith(f"{_ROOT}-") or entry.name.endswith(".tmp"):
-                Path(entry.path).unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if path.name.startswith((_ROOT, "checkpoint-")) or path.suffix == ".tmp":
+                path.unlink(missing_ok=True)
 
 
 def _acquire(folder: Path, expired: str = "") -> Lease:
@@ -197,54 +201,37 @@ def _acquire(folder: Path, expired: str = "") -> Lease:
             _, last = _chain(folder)
             if last is not None and not last.dead and last.token != expired:
                 raise Claimed(f"{folder} is claimed by {last}")
-            name = _ROOT if last is None else f"{_ROOT}-{last.token}"
-            lease = _create(folder, name)
+            path = folder / (_ROOT if last is None else f"{_ROOT}-{last.token}")
+            lease = _create(path)
             if lease is None:
                 continue  # someone was faster
             _, last = _chain(folder)
             if last is not None and last.token == lease.holder.token:
-                for path in folder.glob("*.tmp"):  # of a dead holder; if it only sleeps, it can write no more
-                    path.unlink(missing_ok=True)
+                for left in folder.glob("*.tmp"):  # of a dead holder; if it only sleeps, it can write no more
+                    left.unlink(missing_ok=True)
                 return lease
             os.close(lease.file)  # the chain that this one continues has ended meanwhile
-            (folder / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise SourcewiseError(f"{folder}: cannot claim the run: {error.strerror or error}") from error
 
 
-def _create(folder: Path, name: str) -> Lease | None:
-    """A lease of this process under this name; None if there is one. Complete from the moment it can be seen."""
+def _create(path: Path) -> Lease | None:
+    """A lease of this process at this path; None if there is one."""
     pid = os.getpid()
     mine = Holder(secrets.token_hex(8), socket.gethostname(), pid, _place(), _birth(pid), round(time.time(), 1))
-    temporary = folder / f".{name}.{mine.token}.tmp"
-    file = _write_new(temporary, mine)
     try:
-        os.link(temporary, folder / name)
-        return Lease(folder, mine, file)
-    except OSError as error:
-        if isinstance(error, FileExistsError) and os.fstat(file).st_nlink > 1:
-            return Lease(folder, mine, file)  # NFS may repeat a request that has already succeeded
-        os.close(file)
-        if isinstance(error, FileExistsError | FileNotFoundError):
-            return None
-        with contextlib.suppress(FileExistsError):  # a file system without hard links
-            return Lease(folder, mine, _write_new(folder / name, mine))
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
         return None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_new(path: Path, holder: Holder) -> int:
-    """A new file that says who holds it, open for writing."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    lease = Lease(path.parent, mine, file)
     try:
-        os.write(file, _content(holder, 0))
-        os.fsync(file)
+        lease.beat(0)
     except OSError:
         os.close(file)
         path.unlink(missing_ok=True)
         raise
-    return file
+    return lease
 
 
 def _chain(folder: Path) -> tuple[list[str], Holder | None]:
@@ -257,11 +244,6 @@ def _chain(folder: Path) -> tuple[list[str], Holder | None]:
         last = found
         name = f"{_ROOT}-{found.token}"
     return names, last
-
-
-def _content(holder: Holder, count: int) -> bytes:
-    """Always of the same length for the same holder, so that a heartbeat overwrites it in place."""
-    return json.dumps({**vars(holder), "beat": f"{count:012d}"}).encode() + b"\n"
 
 
 def _read(path: Path) -> Holder | None:
@@ -291,12 +273,5 @@ def _birth(pid: int) -> str:
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "gone" if state in "ZX" else fields[18]
-    except (OSError, ValueError):
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return "gone"
-    except OSError:
-        pass
-    return ""
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone" if Path("/proc/self/stat").exists() else ""

@@ -181,7 +181,8 @@ def agents_job() -> Iterator[None]:
         yield
         code = 0
     except SystemExit as error:
-        code = 0 if not error.code else KILLED if error.code in (130, 143) else 1
+        # A run that someone else is doing is no failure of this one.
+        code = 0 if error.code in (None, 0, claims.EXIT_CLAIMED) else KILLED if error.code in (130, 143) else 1
         raise
     except Exception:
         code = 1

@@ -24,6 +24,7 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from hydra_plugins.sourcewise.composition import Composer
 from sourcewise import claims, cli, record, study, subsets
@@ -36,7 +37,7 @@ LISTED = 20
 """Runs of one state that a status names."""
 
 POLL = 2.0
-"""Seconds between two looks at runs that others are doing."""
+"""Seconds between two looks at a run that someone else is doing."""
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Run:
     value: Any = None
     kills: int = 0
     errors: int = 0
+    again: float = 0.0
 
     @property
     def log(self) -> Path:
@@ -118,12 +120,12 @@ class LocalLauncher(Launcher):
     def pool(self, shape: "Shape") -> Pool:
         """Workers for runs of this shape."""
         several = shape.devices > 1
-        threads = str(shape.threads)
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, str(shape.threads))
         return Pool(
             "sourcewise.pool:command" if several else self.task or f"{self._script}:train",
             shape.slots(self.slots),
             preload=() if several else list(self.preload),
-            env={name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
             recycle_after=self.recycle_after,
             timeout=self.timeout,
             grace=self.grace,
@@ -209,12 +211,16 @@ class _Sweep:
         for run in self.runs:
             if run.state == "missing":
                 shapes.setdefault(Shape.of(run.config), []).append(run)
-        with _Progress(self.runs) as progress:
-            for shape, runs in shapes.items():
-                if not self.halted:
-                    with self.launcher.pool(shape) as pool, self._signals(pool):
-                        self._drive(pool, shape, runs, progress)
+        if done := self._count("done"):
+            print(f"{done} of {len(self.runs)} runs are done already", file=sys.stderr, flush=True)
+        for shape, runs in shapes.items():
+            if not self.halted:
+                with self.launcher.pool(shape) as pool, self._signals(pool), _progress(len(self.runs), done) as bar:
+                    self._drive(pool, shape, runs, bar)
         self._report()
+
+    def _count(self, state: str) -> int:
+        return sum(run.state == state for run in self.runs)
 
     def _look_at_record(self, run: Run) -> None:
         """The state of a run that has a record. A damaged one is removed, by whoever holds the run."""
@@ -232,58 +238,50 @@ class _Sweep:
         except record.RecordError as error:
             run.state, run.cause = "failed", str(error)
 
-    def _drive(self, pool: Pool, shape: Shape, runs: list[Run], progress: "_Progress") -> None:
+    def _drive(self, pool: Pool, shape: Shape, runs: list[Run], bar: "tqdm[Any]") -> None:
         by_index = {run.index: run for run in runs}
-        pending, claimed = deque(runs), deque[Run]()
-        looked = 0.0
+        todo = deque(runs)
         while True:
-            while pending and pool.idle() and not self.halted:
-                run = pending.popleft()
-                if study.is_done(run.folder):  # someone else was faster
-                    run.state = "done"
-                elif (holder := self.watch.holder(run.folder)) is not None:
-                    run.state, run.cause = "claimed", str(holder)
-                    claimed.append(run)
-                else:
-                    run.state = "running"
-                    pool.submit(Job(run.index, self.launcher.payload(run, shape), run.log))
-            progress.show()
-            if not pool.running() and (self.halted or not (pending or claimed)):
+            while not self.halted and pool.idle() and (free := self._next(todo)) is not None:
+                free.state = "running"
+                pool.submit(Job(free.index, self.launcher.payload(free, shape), free.log))
+            bar.set_postfix({s: n for s in ("failed", "claimed") if (n := self._count(s))}, refresh=False)
+            bar.update(self._count("done") - bar.n)
+            if not pool.running() and (self.halted or not todo):
                 return
             for outcome in pool.wait(POLL):
                 run = by_index[outcome.job.id]
                 self._judge(run, outcome)
-                if run.state == "missing":
-                    pending.append(run)
-                elif run.state == "claimed":
-                    claimed.append(run)
+                if run.state in ("missing", "claimed"):
+                    todo.append(run)
                 elif run.state == "failed":
-                    progress.say(f"failed: {run.name}: {run.cause} (see {run.log})")
+                    bar.write(f"failed: {run.name}: {run.cause} (see {run.log})", sys.stderr)
                     if self.launcher.fail_fast and not self.halted:
                         self.halted = True
                         pool.stop()
             if self.signals and not self.halted:
                 self.halted = True
-                progress.say(
-                    f"{signal.Signals(self.signals[0]).name}: waiting for the running ones to end; "
-                    "once more to stop at once"
-                )
+                name = signal.Signals(self.signals[0]).name
+                bar.write(f"{name}: waiting for the running ones to end; once more to stop at once", sys.stderr)
                 pool.stop()
             if len(self.signals) > 1:
                 pool.kill()
                 return
-            if not pending and time.monotonic() - looked >= POLL:
-                looked = time.monotonic()
-                for _ in range(len(claimed)):
-                    run = claimed.popleft()
-                    if study.is_done(run.folder):
-                        run.state = "done"
-                    elif (holder := self.watch.holder(run.folder)) is None:
-                        run.state = "missing"
-                        pending.append(run)
-                    else:
-                        run.cause = str(holder)
-                        claimed.append(run)
+
+    def _next(self, todo: deque[Run]) -> Run | None:
+        """The next run that nobody holds. One that someone else holds comes last, and is looked at now and then."""
+        for _ in range(len(todo)):
+            run = todo.popleft()
+            if time.monotonic() < run.again:
+                todo.append(run)
+            elif study.is_done(run.folder):  # someone else was faster
+                run.state = "done"
+            elif (holder := self.watch.holder(run.folder)) is None:
+                return run
+            else:
+                run.state, run.cause, run.again = "claimed", str(holder), time.monotonic() + POLL
+                todo.append(run)
+        return None
 
     def _judge(self, run: Run, outcome: Outcome) -> None:
         """The run's next state: done, failed, claimed, missing (to be done again) or stopped."""
@@ -344,62 +342,15 @@ class _Sweep:
                 signal.signal(number, handler)
 
 
-class _Progress:
-    """A bar on a terminal, otherwise a line now and then: runs done, failed, runs per minute, time left."""
-
-    def __init__(self, runs: list[Run]) -> None:
-        self.runs, self.begun, self.shown = runs, time.monotonic(), 0.0
-        self.bar: Any = None
-
-    def __enter__(self) -> "_Progress":
-        self.skipped = self._count("done")
-        self.counts = (self.skipped, 0, 0)
-        if self.skipped:
-            print(f"{self.skipped} of {len(self.runs)} runs are done already", file=sys.stderr)
-        if self.skipped < len(self.runs) and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(
-                total=len(self.runs),
-                initial=self.skipped,
-                bar_format="{l_bar}{bar}| {desc}",
-                dynamic_ncols=True,
-            )
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.show(last=True)
-        if self.bar is not None:
-            self.bar.close()
-
-    def _count(self, state: str) -> int:
-        return sum(run.state == state for run in self.runs)
-
-    def show(self, last: bool = False) -> None:
-        now = time.monotonic()
-        if not last and now - self.shown < (0.2 if self.bar is not None else 10.0):
-            return
-        self.shown = now
-        counts = done, failed, claimed = self._count("done"), self._count("failed"), self._count("claimed")
-        rate = (done - self.skipped) / max(now - self.begun, 1e-9)
-        text = f"{done}/{len(self.runs)} runs"
-        text += f", {failed} failed" if failed else ""
-        text += f", {claimed} done by others" if claimed else ""
-        if done > self.skipped:
-            left = (len(self.runs) - done - failed) / rate
-            text += f", {60 * rate:.3g} a minute, {_duration(left)} left"
-        if self.bar is not None:
-            self.bar.n = done
-            self.bar.set_description_str(text, refresh=True)
-        elif counts != self.counts:
-            print(text, file=sys.stderr, flush=True)
-        self.counts = counts
-
-    def say(self, text: str) -> None:
-        if self.bar is not None:
-            self.bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+def _progress(total: int, done: int) -> "tqdm[Any]":
+    """A bar on a terminal, otherwise a line now and then: runs done, time left, runs per second, failed."""
+    tqdm.monitor_interval = 0  # no thread: this process forks workers
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        **{"total": total, "initial": done, "unit": " runs", "miniters": 1, "dynamic_ncols": True},
+        mininterval=0.1 if terminal else 10.0,
+        bar_format="{l_bar}{bar}{r_bar}" if terminal else "{n_fmt}/{total_fmt} runs, {remaining} left{postfix}",
+    )
 
 
 def status_table(runs: Sequence[Run], verify: bool = True) -> str:
@@ -461,15 +412,11 @@ def visible_gpus() -> list[str]:
 
 
 def cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            count = min(count, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return count
+    """Cores that this process may use: its affinity, the quota of its container, and what Slurm gave its task."""
+    from joblib import cpu_count
+
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(cpu_count(), int(given)) if given.isdecimal() else int(cpu_count())
 
 
 def _duration(seconds: float) -> str:
