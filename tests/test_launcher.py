@@ -370,13 +370,6 @@ def test_a_damaged_record_is_made_again(sweeps, damage):
     assert sweeps.leftovers() == []
 
 
-def test_a_damaged_record_counts_as_done_when_told_so(sweeps):
-    assert sweeps.run(seeds=2).returncode == 0
-    (sweeps.folder(1) / study.RECORD).write_bytes(b"")
-    assert sweeps.run("hydra.launcher.verify=false", seeds=2).returncode == 0
-    assert len(sweeps.starts()) == 2
-
-
 def test_a_record_of_another_version_is_never_touched(sweeps):
     assert sweeps.run(seeds=2).returncode == 0
     path = sweeps.folder(1) / study.RECORD

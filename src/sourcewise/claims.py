@@ -77,7 +77,6 @@ class Lease:
     folder: Path
     holder: Holder
     file: int
-    pid: int = field(default_factory=os.getpid)
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
@@ -88,7 +87,7 @@ class Lease:
 
     def release(self) -> None:
         """Free the run, and if it is complete, clear up after all who ever held it."""
-        if self._ended.is_set() or os.getpid() != self.pid:
+        if self._ended.is_set() or os.getpid() != self.holder.pid:
             return
         self._ended.set()
         os.close(self.file)

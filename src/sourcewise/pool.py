@@ -416,10 +416,10 @@ def command(config: dict[str, Any]) -> None:
         raise
     if code == claims.EXIT_CLAIMED:
         raise claims.Claimed("claimed by another process")
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+    if code < 0:  # its end is this worker's, too
+        with contextlib.suppress(OSError):
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
-        time.sleep(60)
     if code:
         lines = [line for line in Path(config["log"]).read_text(errors="replace").splitlines() if line.strip()]
         raise ChildProcessError(f"exit status {code}: {lines[-1].strip() if lines else 'no output'}")

@@ -39,10 +39,10 @@ class Composer:
         base = self._base(tuple(str(o.input_line) for o in parsed if not self._is_plain(o)))
         free = {o.key_or_group for o in parsed if self._is_plain(o) and base.is_free(o.key_or_group)}
         rest = [o for o in parsed if o.key_or_group not in free]
-        base = self._base(tuple(str(o.input_line) for o in rest))
         values = [o.key_or_group for o in rest if not self._is_group(o)]
-        if not all(base.is_free(key) for key in free) or any(_overlap(key, other) for key in free for other in values):
-            return self._base(tuple(overrides)).with_values({})
+        if any(_overlap(key, other) for key in free for other in values):  # their order matters
+            free, rest = set(), parsed
+        base = self._base(tuple(str(o.input_line) for o in rest))
         return base.with_values({o.key_or_group: o.value() for o in parsed if o.key_or_group in free})
 
     def _is_group(self, override: Override) -> bool:
@@ -66,12 +66,11 @@ class _Base:
     """A composed config, and which of its values can be replaced without a look at the rest."""
 
     def __init__(self, config: DictConfig) -> None:
-        hydra = OmegaConf.masked_copy(config, ["hydra"])
+        self._hydra = OmegaConf.masked_copy(config, ["hydra"])
         with open_dict(config):
             del config["hydra"]
         self._config = config
         self._names = _referenced(OmegaConf.to_container(config, resolve=False))
-        self._hydra = hydra
 
     @cached_property
     def _resolved(self) -> Config:
@@ -118,16 +117,9 @@ def _overlap(key: str, other: str) -> bool:
 def _referenced(value: Any) -> set[str] | None:
     """All names in the interpolations of a config; None when one is of a kind that could mean anything."""
     if isinstance(value, dict | list):
-        names: set[str] = set()
-        for item in value.values() if isinstance(value, dict) else value:
-            found = _referenced(item)
-            if found is None:
-                return None
-            names |= found
-        return names
-    if not isinstance(value, str) or "${" not in value:
-        return set()
-    value = _ENVIRONMENT.sub("", value)
-    if "${" in _REFERENCE.sub("", value):
+        parts = [_referenced(item) for item in (value.values() if isinstance(value, dict) else value)]
+        return None if None in parts else set().union(*filter(None, parts))
+    text = _ENVIRONMENT.sub("", value) if isinstance(value, str) else ""
+    if "${" in _REFERENCE.sub("", text):
         return None
-    return {part for path in _REFERENCE.findall(value) for part in path.split(".")}
+    return {part for path in _REFERENCE.findall(text) for part in path.split(".")}

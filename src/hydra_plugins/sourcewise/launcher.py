@@ -79,7 +79,6 @@ class LocalLauncher(Launcher):
     retries: int = 1
     retries_on_error: int = 0
     fail_fast: bool = False
-    verify: bool = True
     status: bool = False
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -96,7 +95,7 @@ class LocalLauncher(Launcher):
         for run in runs:
             first.setdefault(run.folder, run)
         if self.status:
-            print(status_table(list(first.values()), self.verify))
+            print(status_table(list(first.values())))
             return []
         _Sweep(self, list(first.values())).run()
         values = [first[run.folder].value for run in runs]
@@ -226,8 +225,7 @@ class _Sweep:
         """The state of a run that has a record. A damaged one is removed, by whoever holds the run."""
         path = run.folder / study.RECORD
         try:
-            if self.launcher.verify:
-                record.read(path)
+            record.read(path)
             run.state = "done"
             claims.tidy(run.folder)
         except record.Damaged as error:
@@ -353,7 +351,7 @@ def _progress(total: int, done: int) -> "tqdm[Any]":
     )
 
 
-def status_table(runs: Sequence[Run], verify: bool = True) -> str:
+def status_table(runs: Sequence[Run]) -> str:
     """What has become of every run of a sweep, at one look, and the command that completes it."""
     rows: dict[str, list[str]] = {state: [] for state in ("done", "running", "failed", "damaged", "missing")}
     shared = set.intersection(*(set(run.overrides) for run in runs))
@@ -361,7 +359,7 @@ def status_table(runs: Sequence[Run], verify: bool = True) -> str:
         name = shlex.join(word for word in run.overrides if word not in shared) or run.name
         cause = _last_line(run.log)
         if study.is_done(run.folder):
-            state, about = ("damaged", error) if verify and (error := damage(run.folder)) else ("done", "")
+            state, about = ("damaged", error) if (error := damage(run.folder)) else ("done", "")
         elif (holder := claims.holder(run.folder)) is not None:
             age = f", for {_duration(max(0.0, time.time() - holder.since))}" if holder.since else ""
             state, about = "running", f"{holder}{age}"

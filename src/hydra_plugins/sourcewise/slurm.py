@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import FrameType
@@ -139,7 +139,7 @@ class Task:
 
 
 @dataclass
-class Array:
+class Array(AbstractContextManager["Array"]):
     """Has the interface of a `Pool`: hands runs to Slurm, one job array at a time, and tells how they ended."""
 
     launcher: SlurmLauncher
@@ -147,14 +147,9 @@ class Array:
     runs_per_task: int
     jobs: list[Job] = field(default_factory=list)
     tasks: dict[str, tuple[Any, list[Job]]] = field(default_factory=dict)
-    told: set[int] = field(default_factory=set)
     clean: bool = True
     stopping: bool = False
     woken: bool = False
-    looked: float = 0.0
-
-    def __enter__(self) -> "Array":
-        return self
 
     def __exit__(self, *exc: object) -> None:
         """Leave the array to Slurm, if this process ends before it."""
@@ -176,14 +171,14 @@ class Array:
         self.woken = True
 
     def wait(self, timeout: float = 0.0) -> list[Outcome]:
-        """Submit what is waiting; outcomes since the last call, or none after the timeout."""
-        limit = time.monotonic() + timeout
+        """Submit what is waiting; outcomes of the tasks that have ended since the last call, `poll` seconds later."""
         if self.jobs:
             self._submit()
-        while not (outcomes := self._look()) and not self.woken and time.monotonic() < limit:
+        limit = time.monotonic() + (self.launcher.poll if self.tasks else timeout)
+        while not self.woken and time.monotonic() < limit:
             time.sleep(0.2)
         self.woken = False
-        return outcomes
+        return self._look()
 
     def stop(self) -> None:
         """Cancel the array: its tasks stop their runs."""
@@ -206,33 +201,26 @@ class Array:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self.tasks = {item.job_id: (item.task(0).paths, jobs) for item, jobs in zip(submitted, chunks, strict=True)}
-        self.jobs, self.told, self.clean = [], set(), True
+        self.jobs, self.clean = [], True
         array = submitted[0].job_id.partition("_")[0]
         print(f"Slurm job {array}: {len(chunks)} tasks; their logs are in {folder}", file=sys.stderr, flush=True)
 
     def _look(self) -> list[Outcome]:
-        if not self.tasks or time.monotonic() - self.looked < self.launcher.poll:
-            return []
-        queue = _queue(next(iter(self.tasks)).partition("_")[0], "%i %T")
-        self.looked = time.monotonic()
+        queue = _queue(next(iter(self.tasks)).partition("_")[0], "%i") if self.tasks else None
         outcomes: list[Outcome] = []
         for name, (paths, jobs) in list(self.tasks.items()):
-            if queue is None or f"{name} PENDING" in queue:
+            if queue is None or name in queue:
                 continue
-            ended = not any(line.startswith(f"{name} ") for line in queue)
-            report = self._report(name, paths, jobs) if ended else {}
+            del self.tasks[name]
+            report = self._report(name, paths, jobs)
             for job in jobs:
                 _refresh(job.log.parent)
-                if job.id not in self.told and (ended or study.is_done(job.log.parent)):
-                    outcomes.append(Outcome(job, *report.get(job.id, ("returned", "", None))))
-                    self.told.add(job.id)
-            if ended:
-                del self.tasks[name]
-                self.clean &= all(study.is_done(job.log.parent) for job in jobs)
-                if self.clean and not self.tasks:
-                    shutil.rmtree(paths.folder, ignore_errors=True)
-                    with suppress(OSError):
-                        paths.folder.parent.rmdir()
+                outcomes.append(Outcome(job, *report.get(job.id, ("returned", "", None))))
+            self.clean &= all(study.is_done(job.log.parent) for job in jobs)
+            if self.clean and not self.tasks:
+                shutil.rmtree(paths.folder, ignore_errors=True)
+                with suppress(OSError):
+                    paths.folder.parent.rmdir()
         return outcomes
 
     def _report(self, name: str, paths: Any, jobs: Sequence[Job]) -> Report:
