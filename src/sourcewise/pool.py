@@ -135,6 +135,7 @@ class Pool:
         self._selector.close()
         self._wake_r.close()
         self._wake_w.close()
+        gc.unfreeze()
 
     def idle(self) -> list[int]:
         """Slots without a run."""

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from types import FrameType
@@ -239,6 +240,7 @@ class _Sweep:
     def _drive(self, pool: Pool, shape: Shape, runs: list[Run], bar: "tqdm[Any]") -> None:
         by_index = {run.index: run for run in runs}
         todo = deque(runs)
+        say = partial(bar.write if sys.stderr.isatty() else print, file=sys.stderr)
         while True:
             while not self.halted and pool.idle() and (free := self._next(todo)) is not None:
                 free.state = "running"
@@ -246,6 +248,7 @@ class _Sweep:
             bar.set_postfix({s: n for s in ("failed", "claimed") if (n := self._count(s))}, refresh=False)
             bar.update(self._count("done") - bar.n)
             if not pool.running() and (self.halted or not todo):
+                bar.refresh()
                 return
             for outcome in pool.wait(POLL):
                 run = by_index[outcome.job.id]
@@ -253,14 +256,14 @@ class _Sweep:
                 if run.state in ("missing", "claimed"):
                     todo.append(run)
                 elif run.state == "failed":
-                    bar.write(f"failed: {run.name}: {run.cause} (see {run.log})", sys.stderr)
+                    say(f"failed: {run.name}: {run.cause} (see {run.log})")
                     if self.launcher.fail_fast and not self.halted:
                         self.halted = True
                         pool.stop()
             if self.signals and not self.halted:
                 self.halted = True
                 name = signal.Signals(self.signals[0]).name
-                bar.write(f"{name}: waiting for the running ones to end; once more to stop at once", sys.stderr)
+                say(f"{name}: waiting for the running ones to end; once more to stop at once")
                 pool.stop()
             if len(self.signals) > 1:
                 pool.kill()
@@ -347,7 +350,8 @@ def _progress(total: int, done: int) -> "tqdm[Any]":
     return tqdm(
         **{"total": total, "initial": done, "unit": " runs", "miniters": 1, "dynamic_ncols": True},
         mininterval=0.1 if terminal else 10.0,
-        bar_format="{l_bar}{bar}{r_bar}" if terminal else "{n_fmt}/{total_fmt} runs, {remaining} left{postfix}",
+        leave=terminal,
+        bar_format="{l_bar}{bar}{r_bar}" if terminal else "{n_fmt}/{total_fmt} runs, {remaining} left{postfix}\n",
     )
 
 
