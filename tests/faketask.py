@@ -29,6 +29,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
         if study.is_done(folder):
             return {}
         print(f"run {seed} by {os.getpid()}")
+        print("argv", *sys.argv)
         note_start(config)
         time.sleep(fake.get("sleep", 0.0))
         act(fake.get("deeds", {}).get(str(seed)) or fake.get("deeds", {}).get(seed), folder)
@@ -145,8 +146,6 @@ def simple(config: dict[str, Any]) -> Any:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(config: DictConfig) -> None:
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    resolved["fake"]["argv"] = sys.argv
-    print("argv", *sys.argv)
     train(resolved)
 
 

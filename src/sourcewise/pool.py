@@ -424,3 +424,11 @@ def command(config: dict[str, Any]) -> None:
     if code:
         lines = [line for line in Path(config["log"]).read_text(errors="replace").splitlines() if line.strip()]
         raise ChildProcessError(f"exit status {code}: {lines[-1].strip() if lines else 'no output'}")
+
+
+if __name__ == "__main__":  # one run: its function and its config
+    from sourcewise import cli
+
+    sys.argv[0] = sys.argv[1].rpartition(":")[0]  # errors name the script
+    with cli.errors():
+        load(sys.argv[1])(json.loads(sys.argv[2]))

@@ -5,6 +5,7 @@ A run that someone else holds (`sourcewise.claims`) is looked at again when the 
 complete is decided by its record alone, whatever its worker said.
 """
 
+import json
 import os
 import shlex
 import signal
@@ -86,7 +87,7 @@ class LocalLauncher(Launcher):
         """Take what Hydra hands to every launcher."""
         self._context, self._config = hydra_context, config
         module = getattr(task_function, "__globals__", {})
-        self._script = str(Path(module.get("__file__") or sys.argv[0]).absolute())
+        self.function = self.task or f"{Path(module.get('__file__') or sys.argv[0]).absolute()}:train"
         self._settings = module.get("SETTINGS")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -123,7 +124,7 @@ class LocalLauncher(Launcher):
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, str(shape.threads))
         return Pool(
-            "sourcewise.pool:command" if several else self.task or f"{self._script}:train",
+            "sourcewise.pool:command" if several else self.function,
             shape.slots(self.slots),
             preload=() if several else list(self.preload),
             recycle_after=self.recycle_after,
@@ -132,20 +133,14 @@ class LocalLauncher(Launcher):
         )
 
     def payload(self, run: Run, shape: "Shape") -> dict[str, Any]:
-        """What a worker gets: the config, or for a run on several devices the command of this one run.
+        """What a worker gets: the config, or for a run on several devices a command.
 
         Lightning starts the other processes of such a run by repeating its command, which must not be the sweep's.
         """
         if shape.devices == 1:
             return run.config
-        hydra = self._config.hydra
-        ours = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra/sweeper")
-        kept = [text for text in hydra.overrides.hydra if not text.lstrip("+~").startswith(ours)]
-        argv = [sys.executable, self._script, "--config-name", hydra.job.config_name]
-        for source in hydra.runtime.config_sources:
-            if source.provider == "command-line":
-                argv += ["--config-dir", source.path]
-        return {"argv": [*argv, *kept, *run.overrides, "hydra.mode=RUN"], "log": str(run.log)}
+        argv = [sys.executable, "-m", "sourcewise.pool", self.function, json.dumps(run.config)]
+        return {"argv": argv, "log": str(run.log)}
 
 
 @dataclass(frozen=True)

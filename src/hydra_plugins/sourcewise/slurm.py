@@ -48,7 +48,8 @@ class SlurmLauncher(LocalLauncher):
         slots = self.slots
         if slots == "auto" and shape.accelerator == "cpu":
             slots = max(1, self.sbatch.get("cpus_per_task", 0) // shape.threads)
-        local = LocalLauncher(**{**self.local, "slots": slots, "task": self.task or f"{self._script}:train"})
+        local = LocalLauncher(**{**self.local, "slots": slots})
+        local.function = self.function
         return Array(self, Task(local, shape), self.runs_per_task if shape.devices == 1 else 1)
 
     def payload(self, run: Run, shape: Shape) -> dict[str, Any]:
@@ -130,9 +131,8 @@ class Task:
     def _together(self, job: Job) -> tuple[Any, str, Any]:
         """One run on several devices: this process is one rank of it."""
         os.environ[claims.WORKER] = "1"
-        function = str(self.launcher.task)
         message = {"config": job.config, "log": str(job.log)}
-        reply = _run(lambda config: load(function)(config), message, _Interrupt())
+        reply = _run(lambda config: load(self.launcher.function)(config), message, _Interrupt())
         if reply["status"] != "returned":
             atexit.register(os._exit, 1)  # srun then ends the other ranks, too
         return reply["status"], reply["cause"], reply["value"]
