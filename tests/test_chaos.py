@@ -56,14 +56,15 @@ def test_sixty_records_whatever_is_killed(tmp_path, chance, kind, pause):
     overrides = ("hydra.launcher.slots=2", "hydra.launcher.retries=1000")
     seen: dict[Path, tuple[int, int]] = {}
     ever: set[int] = set()
-    massacres = worker_kills = 0
+    massacres = worker_kills = next_kill = 0
     both = [wild.start(*overrides, **settings) for _ in range(2)]
-    for _ in range(2000):
+    while any(process.poll() is None for process in both):
         time.sleep(chance.uniform(0, pause))
         for path in wild.runs.glob(f"*/*/{study.RECORD}"):  # written once, and never again
             stat = path.stat()
             assert seen.setdefault(path, (stat.st_ino, stat.st_mtime_ns)) == (stat.st_ino, stat.st_mtime_ns)
         trees = [[process.pid, *children(process.pid)] for process in both]
+        workers = [pid for tree in trees for pid in tree[1:]]
         ever |= {pid for tree in trees for pid in tree}
         if massacres < 3 and len(seen) >= 15 * (massacres + 1):
             massacres += 1
@@ -71,11 +72,10 @@ def test_sixty_records_whatever_is_killed(tmp_path, chance, kind, pause):
             for process in both:
                 process.communicate()
             both = [wild.start(*overrides, **settings) for _ in range(2)]
-        elif chance.random() < 0.4 and (workers := [pid for tree in trees for pid in tree[1:]]):
+        elif workers and len(wild.starts()) >= next_kill:  # as often as runs begin: not all the time on a slow machine
             worker_kills += 1
+            next_kill = len(wild.starts()) + chance.randint(1, 5)
             kill([chance.choice(workers)])
-        if all(process.poll() is not None for process in both):
-            break
     assert [process.returncode for process in both] == [0, 0], [process.communicate()[1] for process in both]
     assert massacres == 3
     assert worker_kills > 3
@@ -95,7 +95,7 @@ def test_no_process_survives_the_launcher(tmp_path, chance):
         begun = len(sweeps.starts())
         until(lambda begun=begun: len(sweeps.starts()) >= begun + 3)
         tree = children(process.pid)
-        assert len(tree) >= 4
+        assert len(tree) == 3
         time.sleep(chance.uniform(0, 0.1))
         kill([process.pid])
         until(lambda tree=tree: gone(tree))
@@ -132,7 +132,9 @@ def test_memory_and_open_files_are_flat(tmp_path):
     assert len(early) == 5  # launcher, two workers, and the W&B service of each
     assert early.keys() == late.keys()
     for pid, (memory, files) in early.items():
-        # A service's heap (37 MB) grows by some 20 kB a run, which ends with its worker after `recycle_after` runs.
-        assert late[pid][0] <= (1.2 if pid in services else 1.05) * memory, (early, late)
-        assert late[pid][1] <= 1.05 * files, (early, late)
+        # A service's heap (37 MB) grows by some 20 kB a run, which ends with its worker after `recycle_after` runs; its
+        # run's files are open most of the time.
+        service = pid in services
+        assert late[pid][0] <= (1.2 if service else 1.05) * memory, (early, late)
+        assert late[pid][1] <= (files + 4 if service else 1.05 * files), (early, late)
     assert len(sweeps.records()) == 300
