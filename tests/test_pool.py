@@ -130,7 +130,7 @@ def test_a_run_claimed_by_others_is_no_failure(pool, tmp_path):
     taken, free = do(pool, tmp_path, {"claimed": 1}, {})
     assert (taken.status, taken.cause) == ("claimed", "someone has it")
     assert not (tmp_path / "0.txt").read_text()
-    assert pool.pids() == {0: free.value}
+    assert [worker.pid for worker in pool._workers] == [free.value]
 
 
 def test_workers_are_recycled(tmp_path):
@@ -218,7 +218,7 @@ pool.wait()
 def test_close_leaves_no_process(tmp_path):
     with Pool(TASK, [{}, {}]) as pool:
         do(pool, tmp_path, {}, {})
-        pids = [*pool.pids().values()]
+        pids = [worker.pid for worker in pool._workers]
     assert not any(alive(pid) for pid in pids)
     files = len(list(Path("/proc/self/fd").iterdir()))
     with Pool(TASK, [{}]) as pool:

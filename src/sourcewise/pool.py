@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -39,12 +39,6 @@ Function = Callable[[dict[str, Any]], Any]
 Status = Literal["returned", "raised", "killed", "timeout", "claimed", "stopped"]
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
-
-
-class SweepFailed(SourcewiseError):  # noqa: N818
-    """Some runs of a sweep failed; they have been listed already. The command exits with status 1."""
-
-    status = 1
 
 
 @dataclass(frozen=True)
@@ -145,10 +139,6 @@ class Pool:
     def running(self) -> list[Job]:
         """Jobs that workers are busy with."""
         return [worker.job for worker in self._workers if worker.job is not None]
-
-    def pids(self) -> dict[int, int]:
-        """Process id of the worker in each slot that has one."""
-        return {worker.slot: worker.pid for worker in self._workers if not worker.leaving}
 
     def submit(self, job: Job) -> None:
         """Start a job in an idle slot."""
@@ -267,6 +257,23 @@ class Pool:
     def _interrupt(self, worker: _Worker, why: Status) -> None:
         worker.stopping, worker.deadline = why, time.monotonic() + self.grace
         os.kill(worker.pid, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def noted(wake: Callable[[], None], *numbers: signal.Signals) -> Iterator[list[int]]:
+    """Puts signals that come into a list, and wakes who waits; those that are ignored, as under nohup, remain so."""
+    caught: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        wake()
+
+    before = {n: signal.signal(n, note) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _tell(worker: _Worker, message: Mapping[str, Any]) -> None:

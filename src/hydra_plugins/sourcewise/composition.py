@@ -14,7 +14,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from omegaconf import AnyNode, DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 Config = dict[str, Any]
 
@@ -70,7 +70,8 @@ class _Base:
         with open_dict(config):
             del config["hydra"]
         self._config = config
-        self._names = _referenced(OmegaConf.to_container(config, resolve=False))
+        self._plain = OmegaConf.to_container(config, resolve=False)
+        self._names = _referenced(self._plain)
 
     @cached_property
     def _resolved(self) -> Config:
@@ -88,14 +89,12 @@ class _Base:
         parts = key.split(".")
         if self._names is None or not self._names.isdisjoint(parts):
             return False
-        node: Any = self._config
+        node: Any = self._plain
         for part in parts:
-            if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
+            if not isinstance(node, dict) or part not in node:
                 return False
-            if node._get_flag("readonly") or part not in node.keys():  # noqa: SIM118
-                return False
-            node = node._get_node(part)
-        return type(node) is AnyNode and not node._is_missing() and not node._get_flag("readonly")
+            node = node[part]
+        return not isinstance(node, dict | list) and node != "???" and "${" not in str(node)
 
     def with_values(self, values: dict[str, Any]) -> Config:
         """The resolved config with some free values replaced; what is unchanged is shared, not copied."""

@@ -13,13 +13,12 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
@@ -30,8 +29,8 @@ from tqdm import tqdm
 
 from hydra_plugins.sourcewise.composition import Composer
 from sourcewise import claims, cli, record, study, subsets
-from sourcewise.errors import SourcewiseError
-from sourcewise.pool import Job, Outcome, Pool, SweepFailed
+from sourcewise.errors import RunFailed, SourcewiseError
+from sourcewise.pool import Job, Outcome, Pool, noted
 
 LOG = "log.txt"
 INTERRUPTED = "interrupted"
@@ -91,7 +90,7 @@ class LocalLauncher(Launcher):
         self._settings = module.get("SETTINGS")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Do all jobs that are not done. Raises SweepFailed at the end if some failed, SystemExit if interrupted."""
+        """Do all jobs that are not done. Raises RunFailed at the end if some failed, SystemExit if interrupted."""
         runs = self._compose(job_overrides, initial_job_idx)
         first: dict[Path, Run] = {}
         for run in runs:
@@ -210,7 +209,11 @@ class _Sweep:
             print(f"{done} of {len(self.runs)} runs are done already", file=sys.stderr, flush=True)
         for shape, runs in shapes.items():
             if not self.halted:
-                with self.launcher.pool(shape) as pool, self._signals(pool), _progress(len(self.runs), done) as bar:
+                with (
+                    self.launcher.pool(shape) as pool,
+                    noted(pool.wake, signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as self.signals,
+                    _progress(len(self.runs), self._count("done")) as bar,
+                ):
                     self._drive(pool, shape, runs, bar)
         self._report()
 
@@ -316,26 +319,7 @@ class _Sweep:
             if self.signals:
                 print(text, file=sys.stderr, flush=True)
                 raise SystemExit(128 + self.signals[0])
-            raise SweepFailed(text)
-
-    @contextmanager
-    def _signals(self, pool: Pool) -> Iterator[None]:
-        def note(number: int, frame: FrameType | None) -> None:
-            self.signals.append(number)
-            pool.wake()
-
-        before = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    before[number] = signal.signal(number, note)
-        except ValueError:  # not in the main thread: signals are someone else's business
-            pass
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            raise RunFailed(text)
 
 
 def _progress(total: int, done: int) -> "tqdm[Any]":

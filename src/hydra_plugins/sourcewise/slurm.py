@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -25,7 +24,7 @@ from omegaconf import OmegaConf
 from hydra_plugins.sourcewise.launcher import LocalLauncher, Run, Shape
 from sourcewise import claims, study
 from sourcewise.errors import SourcewiseError
-from sourcewise.pool import Job, Outcome, _Interrupt, _run, load
+from sourcewise.pool import Job, Outcome, _Interrupt, _run, load, noted
 
 TASKS = 1000
 """Tasks of an array, at most: the default of Slurm's MaxArraySize, less one."""
@@ -96,16 +95,8 @@ class Task:
             return {job.id: self._together(job) for job in todo}
         limit = JobEnvironment._usr_sig()
         requeue: Any = signal.getsignal(limit)  # submitit's
-        caught: list[int] = []
         report: Report = {}
-        with self.launcher.pool(self.shape) as pool:
-
-            def stop(number: int, frame: FrameType | None) -> None:
-                caught.append(number)
-                pool.wake()
-
-            signal.signal(limit, stop)
-            signal.signal(signal.SIGTERM, stop)
+        with self.launcher.pool(self.shape) as pool, noted(pool.wake, limit, signal.SIGTERM) as caught:
             while pool.running() or (todo and not caught):
                 while todo and not caught and pool.idle():
                     pool.submit(todo.popleft())
