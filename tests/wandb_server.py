@@ -11,7 +11,7 @@ sweeps with grid or random search, and agents; artifacts. Everything lives in me
 `server.add_run(...)` puts a run there without a client. Faults are rules for the requests that match a
 regular expression on "METHOD /path GraphQLOperation":
 
-    server.fail(500, "UpsertBucket", count=2)   server.delay(3, "file_stream")        server.drop("PUT")
+    server.fail(500, "UpsertBucket", count=2)   server.drop("PUT")
     server.corrupt("GET /storage", "flip")      server.alter("RunFiles", function)    server.refuse()
 """
 
@@ -31,7 +31,6 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -219,7 +218,6 @@ class Run:
     entity: str
     project: str
     name: str
-    crash_after: float = 300.0  # seconds without a heartbeat
     about: Json = field(default_factory=dict)  # displayName, groupName, jobType, tags, notes, sweep, host ...
     raw_config: Json = field(default_factory=dict)
     summary: Json = field(default_factory=dict)
@@ -247,10 +245,6 @@ class Run:
         return [json.loads(line) for line in self.lines.get("wandb-history.jsonl", [])]
 
     @property
-    def console(self) -> str:
-        return "\n".join(self.lines.get("output.log", []))
-
-    @property
     def group(self) -> str | None:
         return self.about.get("groupName")
 
@@ -269,7 +263,7 @@ class Run:
             return {0: "finished", 254: "crashed", 255: "killed"}.get(self.exitcode, "failed")
         if not self.started:
             return "pending"
-        return "crashed" if time.time() - self.heartbeat > self.crash_after else "running"
+        return "running"
 
     def look_up(self, key: str) -> Any:
         """Return what a filter or an order names."""
@@ -300,7 +294,6 @@ def matches(run: Run, query: Json) -> bool:
     groups: dict[str, Callable[[list[Json]], bool]] = {
         "$and": lambda parts: all(matches(run, part) for part in parts),
         "$or": lambda parts: any(matches(run, part) for part in parts),
-        "$nor": lambda parts: not any(matches(run, part) for part in parts),
     }
     return all(groups[k](v) if k in groups else _passes(run.look_up(k), v) for k, v in query.items())
 
@@ -320,13 +313,9 @@ def _passes(value: Any, want: Any) -> bool:
         "$gte": compare(operator.ge),
         "$lt": compare(operator.lt),
         "$lte": compare(operator.le),
-        "$eq": lambda other: _passes(value, other),
         "$ne": lambda other: not _passes(value, other),
         "$in": lambda others: any(_passes(value, other) for other in others),
-        "$nin": lambda others: not any(_passes(value, other) for other in others),
-        "$not": lambda other: not _passes(value, other),
         "$regex": lambda other: isinstance(value, str) and re.search(other, value) is not None,
-        "$exists": lambda other: (value is not None) == bool(other),
     }
     if unknown := set(want) - set(tests):
         raise GraphQLError(f"unknown filter operators {unknown}")
@@ -413,7 +402,6 @@ class Fault:
     count: int | None = None
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
     drop: bool = False
     cut: bool = False
     change: Callable[[bytes], bytes] | None = None
@@ -434,8 +422,8 @@ class Reply:
 class WandbServer:
     """The server, a context manager. `runs` are by "entity/project/id", `files` by that and the name."""
 
-    def __init__(self, entity: str = ENTITY, api_key: str = API_KEY, crash_after: float = 300.0):
-        self.entity, self.api_key, self.crash_after = entity, api_key, crash_after
+    def __init__(self, entity: str = ENTITY, api_key: str = API_KEY):
+        self.entity, self.api_key = entity, api_key
         self.entities = {entity}
         self.features = set(FEATURES)
         self.projects: set[tuple[str, str]] = set()
@@ -491,9 +479,6 @@ class WandbServer:
         """Answer with an error status; `retry_after` adds the header that goes with 429."""
         headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
         return self._spoil(Fault(match, count, status=status, headers=headers))
-
-    def delay(self, seconds: float, match: str = "", count: int | None = None) -> Fault:
-        return self._spoil(Fault(match, count, seconds=seconds))
 
     def drop(self, match: str = "", count: int | None = None) -> Fault:
         """Hang up without an answer."""
@@ -556,7 +541,7 @@ class WandbServer:
 
     def _new_run(self, entity: str, project: str, name: str) -> Run:
         self.projects.add((entity, project))
-        run = Run(entity, project, name, self.crash_after)
+        run = Run(entity, project, name)
         self.runs[run.path] = run
         return run
 
@@ -575,7 +560,6 @@ class WandbServer:
             for fault in faults:
                 fault.hits += 1
         for fault in faults:
-            time.sleep(fault.seconds)
             if fault.drop:
                 return None
             if fault.status:
@@ -670,9 +654,6 @@ class WandbServer:
             "updateArtifactManifest": lambda input: self._manifest(input["artifactManifestID"].split("~")[1]),
             "createArtifactFiles": lambda input: self._create_artifact_files(input["artifactFiles"]),
             "commitArtifact": lambda input: self._commit_artifact(input["artifactID"]),
-            "updateArtifact": lambda input: self._update_artifact(**input),
-            "useArtifact": lambda input: {
-                "artifact": self._show_artifact(self.artifacts[input["artifactID"]])},
         }
 
     def _entity(self, name: str | None, doing: str) -> str:
@@ -695,29 +676,8 @@ class WandbServer:
         def chosen(filters: str = "{}") -> list[Run]:
             return [run for run in mine(self.runs) if matches(run, json.loads(filters))]
 
-        def runs(filters: str = "{}", order: str = "+created_at", first: int = 50, after: str = "") -> Json:
-            found, key = chosen(filters), order.lstrip("+-")
-            if key not in ("created_at", "createdAt"):  # the order that they lie in
-                found.sort(key=lambda run: (run.look_up(key) is None, run.look_up(key) or 0))
-            return page_of(found[::-1] if order[0] == "-" else found, self._show_run, min(first, 1000), after)
-
-        def version(path: str) -> Artifact | None:
-            collection, _, alias = path.partition(":")
-            family = self._family(entity, project["name"], collection)
-            return next((a for a in family if (alias or "latest") in {*a.aliases, f"v{a.version}"}), None)
-
-        def membership(path: str) -> Json | None:
-            artifact = version(path)
-            return None if artifact is None else {
-                "__typename": "ArtifactCollectionMembership", "id": encode_id("Membership", artifact.id),
-                "versionIndex": artifact.version, "createdAt": timestamp(artifact.created),
-                "aliases": self._aliases(artifact), "artifactCollection": self._collection(artifact),
-                "artifact": self._show_artifact(artifact), "files": self._show_artifact(artifact)["files"]}
-
-        def collection(name: str) -> Json | None:
-            artifact = version(name)
-            return None if artifact is None else self._collection(artifact) | {
-                "artifactMembership": lambda aliasName: membership(f"{name}:{aliasName}")}
+        def runs(filters: str = "{}", order: str = "", first: int = 50, after: str = "") -> Json:
+            return page_of(chosen(filters), self._show_run, min(first, 1000), after)
 
         project: Json = {
             "__typename": "Project", "id": encode_id("Project", name, entity), "internalId": "1",
@@ -727,11 +687,6 @@ class WandbServer:
             "run": run, "bucket": run, "runs": runs, "runCount": lambda **args: len(chosen(**args)),
             "sweep": lambda sweepName: next(
                 (self._show_sweep(s) for s in mine(self.sweeps) if s.name == sweepName), None),
-            "sweeps": lambda filters="", **page: page_of(mine(self.sweeps), self._show_sweep, **page),
-            "totalSweeps": lambda: len(mine(self.sweeps)),
-            "artifact": lambda name: (lambda a: a and self._show_artifact(a))(version(name)),
-            "artifactCollection": collection, "artifactCollectionMembership": lambda name: membership(name),
-            "artifactType": lambda name: {"name": name, "artifactCollection": collection},
         }
         return project
 
@@ -750,7 +705,7 @@ class WandbServer:
             path = (entity, modelName, name or f"run{next(self._numbers):05d}")
             inserted = "/".join(path) not in self.runs
             run = self._new_run(*path) if inserted else self.runs["/".join(path)]
-            run.started, run.heartbeat = run.started or state != "pending", time.time()
+            run.started = run.started or state != "pending"
         run.raw_config = json.loads(config) if config is not None else run.raw_config
         run.summary = json.loads(summaryMetrics) if summaryMetrics is not None else run.summary
         run.about = {"displayName": run.name} | run.about | about
@@ -783,27 +738,6 @@ class WandbServer:
             keep = names or [name for name in sorted(self.run_files(run)) if re.fullmatch(like, name)]
             return page_of(keep, lambda name: self._show_file(f"{run.path}/{name}", name), **page)
 
-        def sampled(specs: list[str]) -> list[list[Json]]:
-            out = []
-            for spec in map(json.loads, specs):  # here maxStep is included
-                low, high = spec.get("minStep", 0), spec.get("maxStep", 2**62)
-                rows = [row for row in run.history if low <= row["_step"] <= high]
-                rows = [{k: row[k] for k in spec["keys"]} for row in rows if row.keys() >= {*spec["keys"]}]
-                out.append(thin(rows, spec.get("samples", 500)))
-            return out
-
-        def history(minStep: int = 0, maxStep: int = 2**62, samples: int = 500) -> list[str]:
-            rows = [row for row in run.history if minStep <= row["_step"] < maxStep]
-            return [json.dumps(row) for row in thin(rows, samples)]
-
-        def keys() -> Json:
-            counts = Counter(key for row in run.history for key in row)
-            kinds = {key: {"typeCounts": [{"type": "number", "count": n}]} for key, n in counts.items()}
-            last = max((row["_step"] for row in run.history), default=-1)
-            return {"sets": [], "keys": kinds, "lastStep": last}
-
-        logged, events, console = (
-            run.lines.get(name, []) for name in ("wandb-history.jsonl", "wandb-events.jsonl", "output.log"))
         return {
             "__typename": "Run", "id": run.id, "name": run.name, "projectId": 1, "readOnly": False,
             **{k: run.about.get(k) for k in ("displayName", "description", "notes", "jobType", "commit")},
@@ -815,16 +749,7 @@ class WandbServer:
             "project": lambda: self._project(run.project, run.entity),
             "config": lambda: json.dumps(run.raw_config), "summaryMetrics": lambda: json.dumps(run.summary),
             "wandbConfig": lambda keys: json.dumps({"t": 1}), "systemMetrics": "{}",
-            "historyLineCount": len(logged), "eventsLineCount": len(events), "logLineCount": len(console),
-            "historyTail": lambda: json.dumps(logged[-1:]), "eventsTail": lambda: json.dumps(events[-1:]),
-            "historyKeys": keys, "history": history, "sampledHistory": sampled, "events": lambda **_: events,
-            "parquetHistory": lambda liveKeys: {"parquetUrls": [], "liveData": run.history},
-            "logLines": lambda **page: page_of(
-                [{"number": i, "line": line, "level": "info"} for i, line in enumerate(console)], **page),
             "files": files, "fileCount": lambda: len(self.run_files(run)),
-            "outputArtifacts": lambda **page: page_of(
-                [a for a in self.artifacts.values() if a.run == run.path and a.version is not None],
-                self._show_artifact, **page),
         }
 
     # -- sweeps
@@ -929,55 +854,16 @@ class WandbServer:
         artifact.aliases.add("latest")
         return {"artifact": {"id": id, "digest": artifact.about["digest"]}}
 
-    def _update_artifact(self, artifactID: str, **changes: Any) -> Json:
-        self.artifacts[artifactID].about |= changes
-        return {"artifact": self._show_artifact(self.artifacts[artifactID])}
-
-    def _collection(self, artifact: Artifact) -> Json:
-        return {"__typename": "ArtifactSequence", "id": encode_id("Sequence", artifact.collection),
-                "name": artifact.collection, "digestAlgorithm": "MANIFEST_MD5",
-                "project": lambda: self._project(artifact.project, artifact.entity)}
-
-    def _aliases(self, artifact: Artifact) -> list[Json]:
-        return [{"__typename": "ArtifactAlias", "id": encode_id("Alias", alias), "alias": alias,
-                 "artifactCollection": self._collection(artifact)} for alias in sorted(artifact.aliases)]
-
     def _show_artifact(self, artifact: Artifact) -> Json:
-        contents = json.loads(self.files.get(f"manifests/{artifact.id}", b"{}")).get("contents", {})
-
-        def show(name: str) -> Json:  # from the version that brought it
-            homes = [artifact.id, contents[name].get("birthArtifactID"), *self.artifacts]
-            keys = (f"artifacts/{home}/{name}" for home in homes)
-            return self._show_file(next(key for key in keys if key in self.files), name)
-
-        def files(names: Sequence[str] = (), **page: Any) -> Json:
-            return page_of([name for name in contents if not names or name in names], show, **page)
-
-        return {
-            "__typename": "Artifact", "id": artifact.id, "versionIndex": artifact.version,
-            "artifactSequence": self._collection(artifact), "artifactType": {"name": artifact.type},
-            "description": artifact.about.get("description"), "metadata": artifact.about.get("metadata"),
-            "ttlDurationSeconds": -2, "ttlIsInherited": True, "tags": [], "historyStep": None,
-            "state": "PENDING" if artifact.version is None else "COMMITTED", "commitHash": artifact.id,
-            "digest": artifact.about["digest"],
-            "digestAlgorithm": artifact.about.get("digestAlgorithm", "MANIFEST_MD5"),
-            "size": sum(entry.get("size", 0) for entry in contents.values()), "fileCount": len(contents),
-            "createdAt": timestamp(artifact.created), "updatedAt": None, "aliases": self._aliases(artifact),
-            "currentManifest": {"file": {"directUrl": self._stored(f"manifests/{artifact.id}")}},
-            "createdBy": lambda: self._show_run(self.runs[artifact.run]),
-            "files": files,
-            "filesByManifestEntries": lambda entries, **_: files([entry["name"] for entry in entries]),
-        }
+        return {"__typename": "Artifact", "id": artifact.id, "versionIndex": artifact.version,
+                "state": "PENDING" if artifact.version is None else "COMMITTED",
+                "digest": artifact.about["digest"], "createdAt": timestamp(artifact.created)}
     # fmt: on
 
 
 def _flip(body: bytes) -> bytes:
     middle = len(body) // 2
     return body[:middle] + bytes(byte ^ 255 for byte in body[middle : middle + 1]) + body[middle + 1 :]
-
-
-def thin(rows: list[Any], samples: int) -> list[Any]:
-    return rows[:: max(1, -(-len(rows) // max(1, samples)))]
 
 
 def mime_type(name: str) -> str:
