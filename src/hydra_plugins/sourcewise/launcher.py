@@ -327,7 +327,11 @@ def _progress(total: int, done: int) -> "tqdm[Any]":
     tqdm.monitor_interval = 0  # no thread: this process forks workers
     terminal = sys.stderr.isatty()
     return tqdm(
-        **{"total": total, "initial": done, "unit": " runs", "miniters": 1, "dynamic_ncols": True},
+        total=total,
+        initial=done,
+        unit=" runs",
+        miniters=1,
+        dynamic_ncols=True,
         mininterval=0.1 if terminal else 10.0,
         leave=terminal,
         bar_format="{l_bar}{bar}{r_bar}" if terminal else "{n_fmt}/{total_fmt} runs, {remaining} left{postfix}\n",
