@@ -375,9 +375,11 @@ def _forget(channel: socket.socket) -> None:
 
 def _run(function: Function, message: Mapping[str, Any], interrupt: _Interrupt) -> dict[str, Any]:
     """One run, its output in its log. Returns the status, the cause, and the function's value."""
+    logged = False
     try:
         try:
             _redirect(Path(message["log"]))
+            logged = True
             interrupt.arm()
             value = function(message["config"])
         finally:
@@ -386,8 +388,9 @@ def _run(function: Function, message: Mapping[str, Any], interrupt: _Interrupt) 
     except claims.Claimed as error:
         return {"status": "claimed", "cause": str(error), "value": None}
     except BaseException as error:
-        with contextlib.suppress(OSError):  # a full disk
-            traceback.print_exc()
+        if logged:
+            with contextlib.suppress(OSError):  # a full disk
+                traceback.print_exc()
         first, *_ = [*str(error).strip().splitlines(), ""]
         kind = "" if isinstance(error, SourcewiseError) else type(error).__name__
         return {"status": "raised", "cause": ": ".join(filter(None, (kind, first))), "value": None}
