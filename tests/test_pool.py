@@ -143,7 +143,7 @@ def test_workers_are_recycled(tmp_path):
 def test_what_a_failed_run_started_ends_with_it(pool, tmp_path, end):
     do(pool, tmp_path, {"child": str(tmp_path / "child"), "fork": 1, end: 1}, {})
     child = int((tmp_path / "child").read_text())
-    until(lambda: not alive(child))
+    until(lambda: not pool.wait(0.01) and not alive(child))  # the pool must listen to notice that a worker has ended
 
 
 def test_stop_interrupts_runs(tmp_path):
