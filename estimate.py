@@ -22,6 +22,8 @@ SETTINGS = (
     "fdr",
     "top",
     "sections",
+    "counterfactuals",
+    "curate",
     "logger",
     "runs_dir",
 )
@@ -31,7 +33,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     """Everything from records to results on disk and in W&B; returns the summary."""
     from hydra.utils import instantiate
 
-    from sourcewise import figures, influences, report
+    from sourcewise import counterfactuals, curation, figures, influences, report
     from sourcewise.records import Records
     from sourcewise.summary import summarise
 
@@ -40,11 +42,25 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     metric = config["outputs"].removeprefix("metric:")
     found_in = records if metric == config["outputs"] else records.scalars(metric)
     study = influences.collect(found_in, config["outputs"])
+    weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
+    for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
+        study.trials += influences.further_trials(Records(place, {}, config["refresh"]), study)
     estimated = influences.estimate(study, config["estimator"])
     summary = summarise(study, estimated, records.left_out, config["fdr"])
+    summary["counterfactuals"] = counterfactuals.tables(
+        study.trials, study.names, {name: item.slopes for name, item in estimated.items()}
+    )
+    overall = {name: item.dataset["influence_overall"].values for name, item in estimated.items()}
+    summary["trades"] = curation.trades(overall, study.names)
+    if weights:
+        summary["curation"] = curation.curate(study, weights, out, cli.overrides(study.header.config))
     found = {name: item.dataset for name, item in estimated.items()}
     out.mkdir(parents=True, exist_ok=True)
     influences.write(found, out, config["top"])
+    for name, item in estimated.items():
+        for baseline, said in item.baselines.items():
+            scores = {row["group"]: row["score"] for row in said["overall"]}
+            curation.write_ranking(out / name / f"{baseline}.csv", scores)
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     (out / "records.txt").write_text("\n".join(records.used) + "\n", encoding="utf-8")
     pages = {name: influences.shown(dataset) for name, dataset in found.items()}
@@ -55,8 +71,15 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
         for name, dataset in pages.items():
             tracked.figure(f"target/{name}/influence_class", figures.heatmap(dataset, fdr=config["fdr"]))
             tracked.figure(f"target/{name}/influence_overall", figures.overall_bars(dataset, fdr=config["fdr"]))
-            overall = [list(effect.values()) for effect in summary["targets"][name]["overall"]]
-            tracked.table(f"target/{name}/overall", ["group", "influence", "stderr", "qvalue"], overall)
+            rows = [list(effect.values()) for effect in summary["targets"][name]["overall"]]
+            tracked.table(f"target/{name}/overall", ["group", "influence", "stderr", "qvalue"], rows)
+        if trades := summary["trades"]:
+            tracked.figure("trades", figures.trades(trades, figures.unit(config["outputs"])))
+        for there in summary["counterfactuals"]:
+            where = "/".join(["target", there["target"], "counterfactual", there["study"]]).rstrip("/")
+            tracked.figure(f"{where}/score", figures.removal(there))
+            tracked.figure(f"{where}/output", figures.removal(there, figures.unit(config["outputs"])))
+            tracked.table(where, counterfactuals.COLUMNS, counterfactuals.rows(there))
         tracked.save(out / "report.html", "report.html")
         results = [f"{name}/{kind}" for name in found for kind in ("influences.nc", "top.parquet")]
         files = {name: out / name for name in (*results, "summary.json", "records.txt")}

@@ -1,5 +1,6 @@
 """What both commands share: a config checked and resolved, and exceptions turned into one line and an exit status."""
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -33,6 +36,49 @@ def check(config: Iterable[Any], known: Sequence[str]) -> None:
     for key in map(str, config):
         if key not in known:
             raise SourcewiseError(f"{key}: there is no such setting{did_you_mean(key, known)}")
+
+
+def overrides(config: Mapping[str, Any]) -> list[str]:
+    """What to add to `python train.py` for the recipe and the runs_dir of a resolved config; within a Hydra main.
+
+    Ends with `...` where that cannot be told: then the overrides that the runs were trained with go there.
+    """
+    if not GlobalHydra.instance().is_initialized() or "target" not in config:
+        return ["..."]
+
+    def composed(*chosen: str) -> dict[str, Any]:
+        return OmegaConf.to_container(compose("train", list(chosen)), resolve=True)  # type: ignore[return-value]
+
+    def choices(of: Mapping[str, Any]) -> list[str]:
+        names = [f"target=[{','.join(of['target'])}]", f"model={of['model']['name']}"]
+        return [f"source={of['source']['name']}", *names, f"transfer={of['transfer']['mode']}"]
+
+    usual = choices(composed())
+    found = [choice for choice in choices(config) if choice not in usual]
+    try:
+        given = _flat(composed(*found))
+    except HydraException:
+        return ["..."]
+    wanted = _flat(config)
+    for key, value in wanted.items():
+        general = f"transfer.{key.rpartition('.')[2]}" if key.startswith("target.") else ""
+        if general in wanted and (value, given.get(key)) == (wanted[general], given.get(general)):
+            continue  # a target takes the transfer settings
+        if key.startswith(("logger.", "subset.", "trainer.accelerator")) or key == "seed" or given.get(key) == value:
+            continue
+        text = value if isinstance(value, str) and re.fullmatch(r"[\w./+-]+", value) else json.dumps(value)
+        found.append(f"{key}={text}" if key in given and "_target_" not in key else "...")
+    return found
+
+
+def _flat(node: Any, where: str = "") -> dict[str, Any]:
+    """Values by dotted name; a list is a value."""
+    if not isinstance(node, Mapping):
+        return {where: node}
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= _flat(value, f"{where}.{key}" if where else str(key))
+    return found
 
 
 @contextmanager

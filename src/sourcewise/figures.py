@@ -9,6 +9,7 @@ nothing else does.
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -364,16 +365,94 @@ def convergence(checks: Mapping[str, Mapping[str, Any]]) -> go.Figure:
                     x=[models[0], models[-1]], y=ceiling, name=name, mode="lines", line={"color": colour, "dash": "dot"}
                 )
             )
-    axis = {"gridcolor": theme["grid"], "zerolinecolor": theme["grid"], "fixedrange": True, "automargin": True}
-    return go.Figure(
-        lines,
-        _layout(
-            330,
-            {"kind": "lines"},
-            showlegend=True,
-            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-            dragmode=False,
-            xaxis={**axis, "title": {"text": "models", "standoff": 8, "font": {"size": 12}}},
-            yaxis={**axis, "range": [0, 1.02]},
-        ),
+    layout = _plane(330, "models", "")
+    layout.yaxis.range = [0, 1.02]
+    return go.Figure(lines, layout)
+
+
+def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
+    """Score, or with its unit the mean output, against groups removed: curves with 95% bands, the full source dotted.
+
+    found: as `counterfactuals.compare` has it. Dashed, for the output: what the fitted influences predict.
+    """
+    theme, value, factor = THEMES["light"], "output" if shown else "score", shown.factor if shown else 100.0
+    colours = {"worst": theme["helps"], "best": theme["hurts"], "random": theme["soft"]}
+    full = [found["full"]] if found["full"] else []
+    bands, lines, seen = [], [], Counter[str]()
+    for curve in found["curves"]:
+        order, name = curve["name"].partition(",")[0], labels([curve["name"]])[0]
+        colour = theme["mark"] if seen[order] else colours[order]  # of further rankings, and of the first one
+        line = {"color": colour, "width": 2, "dash": ("solid", "dot", "dashdot", "longdash")[seen[order] % 4]}
+        seen[order] += 1
+        points = [*full, *curve["points"]]
+        x = [point["removed"] for point in points]
+        middle, low, high = ([point[value][end] for point in points] for end in ("value", "low", "high"))
+        ends = [[factor * (v if v is not None else m) for v, m in zip(e, middle, strict=True)] for e in (low, high)]
+        shared = {"legendgroup": name, "mode": "lines", "showlegend": False, "hoverinfo": "skip"}
+        band = {"fill": "toself", "fillcolor": colour, "opacity": MUTED / 2, "line": {"width": 0}}
+        bands.append(go.Scatter(x=x + x[::-1], y=_numbers(ends[0] + ends[1][::-1], 2), **band, **shared))
+        hover = f"{name}: %{{x}} removed<br>%{{y:.2f}}<extra></extra>"
+        own = {"name": name, "legendgroup": name, "mode": "lines+markers", "hovertemplate": hover}
+        lines.append(go.Scatter(x=x, y=_numbers([factor * v for v in middle], 2), line=line, **own))
+        predicted = {p["removed"]: factor * p["predicted"] for p in points if value == "output" and "predicted" in p}
+        if predicted:
+            y = _numbers([*predicted.values()], 2)
+            lines.append(go.Scatter(x=[*predicted], y=y, line={**line, "dash": "dash"}, **shared))
+    removed = [point["removed"] for curve in found["curves"] for point in curve["points"]]
+    last = max(removed + [point["removed"] for point in found["listed"]], default=1)
+    for point in full:
+        level = factor * point[value]["value"]
+        line = {"color": theme["text"], "width": 1, "dash": "dot"}
+        lines.append(go.Scatter(x=[0, last], y=[level, level], name="full source", mode="lines", line=line))
+    for point in found["listed"]:
+        middle, high = point[value]["value"], point[value]["high"]
+        error = {"type": "data", "array": [high and factor * (high - middle)], "color": theme["soft"]}
+        mark = {"color": theme["text"], "symbol": "diamond", "size": 9}
+        about = {"name": labels([point["name"]])[0], "mode": "markers", "marker": mark, "error_y": error}
+        lines.append(go.Scatter(x=[point["removed"]], y=[factor * middle], **about))
+    title = shown.meaning.removeprefix("the ") if shown else "score"
+    return go.Figure([*bands, *lines], _plane(400, "source groups removed", title + ", %" * (factor == 100)))
+
+
+def trades(found: Mapping[str, Any], shown: Unit) -> go.Figure:
+    """Overall influence of every group on the first target and on each other one; on the Pareto front: filled.
+
+    found: as `curation.trades` has it.
+    """
+    theme, groups = THEMES["light"], found["groups"]
+    colours = (theme["helps"], theme["hurts"], theme["soft"], theme["mark"])
+    names, targets = labels([group["group"] for group in groups]), labels(found["targets"])
+    columns = _numbers(shown.factor * np.array([group["influence"] for group in groups]).T, shown.decimals + 1)
+    symbols = ["circle" if group["front"] else "circle-open" for group in groups]
+    points = [
+        go.Scatter(
+            x=columns[0],
+            y=columns[i],
+            text=names,
+            name=targets[i],
+            mode="markers",
+            marker={"color": colours[(i - 1) % len(colours)], "symbol": symbols, "size": 9},
+            hovertemplate=f"<b>%{{text}}</b><br>{targets[0]} %{{x:+}}, {targets[i]} %{{y:+}}<extra></extra>",
+        )
+        for i in range(1, len(targets))
+    ]
+    others = targets[1] if len(targets) == 2 else "other targets"
+    layout = _plane(400, *(f"influence on {name}, {shown.name}" for name in (targets[0], others)))
+    layout.showlegend = len(points) > 1
+    return go.Figure(points, layout)
+
+
+def _plane(height: int, x: str, y: str) -> go.Layout:
+    """Lines or points over two axes with titles, and a legend above."""
+    grid = THEMES["light"]["grid"]
+    axis = {"gridcolor": grid, "zerolinecolor": grid, "fixedrange": True, "automargin": True}
+    title = {"standoff": 8, "font": {"size": 12}}
+    return _layout(
+        height,
+        {"kind": "lines"},
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        dragmode=False,
+        xaxis={**axis, "title": {**title, "text": x}},
+        yaxis={**axis, "title": {**title, "text": y}},
     )

@@ -1,8 +1,9 @@
-"""P-values, q-values, intervals from influences and standard errors. Arrays of one shape; NaN stays NaN."""
+"""P-values, q-values, intervals of influences and of means. Arrays of one shape; NaN stays NaN."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,3 +64,34 @@ def intervals(influence: Array, stderr: Array, dof: Array, level: float = 0.95) 
     """Lower and upper ends of the confidence intervals of Student's t, each of its own coverage `level`."""
     half = special.stdtrit(dof, 0.5 + level / 2) * stderr
     return influence - half, influence + half
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean, or a difference of means, with its variance and degrees of freedom: numbers, or arrays of one shape."""
+
+    value: Array
+    variance: Array
+    dof: Array
+
+    @classmethod
+    def of(cls, values: Sequence[float] | Array) -> Mean:
+        """Of independent runs [n]. Of one run alone the variance is not known: NaN."""
+        table = np.asarray(values, dtype=np.float64)
+        variance = table.var(ddof=1) / len(table) if len(table) > 1 else np.nan
+        return cls(np.asarray(table.mean()), np.asarray(variance), np.asarray(len(table) - 1.0))
+
+    def __sub__(self, other: Mean) -> Mean:
+        """Of independent means, with the degrees of freedom of Welch and Satterthwaite (Biometrika 34, 1947)."""
+        both = self.variance + other.variance
+        with np.errstate(divide="ignore", invalid="ignore"):
+            dof = both**2 / (self.variance**2 / self.dof + other.variance**2 / other.dof)
+        return Mean(self.value - other.value, both, np.where(both == 0, self.dof + other.dof, dof))
+
+    def times(self, factor: Array) -> Mean:
+        """Each of them by a factor that is known exactly."""
+        return Mean(self.value * factor, self.variance * factor**2, np.broadcast_to(self.dof, np.shape(factor)))
+
+    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
+        """Lower and upper end of Student's t interval."""
+        return intervals(self.value, np.sqrt(self.variance), self.dof, level)

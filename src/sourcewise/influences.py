@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from sourcewise import baselines
+from sourcewise.counterfactuals import Trial, curve_of
 from sourcewise.errors import SourcewiseError
 from sourcewise.fitting import Fit, fit, parts_of
 from sourcewise.moments import GRAM, Packed
@@ -87,7 +88,7 @@ class Study:
 
     header: that of the first record. groups: how many the source has. designs: records by design. masks (as bits) and
     seeds: of the records that influences rest on, in the order of every target's outputs. full: the outputs of a run
-    that kept all groups, with its baselines.
+    that kept all groups, with its baselines. trials: the other records, of chosen subsets.
     """
 
     header: Header
@@ -99,6 +100,7 @@ class Study:
     seeds: list[str] = field(default_factory=list)
     targets: dict[str, Target] = field(default_factory=dict)
     full: Mapping[str, TargetOutputs] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
 
     @property
     def models(self) -> int:
@@ -109,12 +111,21 @@ class Study:
         """The masks."""
         return Packed(self.masks.array(), self.groups)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the groups; their numbers, where groups are examples."""
+        return self.header.group_names or [str(i) for i in range(self.groups)]
+
 
 @dataclass(frozen=True)
 class Estimated:
-    """Influences on one target; by level what checks say of them, as `describe` has it; what one model would say."""
+    """Influences on one target; by level what checks say of them, as `describe` has it; what one model would say.
+
+    slopes: float[groups], what the fit predicts overall outputs with.
+    """
 
     dataset: xr.Dataset
+    slopes: NDArray[np.float64]
     checks: Mapping[str, Mapping[str, Any]]
     baselines: Mapping[str, Mapping[str, Any]]
 
@@ -142,9 +153,31 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
                 if name not in study.targets:
                     study.targets[name] = _target(outputs, list(item.header.class_names[name]))
                 _add(study.targets[name], outputs, output)
+        elif output in UNITS:
+            study.trials.append(_trial(item, output))
     if study is None or not study.models:
         raise SourcewiseError(NONE_DRAWN)
     return study
+
+
+def further_trials(records: Iterable[Record], study: Study) -> list[Trial]:
+    """Models of chosen subsets from another place that are not in the study; their recipe may be another.
+
+    Raises SourcewiseError when their source has other groups.
+    """
+    known = {(trial.mask.tobytes(), trial.seed) for trial in study.trials if not trial.study}
+    found = []
+    for item in records:
+        if item.header.group_names != study.header.group_names or len(item.mask) != study.groups:
+            raise SourcewiseError(
+                f"counterfactuals: the {len(item.mask)} groups of {item.header.run} in {item.header.study} are not the"
+                f" {study.groups} groups of {study.header.study}"
+            )
+        other = "" if item.header.study == study.header.study else item.header.study
+        there = not other and (item.mask.tobytes(), str(item.header.seed)) in known
+        if item.header.design not in RANDOM_DESIGNS and not there:
+            found.append(_trial(item, study.output, other))
+    return found
 
 
 def estimate(study: Study, estimator: str = "auto") -> dict[str, Estimated]:
@@ -207,6 +240,20 @@ def outputs_of(outputs: TargetOutputs, output: str) -> Array:
     return outputs.margin if output == "margin" else outputs.prob
 
 
+def _trial(item: Record, output: str, study: str = "") -> Trial:
+    """A model of a chosen subset."""
+    header, metrics = item.header, item.header.metrics
+    right = {name: float((o.prediction == o.labels).mean()) for name, o in item.targets.items()}
+    return Trial(
+        study=study,
+        curve=curve_of(header.config["subset"]),
+        mask=item.mask,
+        seed=str(header.seed),
+        scores={name: metrics.get(f"target/{name}/score", right[name]) for name in item.targets},
+        outputs={name: float(outputs_of(o, output).mean(dtype=np.float64)) for name, o in item.targets.items()},
+    )
+
+
 def _target(outputs: TargetOutputs, class_names: list[str]) -> Target:
     rows = np.zeros((len(class_names) + 1, len(outputs.labels)))
     rows[outputs.labels, np.arange(len(outputs.labels))] = 1
@@ -245,6 +292,7 @@ def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estim
             dims, values = (("group",), table[0]) if level == "overall" else ((level, "group"), table)
             unit = {"long_name": "Benjamini-Hochberg q-value"} if variable == "qvalue" else {}
             variables[variable + suffix] = (dims, values, unit or {"units": units})
+    slopes = np.nan_to_num(found.influence if (c := found.estimate.coefficients) is None else c)[0]  # overall
     about = {
         f"{key}{suffix}": checks[level][key]
         for level, suffix in LEVELS.items()
@@ -255,7 +303,7 @@ def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estim
         "example": target.ids,
         "label": ("example", target.labels),
         "class": target.class_names,
-        "group": study.header.group_names or [str(i) for i in range(study.groups)],
+        "group": study.names,
     }
     attributes = {
         "output": study.output,
@@ -274,7 +322,7 @@ def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estim
         alone = baselines.compare(
             study.full[name], coordinates["group"], target.class_names, *tables, kept, means[:, :-1]
         )
-    return Estimated(dataset, checks, alone)
+    return Estimated(dataset, slopes, checks, alone)
 
 
 def _top(dataset: xr.Dataset, top: int) -> pa.Table:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from sourcewise import baselines
+from sourcewise import baselines, counterfactuals, curation
 from sourcewise.fitting import parts_of
 from sourcewise.influences import LEVELS, SHOWN, SIGN, Estimated, Study, shown
 from sourcewise.records import LeftOut
@@ -150,6 +150,10 @@ def as_text(summary: Mapping[str, Any]) -> str:
             lines.append(f"  {baselines.as_text(target['baselines'])}")
         if not target["significant_class"]:
             lines.append("  No influence stands out from noise: these models cannot support a claim about any group.")
+    for found in summary.get("counterfactuals", ()):
+        lines += counterfactuals.as_text(found)
+    if summary.get("curation"):
+        lines += ["", *(f"  {line}" for line in curation.as_text(summary["curation"], summary["output"]))]
     lines += ["", *summary["notes"]]
     for item in summary["left_out"][:20]:
         lines.append(f"left out: {item['path']}: {item['reason']}")

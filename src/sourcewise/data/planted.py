@@ -55,6 +55,35 @@ def mislabels(per_letter: int = 0, share: float = 0.05) -> ImageDataset:
     return _with(source, source.pixels, labels, planted)
 
 
+def harm(per_letter: int = 0, seed: int = 0) -> ImageDataset:
+    """The source in groups of half a class, and four groups that hurt: pairs of its digits under each other's labels.
+
+    Groups `0 a`, `0 b`, ... are innocent. Each of `wrong 1` to `wrong 4` holds all images of two digits again, their
+    labels exchanged; `planted` is the true label of these. seed: which digits make a pair.
+    """
+    source = characters(per_letter)
+    pairs = permutation(f"planted/harm/{seed}", 10)[:8].reshape(4, 2)
+    parts, labels = [], [source.labels]
+    for one, other in pairs.tolist():
+        rows = ((source.labels == one) | (source.labels == other)).nonzero().squeeze(1)
+        parts.append(rows)
+        labels.append(one + other - source.labels[rows])
+    rows = torch.cat(parts)
+    innocent = 2 * source.labels + torch.arange(len(source)) % 2
+    wrong = torch.cat([torch.full_like(part, 2 * len(source.class_names) + i) for i, part in enumerate(parts)])
+    return ImageDataset(
+        images=torch.cat([source.pixels, source.pixels[rows]]),
+        labels=torch.cat(labels),
+        class_names=source.class_names,
+        groups=torch.cat([innocent, wrong]),
+        group_names=(
+            *(f"{name} {half}" for name in source.class_names for half in "ab"),
+            *(f"wrong {number}" for number in range(1, 5)),
+        ),
+        columns={COLUMN: np.concatenate([np.full(len(source), -1), source.labels[rows].numpy()])},
+    )
+
+
 def hidden(split: Literal["train", "test"], per_class: int = 5) -> ImageDataset:
     """The target `digits` with 1s and 7s under one label, `1 or 7`. `planted` is what these digits are."""
     target = digits(split, per_class)

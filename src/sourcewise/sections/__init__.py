@@ -7,12 +7,13 @@ that makes them. A new section is one more module and one more entry here.
 from collections.abc import Callable
 
 from sourcewise.page import Section
-from sourcewise.sections import classes, overall, trust
+from sourcewise.sections import classes, counterfactuals, overall, trust
 from sourcewise.sections.target import Target
 
 SECTIONS: dict[str, Callable[[Target], Section | str]] = {
     "classes": classes.section,
     "overall": overall.section,
     "trust": trust.section,
+    "counterfactuals": counterfactuals.section,
 }
 """In the order of the page."""

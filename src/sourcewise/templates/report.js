@@ -54,7 +54,15 @@
     layout.height = 18 * Math.max(shown.length, 4) + 70;
   }
 
-  const kinds = { heatmap, bars };
+  function lines({ data }, colours) {
+    const to = Object.fromEntries(Object.entries(themes.light).map(([name, colour]) => [colour, colours[name]]));
+    for (const trace of data) {
+      for (const part of [trace.line, trace.marker, trace.error_y]) if (part?.color) part.color = to[part.color];
+      if (trace.fillcolor) trace.fillcolor = to[trace.fillcolor];
+    }
+  }
+
+  const kinds = { heatmap, bars, lines };
   const config = { responsive: true, displaylogo: false };
   const buttons = [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]];
   const touch = matchMedia("(pointer: coarse)").matches;

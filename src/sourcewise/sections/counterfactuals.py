@@ -1,0 +1,83 @@
+"""What retraining without chosen groups does, against what influences predict; and which groups to remove."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sourcewise import counterfactuals, curation, figures
+from sourcewise.page import Figure, Row, Section, Table, number
+from sourcewise.sections.target import Target
+
+
+def section(target: Target) -> Section | str:
+    """From the trials on this target; on those that have no influences here too, for the first target."""
+    summary = target.summary
+    first = target.name == next(iter(summary["targets"]))
+    shown = [
+        found
+        for found in summary.get("counterfactuals", ())
+        if found["target"] == target.name or (first and found["target"] not in summary["targets"])
+    ]
+    proposal, trades = summary.get("curation"), summary.get("trades")
+    if not (shown or proposal or trades):
+        return (
+            "It shows what really happens without the worst, best and random groups. It needs models of such subsets:"
+            f" python train.py -m subset=ranked subset.ranking=<out>/{target.name}/influences.nc"
+            " subset.order=worst,best,random 'subset.remove=range(0,31,5)' 'seed=range(0,5)'"
+        )
+    lead = curation.as_text(proposal, summary["output"]) if proposal and target.name in proposal["weights"] else []
+    drawn, tables = [], []
+    for place, found in enumerate(shown):
+        about, id = " in ".join(filter(None, (found["target"], found["study"]))), f"{target.id}-removal-{place}"
+        alternative = "Lines of {} on {} against the number of source groups removed. The table holds the scores."
+        caption = f"{about}: score after retraining, with 95% bands over seeds; of random removal, over subsets."
+        drawn.append(Figure(f"{id}-score", figures.removal(found), caption, alternative.format("the score", about)))
+        if any("predicted" in point for curve in found["curves"] for point in curve["points"]):
+            caption = (
+                f"{about}: mean {summary['output']} after retraining. Dashed: predicted, as random removal plus what"
+                " influences say of these groups rather than average ones. Where it parts from the line, effects do"
+                " not just add up."
+            )
+            figure, text = figures.removal(found, target.unit), alternative.format(f"mean {summary['output']}", about)
+            drawn.append(Figure(f"{id}-output", figure, caption, text))
+        rows = []
+        for name, removed, runs, *values in counterfactuals.rows(found):
+            cells = [_interval(*values[i : i + 3], sign=i > 0) if removed or not i else "–" for i in (0, 3, 6)]
+            rows.append(Row(name, [str(removed), str(runs), *cells]))
+        columns = ["Subset", "Removed", "Runs", "Score, %", "Gain over the full source", "Gain over random removal"]
+        caption = f"Score on {about} after retraining, and gains in points, with 95% intervals"
+        tables.append(Table(f"{id}-table", caption, columns, rows, (1, 2, 3, 4, 5)))
+    if trades:
+        alternative = "Points, one a group: influence on two targets. The table holds the same numbers."
+        caption = (
+            "Groups at the lower left hurt both targets. Filled: on the Pareto front for removal from all targets."
+        )
+        drawn.append(Figure(f"{target.id}-trades-figure", figures.trades(trades, target.unit), caption, alternative))
+        tables.append(_trades(target, trades))
+    return Section(f"{target.id}-counterfactuals", "What happens without chosen groups", lead, (), drawn, tables)
+
+
+def _interval(value: float | None, low: float | None, high: float | None, *, sign: bool) -> str:
+    if value is None:
+        return "–"
+    text, *ends = (number(100 * v, 2, sign) for v in (value, low, high) if v is not None)
+    return f"{text} ({' to '.join(ends)})" if ends else text
+
+
+def _trades(target: Target, trades: Mapping[str, Any]) -> Table:
+    """Which removals help all targets and which trade one for another."""
+    columns = ["Group", *trades["targets"], "Pareto front", "Its removal"]
+    rows = [
+        Row(
+            group["group"],
+            [*(target.show(v) for v in group["influence"]), "yes" if group["front"] else "–", group["removal"]],
+        )
+        for group in trades["groups"]
+    ]
+    caption = (
+        f"Overall influence of each group on every target ({target.unit.name}), and what its removal does; on the"
+        " Pareto front are the groups that no other one beats for removal on all targets"
+    )
+    numeric = tuple(range(1, len(trades["targets"]) + 1))
+    return Table(f"{target.id}-trades", caption, columns, rows, numeric, "group")
