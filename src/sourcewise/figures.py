@@ -442,6 +442,24 @@ def trades(found: Mapping[str, Any], shown: Unit) -> go.Figure:
     return go.Figure(points, layout)
 
 
+def subpopulations(influences: xr.Dataset, parts: Sequence[Mapping[str, Any]], shown: Unit) -> go.Figure:
+    """Influence of the first two parts' groups on each example of a class, in the colours of its subpopulations.
+
+    parts: of one class, as `analyses.examine` has them.
+    """
+    theme = THEMES["light"]
+    colours = (theme["helps"], theme["hurts"], theme["soft"], theme["mark"])
+    axes = [str(part["group"]) for part in parts[:2]]
+    hover = "example %{text}<br>%{x:+}, %{y:+}<extra></extra>"
+    points = []
+    for part, colour, name in zip(parts, colours, labels([part["group"] for part in parts]), strict=False):
+        table = shown.factor * influences["influence"].sel(example=part["examples"], group=axes).values
+        x, y = _numbers(table.T, shown.decimals)
+        about = {"name": f"set apart by {name}", "marker": {"color": colour, "size": 8}, "hovertemplate": hover}
+        points.append(go.Scatter(x=x, y=y, text=list(map(str, part["examples"])), mode="markers", **about))
+    return go.Figure(points, _plane(380, *(f"influence of {name}, {shown.name}" for name in labels(axes))))
+
+
 def _plane(height: int, x: str, y: str) -> go.Layout:
     """Lines or points over two axes with titles, and a legend above."""
     grid = THEMES["light"]["grid"]

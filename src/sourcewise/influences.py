@@ -88,7 +88,9 @@ class Study:
 
     header: that of the first record. groups: how many the source has. designs: records by design. masks (as bits) and
     seeds: of the records that influences rest on, in the order of every target's outputs. full: the outputs of a run
-    that kept all groups, with its baselines. trials: the other records, of chosen subsets.
+    that kept all groups, with its baselines. trials: the other records, of chosen subsets. without: of those that keep
+    all groups but one (-1: all groups), by target and that group, each run's outputs and whether they are right, as
+    arrays [2, examples]; nothing where groups are examples.
     """
 
     header: Header
@@ -101,6 +103,7 @@ class Study:
     targets: dict[str, Target] = field(default_factory=dict)
     full: Mapping[str, TargetOutputs] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
+    without: dict[str, dict[int, list[NDArray[np.float16]]]] = field(default_factory=dict)
 
     @property
     def models(self) -> int:
@@ -155,6 +158,10 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
                 _add(study.targets[name], outputs, output)
         elif output in UNITS:
             study.trials.append(_trial(item, output))
+            dropped = [*np.flatnonzero(~item.mask).tolist(), -1]
+            for name, outputs in item.targets.items() if len(dropped) <= 2 and item.header.group_names else ():
+                both = [outputs_of(outputs, output), outputs.prediction == outputs.labels]
+                study.without.setdefault(name, {}).setdefault(dropped[0], []).append(np.array(both, np.float16))
     if study is None or not study.models:
         raise SourcewiseError(NONE_DRAWN)
     return study

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from sourcewise import baselines, counterfactuals, curation
+from sourcewise import analyses, baselines, counterfactuals, curation
 from sourcewise.fitting import parts_of
 from sourcewise.influences import LEVELS, SHOWN, SIGN, Estimated, Study, shown
 from sourcewise.records import LeftOut
@@ -64,7 +64,11 @@ def summarise(
         "commit": header.commit,
         "seconds": {stage: total / sum(study.designs.values()) for stage, total in study.seconds.items()},
         "notes": notes,
-        "targets": {name: _target(item, study.targets[name].scores, fdr, top) for name, item in found.items()},
+        "targets": {
+            name: _target(item, study.targets[name].scores, fdr, top) | analyses.examine(study, name, item, fdr)
+            for name, item in found.items()
+        },
+        "between": analyses.between({name: item.dataset for name, item in found.items()}, fdr),
     }
 
 

@@ -1,0 +1,247 @@
+"""What influences say of a target's examples: subpopulations, brittle examples, and how targets differ.
+
+`examine` gathers it, as JSON, for the report; the functions below it are on arrays, where examples and groups are
+positions. Nothing here knows images: examples go by their ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from sourcewise.checks import Estimator
+from sourcewise.fitting import named
+from sourcewise.inference import pvalues, qvalues
+from sourcewise.influences import SMALL, Estimated, Study
+from sourcewise.moments import Array, Index, Subsets, collapse
+
+LEAST = 20
+"""Examples that a class needs to be split; a subpopulation needs a quarter as many."""
+AGREE = 0.5
+"""Adjusted Rand index that subpopulations from two halves of the models must reach."""
+MOST = 100
+"""Brittle examples that are listed."""
+
+
+def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0) -> dict[str, Any]:
+    """`subpopulations` and `brittle` of one target, as JSON.
+
+    Nothing of a scalar, of groups that are examples, or of more influences than memory should hold.
+    """
+    dataset, target = found.dataset, study.targets[name]
+    examples, groups = dataset["influence"].shape
+    if study.header.group_names is None or examples < 2 or examples * max(groups, study.models) > SMALL:
+        return {}
+    outputs = target.examples.array().astype(np.float64)
+    subsets = collapse(study.packed(), outputs, np.array(study.seeds))
+    units = np.random.default_rng(seed).permutation(subsets.units)
+    estimator = named("difference" if found.checks["example"]["estimator"] == "difference" else "ridge")
+    splits = []
+    if len(units) >= 2 * LEAST:
+        halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])
+        tables = [_influence(part, estimator) for part in (*halves, subsets)]
+        for position, class_name in enumerate(target.class_names):
+            rows = np.flatnonzero(target.labels == position)
+            held = halves[1].take(np.arange(halves[1].units), rows)
+            part = split([table[rows] for table in tables], held, estimator, fdr)
+            if part is not None:
+                splits.append(_of_split(dataset, class_name, rows, part))
+    splits.sort(key=lambda item: -min(part["influence"] for part in item["parts"]))
+    return {
+        "subpopulations": {"groups": _ends(dataset), "splits": splits},
+        "brittle": _brittle(dataset, outputs.mean(0), study.without.get(name, {})),
+    }
+
+
+def between(datasets: Mapping[str, xr.Dataset], fdr: float) -> list[dict[str, Any]]:
+    """Groups that significantly help some targets overall and hurt others, those with the widest gap first.
+
+    Each with `influence`: by target, `[influence, stderr, q-value]`.
+    """
+    tables = {name: _columns(dataset, "_overall") for name, dataset in datasets.items()}
+    found = []
+    for at, group in enumerate(next(iter(datasets.values()))["group"].values.astype(str).tolist()):
+        effects = {name: [float(column[at]) for column in columns] for name, columns in tables.items()}
+        known = [value for value, _, q in effects.values() if q <= fdr]
+        if known and min(known) < 0 < max(known):
+            found.append({"group": group, "influence": effects, "gap": max(known) - min(known)})
+    return sorted(found, key=lambda item: -item["gap"])
+
+
+@dataclass(frozen=True)
+class Split:
+    """A class as subpopulations, each set apart by a group of its own.
+
+    part: int[examples of the class], the subpopulation of each; groups: one of each; influence, stderr and
+    qvalue: float[parts], of these groups, on a part's mean output minus that of the rest of the class, by models that
+    the subpopulations were not found with; agreement: adjusted Rand index of what two halves of the models find.
+    """
+
+    part: Index
+    groups: Index
+    influence: Array
+    stderr: Array
+    qvalue: Array
+    agreement: float
+
+
+def split(tables: Sequence[Array], held: Subsets, estimator: Estimator, fdr: float, most: int = 4) -> Split | None:
+    """Split the examples of one class by which groups support them; None when no split holds up.
+
+    Subpopulations are clusters (k-means) of the directions of the examples' influences, about their mean: an example
+    that models hardly learn has small influences of the same kind. They are found with half of the models. A split
+    holds up when the other half finds nearly the same, and every part has a group of its own that helps it more than
+    the rest of the class, significantly in these other models.
+
+    Args:
+        tables: float[examples, groups], influences from one half of the models, from the other, and from all.
+        held: the other half, with the class's examples.
+        estimator: of influences from moments.
+        fdr: of the table of parts by groups.
+        most: subpopulations at most; the most that hold up are taken.
+    """
+    if len(tables[0]) < LEAST:
+        return None
+    first, second, whole = (_directions(table) for table in tables)
+    for count in range(most, 1, -1):
+        part, other = (KMeans(count, n_init=4, random_state=0).fit(x).labels_ for x in (first, second))
+        size, agreement = np.bincount(part, minlength=count), float(adjusted_rand_score(part, other))
+        if size.min() < LEAST // 4 or agreement < AGREE:
+            continue
+        inside = part[:, None] == np.arange(count)
+        moments = _weighted(held, inside / size - ~inside / (len(part) - size)).moments()
+        found = estimator(moments, moments)
+        q = qvalues(pvalues(found.influence, found.stderr, found.dof))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            evidence = np.where((q <= fdr) & (found.influence > 0), found.influence / found.stderr, 0.0)
+        groups = evidence.argmax(1)
+        if evidence.max(1).min() > 0 and len(set(groups.tolist())) == count:
+            centres = np.stack([whole[part == k].mean(0) for k in range(count)])
+            part = KMeans(count, init=centres, n_init=1).fit(whole).labels_.astype(np.intp)
+            at = np.arange(count), groups
+            return Split(part, groups, found.influence[at], found.stderr[at], q[at], agreement)
+    return None
+
+
+def _directions(table: Array) -> Array:
+    """Every example's influences at unit length, about the mean of all."""
+    table = np.nan_to_num(table)
+    table = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
+    return np.asarray(table - table.mean(0))
+
+
+def _weighted(subsets: Subsets, weights: Array) -> Subsets:
+    """Subsets with weighted sums of their outputs, by weights float[examples, columns]."""
+    center = None if subsets.center is None else subsets.center @ weights
+    return replace(subsets, outputs=subsets.outputs @ weights, center=center, within=None)
+
+
+def _influence(subsets: Subsets, estimator: Estimator) -> Array:
+    moments = subsets.moments()
+    return estimator(moments, moments).influence
+
+
+def _columns(dataset: xr.Dataset, suffix: str = "") -> list[Array]:
+    return [np.asarray(dataset[key + suffix].values, float) for key in ("influence", "stderr", "qvalue")]
+
+
+def _example(dataset: xr.Dataset, row: int, group: int) -> dict[str, Any]:
+    """One example and what one group does to it."""
+    return {
+        "example": int(dataset["example"].values[row]),
+        "class": str(dataset["class"].values[dataset["label"].values[row]]),
+        "group": str(dataset["group"].values[group]),
+        **{key: float(dataset[key].values[row, group]) for key in ("influence", "stderr", "qvalue")},
+    }
+
+
+def _ends(dataset: xr.Dataset, groups: int = 8, most: int = 5) -> list[dict[str, Any]]:
+    """For the groups with the strongest evidence on any class, the examples that they help and hurt most."""
+    value, error, _ = _columns(dataset, "_class")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        evidence = np.nan_to_num(np.abs(value / error), nan=0.0, posinf=0.0).max(0)
+    found = []
+    for group in np.argsort(-evidence, kind="stable")[:groups].tolist():
+        column = np.nan_to_num(dataset["influence"].values[:, group])
+        order = np.argsort(-column, kind="stable")
+        sides = {"helps": order[:most], "hurts": order[::-1][:most]}
+        sides = {
+            side: rows[(column[rows] > 0) if side == "helps" else (column[rows] < 0)] for side, rows in sides.items()
+        }
+        examples = {side: [_example(dataset, row, group) for row in rows.tolist()] for side, rows in sides.items()}
+        found.append({"group": str(dataset["group"].values[group]), **examples})
+    return found
+
+
+def _of_split(dataset: xr.Dataset, name: str, rows: Index, found: Split) -> dict[str, Any]:
+    parts = []
+    for number, group in enumerate(found.groups.tolist()):
+        mine = rows[found.part == number]
+        mine = mine[np.argsort(-dataset["influence"].values[mine, group], kind="stable")]
+        about = {key: float(getattr(found, key)[number]) for key in ("influence", "stderr", "qvalue")}
+        ids = dataset["example"].values[mine].tolist()
+        parts.append({"group": str(dataset["group"].values[group]), **about, "examples": ids})
+    return {"class": name, "agreement": found.agreement, "parts": parts}
+
+
+def _brittle(dataset: xr.Dataset, mean: Array, without: Mapping[int, Sequence[NDArray[Any]]]) -> dict[str, Any]:
+    """The examples that one group harms most, and those that hang on one group most, with what removing it does.
+
+    `predicted` is the change of the output on removing the group; `real` what runs without it say, where there are any;
+    `spearman` the rank correlation of both over these examples, `spread` the standard deviation of the real changes,
+    `noise` that of their errors (root mean square).
+    """
+    influence = np.nan_to_num(dataset["influence"].values)
+    found: dict[str, Any] = {}
+    for side, sign in (("harmed", -1), ("supported", 1)):
+        groups = (sign * influence).argmax(1)
+        value = sign * influence[np.arange(len(influence)), groups]
+        rows = np.argsort(-value, kind="stable")[:MOST]
+        examples = []
+        for row in rows[value[rows] > 0].tolist():
+            item = _example(dataset, row, int(groups[row]))
+            real = removal(without, int(groups[row]), row)
+            examples.append({**item, "mean": float(mean[row]), "predicted": -item["influence"], "real": real})
+        pairs = [
+            (item["predicted"], item["real"]["change"], item["real"]["error"]) for item in examples if item["real"]
+        ]
+        found[side] = {"examples": examples, "compared": len(pairs)}
+        if len(pairs) > 2:
+            predicted, change, error = np.array(pairs).T
+            rank, noise = spearmanr(predicted, change).statistic, np.sqrt((error**2).mean())
+            about = {
+                "spearman": rank,
+                "predicted": predicted.mean(),
+                "real": change.mean(),
+                "spread": change.std(ddof=1),
+            }
+            found[side] |= {key: float(number) for key, number in (*about.items(), ("noise", noise))}
+    return found
+
+
+def removal(without: Mapping[int, Sequence[NDArray[Any]]], group: int, row: int) -> dict[str, float] | None:
+    """What runs without one group say of an example, against runs with all groups; None when either are missing.
+
+    without: by group, and -1 for all groups, [output, whether it is right] of every run, as arrays [2, examples].
+
+    change: of the mean output, with its standard `error` over runs; before and after: the share of runs that are right;
+    runs: how many were without the group.
+    """
+    if min(len(without.get(key, ())) for key in (-1, group)) < 2:
+        return None
+    whole, rest = (np.array([run[:, row] for run in without[key]], np.float64).T for key in (-1, group))
+    return {
+        "change": float(rest[0].mean() - whole[0].mean()),
+        "error": float(np.sqrt(sum(side[0].var(ddof=1) / side.shape[1] for side in (whole, rest)))),
+        "before": float(whole[1].mean()),
+        "after": float(rest[1].mean()),
+        "runs": rest.shape[1],
+    }

@@ -1,0 +1,83 @@
+"""Which examples a group helps and hurts most, and classes whose examples lean on different groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sourcewise import figures
+from sourcewise.page import Effect, Figure, Row, Section, Table, join, number, small
+from sourcewise.sections.target import Target
+
+DRAWN = 2
+"""Splits that are drawn, those of the largest effects."""
+IDS = 12
+"""Examples of a subpopulation that are named."""
+
+
+def section(target: Target) -> Section | str:
+    """From what `analyses.examine` found."""
+    found = target.facts.get("subpopulations")
+    if found is None:
+        return (
+            "It splits target classes by the groups that support their examples. It needs groups of several source"
+            " examples, and outputs of every target example: python train.py -m 'subset.seed=range(0,96)'"
+        )
+    lead = [
+        "Examples of one class may lean on different source groups. A split is shown only if two halves of the models"
+        " find nearly the same one, and each part has a group of its own that helps it significantly more, or hurts it"
+        " less, than the rest of its class, by models that the split was not found with."
+    ]
+    parts = [_part(target, split, part) for split in found["splits"] for part in split["parts"]]
+    tables, drawn = [], []
+    if parts:
+        for place, split in enumerate(found["splits"][:DRAWN]):
+            figure = figures.subpopulations(target.influences, split["parts"], target.unit)
+            groups = [part["group"] for part in split["parts"]]
+            caption = (
+                f"Class {split['class']}: its examples, by the influence of {groups[0]} and of {groups[1]} on each."
+            )
+            alternative = f"Points, one an example of {split['class']}, coloured by subpopulation: {join(groups)}."
+            alternative += " The table names the examples that lean on each group most."
+            drawn.append(Figure(f"{target.id}-split-{place}", figure, caption, alternative))
+        caption = (
+            f"Classes of {target.name} split into subpopulations. Influence: of the group on the part, minus that on"
+            f" the rest of the class ({target.unit.name} ± standard error, from half of the models). Agreement:"
+            " adjusted Rand index of both halves' splits. Examples by id, those that lean on the group most first"
+        )
+        columns = ["Class", "Set apart by", "Examples", "Influence", "q-value", "Agreement", "Such as"]
+        tables.append(Table(f"{target.id}-splits", caption, columns, parts, (2, 3, 4, 5), "class"))
+    else:
+        lead.append(f"No class of {target.name} is split so by these {target.summary['models']:,} models.")
+    rows = [
+        Row(group["group"], [_examples(target, group[side]) for side in ("helps", "hurts")])
+        for group in found["groups"]
+    ]
+    caption = (
+        f"For the groups with the strongest evidence, the examples of {target.name} that they help and hurt most"
+        f" (by id): influence in {target.unit.name} ± standard error; pale: not significant"
+    )
+    columns = ["Source group", "Helps most", "Hurts most"]
+    tables.append(Table(f"{target.id}-examples", caption, columns, rows, searchable="group"))
+    return Section(f"{target.id}-subpopulations", "Subpopulations", lead, figures=drawn, tables=tables)
+
+
+def _part(target: Target, split: Mapping[str, Any], part: Mapping[str, Any]) -> Row:
+    influence = f"{target.show(part['influence'])} ± {target.show(part['stderr'], sign=False)}"
+    ids = part["examples"]
+    such = ", ".join(map(str, ids[:IDS])) + (", …" if len(ids) > IDS else "")
+    agreement = number(split["agreement"], 2, False)
+    return Row(split["class"], [part["group"], f"{len(ids):,}", influence, small(part["qvalue"]), agreement, such])
+
+
+def _examples(target: Target, items: Sequence[Mapping[str, Any]]) -> list[Effect]:
+    return [
+        Effect(
+            f"{item['example']} (class {item['class']})",
+            target.show(item["influence"]),
+            target.show(item["stderr"], sign=False),
+            small(item["qvalue"]),
+            target.significant(item["qvalue"]),
+        )
+        for item in items
+    ]

@@ -1,0 +1,172 @@
+"""Subpopulations, brittle examples and differences between targets, on made-up models with planted truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import records
+import xarray as xr
+from records import GROUPS
+from test_report import EVIL, Page, make_summary, make_target
+
+from sourcewise import analyses, report
+from sourcewise.fitting import named
+from sourcewise.influences import collect, estimate
+from sourcewise.moments import collapse
+from sourcewise.record import Record
+from sourcewise.summary import summarise
+
+EXAMPLES = 120
+RIDGE = named("ridge")
+
+
+def models(count: int, effect: np.ndarray, **changes: Any) -> list[Record]:
+    """Records of random subsets whose `prob` is 0.5 plus float[examples, groups] of the groups kept, plus noise."""
+    return [told(records.make(seed, examples=len(effect), **changes), effect, seed) for seed in range(count)]
+
+
+def told(item: Record, effect: np.ndarray, seed: int) -> Record:
+    noise = 0.04 * np.random.default_rng([7, seed]).normal(size=len(effect))
+    prob = np.clip(0.5 + effect @ (item.mask - 0.5) + noise, 0, 1)
+    outputs = item.targets["pets"]
+    prediction = np.where(prob > 0.5, outputs.labels, (outputs.labels + 1) % 3).astype(np.int32)
+    return replace(item, targets={"pets": replace(outputs, prob=prob.astype(np.float16), prediction=prediction)})
+
+
+def without(group: int, runs: int, effect: np.ndarray) -> list[Record]:
+    """Runs of a listed design that keep all groups but one (-1: all)."""
+    mask = np.arange(len(GROUPS)) != group
+    design = "full" if group < 0 else "listed"
+    config = {"source": {"name": "made-up"}, "subset": {"design": design}, "seed": 0}
+    items = [records.make(0, examples=len(effect)) for _ in range(runs)]
+    headers = [replace(item.header, design=design, config=config, seed=900 + i) for i, item in enumerate(items)]
+    return [
+        told(replace(item, mask=mask, header=header), effect, 1000 * (group + 2) + i)
+        for i, (item, header) in enumerate(zip(items, headers, strict=True))
+    ]
+
+
+@pytest.fixture(scope="module")
+def planted() -> np.ndarray:
+    """Of class 0, every other example leans on g2 and the rest on g5; class 1 leans on g7; example 4 is hurt by g9."""
+    effect = np.zeros((EXAMPLES, len(GROUPS)))
+    label = np.arange(EXAMPLES) % 3
+    effect[(label == 0) & (np.arange(EXAMPLES) % 2 == 0), 2] = 0.12
+    effect[(label == 0) & (np.arange(EXAMPLES) % 2 == 1), 5] = 0.12
+    effect[label == 1, 7] = 0.12
+    effect[4, 9] = -0.3
+    return effect
+
+
+@pytest.fixture(scope="module")
+def summary(planted: np.ndarray) -> dict[str, Any]:
+    study = collect([*models(80, planted), *without(-1, 4, planted), *without(9, 4, planted)])
+    return summarise(study, estimate(study, "ridge"), [], 0.05)
+
+
+def test_a_class_is_split_along_the_groups_that_its_examples_lean_on(summary: dict[str, Any]) -> None:
+    (split,) = summary["targets"]["pets"]["subpopulations"]["splits"]
+    assert split["class"] == "cat"
+    assert {part["group"] for part in split["parts"]} == {"g2", "g5"}
+    for part in split["parts"]:
+        rows = np.array(part["examples"]) // 3
+        assert len(rows) == 20
+        assert set(rows % 2) == {0 if part["group"] == "g2" else 1}
+        of_others = -0.12 / 13  # with subsets of one size, influences are relative to the mean of the other groups
+        assert part["influence"] == pytest.approx(0.12 - of_others, abs=4 * part["stderr"])
+
+
+def test_noise_is_not_split(planted: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    for trial in range(5):
+        masks = rng.random((80, 14)) < 0.5
+        outputs = 0.5 + 0.3 * masks[:, :1] * np.linspace(0.5, 1, 60) + 0.1 * rng.normal(size=(80, 60))
+        whole = collapse(masks, outputs)
+        halves = whole.take(np.arange(40)), whole.take(np.arange(40, 80))
+        tables = [RIDGE(part.moments(), part.moments()).influence for part in (*halves, whole)]
+        assert analyses.split(tables, halves[1], RIDGE, 0.05) is None, trial
+
+
+def test_the_most_harmed_example_names_its_group_and_what_removal_does(
+    summary: dict[str, Any], planted: np.ndarray
+) -> None:
+    harmed = summary["targets"]["pets"]["brittle"]["harmed"]
+    first = harmed["examples"][0]
+    assert (first["example"], first["group"]) == (12, "g9")
+    assert first["predicted"] == pytest.approx(0.3, abs=0.05)
+    assert first["real"]["change"] == pytest.approx(0.3, abs=0.1)
+    assert first["real"]["runs"] == 4
+    assert harmed["compared"] == sum(item["group"] == "g9" for item in harmed["examples"])
+    assert all(item["real"] is None for item in harmed["examples"] if item["group"] != "g9")
+
+
+def test_removal_is_the_difference_of_means_with_its_error() -> None:
+    def runs(values: Sequence[float], right: Sequence[int]) -> list[np.ndarray]:
+        return [np.array([[value], [ok]], np.float16) for value, ok in zip(values, right, strict=True)]
+
+    found = {-1: runs([0.25, 0.5], [0, 1]), 3: runs([0.75, 0.75, 1.0], [1, 1, 1]), 4: runs([1.0], [1])}
+    change = analyses.removal(found, 3, 0)
+    assert change is not None
+    assert change["change"] == pytest.approx(0.83333 - 0.375, abs=1e-4)
+    assert change["error"] == pytest.approx((0.03125 / 2 + 0.0208333 / 3) ** 0.5)
+    assert (change["before"], change["after"], change["runs"]) == (0.5, 1.0, 3)
+    assert analyses.removal(found, 4, 0) is None
+    assert analyses.removal({3: found[3]}, 3, 0) is None
+
+
+def two() -> dict[str, xr.Dataset]:
+    """g0 helps both, g1 helps one and hurts the other, g2 seems to do that but not significantly."""
+    tables = {"one": ([0.1, 0.05, 0.1], [0.01, 0.01, 0.01]), "two": ([0.1, -0.02, -0.1], [0.01, 0.04, 0.3])}
+    return {
+        name: xr.Dataset(
+            {
+                "influence_overall": ("group", np.array(value)),
+                "stderr_overall": ("group", np.full(3, 0.01)),
+                "qvalue_overall": ("group", np.array(q)),
+            },
+            {"group": ["g0", "g1", "g2"]},
+        )
+        for name, (value, q) in tables.items()
+    }
+
+
+def test_groups_that_differ_between_targets_do_so_significantly() -> None:
+    (found,) = analyses.between(two(), 0.05)
+    assert found["group"] == "g1"
+    assert found["influence"]["two"] == [-0.02, 0.01, 0.04]
+    assert found["gap"] == pytest.approx(0.07)
+
+
+def test_sections_show_what_was_found_and_escape_it(summary: dict[str, Any]) -> None:
+    dataset, facts = make_target(name="pets", groups=["g2", EVIL], classes=["cat", EVIL], examples=9)
+    other = make_target(name=EVIL, groups=["g2", EVIL], classes=["a"], examples=9)
+    part = {"influence": 0.1, "stderr": 0.01, "qvalue": 0.001}
+    parts = [{"group": EVIL, **part, "examples": [3, 4]}, {"group": "g2", **part, "examples": [5]}]
+    item = {"example": 3, "class": EVIL, "group": EVIL, **part}
+    brittle = {"examples": [item | {"mean": 0.5, "predicted": -0.1, "real": None}], "compared": 0}
+    facts["subpopulations"] = {
+        "splits": [{"class": EVIL, "agreement": 0.9, "parts": parts}],
+        "groups": [{"group": EVIL, "helps": [item], "hurts": []}],
+    }
+    facts["brittle"] = {"harmed": brittle, "supported": brittle}
+    page = make_summary({"pets": facts, EVIL: other[1]}, 2)
+    page["between"] = [{"group": EVIL, "influence": {"pets": [0.1, 0.01, 0.01], EVIL: [-0.1, 0.01, 0.01]}, "gap": 0.2}]
+    sections = ["subpopulations", "brittle", "between"]
+    text = report.render({"pets": dataset, EVIL: other[0]}, page, sections)
+    found = Page(text)
+    assert {f"target-pets-{name}" for name in sections} <= set(found.ids())
+    assert len(set(found.ids())) == len(found.ids())
+    assert text.count(EVIL) == 0
+    assert f"3 (class {EVIL})" in found.text
+    assert "Nobody has trained without these groups yet." in found.text
+    assert "needs groups of several source examples" in found.text  # the other target has no such facts
+
+
+def test_groups_that_are_examples_are_not_examined(planted: np.ndarray) -> None:
+    study = collect(models(40, planted, group_names=None))
+    facts = summarise(study, estimate(study, "difference"), [], 0.05)["targets"]["pets"]
+    assert "subpopulations" not in facts
