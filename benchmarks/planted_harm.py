@@ -1,6 +1,6 @@
 """How well curation finds planted harm: groups under wrong labels among innocent ones.
 
-python benchmarks/planted_harm.py [repeats]      ten repeats of 133 runs: about 5 minutes on two cores
+python benchmarks/planted_harm.py [repeats]      ten repeats of 133 runs: about 10 minutes on two cores
 Trains into outputs/planted_harm what is not there yet. A repeat has other wrong labels; see docs/counterfactuals.md.
 """
 

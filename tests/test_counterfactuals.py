@@ -1,6 +1,7 @@
 """Curves of retrained models, curation, and the commands around them, on made-up models whose truth is known."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,16 @@ def test_curves_listed_subsets_and_other_studies_are_kept_apart() -> None:
     trials += [trial(without(s), "random", s, 0.2 * s) for s in range(3)]
     trials += [trial(without(*range(4, 24)), "", s, 0.3 * s) for s in range(3)]
     trials += [trial(without(0), "worst, influences/pets@1", s, 0.5, "wide") for s in range(3)]
+    trials += [trial(without(s), "random", s, 0.2 * s, "wide") for s in range(3)]
+    trials += [trial(np.ones(24, bool), "", s, 0.5, "only the full source") for s in range(3)]
     here, there = counterfactuals.tables(trials, NAMES, {"pets": np.zeros(24)})
     names = [curve["name"] for curve in here["curves"]]
     assert names == ["worst, influences/pets", "worst, label_mapping", "random"]
     assert [point["name"] for point in here["listed"]] == ["only g0, g1, g2, g3"]
     assert (there["study"], there["listed"]) == ("wide", [])
     assert there["curves"][0]["points"][0]["score"]["value"] == 0.5
+    assert "predicted" in here["curves"][0]["points"][0]
+    assert "predicted" not in there["curves"][0]["points"][0]  # these influences are another recipe's
     assert len(counterfactuals.rows(here)[0]) == len(counterfactuals.COLUMNS)
     assert "worst, label_mapping" in "\n".join(counterfactuals.as_text(here))
 
@@ -120,6 +125,15 @@ def test_the_winner_s_curse_is_paid_for() -> None:
     assert np.mean(naive) > 10 * stats.sem(naive)
 
 
+def test_over_all_subsets_of_one_size_a_held_out_gain_is_exact() -> None:
+    masks = np.array([[i in kept for i in range(8)] for kept in combinations(range(8), 4)])
+    b = np.random.default_rng(2).normal(size=8)
+    train, test = (collapse(masks, (masks @ x)[:, None], np.arange(70)) for x in (1e-9 * np.arange(8.0), b))
+    found, variance = curation._held_out(train, test)  # the order is that of the first, the gain that of the second
+    assert found == pytest.approx(-np.cumsum(b - b.mean())[:-1], abs=1e-6)
+    assert (variance >= 0).all()
+
+
 @pytest.mark.parametrize("varying", [False, True])
 def test_gains_are_those_of_the_truth_and_their_intervals_hold(varying: bool) -> None:
     b = np.r_[np.full(4, -3.0), np.full(20, 1.0)]
@@ -147,6 +161,11 @@ def test_harmful_groups_are_proposed_and_helpful_ones_are_not(varying: bool) -> 
     assert good >= 9
 
 
+def test_no_more_is_proposed_than_random_subsets_go_without() -> None:
+    b = np.linspace(-2, -1, 24)  # every group hurts
+    assert curation.propose(*models(b, 0.1, 0), [b.sum()] * 3).removed == 12
+
+
 def test_the_pareto_front_is_what_nobody_beats() -> None:
     values = np.random.default_rng(0).integers(-3, 4, (2, 30)).astype(float)
 
@@ -162,7 +181,8 @@ def test_the_pareto_front_is_what_nobody_beats() -> None:
         assert row["influence"] == values[:, int(row["group"])].tolist()
         assert row["front"] != beaten(int(row["group"]))
         assert (row["removal"] == "helps all") == (max(row["influence"]) < 0)
-    assert len(figures.trades(found, figures.unit("prob")).data) == 1
+    (points,) = figures.trades(found, figures.unit("prob")).data
+    assert [symbol == "circle" for symbol in points.marker.symbol] == [row["front"] for row in found["groups"]]
     assert curation.trades({"a": values[0]}, []) is None
     assert curation.pareto(values[:1]).tolist() == (values[0] == values[0].min()).tolist()
 
@@ -311,7 +331,7 @@ def test_records_of_another_recipe_may_join_but_not_those_of_other_groups(runs: 
         ["transfer.lr=0.25", "source.pretraining.epochs=3"],
         ["target.digits.transfer.epochs=7"],
         ["source=planted_harm", "source.train.seed=3"],
-        ["model=resnet9", "study='a b'"],
+        ["model=resnet9", "study='é, b'"],
     ],
 )
 def test_a_recipe_s_overrides_are_found(chosen: list[str]) -> None:

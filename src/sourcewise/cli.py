@@ -66,7 +66,11 @@ def overrides(config: Mapping[str, Any]) -> list[str]:
             continue  # a target takes the transfer settings
         if key.startswith(("logger.", "subset.", "trainer.accelerator")) or key == "seed" or given.get(key) == value:
             continue
-        text = value if isinstance(value, str) and re.fullmatch(r"[\w./+-]+", value) else json.dumps(value)
+        text = (
+            value
+            if isinstance(value, str) and re.fullmatch(r"[\w./+-]+", value)
+            else json.dumps(value, ensure_ascii=False)
+        )
         found.append(f"{key}={text}" if key in given and "_target_" not in key else "...")
     return found
 

@@ -65,7 +65,8 @@ def propose(masks: Mask, outputs: Array, seeds: Array, full: Sequence[float], re
         outputs: float[models], mean output of each.
         seeds: training seeds [models].
         full: mean output of each model of the full source.
-        remove: how many groups; by default as many as have the largest gain less one standard error.
+        remove: how many groups; by default as many as have the largest gain less one standard error, and no more than
+            the random subsets go without on average: of what lies beyond, they say nothing.
 
     Raises:
         SourcewiseError: fewer than two models of the full source, or fewer than twenty random subsets.
@@ -81,14 +82,12 @@ def propose(masks: Mask, outputs: Array, seeds: Array, full: Sequence[float], re
     moments = subsets.moments()
     scores = named("ridge")(moments, moments).influence[0]
     over_random = gains(subsets)
-    slope = (Mean.of(full) - Mean.of(subsets.outputs[:, 0])).times(
-        np.asarray(1 / (masks.shape[1] - masks.sum(1).mean()))
-    )
+    reach = (~masks).sum(1).mean()
+    slope = (Mean.of(full) - Mean.of(subsets.outputs[:, 0])).times(np.asarray(1 / reach))
     count = np.arange(1.0, masks.shape[1])
     over_full = over_random - slope.times(count)
-    known = int(np.isfinite(scores).sum())
-    best = int(np.argmax((over_full.value - np.sqrt(over_full.variance))[:known])) + 1
-    number = remove or best
+    most = max(1, min(int(np.isfinite(scores).sum()), round(reach)))
+    number = remove or int(np.argmax((over_full.value - np.sqrt(over_full.variance))[:most])) + 1
     keep = np.ones(masks.shape[1], dtype=bool)
     keep[np.argsort(scores, kind="stable")[:number]] = False  # NaN last
     at = number - 1

@@ -50,36 +50,27 @@ def mislabels(per_letter: int = 0, share: float = 0.05) -> ImageDataset:
     rows = np.flatnonzero(source.labels.numpy() < 10)
     chosen = rows[permutation("planted/mislabels", len(rows))[: round(share * len(rows))]]
     planted[chosen] = labels[chosen]
-    other = 1 + (9 * uniform("planted/mislabels/label", len(chosen))).astype(np.int64)
-    labels[chosen] = (labels[chosen] + torch.from_numpy(other)) % 10
+    labels[chosen] = _wrong(labels[chosen], "planted/mislabels/label")
     return _with(source, source.pixels, labels, planted)
 
 
 def harm(per_letter: int = 0, seed: int = 0) -> ImageDataset:
-    """The source in groups of half a class, and four groups that hurt: pairs of its digits under each other's labels.
+    """The source in groups of half a class, and four groups that hurt: digits of it again, wrongly labelled.
 
-    Groups `0 a`, `0 b`, ... are innocent. Each of `wrong 1` to `wrong 4` holds all images of two digits again, their
-    labels exchanged; `planted` is the true label of these. seed: which digits make a pair.
+    Groups `0 a`, `0 b`, ... are innocent. `wrong 1` to `wrong 4` hold 90 digits each, as many as a class has; `planted`
+    is the true label of these. seed: which digits, and which labels.
     """
     source = characters(per_letter)
-    pairs = permutation(f"planted/harm/{seed}", 10)[:8].reshape(4, 2)
-    parts, labels = [], [source.labels]
-    for one, other in pairs.tolist():
-        rows = ((source.labels == one) | (source.labels == other)).nonzero().squeeze(1)
-        parts.append(rows)
-        labels.append(one + other - source.labels[rows])
-    rows = torch.cat(parts)
+    digits = np.flatnonzero(source.labels.numpy() < 10)
+    rows = torch.from_numpy(digits[permutation(f"planted/harm/{seed}", len(digits))[:360]])
+    halves = [f"{name} {half}" for name in source.class_names for half in "ab"]
     innocent = 2 * source.labels + torch.arange(len(source)) % 2
-    wrong = torch.cat([torch.full_like(part, 2 * len(source.class_names) + i) for i, part in enumerate(parts)])
     return ImageDataset(
         images=torch.cat([source.pixels, source.pixels[rows]]),
-        labels=torch.cat(labels),
+        labels=torch.cat([source.labels, _wrong(source.labels[rows], f"planted/harm/{seed}/label")]),
         class_names=source.class_names,
-        groups=torch.cat([innocent, wrong]),
-        group_names=(
-            *(f"{name} {half}" for name in source.class_names for half in "ab"),
-            *(f"wrong {number}" for number in range(1, 5)),
-        ),
+        groups=torch.cat([innocent, len(halves) + torch.arange(len(rows)) // 90]),
+        group_names=(*halves, *(f"wrong {number}" for number in range(1, 5))),
         columns={COLUMN: np.concatenate([np.full(len(source), -1), source.labels[rows].numpy()])},
     )
 
@@ -96,3 +87,8 @@ def hidden(split: Literal["train", "test"], per_class: int = 5) -> ImageDataset:
 
 def _with(source: ImageDataset, images: torch.Tensor, labels: torch.Tensor, planted: NDArray[np.int64]) -> ImageDataset:
     return replace(source, images=images, labels=labels, groups=labels, fingerprint="", columns={COLUMN: planted})
+
+
+def _wrong(labels: torch.Tensor, purpose: str) -> torch.Tensor:
+    """For every digit another digit, all as likely."""
+    return (labels + 1 + torch.from_numpy((9 * uniform(purpose, len(labels))).astype(np.int64))) % 10
