@@ -89,6 +89,8 @@ TRAIN = [
     ["model=resnet9", "trainer=gpu", "subset.seed=2"],
     ["experiment=demo", "subset.seed=2"],
     ["hydra.job.name=x", "subset.seed=2"],
+    ["source=imagenet", "subset.seed=3"],  # whose root is an environment variable's
+    ["source=imagenet", "source.root=/x"],
     ["model.width=8", "subset.fraction=0.25", "subset.seed=11"],
 ]
 OTHERS = [
@@ -143,6 +145,10 @@ def test_hydra_composes_once_per_choice_of_groups(loaders, monkeypatch):
             config = composer([f"transfer={transfer}", f"subset.seed={seed}", "model.width=8"])
             assert config["subset"]["seed"] == seed
     assert len(calls) == 2
+
+
+def test_environment_variables_cost_no_second_look(loaders):
+    assert Composer(*loaders("train"))._base(("source=imagenet", "target=[pets,sun397]")).is_free("subset.seed")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from conftest import ROOT, Compose, compose_config
 from hydra.errors import InstantiationException
 from PIL import Image
 
+import prepare
 import train
 from sourcewise import record, study
 from sourcewise.data import ImageDataset, embedded, regroup
@@ -114,7 +115,8 @@ def test_one_label_of_many(tmp_path: Path) -> None:
     ("loader", "message"),
     [
         (Folder("missing", obtain="Get it."), r"missing: there is no such folder; expected missing/<class>/.*Get it\."),
-        (Folder("."), "it holds no folders with images"),
+        (Folder("empty"), "it holds no folders with images"),
+        (Folder("splits"), r"splits: its folders \(test, train\) are splits, not classes; set folder to one; expected"),
         (Table(".", "missing.csv", obtain="Get it."), r"missing.csv: No such file or directory\. Get it\."),
         (Table(".", "t.csv", path="file"), "t.csv: no column file; there are path, label"),
         (Table(".", "t.csv"), "t.csv: 1 rows have no label"),
@@ -129,6 +131,7 @@ def test_what_is_missing_is_one_clear_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
+    folder(Path("splits"), train=1, test=1)
     Path("t.csv").write_text("path,label\na.png,x\nb.png,\n")
     Path("u.csv").write_text("path,label\na.png,x\n")
     Path("t.parquet").write_text("torn")
@@ -210,6 +213,18 @@ def test_a_store_is_used_again_until_something_changes(tmp_path: Path, cache: Pa
     paint(root / "a" / "new.png", 99)
     assert 99 in shades(small(Folder(str(root))))
     assert len(small(Folder(str(root)), channels=1).images[0]) == 1
+
+
+def test_prepare_looks_for_everything_before_it_makes_anything(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, small = folder(tmp_path / "data", a=2, b=2), ("source.train.side=8", "target=[pets]")
+    overrides = ("source=imagefolder", f"source.root={root}", *small, f"target.pets.root={tmp_path / 'pets'}")
+    with pytest.raises(SourcewiseError, match=r"pets: No such file or directory\. Oxford-IIIT Pets: get images.tar.gz"):
+        prepare.prepare(compose_config(*overrides))
+    assert not list(cache.glob("*.arrow"))
+    prepare.prepare(compose_config(*overrides[:3], "target=[digits]"))
+    assert "source: 4 images of 2 classes, " in capsys.readouterr().out
 
 
 def pictures(root: Path) -> dict[str, Path]:

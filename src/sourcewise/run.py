@@ -329,9 +329,10 @@ class Run:
                 for dataset in (target.train, target.test)
             )
         elif target.transfer.mode == "fixed" and self.hardware.is_main:
+            slow = [name for name, t in self.targets.items() if t.transfer.mode == "fixed" and not t.cacheable]
             _say_once(
-                f"target/{name}: the backbone runs in every epoch, as BatchNorm adapts or training images change"
-                " (see conf/transfer/fixed.yaml)"
+                f"target {', '.join(slow)}: the backbone runs in every epoch, as BatchNorm adapts or training images"
+                " change (see conf/transfer/fixed.yaml)"
             )
         if not isinstance(target.transfer.lr, Sequence):
             return self._head(model, backbone, name, target, train, test)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 
+SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
+
 
 class Loader(Protocol):
     """A dataset that can be listed. Its repr names all that decides what is listed, apart from what lies on disk."""
@@ -66,6 +68,8 @@ class Folder:
         paths = [path for name in sorted(found) for path in sorted(found[name])]
         if not paths:
             raise self._missing("it holds no folders with images")
+        if len(found) > 1 and found.keys() <= SPLITS:
+            raise self._missing(f"its folders ({', '.join(sorted(found))}) are splits, not classes; set folder to one")
         labels = np.repeat(np.arange(len(found)), [len(found[name]) for name in sorted(found)])
         lines = (line.partition(" ") for line in _lines(self.root, self.names))
         names = {folder: name.strip() for folder, _, name in lines}
