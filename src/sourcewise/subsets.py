@@ -192,7 +192,7 @@ RANDOM_DESIGNS = frozenset({"random", "hadamard", "replicated"})
 
 def draw(groups: Sequence[str], design: str, **settings: Any) -> Mask:
     """The subset `bool[groups]` that a design draws. Raises SourcewiseError for an unknown design."""
-    if design not in DESIGNS:
+    if design not in list(DESIGNS):  # a design that is a list has no hash
         raise SourcewiseError(f"subset.design={design}: not a design; choose one of {', '.join(DESIGNS)}")
     bind(DESIGNS[design], settings, "subset")
     return DESIGNS[design](groups, **settings)
