@@ -1,11 +1,12 @@
 # make demo   set everything up and run the demo: 96 source models, their influences, a report
 # make test   set everything up and run the tests
+# make docs   build the documentation: outputs/site/index.html
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := outputs/demo
 
-.PHONY: demo test test-slow test-stress check setup clean
+.PHONY: demo test test-slow test-stress docs check setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +33,10 @@ test-slow: $(VENV)/.ready
 
 test-stress: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m stress
+
+docs: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo outputs/site/index.html
 
 check: $(VENV)/.ready
 	$(VENV)/bin/ruff check .

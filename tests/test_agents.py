@@ -231,15 +231,18 @@ def test_two_jobs_in_one_worker_process_never_share_a_run(user: User) -> None:
 def test_an_interrupted_run_shows_as_killed(user: User, number: signal.Signals) -> None:
     command = [sys.executable, "train.py", f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=2000"]
     process = user.start(*command)
-    until(lambda: any(run.history for run in user.server.runs.values()))
-    process.send_signal(number)
-    process.communicate(timeout=60)
+    try:
+        until(lambda: any(run.history for run in user.server.runs.values()))
+        process.send_signal(number)
+        process.communicate(timeout=200)
+    finally:
+        process.kill()
     assert process.returncode != 0
     (run,) = user.server.runs.values()
     assert run.state == "killed"
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def until(condition: Callable[[], bool], seconds: float = 200) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit

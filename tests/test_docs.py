@@ -1,11 +1,18 @@
 """What README and docs say is there, runs, and composes."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
+import nbformat
+import numpy as np
 import pytest
-from conftest import ROOT, compose_config
+from conftest import ROOT, TINY, compose_config
+from nbclient import NotebookClient
+from PIL import Image
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -28,7 +35,7 @@ def commands() -> list[str]:
         found += re.findall(
             r"python (train\.py(?: -m)?(?: (?:'[^'\n]*'|[\w.=/\[\],+-]+))*)", page.read_text(encoding="utf-8")
         )
-    return sorted(set(found))
+    return sorted({command for command in found if "--config-dir" not in command})
 
 
 @pytest.mark.parametrize("command", commands())
@@ -44,3 +51,50 @@ def test_commands_compose(command: str) -> None:
 
 def test_some_commands_were_found() -> None:
     assert len(commands()) >= 8
+
+
+def run(command: list[str], folder: Path) -> str:
+    """A command that is to succeed without a word on stderr but progress; what it prints."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    run([sys.executable, "-m", "mkdocs", "build", "--quiet", "-f", str(ROOT / "mkdocs.yml"), "-d", str(tmp_path)], ROOT)
+    settings = (tmp_path / "reference/settings/index.html").read_text(encoding="utf-8")
+    assert "subset.seed" in settings
+    assert "penalty chosen" in (tmp_path / "reference/python/index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    where = "runs_dir=outputs/demo/runs"
+    run([sys.executable, str(ROOT / "train.py"), "-m", "subset.seed=range(0,24)", where, *TINY], tmp_path)
+    notebook = nbformat.read(ROOT / "docs/notebook.ipynb", as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells)
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert "24 records of characters-digits" in notebook.cells[1].outputs[0].text
+
+
+@pytest.mark.slow
+def test_a_users_own_folders_as_the_guide_says(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part, classes in (("source", ("oak", "elm", "ash tree", "été")), ("target", ("leaf", "bark"))):
+        for shade, name in enumerate(classes):
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for number in range(30):
+                pixels = rng.integers(0, 100, (40, 50, 3)) + 30 * shade
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg")
+    page = (ROOT / "docs/own_data.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"^python (.*)$", page, flags=re.MULTILINE)[:2]
+    for command in (f"{first} subset.seed=0,1,2,3,4,5", second):
+        words = [word.replace("train.py", str(ROOT / "train.py")) for word in shlex.split(command)]
+        words = [word.replace("estimate.py", str(ROOT / "estimate.py")) for word in words]
+        printed = run([sys.executable, *words, "logger=none"], tmp_path)
+    assert "influence of the 4 groups of imagefolder" in printed
+    assert (tmp_path / "outputs/photos/report.html").exists()

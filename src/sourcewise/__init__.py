@@ -1,21 +1,22 @@
 """sourcewise: which parts of the source data help the target task, and which hurt it.
 
-`fit(masks, outputs)` estimates influences from plain arrays. It is imported on first use, since the commands' --help
-does without.
+`load(places)` reads the records of a study, for a notebook; `fit(masks, outputs)` estimates influences from plain
+arrays. Both are imported on first use, since the commands' --help does without.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sourcewise.fitting import Fit as Fit
     from sourcewise.fitting import fit as fit
+    from sourcewise.notebook import load as load
 
-__all__ = ["Fit", "fit"]
+_HOMES = {"Fit": "fitting", "fit": "fitting", "load": "notebook"}
+__all__ = ["Fit", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from sourcewise import fitting
-
-        return getattr(fitting, name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"sourcewise.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -187,12 +187,12 @@ def further_trials(records: Iterable[Record], study: Study) -> list[Trial]:
     return found
 
 
-def estimate(study: Study, estimator: str = "auto") -> dict[str, Estimated]:
-    """Influences of every target, laid out as docs/architecture.md says, with their checks.
+def estimate(study: Study, estimator: str = "auto", targets: Sequence[str] | None = None) -> dict[str, Estimated]:
+    """Influences of the targets (None: of all), laid out as docs/architecture.md says, with their checks.
 
     Raises SourcewiseError for an unknown estimator, fewer than two models, or outputs that are all the same.
     """
-    return {name: _estimated(study, name, target, estimator) for name, target in study.targets.items()}
+    return {name: _estimated(study, name, study.targets[name], estimator) for name in targets or study.targets}
 
 
 def describe(found: Fit) -> dict[str, Any]:

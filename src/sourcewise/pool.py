@@ -318,6 +318,7 @@ def _worker(channel: socket.socket, others: Sequence[Any], function: Function, e
         with Path(os.devnull).open() as null:
             os.dup2(null.fileno(), 0)
         sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))  # noqa: SIM115
+        faulthandler.disable()  # enabled before, it would not take its signals back from whoever has them now
         faulthandler.enable()
         with contextlib.suppress(OSError):  # if memory runs out, this process is to go, and not the launching one
             Path("/proc/self/oom_score_adj").write_text("500")

@@ -123,8 +123,8 @@ class Source:
     """The source dataset and how a model is pretrained on it.
 
     groups: see `regroup`, which `train` went through. outputs: whether records
-    carry outputs on the source's own examples. root: where the data are, for its
-    config's own use.
+    carry outputs on the source's own examples. root: where the data are, for its config's own use. data: what tells
+    apart studies of one config on different data, where the config does not name a dataset.
     """
 
     name: str
@@ -137,6 +137,7 @@ class Source:
     crop: Crop | None = None
     resolution: Resolution | int | None = None
     root: str | None = None
+    data: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "train", regroup(self.train, self.groups))
@@ -169,7 +170,7 @@ class TransferSettings(Optimisation):
 
 @dataclass(frozen=True)
 class Target:
-    """A target task and how a model is transferred to it. root: where the data are, for its config's own use."""
+    """A target task and how a model is transferred to it. root, data: as the source's."""
 
     train: ImageDataset
     test: ImageDataset
@@ -179,6 +180,7 @@ class Target:
     crop: Crop | None = None
     resolution: Resolution | int | None = None
     root: str | None = None
+    data: str | None = None
 
     def __post_init__(self) -> None:
         if self.train.class_names != self.test.class_names:
