@@ -24,6 +24,7 @@ SETTINGS = (
     "sections",
     "counterfactuals",
     "curate",
+    "images",
     "logger",
     "runs_dir",
 )
@@ -33,7 +34,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     """Everything from records to results on disk and in W&B; returns the summary."""
     from hydra.utils import instantiate
 
-    from sourcewise import counterfactuals, curation, figures, influences, report
+    from sourcewise import counterfactuals, curation, figures, influences, report, review
     from sourcewise.records import Records
     from sourcewise.summary import summarise
 
@@ -45,6 +46,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
     for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
         study.trials += influences.further_trials(Records(place, {}, config["refresh"]), study)
+    images = cli.images(config["images"], study.header.fingerprints) if config["images"] else {}
     estimated = influences.estimate(study, config["estimator"])
     summary = summarise(study, estimated, records.left_out, config["fdr"])
     summary["counterfactuals"] = counterfactuals.tables(
@@ -55,6 +57,9 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     if weights:
         summary["curation"] = curation.curate(study, weights, out, cli.overrides(study.header.config))
     found = {name: item.dataset for name, item in estimated.items()}
+    summary["review"] = review.review(found, study.beliefs, images, config["fdr"])
+    if summary["review"]:
+        review.write(out, summary["review"])
     out.mkdir(parents=True, exist_ok=True)
     influences.write(found, out, config["top"])
     for name, item in estimated.items():

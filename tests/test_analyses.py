@@ -17,7 +17,10 @@ from sourcewise import analyses, report
 from sourcewise.fitting import named
 from sourcewise.influences import collect, estimate
 from sourcewise.moments import collapse
+from sourcewise.page import Section
 from sourcewise.record import Record
+from sourcewise.sections import SECTIONS
+from sourcewise.sections.target import Target
 from sourcewise.summary import summarise
 
 EXAMPLES = 120
@@ -118,27 +121,28 @@ def test_removal_is_the_difference_of_means_with_its_error() -> None:
     assert analyses.removal({3: found[3]}, 3, 0) is None
 
 
-def two() -> dict[str, xr.Dataset]:
-    """g0 helps both, g1 helps one and hurts the other, g2 seems to do that but not significantly."""
-    tables = {"one": ([0.1, 0.05, 0.1], [0.01, 0.01, 0.01]), "two": ([0.1, -0.02, -0.1], [0.01, 0.04, 0.3])}
-    return {
-        name: xr.Dataset(
-            {
-                "influence_overall": ("group", np.array(value)),
-                "stderr_overall": ("group", np.full(3, 0.01)),
-                "qvalue_overall": ("group", np.array(q)),
-            },
-            {"group": ["g0", "g1", "g2"]},
-        )
-        for name, (value, q) in tables.items()
+def between(name: str) -> Section | str:
+    """g0 helps both, g1 and g3 help one and hurt the other, g2 seems to but not significantly."""
+    tables = {"one": ([0.1, 0.05, 0.1, -0.1], [0.01] * 4), "two": ([0.1, -0.02, -0.1, 0.2], [0.01, 0.04, 0.3, 0.01])}
+    targets = {
+        name: {
+            "overall": [
+                {"group": f"g{i}", "influence": value, "stderr": 0.01, "qvalue": q}
+                for i, (value, q) in enumerate(zip(*both, strict=True))
+            ]
+        }
+        for name, both in tables.items()
     }
+    return SECTIONS["between"](Target(name, xr.Dataset(), {"targets": targets, "fdr": 0.05, "output": "prob"}))
 
 
 def test_groups_that_differ_between_targets_do_so_significantly() -> None:
-    (found,) = analyses.between(two(), 0.05)
-    assert found["group"] == "g1"
-    assert found["influence"]["two"] == [-0.02, 0.01, 0.04]
-    assert found["gap"] == pytest.approx(0.07)
+    for name in ("one", "two"):
+        found = between(name)
+        assert isinstance(found, Section)
+        rows = found.tables[0].rows
+        assert [row.header for row in rows] == ["g3", "g1"]
+        assert [cell[0].value for cell in rows[1].cells if not isinstance(cell, str)] == ["+5.00", "−2.00"]
 
 
 def test_sections_show_what_was_found_and_escape_it(summary: dict[str, Any]) -> None:
@@ -154,7 +158,8 @@ def test_sections_show_what_was_found_and_escape_it(summary: dict[str, Any]) -> 
     }
     facts["brittle"] = {"harmed": brittle, "supported": brittle}
     page = make_summary({"pets": facts, EVIL: other[1]}, 2)
-    page["between"] = [{"group": EVIL, "influence": {"pets": [0.1, 0.01, 0.01], EVIL: [-0.1, 0.01, 0.01]}, "gap": 0.2}]
+    for of, sign in ((facts, 1), (other[1], -1)):
+        of["overall"] = [{"group": EVIL, "influence": sign * 0.1, "stderr": 0.01, "qvalue": 0.01}]
     sections = ["subpopulations", "brittle", "between"]
     text = report.render({"pets": dataset, EVIL: other[0]}, page, sections)
     found = Page(text)

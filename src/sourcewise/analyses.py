@@ -1,4 +1,4 @@
-"""What influences say of a target's examples: subpopulations, brittle examples, and how targets differ.
+"""What influences say of a target's examples: subpopulations, and brittle examples.
 
 `examine` gathers it, as JSON, for the report; the functions below it are on arrays, where examples and groups are
 positions. Nothing here knows images: examples go by their ids.
@@ -27,8 +27,6 @@ LEAST = 20
 """Examples that a class needs to be split; a subpopulation needs a quarter as many."""
 AGREE = 0.5
 """Adjusted Rand index that subpopulations from two halves of the models must reach."""
-MOST = 100
-"""Brittle examples that are listed."""
 
 
 def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0) -> dict[str, Any]:
@@ -47,7 +45,8 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
     splits = []
     if len(units) >= 2 * LEAST:
         halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])
-        tables = [_influence(part, estimator) for part in (*halves, subsets)]
+        moments = [part.moments() for part in (*halves, subsets)]
+        tables = [estimator(item, item).influence for item in moments]
         for position, class_name in enumerate(target.class_names):
             rows = np.flatnonzero(target.labels == position)
             held = halves[1].take(np.arange(halves[1].units), rows)
@@ -59,21 +58,6 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
         "subpopulations": {"groups": _ends(dataset), "splits": splits},
         "brittle": _brittle(dataset, outputs.mean(0), study.without.get(name, {})),
     }
-
-
-def between(datasets: Mapping[str, xr.Dataset], fdr: float) -> list[dict[str, Any]]:
-    """Groups that significantly help some targets overall and hurt others, those with the widest gap first.
-
-    Each with `influence`: by target, `[influence, stderr, q-value]`.
-    """
-    tables = {name: _columns(dataset, "_overall") for name, dataset in datasets.items()}
-    found = []
-    for at, group in enumerate(next(iter(datasets.values()))["group"].values.astype(str).tolist()):
-        effects = {name: [float(column[at]) for column in columns] for name, columns in tables.items()}
-        known = [value for value, _, q in effects.values() if q <= fdr]
-        if known and min(known) < 0 < max(known):
-            found.append({"group": group, "influence": effects, "gap": max(known) - min(known)})
-    return sorted(found, key=lambda item: -item["gap"])
 
 
 @dataclass(frozen=True)
@@ -117,7 +101,9 @@ def split(tables: Sequence[Array], held: Subsets, estimator: Estimator, fdr: flo
         if size.min() < LEAST // 4 or agreement < AGREE:
             continue
         inside = part[:, None] == np.arange(count)
-        moments = _weighted(held, inside / size - ~inside / (len(part) - size)).moments()
+        contrast = inside / size - ~inside / (len(part) - size)
+        center = None if held.center is None else held.center @ contrast
+        moments = replace(held, outputs=held.outputs @ contrast, center=center, within=None).moments()
         found = estimator(moments, moments)
         q = qvalues(pvalues(found.influence, found.stderr, found.dof))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -138,21 +124,6 @@ def _directions(table: Array) -> Array:
     return np.asarray(table - table.mean(0))
 
 
-def _weighted(subsets: Subsets, weights: Array) -> Subsets:
-    """Subsets with weighted sums of their outputs, by weights float[examples, columns]."""
-    center = None if subsets.center is None else subsets.center @ weights
-    return replace(subsets, outputs=subsets.outputs @ weights, center=center, within=None)
-
-
-def _influence(subsets: Subsets, estimator: Estimator) -> Array:
-    moments = subsets.moments()
-    return estimator(moments, moments).influence
-
-
-def _columns(dataset: xr.Dataset, suffix: str = "") -> list[Array]:
-    return [np.asarray(dataset[key + suffix].values, float) for key in ("influence", "stderr", "qvalue")]
-
-
 def _example(dataset: xr.Dataset, row: int, group: int) -> dict[str, Any]:
     """One example and what one group does to it."""
     return {
@@ -165,17 +136,14 @@ def _example(dataset: xr.Dataset, row: int, group: int) -> dict[str, Any]:
 
 def _ends(dataset: xr.Dataset, groups: int = 8, most: int = 5) -> list[dict[str, Any]]:
     """For the groups with the strongest evidence on any class, the examples that they help and hurt most."""
-    value, error, _ = _columns(dataset, "_class")
     with np.errstate(divide="ignore", invalid="ignore"):
-        evidence = np.nan_to_num(np.abs(value / error), nan=0.0, posinf=0.0).max(0)
+        z = np.abs(dataset["influence_class"].values / dataset["stderr_class"].values)
+    evidence = np.nan_to_num(z, nan=0.0, posinf=0.0).max(0)
     found = []
     for group in np.argsort(-evidence, kind="stable")[:groups].tolist():
         column = np.nan_to_num(dataset["influence"].values[:, group])
         order = np.argsort(-column, kind="stable")
-        sides = {"helps": order[:most], "hurts": order[::-1][:most]}
-        sides = {
-            side: rows[(column[rows] > 0) if side == "helps" else (column[rows] < 0)] for side, rows in sides.items()
-        }
+        sides = {"helps": order[column[order] > 0][:most], "hurts": order[::-1][column[order[::-1]] < 0][:most]}
         examples = {side: [_example(dataset, row, group) for row in rows.tolist()] for side, rows in sides.items()}
         found.append({"group": str(dataset["group"].values[group]), **examples})
     return found
@@ -192,8 +160,10 @@ def _of_split(dataset: xr.Dataset, name: str, rows: Index, found: Split) -> dict
     return {"class": name, "agreement": found.agreement, "parts": parts}
 
 
-def _brittle(dataset: xr.Dataset, mean: Array, without: Mapping[int, Sequence[NDArray[Any]]]) -> dict[str, Any]:
-    """The examples that one group harms most, and those that hang on one group most, with what removing it does.
+def _brittle(
+    dataset: xr.Dataset, mean: Array, without: Mapping[int, Sequence[NDArray[Any]]], most: int = 100
+) -> dict[str, Any]:
+    """The `most` examples that one group harms most, and those that hang on one group most, with what removing it does.
 
     `predicted` is the change of the output on removing the group; `real` what runs without it say, where there are any;
     `spearman` the rank correlation of both over these examples, `spread` the standard deviation of the real changes,
@@ -204,26 +174,19 @@ def _brittle(dataset: xr.Dataset, mean: Array, without: Mapping[int, Sequence[ND
     for side, sign in (("harmed", -1), ("supported", 1)):
         groups = (sign * influence).argmax(1)
         value = sign * influence[np.arange(len(influence)), groups]
-        rows = np.argsort(-value, kind="stable")[:MOST]
+        rows = np.argsort(-value, kind="stable")[:most]
         examples = []
         for row in rows[value[rows] > 0].tolist():
             item = _example(dataset, row, int(groups[row]))
             real = removal(without, int(groups[row]), row)
             examples.append({**item, "mean": float(mean[row]), "predicted": -item["influence"], "real": real})
-        pairs = [
-            (item["predicted"], item["real"]["change"], item["real"]["error"]) for item in examples if item["real"]
-        ]
+        pairs = [(item["predicted"], item["real"]) for item in examples if item["real"]]
         found[side] = {"examples": examples, "compared": len(pairs)}
         if len(pairs) > 2:
-            predicted, change, error = np.array(pairs).T
+            predicted, change, error = np.array([(said, real["change"], real["error"]) for said, real in pairs]).T
             rank, noise = spearmanr(predicted, change).statistic, np.sqrt((error**2).mean())
-            about = {
-                "spearman": rank,
-                "predicted": predicted.mean(),
-                "real": change.mean(),
-                "spread": change.std(ddof=1),
-            }
-            found[side] |= {key: float(number) for key, number in (*about.items(), ("noise", noise))}
+            values = map(float, (rank, predicted.mean(), change.mean(), change.std(ddof=1), noise))
+            found[side] |= dict(zip(("spearman", "predicted", "real", "spread", "noise"), values, strict=True))
     return found
 
 
@@ -231,7 +194,6 @@ def removal(without: Mapping[int, Sequence[NDArray[Any]]], group: int, row: int)
     """What runs without one group say of an example, against runs with all groups; None when either are missing.
 
     without: by group, and -1 for all groups, [output, whether it is right] of every run, as arrays [2, examples].
-
     change: of the mean output, with its standard `error` over runs; before and after: the share of runs that are right;
     runs: how many were without the group.
     """

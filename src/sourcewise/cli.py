@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -72,6 +73,22 @@ def overrides(config: Mapping[str, Any]) -> list[str]:
             else json.dumps(value, ensure_ascii=False)
         )
         found.append(f"{key}={text}" if key in given and "_target_" not in key else "...")
+    return found
+
+
+def images(chosen: Mapping[str, Any], fingerprints: Mapping[str, str]) -> dict[str, Any]:
+    """The source (under "") and the targets' test examples that settings of train.py choose; within a Hydra main.
+
+    Raises SourcewiseError when the records are about other images, or the source has groups of several.
+    """
+    config = compose("train", [f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in chosen.items()])
+    source = instantiate(config.source)
+    found = {"": source.train, **{name: instantiate(of.test) for name, of in config.target.items()}}
+    for name, dataset in found.items():
+        if dataset.fingerprint not in fingerprints.values():
+            raise SourcewiseError(f"images: {name or source.name} has other images than the records are about")
+    if len(source.train) != len(source.train.group_names):
+        raise SourcewiseError("images: copies can only be told where every source example is a group")
     return found
 
 

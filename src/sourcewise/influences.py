@@ -19,6 +19,7 @@ from sourcewise.errors import SourcewiseError
 from sourcewise.fitting import Fit, fit, parts_of
 from sourcewise.moments import GRAM, Packed
 from sourcewise.record import Header, Record, TargetOutputs
+from sourcewise.review import Beliefs
 from sourcewise.subsets import RANDOM_DESIGNS, replica
 
 UNITS = {
@@ -90,7 +91,7 @@ class Study:
     seeds: of the records that influences rest on, in the order of every target's outputs. full: the outputs of a run
     that kept all groups, with its baselines. trials: the other records, of chosen subsets. without: of those that keep
     all groups but one (-1: all groups), by target and that group, each run's outputs and whether they are right, as
-    arrays [2, examples]; nothing where groups are examples.
+    arrays [2, examples]; nothing where groups are examples. beliefs: what models say of the source, where they are.
     """
 
     header: Header
@@ -104,6 +105,7 @@ class Study:
     full: Mapping[str, TargetOutputs] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     without: dict[str, dict[int, list[NDArray[np.float16]]]] = field(default_factory=dict)
+    beliefs: Beliefs | None = None
 
     @property
     def models(self) -> int:
@@ -156,6 +158,9 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
                 if name not in study.targets:
                     study.targets[name] = _target(outputs, list(item.header.class_names[name]))
                 _add(study.targets[name], outputs, output)
+            if item.source is not None and len(item.source.labels) == len(item.mask):
+                study.beliefs = study.beliefs or Beliefs(len(item.mask))
+                study.beliefs.add(item.mask, item.source)
         elif output in UNITS:
             study.trials.append(_trial(item, output))
             dropped = [*np.flatnonzero(~item.mask).tolist(), -1]

@@ -68,7 +68,6 @@ def summarise(
             name: _target(item, study.targets[name].scores, fdr, top) | analyses.examine(study, name, item, fdr)
             for name, item in found.items()
         },
-        "between": analyses.between({name: item.dataset for name, item in found.items()}, fdr),
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from lightning_modules.data import Stored
 
@@ -71,6 +72,16 @@ class ImageDataset:
             groups=self.groups[rows],
             columns={name: values[rows.numpy()] for name, values in self.columns.items()},
         )
+
+    def thumbnails(self, side: int) -> Tensor:
+        """The images as uint8[examples, channels, s, s]: `side` pixels, or fewer where those in memory are smaller."""
+        images = self.images
+        if isinstance(images, Tensor):
+            larger = max(images.shape[2:]) > side
+            return functional.interpolate(images, (side, side), mode="bilinear", antialias=True) if larger else images
+        out = torch.empty((len(self), self.channels, side, side), dtype=torch.uint8)
+        images.read(torch.arange(len(self)), torch.cat([torch.zeros_like(images.sizes), images.sizes], 1), out)
+        return out
 
     def _digest(self) -> str:
         state = hashlib.sha256(repr((self.class_names, self.group_names, tuple(self.images.shape))).encode())

@@ -20,24 +20,25 @@ from sourcewise.randomness import permutation, uniform
 COLUMN = "planted"
 
 
-def leaks(per_letter: int = 0, count: int = 20) -> ImageDataset:
+def leaks(per_letter: int = 0, count: int = 20, seed: int = 0) -> ImageDataset:
     """`count` handwritten digits replaced by test images of the target `digits`, of the same class.
 
     The first half are exact copies; the others are shifted by a pixel, re-scaled by up to a tenth, and noised (standard
-    deviation 6% of the range). `planted` is the target image's id.
+    deviation 6% of the range). `planted` is the target image's id. Another seed plants others.
     """
+    where = "planted/leaks" + f"/{seed}" * (seed > 0)
     source, target = characters(per_letter), digits("test")
     images, planted = source.pixels.clone(), np.full(len(source), -1)
-    order = permutation("planted/leaks/source", len(source))
-    for number, chosen in enumerate(permutation("planted/leaks/target", len(target))[:count].tolist()):
+    order = permutation(f"{where}/source", len(source))
+    for number, chosen in enumerate(permutation(f"{where}/target", len(target))[:count].tolist()):
         label = target.labels[chosen]
         row = next(row for row in order.tolist() if source.labels[row] == label and planted[row] < 0)
         image = target.pixels[chosen]
         if number >= (count + 1) // 2:
-            across, _, scale = uniform(f"planted/leaks/{number}", 3).tolist()
+            across, _, scale = uniform(f"{where}/{number}", 3).tolist()
             shift = [[-1, 0], [1, 0], [0, -1], [0, 1]][int(4 * across)]
             image = affine(image, 0, shift, 0.9 + 0.2 * scale, [0, 0], InterpolationMode.BILINEAR)
-            noise = torch.from_numpy(uniform(f"planted/leaks/{number}/noise", 12, *image.shape).sum(0) - 6)  # normal
+            noise = torch.from_numpy(uniform(f"{where}/{number}/noise", 12, *image.shape).sum(0) - 6)  # normal
             image = (image + 0.06 * 255 * noise).round().clamp(0, 255).to(torch.uint8)
         images[row], planted[row] = image, int(target.ids[chosen])
     return _with(source, images, source.labels, planted)

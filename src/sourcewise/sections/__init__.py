@@ -7,7 +7,7 @@ that makes them. A new section is one more module and one more entry here.
 from collections.abc import Callable
 
 from sourcewise.page import Section
-from sourcewise.sections import between, brittle, classes, counterfactuals, overall, subpopulations, trust
+from sourcewise.sections import between, brittle, classes, counterfactuals, overall, review, subpopulations, trust
 from sourcewise.sections.target import Target
 
 SECTIONS: dict[str, Callable[[Target], Section | str]] = {
@@ -18,5 +18,6 @@ SECTIONS: dict[str, Callable[[Target], Section | str]] = {
     "subpopulations": subpopulations.section,
     "brittle": brittle.section,
     "between": between.section,
+    "review": review.section,
 }
 """In the order of the page."""

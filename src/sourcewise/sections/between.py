@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from sourcewise.page import Effect, Row, Section, Table, small
+from sourcewise.page import Row, Section, Table
 from sourcewise.sections.target import Target
+
+KEYS = ("influence", "stderr", "qvalue")
 
 
 def section(target: Target) -> Section | str:
-    """From what `analyses.between` found, of groups with a significant effect on this target."""
-    names = list(target.summary["targets"])
-    if len(names) < 2:
+    """From the overall influences on all targets: those significant on this one, and the other way on another."""
+    targets = target.summary["targets"].items()
+    tables = {name: {effect["group"]: effect for effect in facts.get("overall", ())} for name, facts in targets}
+    if len(tables) < 2:
         return (
             "It shows groups that help one target and hurt another. It needs runs with several targets:"
             " python train.py -m 'target=[digits,<another>]' 'subset.seed=range(0,96)'"
         )
     rows = []
-    for item in target.summary.get("between", ()):
-        if target.significant(item["influence"][target.name][2]):
-            cells = [
-                [Effect(group, target.show(value), target.show(error, sign=False), small(q), target.significant(q))]
-                for group, (value, error, q) in item["influence"].items()
-            ]
-            rows.append(Row(item["group"], cells))
+    for group, own in tables[target.name].items():
+        found = [table[group] for table in tables.values() if group in table]
+        known = [effect["influence"] for effect in found if target.significant(effect["qvalue"])]
+        if target.significant(own["qvalue"]) and min(known) < 0 < max(known):
+            numbers = {name: map(table.get(group, {}).get, KEYS) for name, table in tables.items()}
+            cells = [[target.effect(name, *values)] for name, values in numbers.items()]
+            rows.append((max(known) - min(known), Row(group, cells)))
     title, id = "What differs between targets", f"{target.id}-between"
     if not rows:
         return Section(id, title, [f"No group significantly helps {target.name} and hurts another target, or reverse."])
@@ -29,6 +32,6 @@ def section(target: Target) -> Section | str:
         f"Overall influence ({target.unit.name} ± standard error; pale: not significant) of groups that significantly"
         f" help {target.name} and hurt another target, or hurt it and help another; the widest gap first"
     )
-    return Section(
-        id, title, tables=[Table(f"{id}-table", caption, ["Source group", *names], rows, searchable="group")]
-    )
+    ordered = [row for _, row in sorted(rows, key=lambda item: -item[0])]
+    columns = ["Source group", *tables]
+    return Section(id, title, tables=[Table(f"{id}-table", caption, columns, ordered, searchable="group")])

@@ -63,7 +63,6 @@ def _row(target: Target, item: Mapping[str, Any]) -> Row:
     real = item["real"]
     happened = f"{target.show(real['change'])} ± {target.show(real['error'], sign=False)}" if real else "–"
     right = f"{real['before']:.0%}, {real['after']:.0%} of {count(real['runs'], 'run')}" if real else "–"
-    influence = f"{target.show(item['influence'])} ± {target.show(item['stderr'], sign=False)}"
     changes = [target.show(item["mean"], sign=False), target.show(item["predicted"]), happened, right]
-    cells = [item["class"], item["group"], influence, small(item["qvalue"]), *changes]
+    cells = [item["class"], item["group"], target.within(item), small(item["qvalue"]), *changes]
     return Row(str(item["example"]), cells, muted=not target.significant(item["qvalue"]))

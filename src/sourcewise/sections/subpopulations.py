@@ -9,8 +9,6 @@ from sourcewise import figures
 from sourcewise.page import Effect, Figure, Row, Section, Table, join, number, small
 from sourcewise.sections.target import Target
 
-DRAWN = 2
-"""Splits that are drawn, those of the largest effects."""
 IDS = 12
 """Examples of a subpopulation that are named."""
 
@@ -31,7 +29,7 @@ def section(target: Target) -> Section | str:
     parts = [_part(target, split, part) for split in found["splits"] for part in split["parts"]]
     tables, drawn = [], []
     if parts:
-        for place, split in enumerate(found["splits"][:DRAWN]):
+        for place, split in enumerate(found["splits"][:2]):
             figure = figures.subpopulations(target.influences, split["parts"], target.unit)
             groups = [part["group"] for part in split["parts"]]
             caption = (
@@ -63,21 +61,14 @@ def section(target: Target) -> Section | str:
 
 
 def _part(target: Target, split: Mapping[str, Any], part: Mapping[str, Any]) -> Row:
-    influence = f"{target.show(part['influence'])} ± {target.show(part['stderr'], sign=False)}"
     ids = part["examples"]
     such = ", ".join(map(str, ids[:IDS])) + (", …" if len(ids) > IDS else "")
     agreement = number(split["agreement"], 2, False)
-    return Row(split["class"], [part["group"], f"{len(ids):,}", influence, small(part["qvalue"]), agreement, such])
+    return Row(
+        split["class"], [part["group"], f"{len(ids):,}", target.within(part), small(part["qvalue"]), agreement, such]
+    )
 
 
 def _examples(target: Target, items: Sequence[Mapping[str, Any]]) -> list[Effect]:
-    return [
-        Effect(
-            f"{item['example']} (class {item['class']})",
-            target.show(item["influence"]),
-            target.show(item["stderr"], sign=False),
-            small(item["qvalue"]),
-            target.significant(item["qvalue"]),
-        )
-        for item in items
-    ]
+    of = ((f"{item['example']} (class {item['class']})", item) for item in items)
+    return [target.effect(name, *(item[key] for key in ("influence", "stderr", "qvalue"))) for name, item in of]

@@ -62,12 +62,12 @@ class Target:
         known = np.flatnonzero(np.isfinite(value) & (q <= fdr))
         known = known[np.argsort(-value[known], kind="stable")]
         sides = known[value[known] > 0][:most], known[value[known] < 0][::-1][:most]
-        return [
-            [
-                Effect(
-                    str(names[i]), self.show(value[i]), self.show(error[i], False), small(q[i]), self.significant(q[i])
-                )
-                for i in side
-            ]
-            for side in sides
-        ]
+        return [[self.effect(str(names[i]), value[i], error[i], q[i]) for i in side] for side in sides]
+
+    def effect(self, name: str, value: float | None, error: float | None, q: float | None) -> Effect:
+        """An influence in a table."""
+        return Effect(name, self.show(value), self.show(error, sign=False), small(q), self.significant(q))
+
+    def within(self, item: Mapping[str, Any]) -> str:
+        """An `influence` with its `stderr`, as text."""
+        return f"{self.show(item['influence'])} ± {self.show(item['stderr'], sign=False)}"

@@ -1,0 +1,47 @@
+"""Leaks and misleading examples: source examples that look like copies of target examples, or have a dubious label."""
+
+from __future__ import annotations
+
+from sourcewise.page import Row, Section, Table, count, number, small
+from sourcewise.sections.target import Target
+
+ROWS = 25
+WHAT = {
+    "copy": "nearer to one target image than chance would have it",
+    "label": "with a label that fewer than half of the models predict that did not see it",
+}
+COLUMNS = {"example": "Target example", "outside": "Outside", "inside": "Inside"}
+
+
+def section(target: Target) -> Section | str:
+    """From what `review.review` found; labels go with the first target."""
+    rows = [row for row in target.summary.get("review", ()) if row["target"] == target.name]
+    if not rows:
+        return (
+            "It lists copies of target images in the source, and dubious labels. It needs groups that are single source"
+            " examples, as python train.py -m source.groups=example source.outputs=true 'subset.seed=range(0,200)'"
+            " makes them; for copies, also the setting images of estimate.py."
+        )
+    lead = [
+        "Candidates for a person to look at: review.csv has them all, and review_drop.txt those that are significant,"
+        " as a list for subset=listed. Influence is shown beside, and decides nothing: what is merely similar to a"
+        " target example helps it too, and the influence of one source example is mostly noise."
+    ]
+    tables = []
+    for why in [why for why in WHAT if any(row["why"] == why for row in rows)]:
+        mine = [row for row in rows if row["why"] == why]
+        own = [key for key in COLUMNS if key in mine[0]]
+        lead.append(f"{count(sum(row['flagged'] for row in mine), 'source example')} {WHAT[why]}.")
+        lines = []
+        for row in mine[:ROWS]:
+            said = [str(v) if isinstance(v, int) else number(v, 2, False) for v in (row[key] for key in own)]
+            cells = [*said, target.within(row), small(row["qvalue"])]
+            lines.append(Row(str(row["source"]), cells, muted=not row["flagged"]))
+        caption = (
+            f"Source examples {WHAT[why]}; influence in {target.unit.name} ± standard error; pale: not significant"
+        )
+        if why == "label":
+            caption += ". Outside, inside: mean probability of the label by models that did not see it, and did"
+        columns = ["Source example", *(COLUMNS[key] for key in own), "Influence", "q-value"]
+        tables.append(Table(f"{target.id}-{why}", caption, columns, lines, tuple(range(1, len(columns)))))
+    return Section(f"{target.id}-review", "Leaks and misleading examples", lead, tables=tables)
