@@ -73,6 +73,16 @@ def test_the_source_is_the_paper_s() -> None:
     assert Triangular(2)(2.0, 16) == 1
 
 
+def test_where_the_data_lie_is_not_part_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set()
+    for place in ("/data", "/elsewhere"):
+        monkeypatch.setenv("SOURCEWISE_DATA", place)
+        config = compose_config("experiment=imagenet_paper")
+        assert config["target"]["pets"]["test"]["dataset"]["root"] == f"{place}/pets"
+        names.add(study.study_name(config))
+    assert len(names) == 1
+
+
 def small(tmp_path: Path, *overrides: str) -> record.Record:
     config = dry.shrunk(compose_config(*overrides), str(tmp_path))
     train.train(config)

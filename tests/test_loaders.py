@@ -237,8 +237,8 @@ def pictures(root: Path) -> dict[str, Path]:
         "alpha.png": red.convert("RGBA"),
         "grey.png": grey,
         "greyalpha.png": grey.convert("LA"),
-        "deep.png": Image.fromarray(np.full((8, 8), 100 * 257, dtype=np.uint16)),
-        "deep.tif": Image.fromarray(np.full((8, 8), 100 * 257, dtype=np.uint16)),
+        "deep.png": Image.fromarray(np.full((8, 8), 100 * 256 + 30, dtype=np.uint16)),
+        "deep.tif": Image.fromarray(np.full((8, 8), 100 * 256 + 30, dtype=np.uint16)),
     }
     root.mkdir(parents=True)
     for name, image in kinds.items():

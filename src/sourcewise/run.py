@@ -233,7 +233,7 @@ class Run:
             if {target.train.channels, target.test.channels} != {channels}:
                 raise SourcewiseError(
                     f"target {name}: its images have {target.train.channels} colour channels, those of the source"
-                    f" {channels}; make them alike by source.train.channels or target.{name}.train.channels"
+                    f" {channels}; make them alike by source.train.channels, or choose another target"
                 )
         self.mask: NDArray[np.bool_] = subsets.draw(self.source.train.group_names, **self.subset)
         self._checkpoint: Callable[[str], Checkpoint] | None = None
