@@ -96,7 +96,7 @@ def split(tables: Sequence[Array], held: Subsets, estimator: Estimator, fdr: flo
         return None
     first, second, whole = (_directions(table) for table in tables)
     for count in range(most, 1, -1):
-        part, other = (KMeans(count, n_init=4, random_state=0).fit(x).labels_ for x in (first, second))
+        part, other = (KMeans(count, n_init=10, random_state=0).fit(x).labels_ for x in (first, second))
         size, agreement = np.bincount(part, minlength=count), float(adjusted_rand_score(part, other))
         if size.min() < LEAST // 4 or agreement < AGREE:
             continue

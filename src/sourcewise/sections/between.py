@@ -22,8 +22,8 @@ def section(target: Target) -> Section | str:
         found = [table[group] for table in tables.values() if group in table]
         known = [effect["influence"] for effect in found if target.significant(effect["qvalue"])]
         if target.significant(own["qvalue"]) and min(known) < 0 < max(known):
-            numbers = {name: map(table.get(group, {}).get, KEYS) for name, table in tables.items()}
-            cells = [[target.effect(name, *values)] for name, values in numbers.items()]
+            numbers = (map(table.get(group, {}).get, KEYS) for table in tables.values())
+            cells = [[target.effect("", *values)] for values in numbers]
             rows.append((max(known) - min(known), Row(group, cells)))
     title, id = "What differs between targets", f"{target.id}-between"
     if not rows:
