@@ -141,7 +141,7 @@ def test_images_are_those_of_the_records_or_refused() -> None:
         found = cli.images({"source": "planted_leaks"}, prints)
         assert found[""].fingerprint == source.fingerprint
         assert list(found) == ["", "digits"]
-        with pytest.raises(SourcewiseError, match="planted_mislabels has other images than the records"):
+        with pytest.raises(SourcewiseError, match="planted_mislabels has other images or groups than the records"):
             cli.images({"source": "planted_mislabels"}, prints)
         classes = {"characters": embedded.characters().fingerprint} | prints
         with pytest.raises(SourcewiseError, match="where every source example is a group"):
