@@ -86,7 +86,7 @@ def images(chosen: Mapping[str, Any], fingerprints: Mapping[str, str]) -> dict[s
     found = {"": source.train, **{name: instantiate(of.test) for name, of in config.target.items()}}
     for name, dataset in found.items():
         if dataset.fingerprint not in fingerprints.values():
-            raise SourcewiseError(f"images: {name or source.name} has other images or groups than the records are about")
+            raise SourcewiseError(f"images: {name or source.name} has other images or groups than the records")
     if len(source.train) != len(source.train.group_names):
         raise SourcewiseError("images: copies can only be told where every source example is a group")
     return found
