@@ -34,7 +34,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     """Everything from records to results on disk and in W&B; returns the summary."""
     from hydra.utils import instantiate
 
-    from sourcewise import counterfactuals, curation, figures, influences, report, review
+    from sourcewise import analyses, counterfactuals, curation, figures, influences, report, review
     from sourcewise.records import Records
     from sourcewise.summary import summarise
 
@@ -52,8 +52,6 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     summary["counterfactuals"] = counterfactuals.tables(
         study.trials, study.names, {name: item.slopes for name, item in estimated.items()}
     )
-    overall = {name: item.dataset["influence_overall"].values for name, item in estimated.items()}
-    summary["trades"] = curation.trades(overall, study.names)
     if weights:
         summary["curation"] = curation.curate(study, weights, out, cli.overrides(study.header.config))
     found = {name: item.dataset for name, item in estimated.items()}
@@ -78,8 +76,8 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
             tracked.figure(f"target/{name}/influence_overall", figures.overall_bars(dataset, fdr=config["fdr"]))
             rows = [list(effect.values()) for effect in summary["targets"][name]["overall"]]
             tracked.table(f"target/{name}/overall", ["group", "influence", "stderr", "qvalue"], rows)
-        if trades := summary["trades"]:
-            tracked.figure("trades", figures.trades(trades, figures.unit(config["outputs"])))
+        if between := analyses.between(summary["targets"], config["fdr"]):
+            tracked.figure("between", figures.trades(between, list(found), figures.unit(config["outputs"])))
         for there in summary["counterfactuals"]:
             where = "/".join(["target", there["target"], "counterfactual", there["study"]]).rstrip("/")
             tracked.figure(f"{where}/score", figures.removal(there))

@@ -13,7 +13,7 @@ import xarray as xr
 from records import GROUPS
 from test_report import EVIL, Page, make_summary, make_target
 
-from sourcewise import analyses, report
+from sourcewise import analyses, figures, report
 from sourcewise.fitting import named
 from sourcewise.influences import collect, estimate
 from sourcewise.moments import collapse
@@ -121,28 +121,51 @@ def test_removal_is_the_difference_of_means_with_its_error() -> None:
     assert analyses.removal({3: found[3]}, 3, 0) is None
 
 
-def between(name: str) -> Section | str:
-    """g0 helps both, g1 and g3 help one and hurt the other, g2 seems to but not significantly."""
-    tables = {"one": ([0.1, 0.05, 0.1, -0.1], [0.01] * 4), "two": ([0.1, -0.02, -0.1, 0.2], [0.01, 0.04, 0.3, 0.01])}
-    targets = {
+def two(sign: int = 1) -> dict[str, Any]:
+    """g0 helps both, g1 and g3 help one and hurt the other, g2 seems to but not significantly, one knows no g4."""
+    tables = {
+        "one": ([0.1, 0.05, 0.1, -0.1], [0.01] * 4),
+        "two": ([0.1, -0.02, -0.1, 0.2, 1], [0.01, 0.04, 0.3, 0.01, 0]),
+    }
+    return {
         name: {
             "overall": [
-                {"group": f"g{i}", "influence": value, "stderr": 0.01, "qvalue": q}
+                {"group": f"g{i}", "influence": sign * value, "stderr": 0.01, "qvalue": q}
                 for i, (value, q) in enumerate(zip(*both, strict=True))
             ]
         }
         for name, both in tables.items()
     }
-    return SECTIONS["between"](Target(name, xr.Dataset(), {"targets": targets, "fdr": 0.05, "output": "prob"}))
 
 
-def test_groups_that_differ_between_targets_do_so_significantly() -> None:
-    for name in ("one", "two"):
-        found = between(name)
-        assert isinstance(found, Section)
-        rows = found.tables[0].rows
-        assert [row.header for row in rows] == ["g3", "g1"]
-        assert [cell[0].value for cell in rows[1].cells if not isinstance(cell, str)] == ["+5.00", "−2.00"]
+def test_what_removal_does_is_said_of_significant_effects_alone() -> None:
+    found = {item["group"]: item["removal"] for item in analyses.between(two(), 0.05)}
+    assert found == {"g0": "hurts all", "g1": "trades", "g2": "", "g3": "trades"}
+    first = analyses.between(two(-1), 0.05)[0]
+    assert (first["group"], first["removal"], first["front"]) == ("g0", "helps all", True)
+    assert analyses.between({"one": two()["one"]}, 0.05) == []
+    for name in two():
+        page = SECTIONS["between"](Target(name, xr.Dataset(), {"targets": two(), "fdr": 0.05, "output": "prob"}))
+        assert isinstance(page, Section)
+        rows = page.tables[0].rows
+        assert [row.header for row in rows] == ["g1", "g3", "g0"]
+        assert [cell[0].value for cell in rows[0].cells if not isinstance(cell, str)] == ["+5.00", "−2.00"]
+        assert rows[0].cells[-1] == "trades"
+
+
+def test_the_pareto_front_is_what_nobody_beats() -> None:
+    values = np.random.default_rng(0).integers(-3, 4, (2, 30)).astype(float)
+
+    def beaten(k: int) -> bool:
+        return any((values[:, i] <= values[:, k]).all() and (values[:, i] < values[:, k]).any() for i in range(30))
+
+    assert analyses.pareto(values).tolist() == [not beaten(k) for k in range(30)]
+    assert analyses.pareto(values[:1]).tolist() == (values[0] == values[0].min()).tolist()
+    effects = [{"a": {"influence": x}, "b": {"influence": y}} for x, y in values.T]
+    rows = [{"group": f"{i}", "effects": e, "removal": "", "front": i < 3} for i, e in enumerate(effects)]
+    (points,) = figures.trades(rows, ["b", "a"], figures.unit("prob")).data
+    assert [symbol == "circle" for symbol in points.marker.symbol] == [i < 3 for i in range(30)]
+    assert list(points.x) == pytest.approx((100 * values[1]).tolist())
 
 
 def test_sections_show_what_was_found_and_escape_it(summary: dict[str, Any]) -> None:

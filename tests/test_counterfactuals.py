@@ -14,7 +14,7 @@ from scipy import stats
 
 import estimate
 from benchmarks import planted_harm
-from sourcewise import cli, counterfactuals, curation, figures, record, study, subsets
+from sourcewise import cli, counterfactuals, curation, record, study, subsets
 from sourcewise.counterfactuals import Trial, compare, curve_of
 from sourcewise.errors import SourcewiseError
 from sourcewise.inference import Mean
@@ -164,27 +164,6 @@ def test_harmful_groups_are_proposed_and_helpful_ones_are_not(varying: bool) -> 
 def test_no_more_is_proposed_than_random_subsets_go_without() -> None:
     b = np.linspace(-2, -1, 24)  # every group hurts
     assert curation.propose(*models(b, 0.1, 0), [b.sum()] * 3).removed == 12
-
-
-def test_the_pareto_front_is_what_nobody_beats() -> None:
-    values = np.random.default_rng(0).integers(-3, 4, (2, 30)).astype(float)
-
-    def beaten(k: int) -> bool:
-        return any(
-            (values[:, i] <= values[:, k]).all() and (values[:, i] < values[:, k]).any() for i in range(values.shape[1])
-        )
-
-    assert curation.pareto(values).tolist() == [not beaten(k) for k in range(30)]
-    found = curation.trades({"a": values[0], "b": values[1]}, [str(i) for i in range(30)])
-    assert found is not None
-    for row in found["groups"]:
-        assert row["influence"] == values[:, int(row["group"])].tolist()
-        assert row["front"] != beaten(int(row["group"]))
-        assert (row["removal"] == "helps all") == (max(row["influence"]) < 0)
-    (points,) = figures.trades(found, figures.unit("prob")).data
-    assert [symbol == "circle" for symbol in points.marker.symbol] == [row["front"] for row in found["groups"]]
-    assert curation.trades({"a": values[0]}, []) is None
-    assert curation.pareto(values[:1]).tolist() == (values[0] == values[0].min()).tolist()
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,45 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
     }
 
 
+def between(targets: Mapping[str, Mapping[str, Any]], fdr: float) -> list[dict[str, Any]]:
+    """What removing each group does to several targets, the most harmful groups first; empty for one target alone.
+
+    targets: facts by target, of which `overall` holds a group's effect. Returned are groups that all targets know,
+    each with its `effects` by target; `removal`: what of it is significant, `helps all`, `hurts all`, or `trades` one
+    target for another; `front`: whether it is on the Pareto front, by the estimates.
+    """
+    tables = {name: {effect["group"]: effect for effect in facts.get("overall", ())} for name, facts in targets.items()}
+    names = [group for group in next(iter(tables.values())) if all(group in table for table in tables.values())]
+    if len(tables) < 2 or not names:
+        return []
+    value, q = (
+        np.array([[table[group][key] for group in names] for table in tables.values()], dtype=float)
+        for key in ("influence", "qvalue")
+    )
+    sure, front = np.where(q <= fdr, np.sign(value), 0), pareto(value)
+    cases = [(sure < 0).all(0), (sure > 0).all(0), (sure < 0).any(0) & (sure > 0).any(0)]
+    removal = np.select(cases, ["helps all", "hurts all", "trades"], "")
+    return [
+        {
+            "group": names[i],
+            "effects": {target: table[names[i]] for target, table in tables.items()},
+            "removal": str(removal[i]),
+            "front": bool(front[i]),
+        }
+        for i in np.argsort(value.mean(0), kind="stable")
+    ]
+
+
+def pareto(influences: Array) -> NDArray[np.bool_]:
+    """Which groups no other one beats as a candidate for removal, `bool[G]`, from influences float[targets, G].
+
+    One beats another that hurts every target at least as much, and one of them more.
+    """
+    one, other = influences[:, :, None], influences[:, None, :]
+    front: NDArray[np.bool_] = ~np.any((one <= other).all(0) & (one < other).any(0), axis=0)
+    return front
+
+
 @dataclass(frozen=True)
 class Split:
     """A class as subpopulations, each set apart by a group of its own.

@@ -137,42 +137,6 @@ def _held_out(train: Subsets, test: Subsets) -> tuple[Array, Array]:
     return -(slopes[order].cumsum() + weight * slope), weight**2 * noise / square
 
 
-def pareto(influences: Array) -> Mask:
-    """Which groups no other one beats as a candidate for removal, `bool[G]`, from influences float[targets, G].
-
-    One beats another that hurts every target at least as much, and one of them more.
-    """
-    one, other = influences[:, :, None], influences[:, None, :]
-    beats = (one <= other).all(0) & (one < other).any(0)
-    front: Mask = ~np.any(beats, axis=0)
-    return front
-
-
-def trades(overall: Mapping[str, Array], names: Sequence[str]) -> dict[str, Any] | None:
-    """Which removals help all targets and which trade one for another, as JSON, the most harmful groups first.
-
-    overall: by target the overall influences float[G]. Groups that are unknown on a target are left out. None for one
-    target alone, and for too many groups. A removal is judged by the signs of the estimates, not by their errors.
-    """
-    if len(overall) < 2 or len(names) > GRAM:
-        return None
-    values = np.array(list(overall.values()))
-    known = np.flatnonzero(np.isfinite(values).all(0))
-    values = values[:, known]
-    front, hurts, helps = pareto(values), (values < 0).all(0), (values > 0).all(0)
-    words = np.where(hurts, "helps all", np.where(helps, "hurts all", "trades"))
-    rows = [
-        {
-            "group": names[known[i]],
-            "influence": values[:, i].tolist(),
-            "front": bool(front[i]),
-            "removal": str(words[i]),
-        }
-        for i in np.argsort(values.mean(0), kind="stable")
-    ]
-    return {"targets": list(overall), "groups": rows}
-
-
 def weights_of(setting: Any, targets: Sequence[str]) -> dict[str, float]:
     """Weights by target that sum to one, from `curate`. Raises SourcewiseError for unknown targets and bad weights."""
     weights = dict.fromkeys(targets, 1.0) if setting is True else setting

@@ -414,25 +414,28 @@ def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
     return go.Figure([*bands, *lines], _plane(400, "source groups removed", title + ", %" * (factor == 100)))
 
 
-def trades(found: Mapping[str, Any], shown: Unit) -> go.Figure:
+def trades(groups: Sequence[Mapping[str, Any]], targets: Sequence[str], shown: Unit) -> go.Figure:
     """Overall influence of every group on the first target and on each other one; on the Pareto front: filled.
 
-    found: as `curation.trades` has it.
+    groups: as `analyses.between` has them.
     """
-    theme, groups = THEMES["light"], found["groups"]
+    theme = THEMES["light"]
     colours = (theme["helps"], theme["hurts"], theme["soft"], theme["mark"])
-    names, targets = labels([group["group"] for group in groups]), labels(found["targets"])
-    columns = _numbers(shown.factor * np.array([group["influence"] for group in groups]).T, shown.decimals + 1)
+    values = [[shown.factor * group["effects"][target]["influence"] for group in groups] for target in targets]
+    columns, targets = _numbers(values, shown.decimals + 1), labels(targets)
+    names = labels([group["group"] for group in groups])
     symbols = ["circle" if group["front"] else "circle-open" for group in groups]
     points = [
         go.Scatter(
             x=columns[0],
             y=columns[i],
-            text=names,
+            text=[name if group["removal"] else "" for name, group in zip(names, groups, strict=True)],
+            textposition="top center",
+            hovertext=names,
             name=targets[i],
-            mode="markers",
+            mode="markers+text",
             marker={"color": colours[(i - 1) % len(colours)], "symbol": symbols, "size": 9},
-            hovertemplate=f"<b>%{{text}}</b><br>{targets[0]} %{{x:+}}, {targets[i]} %{{y:+}}<extra></extra>",
+            hovertemplate=f"<b>%{{hovertext}}</b><br>{targets[0]} %{{x:+}}, {targets[i]} %{{y:+}}<extra></extra>",
         )
         for i in range(1, len(targets))
     ]

@@ -1,37 +1,45 @@
-"""Groups that help one target and hurt another."""
+"""Several targets at once: which removals help all of them, and which trade one for another."""
 
 from __future__ import annotations
 
-from sourcewise.page import Row, Section, Table
+from sourcewise import analyses, figures
+from sourcewise.page import Figure, Row, Section, Table
 from sourcewise.sections.target import Target
 
 KEYS = ("influence", "stderr", "qvalue")
 
 
 def section(target: Target) -> Section | str:
-    """From the overall influences on all targets: those significant on this one, and the other way on another."""
-    targets = target.summary["targets"].items()
-    tables = {name: {effect["group"]: effect for effect in facts.get("overall", ())} for name, facts in targets}
-    if len(tables) < 2:
+    """From the overall influences on all targets; in the table, groups with significant effects on this and others."""
+    targets = target.summary["targets"]
+    if len(targets) < 2:
         return (
-            "It shows groups that help one target and hurt another. It needs runs with several targets:"
-            " python train.py -m 'target=[digits,<another>]' 'subset.seed=range(0,96)'"
+            "It shows which removals help all targets and which trade one for another. It needs runs with several"
+            " targets: python train.py -m 'target=[digits,<another>]' 'subset.seed=range(0,96)'"
         )
-    rows = []
-    for group, own in tables[target.name].items():
-        found = [table[group] for table in tables.values() if group in table]
-        known = [effect["influence"] for effect in found if target.significant(effect["qvalue"])]
-        if target.significant(own["qvalue"]) and min(known) < 0 < max(known):
-            numbers = (map(table.get(group, {}).get, KEYS) for table in tables.values())
-            cells = [[target.effect("", *values)] for values in numbers]
-            rows.append((max(known) - min(known), Row(group, cells)))
-    title, id = "What differs between targets", f"{target.id}-between"
-    if not rows:
-        return Section(id, title, [f"No group significantly helps {target.name} and hurts another target, or reverse."])
+    found = analyses.between(targets, target.summary["fdr"])
+    rows = [
+        Row(
+            item["group"],
+            [*([target.effect("", *map(of.get, KEYS))] for of in item["effects"].values()), item["removal"]],
+        )
+        for item in found
+        if item["removal"] and target.significant(item["effects"][target.name]["qvalue"])
+    ]
+    nothing = f"No group significantly helps {target.name} and the others, hurts all, or trades one for another."
     caption = (
-        f"Overall influence ({target.unit.name} ± standard error; pale: not significant) of groups that significantly"
-        f" help {target.name} and hurt another target, or hurt it and help another; the widest gap first"
+        f"Overall influence ({target.unit.name} ± standard error; pale: not significant) of groups whose removal"
+        " significantly helps all targets, hurts all, or trades one for another; the most harmful first"
     )
-    ordered = [row for _, row in sorted(rows, key=lambda item: -item[0])]
-    columns = ["Source group", *tables]
-    return Section(id, title, tables=[Table(f"{id}-table", caption, columns, ordered, searchable="group")])
+    columns, id = ["Source group", *targets, "Removal"], f"{target.id}-between"
+    table = Table(f"{id}-table", caption, columns, rows, searchable="group")
+    about = (
+        "Every point is a group; those at the lower left hurt both targets. Filled: the Pareto front for removal, by"
+        " the estimates. The table holds what is significant."
+    )
+    figure = figures.trades(found, sorted(targets, key=lambda name: name != target.name), target.unit)
+    alternative = f"Points, one a group: influence on {target.name} and on other targets."
+    drawn = [Figure(f"{id}-figure", figure, about, alternative)] if found else []
+    return Section(
+        id, "What differs between targets", [] if rows else [nothing], figures=drawn, tables=[table] if rows else []
+    )

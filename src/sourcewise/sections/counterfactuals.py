@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from sourcewise import counterfactuals, curation, figures
 from sourcewise.page import Figure, Row, Section, Table, number
 from sourcewise.sections.target import Target
@@ -19,8 +16,8 @@ def section(target: Target) -> Section | str:
         for found in summary.get("counterfactuals", ())
         if found["target"] == target.name or (first and found["target"] not in summary["targets"])
     ]
-    proposal, trades = summary.get("curation"), summary.get("trades")
-    if not (shown or proposal or trades):
+    proposal = summary.get("curation")
+    if not (shown or proposal):
         return (
             "It shows what really happens without the worst, best and random groups. It needs models of such subsets:"
             f" python train.py -m subset=ranked subset.ranking=<out>/{target.name}/influences.nc"
@@ -48,13 +45,6 @@ def section(target: Target) -> Section | str:
         columns = ["Subset", "Removed", "Runs", "Score, %", "Gain over the full source", "Gain over random removal"]
         caption = f"Score on {about} after retraining, and gains in points, with 95% intervals"
         tables.append(Table(f"{id}-table", caption, columns, rows, (1, 2, 3, 4, 5)))
-    if trades:
-        alternative = "Points, one a group: influence on two targets. The table holds the same numbers."
-        caption = (
-            "Groups at the lower left hurt both targets. Filled: on the Pareto front for removal from all targets."
-        )
-        drawn.append(Figure(f"{target.id}-trades-figure", figures.trades(trades, target.unit), caption, alternative))
-        tables.append(_trades(target, trades))
     return Section(f"{target.id}-counterfactuals", "What happens without chosen groups", lead, (), drawn, tables)
 
 
@@ -63,21 +53,3 @@ def _interval(value: float | None, low: float | None, high: float | None, *, sig
         return "–"
     text, *ends = (number(100 * v, 2, sign) for v in (value, low, high) if v is not None)
     return f"{text} ({' to '.join(ends)})" if ends else text
-
-
-def _trades(target: Target, trades: Mapping[str, Any]) -> Table:
-    """Which removals help all targets and which trade one for another."""
-    columns = ["Group", *trades["targets"], "Pareto front", "Its removal"]
-    rows = [
-        Row(
-            group["group"],
-            [*(target.show(v) for v in group["influence"]), "yes" if group["front"] else "–", group["removal"]],
-        )
-        for group in trades["groups"]
-    ]
-    caption = (
-        f"Overall influence of each group on every target ({target.unit.name}), and what its removal does; on the"
-        " Pareto front are the groups that no other one beats for removal on all targets"
-    )
-    numeric = tuple(range(1, len(trades["targets"]) + 1))
-    return Table(f"{target.id}-trades", caption, columns, rows, numeric, "group")
