@@ -107,7 +107,7 @@ def test_any_config_can_be_tried_on_noise(tmp_path: Path) -> None:
     overrides = ("source=imagefolder", "source.root=/none", "target=[table]", "target.table.root=/none")
     found = small(
         tmp_path, *overrides, "source.train.side=8", "source.resolution=8", "target.table.resolution=8",
-        "target.table.train.side=8", "transfer.lr=[0.1,1]", "model.width=4",
+        "target.table.train.side=8", "target.table.test.per_class=1", "transfer.lr=[0.1,1]", "model.width=4",
     )  # fmt: skip
     assert len(found.targets["table"].labels) == 16
 
