@@ -33,6 +33,7 @@ def leaves(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         ("+model.deep=3", "model.deep: there is no such setting"),
         ("+source.pretraining.epoch=3", "source.pretraining.epoch: there is no such setting; did you mean epochs?"),
         ("source._target_=os.nowhere", "source._target_=os.nowhere: there is no such object"),
+        ("source._target_=os", "source._target_=os: this cannot be called"),
         ("+target.digits.augmentation=[1]", "target.digits.augmentation[0]"),
     ],
 )

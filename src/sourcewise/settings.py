@@ -36,6 +36,8 @@ def check(node: Any, where: str = "") -> None:
                 target = pkgutil.resolve_name(node["_target_"])
             except (ImportError, AttributeError, ValueError, TypeError) as error:
                 raise SourcewiseError(f"{where}._target_={node['_target_']}: there is no such object") from error
+            if not callable(target):
+                raise SourcewiseError(f"{where}._target_={node['_target_']}: this cannot be called")
             bind(target, {key: value for key, value in node.items() if key not in _HYDRAS}, where)
     elif isinstance(node, list):
         for position, value in enumerate(node):
