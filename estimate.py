@@ -4,30 +4,37 @@ python estimate.py records=runs/<study> out=outputs/<name>
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import hydra
+from annotated_types import Interval
 from omegaconf import DictConfig
+from pydantic import PositiveInt
 
-from sourcewise import cli
+from sourcewise import cli, settings
 
-SETTINGS = (
-    "records",
-    "filters",
-    "refresh",
-    "out",
-    "outputs",
-    "estimator",
-    "fdr",
-    "top",
-    "sections",
-    "counterfactuals",
-    "curate",
-    "images",
-    "logger",
-    "runs_dir",
-)
+
+@dataclass(frozen=True)
+class Settings:
+    """What conf/estimate.yaml holds."""
+
+    records: str | Sequence[str]
+    filters: Mapping[str, Any]
+    refresh: bool | Literal["auto"]
+    out: str
+    outputs: str
+    estimator: str
+    fdr: Annotated[float, Interval(gt=0, lt=1)]
+    top: PositiveInt
+    counterfactuals: str | Sequence[str] | None
+    curate: bool | Mapping[str, float] | None
+    images: Mapping[str, Any] | None
+    sections: Sequence[str] | None
+    logger: Mapping[str, Any]
+    runs_dir: str
 
 
 def estimate(config: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +103,9 @@ def main(config: DictConfig) -> None:
     from sourcewise.summary import as_text
 
     with cli.errors():
-        resolved = cli.resolve(config, SETTINGS)
+        resolved = cli.resolve(config, [item.name for item in fields(Settings)])
+        settings.bind(Settings, resolved, "")
+        settings.check(resolved["logger"], "logger")
         print(as_text(estimate(resolved)))
         print(f"\n{Path(resolved['out'], 'report.html')}")
 

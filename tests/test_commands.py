@@ -106,6 +106,7 @@ def test_runs_are_tracked_offline_unless_logged_in(tmp_path: Path) -> None:
         ("estimate.py", (), "records"),
         ("estimate.py", ("records=/nowhere",), "records=/nowhere: there is no such folder"),
         ("estimate.py", ("records=.", "outputs=p"), "outputs=p"),
+        ("estimate.py", ("records=.", "fdr=2"), "fdr=2: input should be less than 1"),
     ],
 )
 def test_a_user_s_error_is_one_line_and_status_2(
@@ -125,6 +126,17 @@ def test_a_failed_run_is_one_line_and_status_1(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert "lower the learning rate" in done.stderr
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} {ROOT / 'estimate.py'} --help | head -c 10",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (len(done.stdout), done.stderr) == (10, "")
 
 
 @pytest.mark.parametrize("script", ["train.py", "estimate.py"])
