@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import hydra
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
 from sourcewise import cli, settings, study, subsets, tracking
+from sourcewise.errors import SourcewiseError
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Settings:
     seed: NonNegativeInt
     runs_dir: str
     study: str | None = None
+    only: Literal["prepare", "dry_run"] | None = None
 
 
 SETTINGS = tuple(item.name for item in fields(Settings))
@@ -48,6 +51,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     from sourcewise.run import Run
 
     settings.bind(Settings, config, "")
+    if config.get("only"):
+        raise SourcewiseError(f"only={config['only']} is for one command, not for a sweep: leave out -m")
     folder = study.run_dir(config)
     if study.is_done(folder):
         return _done(folder, config)
@@ -81,13 +86,31 @@ def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     return dict(result.header.metrics)
 
 
+def rehearse(config: dict[str, Any]) -> None:
+    """What `only` asks for in place of a run: make the stores of images, or say what would run and try it on noise."""
+    from sourcewise import rehearsal
+
+    settings.bind(Settings, config, "")
+    settings.check(config)
+    if config["only"] == "prepare":
+        rehearsal.prepare(config)
+        return
+    print(rehearsal.plan(config))
+    with TemporaryDirectory() as folder:
+        metrics = train(rehearsal.shrunk({**config, "only": None}, folder))
+    print(f"two steps of each stage on noise: all {len(config['target'])} targets done, {len(metrics)} metrics")
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> None:
     """One run of a composed config."""
     with cli.errors():
         resolved = cli.resolve(config, SETTINGS)
         resolved["subset"] = subsets.settled(resolved["subset"])
-        cli.say_metrics(study.run_dir(resolved), train(resolved))
+        if resolved["only"]:
+            rehearse(resolved)
+        else:
+            cli.say_metrics(study.run_dir(resolved), train(resolved))
 
 
 if __name__ == "__main__":

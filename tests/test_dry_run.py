@@ -12,7 +12,8 @@ from conftest import ROOT, compose_config
 import train
 from lightning_modules.crops import Progressive
 from lightning_modules.schedules import Triangular
-from sourcewise import dry, record, study
+from sourcewise import record, rehearsal, study
+from sourcewise.errors import SourcewiseError
 
 # arXiv 2207.05739, appendix, and its published code: lr, epochs, steps of the rate (none: triangular, peak 5), random
 # crops, metric, classes.
@@ -84,7 +85,7 @@ def test_where_the_data_lie_is_not_part_of_the_recipe(monkeypatch: pytest.Monkey
 
 
 def small(tmp_path: Path, *overrides: str) -> record.Record:
-    config = dry.shrunk(compose_config(*overrides), str(tmp_path))
+    config = rehearsal.shrunk(compose_config(*overrides), str(tmp_path))
     train.train(config)
     return record.read(study.run_dir(config) / study.RECORD)
 
@@ -114,9 +115,14 @@ def test_any_config_can_be_tried_on_noise(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_dry_run_says_what_would_run() -> None:
-    command = [sys.executable, str(ROOT / "dry_run.py"), "experiment=imagenet_paper"]
+    command = [sys.executable, str(ROOT / "train.py"), "experiment=imagenet_paper", "only=dry_run"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "source imagenet        1000 classes  16 epochs of batches of 1024, lr 0.5" in done.stdout
     assert "two steps of each stage on noise: all 13 targets done" in done.stdout
     assert done.stderr.count("the backbone runs in every epoch") == 1
+
+
+def test_a_rehearsal_is_not_for_sweeps() -> None:
+    with pytest.raises(SourcewiseError, match="only=prepare is for one command"):
+        train.train(compose_config("only=prepare"))

@@ -14,9 +14,8 @@ from conftest import ROOT, Compose, compose_config
 from hydra.errors import InstantiationException
 from PIL import Image
 
-import prepare
 import train
-from sourcewise import record, study
+from sourcewise import record, rehearsal, study
 from sourcewise.data import ImageDataset, embedded, regroup
 from sourcewise.data.load import load
 from sourcewise.data.loaders import Folder, HuggingFace, Loader, Memory, Mixture, Table, Torchvision
@@ -221,9 +220,9 @@ def test_prepare_looks_for_everything_before_it_makes_anything(
     root, small = folder(tmp_path / "data", a=2, b=2), ("source.train.side=8", "target=[pets]")
     overrides = ("source=imagefolder", f"source.root={root}", *small, f"target.pets.root={tmp_path / 'pets'}")
     with pytest.raises(SourcewiseError, match=r"pets: No such file or directory\. Oxford-IIIT Pets: get images.tar.gz"):
-        prepare.prepare(compose_config(*overrides))
+        rehearsal.prepare(compose_config(*overrides))
     assert not list(cache.glob("*.arrow"))
-    prepare.prepare(compose_config(*overrides[:3], "target=[digits]"))
+    rehearsal.prepare(compose_config(*overrides[:3], "target=[digits]"))
     assert "source: 4 images of 2 classes, " in capsys.readouterr().out
 
 

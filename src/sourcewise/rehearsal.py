@@ -1,4 +1,4 @@
-"""A config made small: the same run, on noise of the right shapes and two steps a stage, with no data and no GPU."""
+"""Before a sweep: make its stores of images; say what a config would run; make it small, to try it on noise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,12 +6,40 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
 from PIL import Image
 
+from sourcewise import study
 from sourcewise.data.store import Listing
 from sourcewise.study import Config
 
 BATCH = 8
+
+
+def prepare(config: Config) -> None:
+    """Build the datasets of a resolved config, and print what they are. Raises SourcewiseError when one is missing."""
+    parts = {"source": config["source"]["train"]}
+    for name, target in config["target"].items():
+        parts |= {f"{name}/train": target["train"], f"{name}/test": target["test"]}
+    for part in parts.values():  # what is missing should be known before hours go into what is there
+        if part["_target_"] == "sourcewise.data.load.load":
+            instantiate(part["dataset"], _convert_="all").stamp()
+    for name, part in parts.items():
+        dataset = instantiate(part, _convert_="all")
+        print(f"{name}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
+
+
+def plan(config: Config) -> str:
+    """What a run of the resolved config does, a line a stage."""
+    source, lines = config["source"], [f"study {study.study_name(config)}"]
+    stages = {f"source {source['name']}": (source, source["pretraining"])}
+    stages |= {f"target {name}": (target, target["transfer"]) for name, target in config["target"].items()}
+    for name, (data, how) in stages.items():
+        number = data["train"].get("num_classes")
+        classes, metric = f"{number} classes" if number else "", data.get("metric", "")
+        epochs = f"{how['epochs']:>4} epochs of batches of {how['batch_size']}"
+        lines.append(f"  {name:<22}{classes:>13}{epochs}, lr {how['lr']} {metric}")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -40,7 +68,7 @@ class Noise:
 def shrunk(config: Config, folder: str) -> dict[str, Any]:
     """The resolved config of a run that keeps all but its data, epochs, batch sizes and devices, below `folder`.
 
-    Of a source, twice the images that targets have: a subset keeps about half.
+    Two steps a stage. Of a source, twice the images that targets have: a subset keeps about half.
     """
     accelerator = config["trainer"]["accelerator"] if torch.cuda.is_available() else "cpu"
     hardware = {"accelerator": accelerator, "devices": 1, "strategy": "auto"}
@@ -62,7 +90,7 @@ def _small(node: Any, count: int, folder: str) -> Any:
     made = {key: _small(value, count, folder) for key, value in node.items()}
     if node.get("_target_") == "sourcewise.data.load.load":
         noise = {"count": count, "classes": node["num_classes"] or 10, "side": node["side"]}
-        made |= {"dataset": {"_target_": "sourcewise.dry.Noise", **noise}}
+        made |= {"dataset": {"_target_": "sourcewise.rehearsal.Noise", **noise}}
         made |= {"per_class": None, "rest": False, "cache_dir": folder}
     if "batch_size" in node:
         lr = node["lr"]
