@@ -47,9 +47,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
 
     report.check(config["sections"])
     records, out = Records(config["records"], config["filters"], config["refresh"]), Path(config["out"])
-    metric = config["outputs"].removeprefix("metric:")
-    found_in = records if metric == config["outputs"] else records.scalars(metric)
-    study = influences.collect(found_in, config["outputs"])
+    study = influences.collect(records.giving(config["outputs"]), config["outputs"])
     weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
     for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
         study.trials += influences.further_trials(Records(place, {}, config["refresh"]), study)

@@ -19,7 +19,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from sourcewise.checks import Estimator
 from sourcewise.fitting import named
-from sourcewise.inference import pvalues, qvalues
+from sourcewise.inference import Mean, pvalues, qvalues
 from sourcewise.influences import SMALL, Estimated, Study
 from sourcewise.moments import Array, Index, Subsets, collapse
 
@@ -239,9 +239,10 @@ def removal(without: Mapping[int, Sequence[NDArray[Any]]], group: int, row: int)
     if min(len(without.get(key, ())) for key in (-1, group)) < 2:
         return None
     whole, rest = (np.array([run[:, row] for run in without[key]], np.float64).T for key in (-1, group))
+    change = Mean.of(rest[0]) - Mean.of(whole[0])
     return {
-        "change": float(rest[0].mean() - whole[0].mean()),
-        "error": float(np.sqrt(sum(side[0].var(ddof=1) / side.shape[1] for side in (whole, rest)))),
+        "change": float(change.value),
+        "error": float(np.sqrt(change.variance)),
         "before": float(whole[1].mean()),
         "after": float(rest[1].mean()),
         "runs": rest.shape[1],

@@ -19,6 +19,7 @@ from sourcewise.errors import SourcewiseError
 from sourcewise.fitting import Fit, fit, parts_of
 from sourcewise.moments import GRAM, Packed
 from sourcewise.record import Header, Record, TargetOutputs
+from sourcewise.records import METRIC
 from sourcewise.review import Beliefs
 from sourcewise.subsets import RANDOM_DESIGNS, replica
 
@@ -31,8 +32,6 @@ NONE_DRAWN = (
     "no record has a randomly drawn subset, which influences need;"
     " train some: python train.py -m 'subset.seed=range(0,96)'"
 )
-METRIC = "metric:"
-"""How the outputs are called that are a scalar of every run."""
 SIGN = "positive = keeping the group helps"
 
 LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
@@ -139,7 +138,7 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
     """One pass over records, in memory that does not grow with records times examples.
 
     Only randomly drawn subsets count towards influences: those chosen by hand or by a ranking would bias them. With an
-    output `metric:<name>`, records are those of `Records.scalars`. Raises SourcewiseError for an unknown output, or
+    output `metric:<name>`, records are those of `Records.giving`. Raises SourcewiseError for an unknown output, or
     when no record has a random subset.
     """
     if output not in UNITS and not output.startswith(METRIC):

@@ -138,6 +138,4 @@ def load(places: str | Sequence[str], outputs: str = "prob", **filters: Any) -> 
     Raises SourcewiseError as `Records` and `influences.collect` do.
     """
     records = Records(places, filters)
-    metric = outputs.removeprefix(influences.METRIC)
-    study = influences.collect(records if metric == outputs else records.scalars(metric), outputs)
-    return Loaded(study, records.left_out)
+    return Loaded(influences.collect(records.giving(outputs), outputs), records.left_out)

@@ -14,6 +14,16 @@ def permutation(key: str, size: int) -> NDArray[np.intp]:
     return np.argsort(_words(key, size), kind="stable")
 
 
+def ranks(key: str, labels: NDArray[np.integer]) -> NDArray[np.intp]:
+    """The place of each example in a random order of its class, `int[n]` from 0 on; labels: `int[n]`, from 0 on."""
+    order = permutation(key, len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # class by class, each in random order
+    sizes = np.bincount(labels)
+    found = np.empty(len(labels), np.intp)
+    found[order] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return found
+
+
 def uniform(key: str, *shape: int) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), `float64[shape]`, with 53 random bits each."""
     bits = (_words(key, int(np.prod(shape))) >> np.uint64(11)).reshape(shape)

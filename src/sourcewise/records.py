@@ -5,7 +5,7 @@ Places: a folder (of a run, a study, or several), `wandb:<entity>/<project>`, `w
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import chain
@@ -19,6 +19,9 @@ from sourcewise import record, study
 from sourcewise.errors import SourcewiseError
 from sourcewise.record import Header, Record, RecordError, TargetOutputs
 from sourcewise.study import RECORD
+
+METRIC = "metric:"
+"""How the outputs are called that are a scalar of every run."""
 
 FILTERS = ("group", "tags", "sweep", "state", "config")
 """group: the study. tags, sweep, state: of W&B runs. config: settings by dotted name, such as {model.width: 16}."""
@@ -62,6 +65,10 @@ class Records:
             _same_data(first, item, where)
             self.used.append(where)
             yield item
+
+    def giving(self, output: str) -> Iterable[Record]:
+        """The records to take this output from: `metric:<name>` means a scalar, any other outputs of every example."""
+        return self.scalars(output.removeprefix(METRIC)) if output.startswith(METRIC) else self
 
     def scalars(self, metric: str) -> Iterator[Record]:
         """One scalar of every run, such as `target/digits/accuracy`; of W&B runs from their summaries alone.

@@ -40,7 +40,7 @@ from sourcewise.checkpoints import Checkpoint
 from sourcewise.data import ImageDataset, Numbers, regroup
 from sourcewise.errors import RunFailed, SourcewiseError
 from sourcewise.models import Head, Model, initialise
-from sourcewise.randomness import permutation
+from sourcewise.randomness import ranks
 from sourcewise.randomness import seed as derive_seed
 from sourcewise.record import SOURCE, Header, Record, TargetOutputs
 
@@ -532,11 +532,8 @@ def held_out(labels: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
 
     A class of fewer examples than 1 / share has none to spare. Raises SourcewiseError when no class has.
     """
-    order = torch.from_numpy(permutation("held out", len(labels)))
-    held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in range(int(labels.max()) + 1):
-        rows = order[labels[order] == label]
-        held[rows[: int(share * len(rows))]] = True
+    limit = (share * labels.bincount().double()).floor()[labels]
+    held = torch.from_numpy(ranks("held out", labels.numpy())) < limit
     if not held.any():
         raise SourcewiseError(f"several transfer.lr: too few training examples to hold out {share:.0%} of a class")
     return (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from sourcewise.data.dataset import ImageDataset
-from sourcewise.randomness import permutation, uniform
+from sourcewise.randomness import ranks, uniform
 
 SIDE = 8
 BLOCK = 4
@@ -55,13 +55,8 @@ def characters(per_letter: int = 90) -> ImageDataset:
 def digits(split: Literal["train", "test"], per_class: int = 5) -> ImageDataset:
     """The target `digits`: `per_class` training examples of each digit, the rest for testing."""
     images, labels = _digits("second")
-    order = torch.from_numpy(permutation("digits/split", len(labels)))
-    chosen = torch.cat([order[labels[order] == digit][:per_class] for digit in range(10)]).sort().values
-    if split == "test":
-        rest = torch.ones(len(labels), dtype=torch.bool)
-        rest[chosen] = False
-        chosen = rest.nonzero().squeeze(1)
-    return ImageDataset(images, labels, tuple(string.digits)).select(chosen)
+    train = torch.from_numpy(ranks("digits/split", labels.numpy()) < per_class)
+    return ImageDataset(images, labels, tuple(string.digits)).select(train if split == "train" else ~train)
 
 
 def _digits(half: Literal["first", "second"]) -> tuple[Tensor, Tensor]:

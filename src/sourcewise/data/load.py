@@ -14,7 +14,7 @@ from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.loaders import Loader
 from sourcewise.data.store import Format, Listing, prepared
 from sourcewise.errors import SourcewiseError
-from sourcewise.randomness import permutation
+from sourcewise.randomness import ranks
 from sourcewise.study import fingerprint
 
 
@@ -81,11 +81,7 @@ def _opened(path: str, side: int, format: Format, channels: int, quality: int) -
 def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:
     """The images that `per_class` takes, or the others, in their order."""
     labels = np.asarray(listing.labels)
-    order = permutation("per_class", len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]  # class by class, each in random order
-    sizes = np.bincount(labels)
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    limit = np.round(per_class * sizes) if per_class < 1 else np.full(len(sizes), per_class)
-    rows: NDArray[np.intp] = np.sort(order[(rank < limit[labels[order]]) != rest])
+    limit = np.round(per_class * np.bincount(labels))[labels] if per_class < 1 else per_class
+    rows: NDArray[np.intp] = np.flatnonzero((ranks("per_class", labels) < limit) != rest)
     columns = {name: np.asarray(values)[rows] for name, values in listing.columns.items()}
     return Listing(lambda row: listing.open(int(rows[row])), labels[rows], listing.class_names, columns)
