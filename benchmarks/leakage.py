@@ -27,7 +27,8 @@ from sourcewise.review import copies
 from sourcewise.subsets import RANDOM_DESIGNS
 
 COUNTS = (75, 150, 300, 600)
-FURTHER = 10
+FURTHER = range(11, 31)
+"""Plantings that the search for copies was not chosen with."""
 Pairs = set[tuple[int, int]]
 
 
@@ -77,9 +78,9 @@ def main() -> None:
         top = np.argsort(-z, axis=None)[: len(truth)]
         say(f"its {len(truth)} largest z", {(int(i % z.shape[1]), int(i // z.shape[1])) for i in top}, truth)
         say("both", pairs(both, nearest), truth)
-    print(f"similarity on {FURTHER} further plantings")
+    print(f"similarity on {len(FURTHER)} further plantings")
     results = []
-    for seed in range(1, FURTHER + 1):
+    for seed in FURTHER:
         source, target, truth = plant(seed)
         nearest, p = copies(source, target)
         found_pairs = pairs(p, nearest)

@@ -57,12 +57,12 @@ def test_planted_leaks_are_found_without_false_alarms() -> None:
     source, target = planted.leaks(seed=5), embedded.digits("test")
     nearest, p = review.copies(source.thumbnails(16).numpy(), target.thumbnails(16).numpy())
     flagged = np.flatnonzero(qvalues(p) <= 0.05)
-    assert len(flagged) >= 10  # all exact copies
+    assert len(flagged) >= 16  # all ten exact copies, and most of those that were shifted, rescaled and noised
     assert source.columns["planted"][flagged].tolist() == target.ids[nearest[flagged]].tolist()
 
 
 def test_images_that_cannot_be_compared_are_one_line() -> None:
-    with pytest.raises(SourcewiseError, match="300 source and 3 target images cannot be compared"):
+    with pytest.raises(SourcewiseError, match="300 source and 3 target images of 12x12 pixels cannot be compared"):
         review.copies(images(300, 1), images(3, 2))
 
 

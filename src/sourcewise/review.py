@@ -7,6 +7,7 @@ images: an unusual influence on one target example is weak evidence of a copy, s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:  # torch is slow to import, and only images need it
 
 SIDE = 16
 """Pixels of a side to which larger images are shrunk before they are compared."""
+SHIFTS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+SCALES = (0.93, 1.0, 1.07)
+"""How target images are moved, in pixels, and resized before they are held against the source's."""
 NEAR = 5
 """The neighbour whose distance the nearest one's is held against."""
 LISTED = 100
@@ -68,25 +72,32 @@ class Beliefs:
 def copies(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tuple[Index, Array]:
     """The nearest target image of every source image, and the p-value of their being so near by chance.
 
-    Distances are those of pixels after centring and scaling, at the best of the shifts by up to a pixel. A copy is much
-    nearer than the next neighbours. Where images lie evenly in m dimensions, (d1/dk)^m of the distances to the first
-    and the k-th neighbour is the least of k - 1 uniform numbers (Facco et al., Sci. Rep. 7, 2017, for k = 2), and m is
-    log 2 / median log (d2/d1). A pair's p-value is the larger of two, from what else is near either image.
+    Distances are those of pixels after centring and scaling, at the best of all `SHIFTS` and `SCALES`. A copy is
+    much nearer than the next neighbours. Where images lie evenly in m dimensions, (d1/dk)^m of the distances to the
+    first and the k-th neighbour is the least of k - 1 uniform numbers (Facco et al., Sci. Rep. 7, 2017, for k = 2), and
+    m is log 2 / median log (d2/d1). A pair's p-value is the larger of two, from what else is near either image.
 
     Args:
         source: uint8[sources, c, s, s].
         target: uint8[targets, c, s, s].
 
     Raises:
-        SourcewiseError: fewer than NEAR images, or too many.
+        SourcewiseError: fewer than NEAR images, or too many, or of fewer pixels a side.
     """
-    if min(len(source), len(target)) < NEAR or len(source) * len(target) > PAIRS:
-        raise SourcewiseError(f"images: {len(source):,} source and {len(target):,} target images cannot be compared")
-    (height, width), pixels = target.shape[2:], _scaled(source).T
-    padded = np.pad(target, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-    distance = np.full((len(target), len(source)), np.inf, np.float32)
-    for y, x in np.ndindex(3, 3):
-        np.minimum(distance, 2 - 2 * _scaled(padded[:, :, y : y + height, x : x + width]) @ pixels, out=distance)
+    if min(len(source), len(target), *target.shape[2:]) < NEAR or len(source) * len(target) > PAIRS:
+        size = "x".join(map(str, target.shape[2:]))
+        raise SourcewiseError(
+            f"images: {len(source):,} source and {len(target):,} target images of {size} pixels cannot be compared"
+        )
+    # Moving an image does not tell what comes in at its border: that is filled with the border's median, and left out.
+    inside = (..., slice(1, -1), slice(1, -1))
+    pixels, distance = _scaled(source[inside]).T, np.full((len(target), len(source)), np.inf, np.float32)
+    border = np.ones(target.shape[2:], np.bool_)
+    border[inside] = False
+    target = target - np.median(target[:, :, border], 2)[:, :, None, None].astype(np.float32)
+    for scale, down, right in product(SCALES, SHIFTS, SHIFTS):
+        moved = _moved(target.shape[2], scale, down) @ target @ _moved(target.shape[3], scale, right).T
+        np.minimum(distance, 2 - 2 * _scaled(moved[inside]) @ pixels, out=distance)
     np.sqrt(np.maximum(distance, 0), out=distance)
     nearest = distance.argmin(0)
     first, p = distance.min(0), np.zeros(len(source))
@@ -97,7 +108,14 @@ def copies(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tuple[Index,
     return nearest, p
 
 
-def _scaled(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _moved(side: int, scale: float, by: float) -> NDArray[np.float32]:
+    """The matrix that resizes a line of pixels about its middle and moves it on: linear between them, 0 beyond."""
+    middle = (side - 1) / 2
+    at = (np.arange(side) - middle - by) / scale + middle
+    return np.asarray(np.maximum(0, 1 - np.abs(at[:, None] - np.arange(side))), np.float32)
+
+
+def _scaled(images: NDArray[Any]) -> NDArray[np.float32]:
     rows = images.reshape(len(images), -1).astype(np.float32)
     rows -= rows.mean(1, keepdims=True)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6), np.float32)
