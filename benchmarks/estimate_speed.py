@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import Lasso
 
-from sourcewise.estimators import centred, difference, lasso, ridge, shrink
+from sourcewise.estimators import Gram, centred, difference, lasso, ridge, shrink
 from sourcewise.moments import Moments
 from sourcewise.subsets import draw
 
@@ -127,7 +127,7 @@ def lasso_against_sklearn(study: Study, columns: int, peers: int) -> dict[str, f
     gram, cross = centred(moments)
     assert estimate.penalty is not None
     with fitted:
-        mine = shrink(gram, cross, moments.count, estimate.penalty)
+        mine = shrink(Gram(gram, moments.count), cross, estimate.penalty)
     outputs = np.concatenate([block[:, :peers] for _, block in study.blocks(columns)]).astype(np.float64)
     outputs -= outputs.mean(0)
     features = np.asfortranarray(study.masks - study.masks.mean(0))

@@ -163,14 +163,14 @@ def lasso(moments: Moments, held: Moments) -> Estimate:
     if not 0 < held.count < moments.count:
         raise SourcewiseError(f"lasso needs some models held out, not {held.count} of {moments.count}")
     companion, train = ridge(moments), moments - held
-    (gram, cross), (gram_all, cross_all) = centred(train), centred(moments)
+    (matrix, cross), (matrix_all, cross_all) = centred(train), centred(moments)
     kept, center = train.kept / train.count, train.total / train.count
     held = held.moved(train.reference)
     assert held.gram is not None
     outer = np.outer(kept, held.kept)
-    gram_held = held.gram - outer - outer.T + held.count * np.outer(kept, kept)
+    gram, gram_all = Gram(matrix, train.count), Gram(matrix_all, moments.count)
+    gram_held = Gram(held.gram - outer - outer.T + held.count * np.outer(kept, kept), held.count)
     penalty, coefficients = np.empty(moments.columns), np.empty((moments.columns, moments.groups))
-    bound, bound_all = largest(gram), largest(gram_all)
     for tile in _tiles(moments):
         mean = center[tile, None]
         cross_held = held.kept_total[tile] - mean * held.kept
@@ -179,15 +179,15 @@ def lasso(moments: Moments, held: Moments) -> Estimate:
         best, error = np.zeros(len(top)), np.full(len(top), np.inf)
         final, slopes, live = np.zeros_like(cross_held), np.zeros_like(cross_held), np.arange(len(top))
         for share in SHRINKAGES:
-            slopes = shrink(gram, cross[tile][live], train.count, share * top[live], slopes, 3e-3, 200, bound)
-            now = ((slopes @ gram_held - 2 * cross_held[live]) * slopes).sum(1)
+            slopes = shrink(gram, cross[tile][live], share * top[live], slopes, 3e-3, 200)
+            now = ((gram_held(slopes) - 2 * cross_held[live]) * slopes).sum(1)
             better = now <= error[live]
             best[live[better]], final[live[better]] = share * top[live[better]], slopes[better]
             error[live[better]] = now[better]
             on = best[live] <= 2.6 * share * top[live]  # worse twice running: past its best
             live, slopes = live[on], slopes[on]
         penalty[tile] = best
-        coefficients[tile] = shrink(gram_all, cross_all[tile], moments.count, best, final, bound=bound_all)
+        coefficients[tile] = shrink(gram_all, cross_all[tile], best, final)
     return replace(companion, coefficients=coefficients, penalty=penalty)
 
 
@@ -205,9 +205,43 @@ def _gram(moments: Moments, groups: NDArray[np.intp] | None = None) -> Array:
     return moments.gram[np.ix_(chosen, chosen)] - np.outer(kept, kept) / moments.count
 
 
-def largest(gram: Array) -> float:
-    """Largest eigenvalue of a Gram matrix of centred masks: at least a half, unless none of them varies."""
-    return max(float(np.linalg.eigvalsh(gram)[-1]), 0.5)
+def eigen(gram: Array, count: int) -> tuple[Array, Array]:
+    """Eigenvalues, rising, and eigenvectors [G, values] of a Gram matrix of the centred masks of `count` models.
+
+    Those models span at most `count` directions. Where that is less than half of all, the others, whose value is zero,
+    are left out, and these are found in the range of a random projection (Halko, Martinsson & Tropp, SIAM Review 53,
+    2011), which is exact for such a matrix.
+    """
+    if 2 * count >= len(gram):
+        values, vectors = np.linalg.eigh(gram)
+        return values, vectors
+    basis = np.random.default_rng(0).normal(size=(len(gram), count))
+    for _ in range(2):  # once for the range, once more for its digits
+        basis = np.linalg.qr(gram @ basis)[0]
+    values, vectors = np.linalg.eigh(basis.T @ gram @ basis)
+    return values, basis @ vectors
+
+
+class Gram:
+    """A Gram matrix float[G, G] of the masks of `count` models, as the lasso needs it.
+
+    That is: its largest eigenvalue (a half where it is less, as it is if no mask varies), and its products, which go
+    through the models where these are fewer than half the groups.
+    """
+
+    def __init__(self, matrix: Array, count: int) -> None:
+        self.count, self._matrix, self._root = count, matrix, None
+        if 2 * count < len(matrix):
+            values, vectors = eigen(matrix, count)
+            self._root = vectors * np.sqrt(np.maximum(values, 0))
+        else:
+            values = np.asarray(np.linalg.eigvalsh(matrix))
+        self.largest = max(float(values[-1]), 0.5)
+
+    def __call__(self, rows: Array) -> Array:
+        """The product of rows float[e, G] with the matrix."""
+        product = rows @ self._matrix if self._root is None else (rows @ self._root) @ self._root.T
+        return np.asarray(product)
 
 
 def confounded(masks: Packed) -> bool:
@@ -242,31 +276,28 @@ def balanced(moments: Moments) -> bool:
 
 
 def shrink(
-    gram: Array,
+    gram: Gram,
     cross: Array,
-    count: int,
     penalty: Array,
     start: Array | None = None,
     tolerance: float = 1e-6,
     limit: int = 5000,
-    bound: float | None = None,
 ) -> Array:
     """Lasso of all columns at once, float[E, G], each with its row c of `cross` [E, G] and its own penalty [E].
 
-    Minimises (w'Gw / 2 - w'c) / count + penalty |w|_1 for every row w of the result. Accelerated proximal gradient with
-    restarts (Beck & Teboulle, SIAM J. Imaging Sci. 2, 2009; O'Donoghue & Candes, Found. Comput. Math. 15, 2015): one
-    matrix product a step for all columns that have not converged yet. A column stops when no coefficient moves by more
-    than the share `tolerance` of its largest one, or after `limit` steps. `start` is where to begin, `bound` the
-    largest eigenvalue of `gram`, where the caller has it.
+    Minimises (w'Gw / 2 - w'c) / gram.count + penalty |w|_1 for every row w of the result. Accelerated proximal gradient
+    with restarts (Beck & Teboulle, SIAM J. Imaging Sci. 2, 2009; O'Donoghue & Candes, Found. Comput. Math. 15, 2015):
+    one matrix product a step for all columns that have not converged yet. A column stops when no coefficient moves by
+    more than the share `tolerance` of its largest one, or after `limit` steps. `start` is where to begin.
     """
-    step = 1 / (largest(gram) if bound is None else bound)
+    step = 1 / gram.largest
     result = np.zeros_like(cross) if start is None else start.copy()
     live = np.arange(len(cross))
     old, ahead, c = result.copy(), result.copy(), cross
-    threshold = (step * count * penalty)[:, None]
+    threshold = (step * gram.count * penalty)[:, None]
     momentum = np.ones((len(cross), 1))
     for _ in range(limit):
-        new = ahead - step * (ahead @ gram - c)
+        new = ahead - step * (gram(ahead) - c)
         new = np.sign(new) * np.maximum(np.abs(new) - threshold, 0)
         move = new - old
         restart = ((ahead - new) * move).sum(1, keepdims=True) > 0
@@ -320,7 +351,7 @@ class _Normal:
             self.size = 0.0
         self.weight = weight / self.size if self.size else np.zeros(self.active.size)
         self.absolute = self.size > 0.1 * scale
-        values, vectors = np.linalg.eigh(gram)
+        values, vectors = eigen(gram, moments.count)
         solid = values > 1e-9 * max(float(values[-1]), 1e-9 * scale)
         self.values, self.vectors, self.rank = values[solid], vectors[:, solid], int(solid.sum())
         self.penalties = np.append(PENALTIES * (self.values.mean() if self.rank else 1.0), 0.0)
