@@ -11,6 +11,7 @@ import pytest
 import records
 import xarray as xr
 from records import GROUPS
+from scipy.special import expit
 from test_report import EVIL, Page, make_summary, make_target
 
 from sourcewise import analyses, figures, report
@@ -67,7 +68,7 @@ def planted() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def summary(planted: np.ndarray) -> dict[str, Any]:
-    study = collect([*models(80, planted), *without(-1, 4, planted), *without(9, 4, planted)])
+    study = collect([*models(80, planted), *without(-1, 8, planted), *without(9, 4, planted)])
     return summarise(study, estimate(study, "ridge"), [], 0.05)
 
 
@@ -105,6 +106,37 @@ def test_the_most_harmed_example_names_its_group_and_what_removal_does(
     assert first["real"]["runs"] == 4
     assert harmed["compared"] == sum(item["group"] == "g9" for item in harmed["examples"])
     assert all(item["real"] is None for item in harmed["examples"] if item["group"] != "g9")
+
+
+def test_predictions_are_those_of_the_full_source_in_a_world_that_adds_on_the_logit() -> None:
+    rng = np.random.default_rng(0)
+    masks, shift = rng.random((4000, 6)) < 0.5, rng.normal(0, 0.5, (30, 6))
+    level = rng.normal(1, 1, 30)
+
+    def prob(masks: np.ndarray) -> np.ndarray:
+        return expit(level + (masks - 0.5) @ shift.T)
+
+    moments = collapse(masks, prob(masks)).moments()
+    slopes = RIDGE(moments, moments).influence
+    full, runs = np.ones(6), prob(np.ones((3, 6)))
+    real = np.stack([prob(full - np.eye(6)[k]) - prob(full) for k in range(6)], 1)
+    apart = {
+        key: np.abs(analyses.predicted(slopes, prob(masks), base) - real).mean()
+        for key, base in (("subsets", None), ("full", runs))
+    }
+    assert apart["full"] < 0.3 * apart["subsets"]
+    assert (analyses.predicted(slopes, prob(masks), None) == -slopes).all()
+
+
+def test_what_predictions_start_from_is_not_what_they_are_held_against(planted: np.ndarray) -> None:
+    study = collect([*models(80, planted), *without(-1, 4, planted), *without(9, 4, planted)])
+    first, second, *_ = study.without["pets"][-1]
+    study.without["pets"][-1] = [first, second] * 4
+    found = summarise(study, estimate(study, "ridge"), [], 0.05)["targets"]["pets"]["brittle"]
+    assert found["base"] == 4
+    after = np.mean([run[0][4] for run in study.without["pets"][9]], dtype=np.float64)
+    change = next(item["real"]["change"] for item in found["harmed"]["examples"] if item["example"] == 12)
+    assert change == pytest.approx(after - first[0][4], abs=1e-3)
 
 
 def test_removal_is_the_difference_of_means_with_its_error() -> None:
@@ -179,7 +211,7 @@ def test_sections_show_what_was_found_and_escape_it(summary: dict[str, Any]) -> 
         "splits": [{"class": EVIL, "agreement": 0.9, "parts": parts}],
         "groups": [{"group": EVIL, "helps": [item], "hurts": []}],
     }
-    facts["brittle"] = {"harmed": brittle, "supported": brittle}
+    facts["brittle"] = {"base": 0, "harmed": brittle, "supported": brittle}
     page = make_summary({"pets": facts, EVIL: other[1]}, 2)
     for of, sign in ((facts, 1), (other[1], -1)):
         of["overall"] = [{"group": EVIL, "influence": sign * 0.1, "stderr": 0.01, "qvalue": 0.01}]

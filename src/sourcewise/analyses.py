@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from scipy.stats import spearmanr
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
@@ -25,6 +26,8 @@ from sourcewise.moments import Array, Index, Subsets, collapse
 
 LEAST = 20
 """Examples that a class needs to be split; a subpopulation needs a quarter as many."""
+RUNS = 50
+"""Models of the full source that predictions start from, at most."""
 AGREE = 0.5
 """Adjusted Rand index that subpopulations from two halves of the models must reach."""
 
@@ -42,11 +45,11 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
     subsets = collapse(study.packed(), outputs, np.array(study.seeds))
     units = np.random.default_rng(seed).permutation(subsets.units)
     estimator = named("difference" if found.checks["example"]["estimator"] == "difference" else "ridge")
-    splits = []
+    moments, splits = subsets.moments(), []
+    whole = estimator(moments, moments)
     if len(units) >= 2 * LEAST:
         halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])
-        moments = [part.moments() for part in (*halves, subsets)]
-        tables = [estimator(item, item).influence for item in moments]
+        tables = [*(estimator(item, item).influence for item in map(Subsets.moments, halves)), whole.influence]
         for position, class_name in enumerate(target.class_names):
             rows = np.flatnonzero(target.labels == position)
             held = halves[1].take(np.arange(halves[1].units), rows)
@@ -54,9 +57,15 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
             if part is not None:
                 splits.append(_of_split(dataset, class_name, rows, part))
     splits.sort(key=lambda item: -min(part["influence"] for part in item["parts"]))
+    slopes = np.nan_to_num(whole.influence if whole.coefficients is None else whole.coefficients)
+    without, full = study.without.get(name, {}), None
+    if study.output == "prob" and len(runs := without.get(-1, [])) >= 4:
+        # One half for what is predicted, the other for what is real: what they shared would make them agree.
+        full, without = np.array([run[0] for run in runs[1 : 2 * RUNS : 2]]), {**without, -1: runs[::2]}
+    brittle = _brittle(dataset, outputs.mean(0), predicted(slopes, outputs, full), without)
     return {
         "subpopulations": {"groups": _ends(dataset), "splits": splits},
-        "brittle": _brittle(dataset, outputs.mean(0), study.without.get(name, {})),
+        "brittle": {"base": 0 if full is None else len(full), **brittle},
     }
 
 
@@ -199,32 +208,54 @@ def _of_split(dataset: xr.Dataset, name: str, rows: Index, found: Split) -> dict
     return {"class": name, "agreement": found.agreement, "parts": parts}
 
 
+def predicted(slopes: Array, outputs: Array, full: Array | None) -> Array:
+    """Change of each example's mean output on removing each group, float[E, G].
+
+    Near 0 and 1 a probability hardly moves, and models of the full source are nearer to 1 than those of subsets. So a
+    slope becomes a shift of the logit, by the mean of p (1 - p) in the models that it was estimated from, and shifts
+    the probability of every model of the full source.
+
+    Args:
+        slopes: float[E, G], what keeping a group does to the output in the subsets as they were drawn.
+        outputs: float[models, E], probabilities of these models.
+        full: float[runs, E], those of models of the full source; None: the change is that of the subsets, -slopes.
+    """
+    if full is None:
+        return -slopes
+    shift = slopes / np.maximum((outputs * (1 - outputs)).mean(0), 1e-3)[:, None]
+    levels = logit(np.clip(full.astype(np.float64), 1e-4, 1 - 1e-4))[:, :, None]
+    return np.asarray(sum(expit(level - shift) - expit(level) for level in levels) / len(levels))
+
+
 def _brittle(
-    dataset: xr.Dataset, mean: Array, without: Mapping[int, Sequence[NDArray[Any]]], most: int = 100
+    dataset: xr.Dataset,
+    mean: Array,
+    change: Array,
+    without: Mapping[int, Sequence[NDArray[Any]]],
+    most: int = 100,
 ) -> dict[str, Any]:
     """The `most` examples that one group harms most, and those that hang on one group most, with what removing it does.
 
     `predicted` is the change of the output on removing the group; `real` what runs without it say, where there are any;
     `spearman` the rank correlation of both over these examples, `spread` the standard deviation of the real changes,
-    `noise` that of their errors (root mean square).
+    `noise` that of their errors (root mean square). change: float[E, G], as `predicted` has it.
     """
-    influence = np.nan_to_num(dataset["influence"].values)
     found: dict[str, Any] = {}
-    for side, sign in (("harmed", -1), ("supported", 1)):
-        groups = (sign * influence).argmax(1)
-        value = sign * influence[np.arange(len(influence)), groups]
+    for side, sign in (("harmed", 1), ("supported", -1)):
+        groups = (sign * change).argmax(1)
+        value = sign * change[np.arange(len(change)), groups]
         rows = np.argsort(-value, kind="stable")[:most]
         examples = []
         for row in rows[value[rows] > 0].tolist():
             item = _example(dataset, row, int(groups[row]))
             real = removal(without, int(groups[row]), row)
-            examples.append({**item, "mean": float(mean[row]), "predicted": -item["influence"], "real": real})
+            examples.append({**item, "mean": float(mean[row]), "predicted": float(sign * value[row]), "real": real})
         pairs = [(item["predicted"], item["real"]) for item in examples if item["real"]]
         found[side] = {"examples": examples, "compared": len(pairs)}
         if len(pairs) > 2:
-            predicted, change, error = np.array([(said, real["change"], real["error"]) for said, real in pairs]).T
-            rank, noise = spearmanr(predicted, change).statistic, np.sqrt((error**2).mean())
-            values = map(float, (rank, predicted.mean(), change.mean(), change.std(ddof=1), noise))
+            said, real, error = np.array([(said, real["change"], real["error"]) for said, real in pairs]).T
+            rank, noise = spearmanr(said, real).statistic, np.sqrt((error**2).mean())
+            values = map(float, (rank, said.mean(), real.mean(), real.std(ddof=1), noise))
             found[side] |= dict(zip(("spearman", "predicted", "real", "spread", "noise"), values, strict=True))
     return found
 

@@ -11,6 +11,7 @@ from sourcewise.page import Row, Section, Table, count, number, small
 from sourcewise.sections.target import Target
 
 ROWS = 20
+FULL = "python train.py -m subset=full 'seed=range(0,10)'"
 SIDES = {
     "harmed": "that one group pulls away from their class most",
     "supported": "that hang on one group most",
@@ -31,7 +32,17 @@ def section(target: Target) -> Section | str:
         f" in {target.unit.name}, that influences predict, and that of models really trained on all groups but that"
         " one, against models trained on all."
     ]
-    if compared := [(side, part) for side, part in found.items() if part["compared"] > 2]:
+    if found["base"]:
+        lead.append(
+            f"Predictions are for the full source: {count(found['base'], 'model')} of it, other than those that real"
+            " changes are measured against, are each moved by the influence, on the scale of the logit."
+        )
+    else:
+        lead.append(
+            "Predictions are for subsets such as influences were estimated from. In a full source a group is missed"
+            f" less: with outputs=prob and four or more runs of {FULL}, predictions start from these."
+        )
+    if compared := [(side, part) for side, part in found.items() if side in SIDES and part["compared"] > 2]:
         lead += [
             f"Over the {count(part['compared'], 'example')} {SIDES[side]}, the predicted change is"
             f" {target.show(part['predicted'])} on average and the real one {target.show(part['real'])}; their rank"
@@ -46,7 +57,7 @@ def section(target: Target) -> Section | str:
         lead.append(
             "Nobody has trained without these groups yet. These commands do, for the first of them:"
             f" python train.py -m subset=listed {drop} 'seed=range(0,5)' and"
-            " python train.py -m subset=full 'seed=range(0,5)', with the settings of this study."
+            f" {FULL}, with the settings of this study."
         )
     columns = ["Example", "Class", "Group", "Influence", "q-value", "Mean", "Predicted", "Real", "Right: all, without"]
     tables = []
