@@ -31,7 +31,7 @@ class Settings:
     top: PositiveInt
     counterfactuals: str | Sequence[str] | None
     curate: bool | Mapping[str, float] | None
-    images: Mapping[str, Any] | None
+    images: Literal["auto"] | Mapping[str, Any] | None
     sections: Sequence[str] | None
     logger: Mapping[str, Any]
     runs_dir: str
@@ -51,7 +51,10 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
     for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
         study.trials += influences.further_trials(Records(place, {}, config["refresh"]), study)
-    images = cli.images(config["images"], study.header.fingerprints) if config["images"] else {}
+    if asked := config["images"] != "auto":
+        images = cli.images(config["images"], study.header) if config["images"] else {}
+    else:
+        images = cli.images_at_hand(study.header, study.groups)
     estimated = influences.estimate(study, config["estimator"])
     summary = summarise(study, estimated, records.left_out, config["fdr"])
     summary["counterfactuals"] = counterfactuals.tables(
@@ -60,7 +63,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     if weights:
         summary["curation"] = curation.curate(study, weights, out, cli.overrides(study.header.config))
     found = {name: item.dataset for name, item in estimated.items()}
-    summary["review"] = review.review(found, study.beliefs, images, config["fdr"])
+    summary["review"] = review.review(found, study.beliefs, images, config["fdr"], None if asked else review.UNASKED)
     if summary["review"]:
         review.write(out, summary["review"])
     out.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     (out / "records.txt").write_text("\n".join(records.used) + "\n", encoding="utf-8")
     pages = {name: influences.shown(dataset) for name, dataset in found.items()}
-    report.write(out / "report.html", pages, summary, config["sections"])
+    report.write(out / "report.html", pages, summary, config["sections"], images)
     tracker = instantiate(config["logger"])
     about = {**config, "study": study.header.study, "models": study.models}
     with tracker.start(f"estimate-{study.header.study}", study.header.study, about, job="estimate") as tracked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -224,6 +225,19 @@ def test_sections_show_what_was_found_and_escape_it(summary: dict[str, Any]) -> 
     assert f"3 (class {EVIL})" in found.text
     assert "Nobody has trained without these groups yet." in found.text
     assert "needs groups of several source examples" in found.text  # the other target has no such facts
+
+
+def test_what_is_too_large_to_be_examined_is_said(planted: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = collect(models(40, planted))
+    found = estimate(study, "difference")
+    for limit, reason in ((EXAMPLES * 40, False), (EXAMPLES * 40 - 1, True)):
+        monkeypatch.setattr(analyses, "SMALL", limit)
+        facts = summarise(study, found, [], 0.05)["targets"]["pets"]
+        assert ("unexamined" in facts) == ("subpopulations" not in facts) == reason
+    page = Page(report.render({"pets": found["pets"].dataset}, make_summary({"pets": facts}, 14)))
+    for section in ("splits target classes by the groups", "lists target examples that hang on one"):
+        assert re.search(f"{section}[^.]*[.] For pets that is left out: its 120 examples are too many", page.text)
+    assert "needs groups of several" not in page.text
 
 
 def test_groups_that_are_examples_are_not_examined(planted: np.ndarray) -> None:

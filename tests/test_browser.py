@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_pictures import dataset, facts
 from test_report import EVIL, make, make_big, make_summary, make_target
 
 from sourcewise import page, report
@@ -188,6 +189,32 @@ def test_print_shows_every_target_in_light_colours(browser: Browser, tmp_path: P
     assert browser("return seen") == [["#23272e", 690]] * plots
     assert plots == 6  # of each target a heatmap, bars and the convergence of its checks
     assert browser("return document.querySelector('.plot').layout.font.color") == "#e6e4e0"
+    assert browser.problems() == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("dark", [False, True])
+def test_images_of_examples_are_drawn(browser: Browser, tmp_path: Path, dark: bool, width: int) -> None:
+    target, about = make_target(examples=90)
+    about |= facts(name="7")
+    summary = make_summary({"digits": about})
+    summary["review"] = [
+        {"why": "copy", "source": 4, "target": "digits", "example": 9, "qvalue": 0.01, "flagged": True}
+        | {"influence": 0.1, "stderr": 0.02}
+    ]
+    images = {"digits": dataset(), "": dataset(channels=3, side=64)}
+    browser.open(
+        report.write(tmp_path / "report.html", {"digits": target}, summary, None, images), dark=dark, width=width
+    )
+    sizes = browser("return [...document.images].map((e) => [e.naturalWidth, e.offsetWidth, e.offsetHeight])")
+    assert [natural for natural, *_ in sizes] == [8] * 28 + [64, 8]
+    assert all(across == down >= 40 for _, across, down in sizes)
+    assert browser("return document.documentElement.scrollWidth") <= width
+    source, target_image = browser(
+        "return [...document.images].slice(-2).map((e) => e.getBoundingClientRect().toJSON())"
+    )
+    assert source["right"] < target_image["left"]  # side by side
+    assert abs(source["top"] - target_image["top"]) < 2 if width > 1000 else True
     assert browser.problems() == []
 
 

@@ -48,7 +48,9 @@ def test_sweep_then_estimate(sweep: Path, tmp_path: Path) -> None:
     with xr.open_dataset(out / "digits" / "influences.nc") as dataset:
         assert dict(dataset.sizes) == {"example": 849, "class": 10, "group": 36}
         assert np.isfinite(dataset["influence_class"].values).mean() > 0.9
-    assert "<html" in (out / "report.html").read_text()[:200]
+    page = (out / "report.html").read_text()
+    assert "<html" in page[:200]
+    assert 'alt="digits example ' in page
 
 
 def test_a_finished_sweep_is_not_done_again(sweep: Path) -> None:

@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 import records
 import xarray as xr
-from conftest import ROOT
-from hydra import initialize_config_dir
 from test_report import EVIL, Page, make_summary, make_target
 
-from sourcewise import cli, report, review, subsets
+from sourcewise import report, review, subsets
 from sourcewise.data import embedded, planted
-from sourcewise.data.groups import regroup
 from sourcewise.errors import SourcewiseError
 from sourcewise.inference import qvalues
 from sourcewise.influences import collect
@@ -132,20 +129,10 @@ def test_a_copy_comes_with_its_influence_on_the_target_example() -> None:
     assert found["example"] == source.columns["planted"][found["source"]]
     place = target.ids.tolist().index(found["example"])
     assert found["influence"] == place + found["source"] / 1000
-
-
-def test_images_are_those_of_the_records_or_refused() -> None:
-    source = regroup(planted.leaks(), "example")
-    prints = {"planted_leaks": source.fingerprint, "digits/test": embedded.digits("test").fingerprint}
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        found = cli.images({"source": "planted_leaks"}, prints)
-        assert found[""].fingerprint == source.fingerprint
-        assert list(found) == ["", "digits"]
-        with pytest.raises(SourcewiseError, match="planted_mislabels has other images or groups than the records"):
-            cli.images({"source": "planted_mislabels"}, prints)
-        classes = {"characters": embedded.characters().fingerprint} | prints
-        with pytest.raises(SourcewiseError, match="where every source example is a group"):
-            cli.images({"source": "characters", "source.train.per_letter": 90}, classes)
+    some = data.isel(example=target.ids.numpy() != found["example"])  # one that the records do not have is none
+    rows = review.review({"digits": some}, None, {"": source, "digits": target}, 0.05)
+    assert found["source"] not in [row["source"] for row in rows if row["flagged"]]
+    assert review.review({"digits": data}, None, {"": source, "digits": target}, 0.05, most=1000) == []
 
 
 def test_the_section_shows_both_lists_and_escapes_names() -> None:
@@ -160,5 +147,8 @@ def test_the_section_shows_both_lists_and_escapes_names() -> None:
     assert "1 source example nearer to one target image" in found.text
     assert "0 source examples with a label that" in found.text
     assert "77 +10.00 ± 2.00 0.001" in found.text
+    assert "not looked for" not in found.text
+    page["review"] = [label]
+    assert "Copies of target images were not looked for" in Page(report.render({EVIL: dataset}, page, ["review"])).text
     needs = Page(report.render({EVIL: dataset}, make_summary({EVIL: facts}, 2), ["review"]))
     assert "source.outputs=true" in needs.text

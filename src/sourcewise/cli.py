@@ -1,15 +1,17 @@
 """What both commands share: a config checked and resolved, and exceptions turned into one line and an exit status."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
@@ -19,6 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from sourcewise.errors import SourcewiseError, did_you_mean
+
+if TYPE_CHECKING:
+    from sourcewise.data import ImageDataset
+    from sourcewise.record import Header
+
+_USERS = (SourcewiseError, HydraException, OmegaConfBaseException)
+"""Exceptions that speak to the user, the innermost of our own first."""
+
+_STORED = "sourcewise.data.load.load"
+"""What makes datasets of image files."""
 
 
 def resolve(config: DictConfig, known: Sequence[str]) -> dict[str, Any]:
@@ -76,19 +88,54 @@ def overrides(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def images(chosen: Mapping[str, Any], fingerprints: Mapping[str, str]) -> dict[str, Any]:
-    """The source (under "") and the targets' test examples that settings of train.py choose; within a Hydra main.
+def images(chosen: Mapping[str, Any], header: Header) -> dict[str, ImageDataset]:
+    """The targets' test examples that settings of train.py choose; the source, under "", if its groups are examples.
 
-    Raises SourcewiseError when the records are about other images, or the source has groups of several.
+    Within a Hydra main. Raises SourcewiseError when these are other images than those of the records.
     """
+    from sourcewise.data import regroup
+
     config = compose("train", [f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in chosen.items()])
-    source = instantiate(config.source)
-    found = {"": source.train, **{name: instantiate(of.test) for name, of in config.target.items()}}
+    found = {name: instantiate(of.test) for name, of in config.target.items()}
+    if header.group_names is None:
+        found = {"": regroup(instantiate(config.source.train), "example"), **found}
     for name, dataset in found.items():
-        if dataset.fingerprint not in fingerprints.values():
-            raise SourcewiseError(f"images: {name or source.name} has other images or groups than the records")
-    if len(source.train) != len(source.train.group_names):
-        raise SourcewiseError("images: copies can only be told where every source example is a group")
+        if dataset.fingerprint not in header.fingerprints.values():
+            raise SourcewiseError(f"images: {name or config.source.name} has other images or groups than the records")
+    return found
+
+
+def images_at_hand(header: Header, groups: int) -> dict[str, ImageDataset]:
+    """Those of the records' datasets, as `images` has them, that are to be had without reading or making any files.
+
+    They are stores that are there, known by their fingerprint, and what conf/ makes in memory under the names that the
+    records have for source and targets. Nothing else of records is used, since they may come from elsewhere.
+    """
+    from sourcewise.data import Numbers, fingerprint  # torch is slow to import, and only images need it
+    from sourcewise.data.load import stored
+
+    source, config = header.config["source"]["name"], OmegaConf.create({"source": {}, "target": {}})
+    plain = all(re.fullmatch(r"[\w-]+", str(name)) for name in (source, *header.class_names))
+    if plain and GlobalHydra.instance().is_initialized():
+        with suppress(*_USERS):
+            config = compose("train", [f"source='{source}'", f"target={list(header.class_names)}"])
+    titles = {name: f"{name}/test" for name in header.class_names}
+    if header.group_names is None:
+        titles[""] = source
+    found = {}
+    for name, title in titles.items():
+
+        def same(known: str, name: str = name, title: str = title) -> bool:
+            known = known if name else fingerprint(known, range(groups), Numbers(groups))
+            return known == header.fingerprints.get(title)
+
+        with suppress(*_USERS):
+            node = config.target.get(name, {}).get("test") if name else config.source.get("train")
+            dataset = stored(same)
+            if dataset is None and node and node._target_ != _STORED:
+                dataset = instantiate(node)
+            if dataset is not None and same(dataset.fingerprint):
+                found[name] = dataset
     return found
 
 
@@ -142,7 +189,7 @@ def errors() -> Iterator[None]:
 def users_error(error: BaseException) -> Exception | None:
     """The exception in the chain that speaks to the user, innermost SourcewiseError first; None for our own bugs."""
     chain = _chain(error)
-    for kind in (SourcewiseError, HydraException, OmegaConfBaseException):
+    for kind in _USERS:
         for item in chain:
             if isinstance(item, kind):
                 return item

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from sourcewise import figures
+from sourcewise.pictures import Picture
 
 ROWS = 40
 """Rows of a searchable table that are shown before the reader asks for more."""
@@ -28,13 +29,14 @@ ROWS = 40
 
 @dataclass(frozen=True)
 class Effect:
-    """One influence in a table: whose it is, how large, and whether it is significant."""
+    """One influence in a table: whose it is, how large, whether it is significant; or just a name with a picture."""
 
     name: str
-    value: str
-    error: str
-    q: str
-    significant: bool
+    value: str = ""
+    error: str = ""
+    q: str = ""
+    significant: bool = True
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Row:
     header: str
     cells: Sequence[str | Sequence[Effect]]
     muted: bool = False
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Table:
     def wordy(self) -> bool:
         """Whether names are too long for effects to stand side by side."""
         effects = (e for row in self.rows for cell in row.cells if not isinstance(cell, str) for e in cell)
-        return any(len(effect.name) > 8 for effect in effects)
+        return any(len(effect.name) > 8 and not effect.picture for effect in effects)
 
 
 @dataclass(frozen=True)

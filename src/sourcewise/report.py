@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -13,8 +13,19 @@ from sourcewise import figures, page
 from sourcewise.errors import SourcewiseError, did_you_mean
 from sourcewise.files import write_whole
 from sourcewise.page import Section, count, join
+from sourcewise.pictures import Album
 from sourcewise.sections import SECTIONS, closing
 from sourcewise.sections.target import Summary, Target
+
+if TYPE_CHECKING:  # torch is slow to import, and only images need it
+    from sourcewise.data import ImageDataset
+
+ILLUSTRATED = ("subpopulations", "brittle", "review")
+"""Sections that show examples."""
+NO_PICTURES = (
+    "Examples go by their ids where their images were not found on this machine. Settings of train.py that choose these"
+    " datasets find them: python estimate.py ... 'images={source: <name>, target: [<name>]}'"
+)
 
 
 def check(sections: Sequence[str] | None) -> None:
@@ -79,18 +90,29 @@ def _header(targets: Sequence[Target], summary: Summary) -> list[tuple[str, str]
     return header
 
 
-def render(influences: Mapping[str, xr.Dataset], summary: Summary, sections: Sequence[str] | None = None) -> str:
+def render(
+    influences: Mapping[str, xr.Dataset],
+    summary: Summary,
+    sections: Sequence[str] | None = None,
+    images: Mapping[str, ImageDataset] | None = None,
+) -> str:
     """The page, from the influences by target and the summary of the estimate.
 
     sections: names, in order; null: all that these records have data for. What the others need stands at the end.
+    images: of targets by name, and of the source under ""; other examples go by their ids.
     Raises SourcewiseError as `check` does.
     """
     check(sections)
-    targets = [Target(name, dataset, summary) for name, dataset in influences.items()]
-    shown, needs = [], dict[str, str]()
+    album = Album(images or {})
+    targets = [Target(name, dataset, summary, album) for name, dataset in influences.items()]
+    shown, needs = [], dict[str, dict[str, None]]()
     for target in targets:
         built = {name: SECTIONS[name](target) for name in sections or SECTIONS}
-        needs |= {name: what for name, what in built.items() if isinstance(what, str)}
+        for name, what in built.items():
+            if isinstance(what, str):
+                needs.setdefault(name, {})[what] = None
+            elif name in ILLUSTRATED and target.name not in album.images:
+                needs["pictures"] = {NO_PICTURES: None}
         shown.append((target.name, target.id, [part for part in built.values() if isinstance(part, Section)]))
     return page.html(
         source=summary["source"],
@@ -102,13 +124,11 @@ def render(influences: Mapping[str, xr.Dataset], summary: Summary, sections: Seq
         verdicts=[verdict(target) for target in targets],
         notes=summary["notes"],
         targets=shown,
-        closing=closing.sections(summary, needs),
+        closing=closing.sections(summary, {name: " ".join(what) for name, what in needs.items()}),
     )
 
 
-def write(
-    path: Path, influences: Mapping[str, xr.Dataset], summary: Summary, sections: Sequence[str] | None = None
-) -> Path:
+def write(path: Path, *args: Any, **options: Any) -> Path:
     """Render the page into a file, which then is either the old page or all of the new one. Arguments as `render`."""
-    write_whole(path, render(influences, summary, sections).encode())
+    write_whole(path, render(*args, **options).encode())
     return path

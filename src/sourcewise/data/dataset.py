@@ -1,9 +1,11 @@
 """A dataset: images in memory or stored, labels, groups, names and a fingerprint of the content."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_modules.data import Stored
+if TYPE_CHECKING:  # Lightning is slow to import
+    from lightning_modules.data import Stored
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,11 @@ class ImageDataset:
         assert isinstance(self.images, Tensor)
         return self.images
 
-    def keep_groups(self, mask: NDArray[np.bool_]) -> "ImageDataset":
+    def keep_groups(self, mask: NDArray[np.bool_]) -> ImageDataset:
         """The examples of the groups that a subset `bool[groups]` keeps, in order; names and fingerprint stay."""
         return self.select(torch.from_numpy(mask)[self.groups])
 
-    def select(self, rows: Tensor) -> "ImageDataset":
+    def select(self, rows: Tensor) -> ImageDataset:
         """The examples chosen by a bool mask or by indices `[k]`; names and fingerprint stay."""
         return replace(
             self,
@@ -73,14 +76,18 @@ class ImageDataset:
             columns={name: values[rows.numpy()] for name, values in self.columns.items()},
         )
 
-    def thumbnails(self, side: int) -> Tensor:
-        """The images as uint8[examples, channels, s, s]: `side` pixels, or fewer where those in memory are smaller."""
+    def thumbnails(self, side: int, cut: bool = False) -> Tensor:
+        """The images as uint8[examples, channels, s, s]: `side` pixels, or fewer where those in memory are smaller.
+
+        cut: stored images that are not square are cut at the ends, not squeezed.
+        """
         images = self.images
         if isinstance(images, Tensor):
             larger = max(images.shape[2:]) > side
             return functional.interpolate(images, (side, side), mode="bilinear", antialias=True) if larger else images
         out = torch.empty((len(self), self.channels, side, side), dtype=torch.uint8)
-        images.read(torch.arange(len(self)), torch.cat([torch.zeros_like(images.sizes), images.sizes], 1), out)
+        size = images.sizes.min(1, keepdim=True).values.expand(-1, 2) if cut else images.sizes
+        images.read(torch.arange(len(self)), torch.cat([(images.sizes - size) // 2, size], 1), out)
         return out
 
     def _digest(self) -> str:

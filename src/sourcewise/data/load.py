@@ -2,6 +2,8 @@
 
 import functools
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +14,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.loaders import Loader
-from sourcewise.data.store import Format, Listing, prepared
+from sourcewise.data.store import SCHEMA, Format, Listing, opened, prepared
 from sourcewise.errors import SourcewiseError
 from sourcewise.randomness import ranks
 from sourcewise.study import fingerprint
@@ -49,8 +51,7 @@ def load(
         SourcewiseError: when the data are missing, broken or none are left.
     """
     settings = [repr(dataset), dataset.stamp(), num_classes, side, format, channels, quality, broken, per_class, rest]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise"
-    path = Path(cache_dir or home) / f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
+    path = Path(cache_dir or _home()) / f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
 
     def listing() -> Listing:
         found = dataset.listing()
@@ -66,6 +67,18 @@ def load(
     if not path.exists():
         prepared(listing, str(path), side, format, channels, quality, broken)
     return _opened(str(path), side, format, channels, quality)
+
+
+def stored(same: Callable[[str], bool]) -> ImageDataset | None:
+    """A dataset whose store lies where caches go on this system, told by its fingerprint; None if there is none."""
+    for path in sorted(_home().glob("*.arrow")):
+        with suppress(SourcewiseError):
+            return opened(path, {"schema": SCHEMA}, same)
+    return None
+
+
+def _home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise"
 
 
 @functools.lru_cache(maxsize=32)

@@ -137,10 +137,13 @@ def prepared(
         with _alone(file):  # all runs of a sweep may come here at once
             if not file.exists():
                 _write(listing(), file, settings, broken == "skip")
-    return _open(file, settings)
+    return opened(file, settings)
 
 
-def _open(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
+def opened(
+    file: Path, settings: Mapping[str, Any], same: Callable[[str], bool] = lambda fingerprint: True
+) -> ImageDataset:
+    """The dataset of a store that is there. Raises SourcewiseError unless it was made so, and is the same."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         *batches, (_, last) = (reader.get_batch_with_custom_metadata(i) for i in range(reader.num_record_batches))
@@ -150,18 +153,20 @@ def _open(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
     if other := {key: about.get(key) for key, value in settings.items() if about.get(key) != value}:
         wanted = {key: settings[key] for key in other}
         raise SourcewiseError(f"{file}: made with {other}, not {wanted}; delete it, or give another path")
+    if not same(about["fingerprint"]):
+        raise SourcewiseError(f"{file}: other images")
     table = pa.Table.from_batches([batch for batch, _ in batches], reader.schema).drop_columns(["image"])
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
     labels, ids, height, width = (torch.from_numpy(columns.pop(k).copy()) for k in ("label", "id", "height", "width"))
     encoded = [batch.column("image") for batch, _ in batches]
     images: Tensor | Store
-    if settings["format"] == "raw":
+    if about["format"] == "raw":
         pixels = np.concatenate([np.frombuffer(image.as_buffer(), np.uint8) for part in encoded for image in part])
-        images = torch.from_numpy(pixels).view(len(labels), settings["side"], settings["side"], -1)
+        images = torch.from_numpy(pixels).view(len(labels), about["side"], about["side"], -1)
         images = images.permute(0, 3, 1, 2).contiguous()
     else:
         sizes = torch.stack([height, width], 1)
-        images = Store(encoded, settings["channels"], torch.arange(len(labels)), sizes)
+        images = Store(encoded, about["channels"], torch.arange(len(labels)), sizes)
     return ImageDataset(
         images, labels, tuple(about["class_names"]), ids, fingerprint=about["fingerprint"], columns=columns
     )

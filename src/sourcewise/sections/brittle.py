@@ -22,10 +22,7 @@ def section(target: Target) -> Section | str:
     """From what `analyses.examine` found."""
     found = target.facts.get("brittle")
     if found is None:
-        return (
-            "It lists target examples that hang on one source group. It needs groups of several source examples, and"
-            " outputs of every target example: python train.py -m 'subset.seed=range(0,96)'"
-        )
+        return "It lists target examples that hang on one source group. " + target.unexamined
     lead = [
         "For each example the one group that matters most to it. As the largest of many influences, each is likely to"
         f" be overestimated, and the pale ones may be noise. Removal: the change of mean {target.summary['output']},"
@@ -76,4 +73,4 @@ def _row(target: Target, item: Mapping[str, Any]) -> Row:
     right = f"{real['before']:.0%}, {real['after']:.0%} of {count(real['runs'], 'run')}" if real else "–"
     changes = [target.show(item["mean"], sign=False), target.show(item["predicted"]), happened, right]
     cells = [item["class"], item["group"], target.within(item), small(item["qvalue"]), *changes]
-    return Row(str(item["example"]), cells, muted=not target.significant(item["qvalue"]))
+    return Row(str(item["example"]), cells, not target.significant(item["qvalue"]), target.picture(item["example"]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sourcewise.page import Row, Section, Table, count, number, small
+from sourcewise.page import Effect, Row, Section, Table, count, number, small
+from sourcewise.pictures import Picture
 from sourcewise.sections.target import Target
 
 ROWS = 25
@@ -27,6 +28,11 @@ def section(target: Target) -> Section | str:
         " as a list for subset=listed. Influence is shown beside, and decides nothing: what is merely similar to a"
         " target example helps it too, and the influence of one source example is mostly noise."
     ]
+    if all(row["why"] == "label" for row in rows):
+        lead.append(
+            "Copies of target images were not looked for: that needs the images, which the setting images of"
+            " estimate.py chooses."
+        )
     tables = []
     for why in [why for why in WHAT if any(row["why"] == why for row in rows)]:
         mine = [row for row in rows if row["why"] == why]
@@ -34,14 +40,24 @@ def section(target: Target) -> Section | str:
         lead.append(f"{count(sum(row['flagged'] for row in mine), 'source example')} {WHAT[why]}.")
         lines = []
         for row in mine[:ROWS]:
-            said = [str(v) if isinstance(v, int) else number(v, 2, False) for v in (row[key] for key in own)]
+            said: list[str | list[Effect]] = [number(row[key], 2, False) for key in own if key != "example"]
+            if "example" in row:
+                picture = target.picture(row["example"])
+                name = _named(row["example"], picture)
+                said = [[Effect(name, significant=row["flagged"], picture=picture)]]
             cells = [*said, target.within(row), small(row["qvalue"])]
-            lines.append(Row(str(row["source"]), cells, muted=not row["flagged"]))
+            picture = target.album("", row["source"])
+            lines.append(Row(_named(row["source"], picture), cells, not row["flagged"], picture))
         caption = (
             f"Source examples {WHAT[why]}; influence in {target.unit.name} ± standard error; pale: not significant"
         )
         if why == "label":
             caption += ". Outside, inside: mean probability of the label by models that did not see it, and did"
         columns = ["Source example", *(COLUMNS[key] for key in own), "Influence", "q-value"]
-        tables.append(Table(f"{target.id}-{why}", caption, columns, lines, tuple(range(1, len(columns)))))
+        numeric = range(1 + bool(lines[0].picture and why == "copy"), len(columns))
+        tables.append(Table(f"{target.id}-{why}", caption, columns, lines, tuple(numeric)))
     return Section(f"{target.id}-review", "Leaks and misleading examples", lead, tables=tables)
+
+
+def _named(example: int, picture: Picture | None) -> str:
+    return f"{example} (class {picture.label})" if picture else str(example)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sourcewise import figures
@@ -17,10 +18,7 @@ def section(target: Target) -> Section | str:
     """From what `analyses.examine` found."""
     found = target.facts.get("subpopulations")
     if found is None:
-        return (
-            "It splits target classes by the groups that support their examples. It needs groups of several source"
-            " examples, and outputs of every target example: python train.py -m 'subset.seed=range(0,96)'"
-        )
+        return "It splits target classes by the groups that support their examples. " + target.unexamined
     lead = [
         "Examples of one class may lean on different source groups. A split is shown only if two halves of the models"
         " find nearly the same one, and each part has a group of its own that helps it significantly more, or hurts it"
@@ -43,8 +41,8 @@ def section(target: Target) -> Section | str:
             f" the rest of the class ({target.unit.name} ± standard error, from half of the models). Agreement:"
             " adjusted Rand index of both halves' splits. Examples by id, those that lean on the group most first"
         )
-        columns = ["Class", "Set apart by", "Examples", "Influence", "q-value", "Agreement", "Such as"]
-        tables.append(Table(f"{target.id}-splits", caption, columns, parts, (2, 3, 4, 5), "class"))
+        columns = ["Class", "Set apart by", "Such as", "Examples", "Influence", "q-value", "Agreement"]
+        tables.append(Table(f"{target.id}-splits", caption, columns, parts, (3, 4, 5, 6), "class"))
     else:
         lead.append(f"No class of {target.name} is split so by these {target.summary['models']:,} models.")
     rows = [
@@ -62,13 +60,19 @@ def section(target: Target) -> Section | str:
 
 def _part(target: Target, split: Mapping[str, Any], part: Mapping[str, Any]) -> Row:
     ids = part["examples"]
-    such = ", ".join(map(str, ids[:IDS])) + (", …" if len(ids) > IDS else "")
+    such: str | list[Effect] = ", ".join(map(str, ids[:IDS])) + (", …" if len(ids) > IDS else "")
+    if target.picture(ids[0]):
+        such = [Effect(str(id), picture=target.picture(id)) for id in ids[:IDS]]
     agreement = number(split["agreement"], 2, False)
     return Row(
-        split["class"], [part["group"], f"{len(ids):,}", target.within(part), small(part["qvalue"]), agreement, such]
+        split["class"], [part["group"], such, f"{len(ids):,}", target.within(part), small(part["qvalue"]), agreement]
     )
 
 
 def _examples(target: Target, items: Sequence[Mapping[str, Any]]) -> list[Effect]:
-    of = ((f"{item['example']} (class {item['class']})", item) for item in items)
-    return [target.effect(name, *(item[key] for key in ("influence", "stderr", "qvalue"))) for name, item in of]
+    found = []
+    for item in items:
+        name = f"{item['example']}\n(class {item['class']})"
+        effect = target.effect(name, *(item[key] for key in ("influence", "stderr", "qvalue")))
+        found.append(replace(effect, picture=target.picture(item["example"])))
+    return found

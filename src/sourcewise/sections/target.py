@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,19 @@ import xarray as xr
 from sourcewise import figures
 from sourcewise.figures import Floats
 from sourcewise.page import Effect, number, small
+from sourcewise.pictures import Album, Picture
 
 Summary = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A target's influences, and the summary of the estimate, of which `facts` are about this target."""
+    """A target's influences, and the summary of the estimate, of which `facts` are about this target; its pictures."""
 
     name: str
     influences: xr.Dataset
     summary: Summary
+    album: Album = field(default_factory=Album)
 
     @property
     def id(self) -> str:
@@ -35,6 +37,14 @@ class Target:
         """The part of the summary that is about this target."""
         facts: Summary = self.summary["targets"][self.name]
         return facts
+
+    @property
+    def unexamined(self) -> str:
+        """Why `analyses.examine` found nothing of its examples."""
+        return self.facts.get("unexamined") or (
+            "It needs groups of several source examples, and outputs of every target example:"
+            " python train.py -m 'subset.seed=range(0,96)'"
+        )
 
     @property
     def unit(self) -> figures.Unit:
@@ -67,6 +77,10 @@ class Target:
     def effect(self, name: str, value: float | None, error: float | None, q: float | None) -> Effect:
         """An influence in a table."""
         return Effect(name, self.show(value), self.show(error, sign=False), small(q), self.significant(q))
+
+    def picture(self, example: int) -> Picture | None:
+        """A picture of one of its examples, if there is one."""
+        return self.album(self.name, example)
 
     def within(self, item: Mapping[str, Any]) -> str:
         """An `influence` with its `stderr`, as text."""
