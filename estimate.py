@@ -107,7 +107,7 @@ def main(config: DictConfig) -> None:
         resolved = cli.resolve(config, [item.name for item in fields(Settings)])
         settings.bind(Settings, resolved, "")
         settings.check(resolved["logger"], "logger")
-        print(as_text(estimate(resolved)))
+        print(cli.printable(as_text(estimate(resolved))))
         print(f"\n{Path(resolved['out'], 'report.html')}")
 
 

@@ -30,6 +30,7 @@ def header(**changes: Any) -> Header:
         "device": "cpu",
         "seconds": {"pretraining": 1.5},
     }
+    values["config"]["subset"]["design"] = changes.get("design", "random")
     return Header(**(values | changes))
 
 

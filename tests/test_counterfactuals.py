@@ -291,7 +291,8 @@ def test_records_of_another_recipe_may_join_but_not_those_of_other_groups(runs: 
     subset = {"design": "listed", "drop": ["g0"]}
     write(runs, 0, without(0, count=14), subset, np.zeros(14))
     for seed in range(3):
-        item = make(seed, design="listed", run=f"listed-{seed}", study="wide-1", config={"subset": subset})
+        config = {"source": {"name": "made-up"}, "subset": {"design": "listed", **subset}}
+        item = make(seed, design="listed", run=f"listed-{seed}", study="wide-1", config=config)
         header = replace(item.header, seed=seed)
         record.write(record.Record(without(0, count=14), item.targets, header), other / f"{seed}" / study.RECORD)
     found = run_estimate(runs, f"counterfactuals=[{other},{runs}]")["counterfactuals"]  # a run counts once

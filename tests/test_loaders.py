@@ -176,7 +176,8 @@ def test_configs_fit_torchvision() -> None:
             for arguments in dataset["parts"]:
                 inspect.signature(made).bind(dataset["root"], **arguments)
             for attribute in (dataset.get("labels", "_labels"), dataset.get("classes", "classes")):
-                code = "".join(inspect.getsource(base) for base in made.__mro__[:-1])
+                bases = [base for base in made.__mro__ if base.__module__.startswith("torchvision.")]
+                code = "".join(map(inspect.getsource, bases))
                 assert f"self.{attribute}" in code or hasattr(made, attribute), (name, attribute)
     assert len(names) == 9
 

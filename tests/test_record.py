@@ -31,12 +31,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @given(st.data())
 def test_any_record_survives_the_round_trip(data: st.DataObject) -> None:
     size = data.draw(st.integers(0, 20))
-    ints = hnp.arrays(np.int32, size)
+    labels = hnp.arrays(np.int32, size, elements=st.integers(0, 2))
     halves = hnp.arrays(np.float16, size, elements=st.floats(-1, 1, width=16))
-    outputs = TargetOutputs(*(data.draw(ints) for _ in range(3)), *(data.draw(halves) for _ in range(2)))
+    ids = data.draw(hnp.arrays(np.int32, size))
+    outputs = TargetOutputs(ids, data.draw(labels), data.draw(labels), data.draw(halves), data.draw(halves))
     mask = data.draw(hnp.arrays(bool, data.draw(st.integers(1, 70))))
-    names = data.draw(st.lists(st.text(max_size=5), max_size=4))
-    item = Record(mask, {data.draw(st.text("ab/ü", min_size=1, max_size=5)): outputs}, header(group_names=names))
+    text = st.text(st.characters(codec="utf-8"), max_size=5)
+    names = data.draw(st.none() | st.lists(text, min_size=len(mask), max_size=len(mask), unique=True))
+    target = data.draw(st.from_regex(r"[a-z\u00fc][a-z. -]{0,4}", fullmatch=True))
+    item = Record(mask, {target: outputs}, header(group_names=names, class_names={target: ["a", "b", "ü"]}))
     assert equal(record.from_bytes(record.to_bytes(item), "x"), item)
 
 

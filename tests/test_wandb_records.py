@@ -29,7 +29,7 @@ def server(wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.Monkey
     """This process is a client of the server, with a cache of its own."""
     for key, value in wandb_server.env(tmp_path / "wandb", XDG_CACHE_HOME=str(tmp_path / "cache")).items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(remote, "RETRY", remote.RETRY.new(backoff_factor=0.01, backoff_jitter=0))
+    monkeypatch.setattr(remote, "BACKOFF", 0.01)
     return wandb_server
 
 

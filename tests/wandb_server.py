@@ -18,6 +18,7 @@ regular expression on "METHOD /path GraphQLOperation":
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -405,6 +406,7 @@ class Fault:
     drop: bool = False
     cut: bool = False
     change: Callable[[bytes], bytes] | None = None
+    raw: Callable[[Any], None] | None = None
     hits: int = 0
 
 
@@ -414,6 +416,7 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False  # promise the whole body, then hang up in the middle of it
+    raw: Callable[[Any], None] | None = None  # writes the whole answer itself, status line and all
 
 
 # ---------------------------------------------------------------------------------------------- the server
@@ -493,6 +496,10 @@ class WandbServer:
         """Replace a JSON answer by `change(answer)`: hostile names, wrong types, missing fields."""
         return self._spoil(Fault(match, count, change=lambda body: json.dumps(change(json.loads(body))).encode()))
 
+    def answer(self, match: str, raw: Callable[[Any], None], count: int | None = None) -> Fault:
+        """Let `raw(file)` write the bytes of the answer, whatever they are, until it ends or the client hangs up."""
+        return self._spoil(Fault(match, count, raw=raw))
+
     def _spoil(self, fault: Fault) -> Fault:
         self.faults.append(fault)
         return fault
@@ -562,6 +569,8 @@ class WandbServer:
         for fault in faults:
             if fault.drop:
                 return None
+            if fault.raw:
+                return Reply(raw=fault.raw)
             if fault.status:
                 return Reply(b'{"error": "injected"}', fault.status, fault.headers)
         reply = self._graphql(query, request, user) if query else self._rest(request, body, user)
@@ -891,6 +900,11 @@ class _Handler(BaseHTTPRequestHandler):
             reply = Reply(json.dumps({"errors": [{"message": repr(error)}]}).encode(), 500)
         if reply is None:
             self.close_connection = True
+            return
+        if reply.raw is not None:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                reply.raw(self.wfile)
             return
         request.status = reply.status
         self.send_response(reply.status)

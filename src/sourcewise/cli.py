@@ -67,10 +67,10 @@ def overrides(config: Mapping[str, Any]) -> list[str]:
         return [f"source={of['source']['name']}", *names, f"transfer={of['transfer']['mode']}"]
 
     usual = choices(composed())
-    found = [choice for choice in choices(config) if choice not in usual]
     try:
+        found = [choice for choice in choices(config) if choice not in usual]
         given = _flat(composed(*found))
-    except HydraException:
+    except (HydraException, KeyError, TypeError):
         return ["..."]
     wanted = _flat(config)
     for key, value in wanted.items():
@@ -219,7 +219,12 @@ def _one_line(error: Exception) -> str:
             known = [str(key) for key in cause.parent_node if key != "hydra"]
             hint = did_you_mean(str(cause.key), known) or f"; there are {', '.join(known)}"
             return f"{cause.full_key}: there is no such setting{hint}"
-    return " ".join(str(error).replace("Set the environment variable HYDRA_FULL_ERROR=1", "").split())
+    return printable(" ".join(str(error).replace("Set the environment variable HYDRA_FULL_ERROR=1", "").split()))
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: names come from records and servers of others."""
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -36,9 +36,11 @@ class Trial:
 
 
 def curve_of(subset: Mapping[str, Any]) -> str:
-    """The curve that a run with these settings of `subset` belongs to."""
+    """The curve of runs with these settings of `subset`. Raises KeyError or ValueError for those that no run has."""
     if subset["design"] != "ranked":
         return ""
+    if subset["order"] not in ("worst", "best", RANDOM):
+        raise ValueError(f"order={subset['order']}")
     return RANDOM if subset["order"] == "random" else f"{subset['order']}, {subset['ranking']}"
 
 

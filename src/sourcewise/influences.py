@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
             study.full = study.full or item.targets
         if item.header.design in RANDOM_DESIGNS:
             study.masks.append(np.packbits(item.mask))
-            study.seeds.append(f"{item.header.seed}{replica(**item.header.config['subset'])}")
+            study.seeds.append(f"{item.header.seed}{_of_subset(item, lambda subset: replica(**subset))}")
             for name, outputs in item.targets.items():
                 if name not in study.targets:
                     study.targets[name] = _target(outputs, list(item.header.class_names[name]))
@@ -257,12 +257,21 @@ def _trial(item: Record, output: str, study: str = "") -> Trial:
     right = {name: float((o.prediction == o.labels).mean()) for name, o in item.targets.items()}
     return Trial(
         study=study,
-        curve=curve_of(header.config["subset"]),
+        curve=_of_subset(item, curve_of),
         mask=item.mask,
         seed=str(header.seed),
         scores={name: metrics.get(f"target/{name}/score", right[name]) for name in item.targets},
         outputs={name: float(outputs_of(o, output).mean(dtype=np.float64)) for name, o in item.targets.items()},
     )
+
+
+def _of_subset(item: Record, tell: Callable[[Mapping[str, Any]], str]) -> str:
+    try:
+        return tell(item.header.config["subset"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise SourcewiseError(
+            f"{item.header.run}: its settings of subset are not those of a run ({error!r})"
+        ) from error
 
 
 def _target(outputs: TargetOutputs, class_names: list[str]) -> Target:

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from sourcewise import settings
 from sourcewise.errors import SourcewiseError
 from sourcewise.files import write_whole
 
@@ -140,16 +142,28 @@ def from_bytes(content: bytes, name: str) -> Record:
     if not np.array_equal(checksum, _checksum(header, tensors)):
         raise Damaged(f"{name}: its content was changed since it was written (checksum differs)")
     try:
-        mask = np.unpackbits(tensors.pop("mask"), count=fields.pop("groups")).astype(bool)
+        mask = unpacked(tensors.pop("mask"), fields.pop("groups"))
         targets: dict[str, dict[str, NDArray[Any]]] = {}
         for key, array in tensors.items():
             target, _, column = key.rpartition("/")
             targets.setdefault(target, {})[column] = array
         outputs = {target: TargetOutputs(**columns) for target, columns in targets.items()}
         source = outputs.pop(SOURCE, None)
-        return Record(mask, outputs, Header(**fields), source)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"{name}: a record with missing or unknown parts ({error})") from error
+        return checked(Record(mask, outputs, Header(**fields), source))
+    except (KeyError, TypeError, ValueError, SourcewiseError) as error:
+        raise RecordError(f"{name}: a record with missing or unknown parts ({str(error)[:200]})") from error
+
+
+def unpacked(bits: NDArray[np.uint8], groups: int) -> NDArray[np.bool_]:
+    """The mask that `np.packbits` made bits of. Raises ValueError unless there are just as many as the groups take."""
+    if bits.size != -(-groups // 8):
+        raise ValueError(f"{bits.size} bytes of mask for {groups} groups")
+    return np.unpackbits(bits, count=groups).astype(bool)
+
+
+def is_name(target: str) -> bool:
+    """Whether a target may be called so: results are written to a folder of its name."""
+    return re.fullmatch(r"\w[\w .+-]*", target) is not None
 
 
 def digest(record: Record) -> str:
@@ -173,6 +187,40 @@ _COLUMNS = {
     "label_mapping": np.float32,
     "feature_mapping": np.float32,
 }
+
+
+def checked(record: Record) -> Record:
+    """The record, if all that it holds has the types, shapes and ranges that `Header` and `TargetOutputs` say.
+
+    The checksum tells what was changed by accident; this, who made a record by other means: it shall not make a reader
+    fail, take memory, or write outside its folder. Raises ValueError, KeyError or SourcewiseError.
+    """
+    for name, hint in get_type_hints(Header).items():
+        settings.fit(getattr(record.header, name), hint, name)
+    json.dumps(asdict(record.header), ensure_ascii=False).encode()  # half a character cannot be printed
+    names = record.header.group_names
+    if names is not None and len(names) != len(record.mask):
+        raise ValueError(f"{len(names)} group names for {len(record.mask)} groups")
+    config = record.header.config
+    if config["subset"]["design"] != record.header.design or not isinstance(config["source"]["name"], str):
+        raise ValueError("its design is not that of its config, or its source has no name")
+    for kind, several in {**record.header.class_names, "group": names or []}.items():
+        if len(set(several)) < len(several):
+            raise ValueError(f"names of {kind} that are not unique")
+    for target, outputs in record.outputs.items():
+        if not is_name(target):
+            raise ValueError(f"a target that is called {target!r}")
+        classes = len(record.header.class_names[target]) if target != SOURCE else np.iinfo(np.int32).max
+        rows, table = outputs.ids.shape[:1], (classes, len(record.mask))
+        for name, dtype in _COLUMNS.items():
+            column = getattr(outputs, name)
+            shape = table if name.endswith("mapping") else rows
+            if column is not None and (column.dtype, column.shape) != (dtype, shape):
+                raise ValueError(f"{target}/{name} is {column.dtype}{list(column.shape)}")
+        for column in (outputs.labels, outputs.prediction):
+            if len(column) and not 0 <= column.min() <= column.max() < classes:
+                raise ValueError(f"{target}: labels that none of its {classes} classes has")
+    return record
 
 
 def _checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:

@@ -195,7 +195,8 @@ def _without_outputs(run: Any) -> Record:
     """What a W&B run's summary tells of its record. Raises RecordError when it has no subset, or is no run's."""
     try:
         subset = run.config["subset"]
-        groups, packed = int(run.summary["subset/groups"]), bytes.fromhex(run.summary["subset/mask"])
+        packed = np.frombuffer(bytes.fromhex(run.summary["subset/mask"]), np.uint8)
+        mask = record.unpacked(packed, int(run.summary["subset/groups"]))
         header = Header(
             study=study.study_name(run.config),
             run=study.run_name(run.config),
@@ -207,13 +208,13 @@ def _without_outputs(run: Any) -> Record:
             group_names=run.summary.get("subset/names"),
             class_names={},
             fingerprints={},
-            metrics=run.summary,
+            metrics={},
             versions={},
             commit=None,
             device="",
         )
-        return Record(np.unpackbits(np.frombuffer(packed, np.uint8), count=groups).astype(bool), {}, header)
-    except (KeyError, TypeError, ValueError) as error:
+        return replace(record.checked(Record(mask, {}, header)), header=replace(header, metrics=run.summary))
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         raise RecordError(f"{run.name} logged no subset, or its config is not that of a run") from error
 
 
@@ -237,7 +238,7 @@ def _downloaded(run: Any, found: Path | str) -> Record:
         told = {"recipe": study.recipe(run.config), "subset": run.config["subset"], "seed": run.config["seed"]}
         own = item.header.config
         held = {"recipe": study.recipe(own), "subset": own["subset"], "seed": item.header.seed}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{run.name}: its config in W&B is not that of a run") from error
     for key, value in told.items():
         if study.fingerprint(value) != study.fingerprint(held[key]):

@@ -8,6 +8,7 @@ Whatever is fetched is kept under `$XDG_CACHE_HOME/sourcewise/wandb`, so that a 
 import hashlib
 import json
 import os
+import random
 import re
 import sys
 import time
@@ -21,7 +22,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
+from urllib3.exceptions import HTTPError, ProtocolError
 
 from sourcewise import record, tracking
 from sourcewise.errors import SourcewiseError
@@ -29,25 +30,22 @@ from sourcewise.files import write_whole
 from sourcewise.record import RecordError
 from sourcewise.study import RECORD
 
-PAGE, WORKERS = 500, 8
-RETRY = Retry(
-    total=5,
-    backoff_factor=0.5,
-    backoff_jitter=0.5,
-    backoff_max=20,
-    status_forcelist=(408, 429, *range(500, 600)),
-    allowed_methods=None,
-    raise_on_status=False,
-)
-"""What fails in passing is tried again, more and more slowly, or when the server says."""
+PAGE, PAGES, WORKERS = 500, 1000, 8
+ATTEMPTS, BACKOFF, LONGEST = 6, 0.5, 60.0
+"""What fails in passing is tried again, more and more slowly, or when the server says, within this many seconds."""
+AGAIN = frozenset((408, 429, *range(500, 600)))
+HOPS = 5
+"""Redirections that are followed."""
+TIMEOUT, SLOWEST = (10, 60), 1000
+"""Seconds for a connection, and for the next bytes; bytes a second that an answer must bring after a minute."""
 TOLERATED = 10
 """Records that may fail to download before the server counts as down."""
 
 FRESH = 600.0
 """Seconds for which the list of a project's runs is not asked for again, if none of them was still running."""
 
-MAX_LIST, MAX_RECORD = 2**28, 2**31
-"""Bytes that a page of runs, and a record, may have."""
+MAX_LIST, MAX_RECORD = 2**30, 2**31
+"""Bytes that the list of runs, and a record, may have."""
 
 _QUERY = """query Runs($entity: String!, $project: String!, $filters: JSONString, $first: Int, $after: String) {
   project(name: $project, entityName: $entity) {
@@ -67,6 +65,10 @@ class Denied(SourcewiseError):  # noqa: N818
     """W&B lets this user see nothing there."""
 
 
+class TooLong(RecordError):  # noqa: N818
+    """An answer that is longer than it may be."""
+
+
 class Missing(Exception):  # noqa: N818
     """What was asked for is not there."""
 
@@ -79,6 +81,7 @@ class RemoteRun:
     """What a project's list says of a run.
 
     updated: changes when the run does. link: to its record, for a while, or "" if unknown; signed, and so never kept.
+    size: bytes of its record, 0 if it is not there, None if unknown.
     """
 
     id: str
@@ -89,7 +92,7 @@ class RemoteRun:
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
     link: str = ""
-    missing: bool = False
+    size: int | None = None
 
 
 @dataclass
@@ -116,9 +119,9 @@ class Project:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise" / "wandb"
         host = urllib.parse.urlsplit(url).netloc
         self.cache = root.joinpath(*(_file_name(part) for part in (host, entity, project)))
-        self._failed, self._session = 0, requests.Session()
+        self._failed, self._session = 0, _Session()
         for kind in ("http://", "https://"):
-            self._session.mount(kind, HTTPAdapter(pool_maxsize=WORKERS, max_retries=RETRY))
+            self._session.mount(kind, HTTPAdapter(pool_maxsize=WORKERS))
 
     # The list of runs
 
@@ -129,42 +132,47 @@ class Project:
         """
         query = json.dumps(_query_filter(self.filters), sort_keys=True)
         path = self.cache / f"runs-{hashlib.sha256(query.encode()).hexdigest()[:16]}.json"
-        kept: dict[str, Any] | None = None
+        found: list[RemoteRun] | None = None
+        age = 0.0
         with suppress(OSError, ValueError, TypeError, KeyError):
             kept = json.loads(path.read_bytes())
-            found = [RemoteRun(**run) for run in kept["runs"]]
             age = time.time() - kept["when"]
+            found = [RemoteRun(**run) for run in kept["runs"]]
             settled = 0 <= age < FRESH and all(run.state not in ("running", "pending") for run in found)
             if self.refresh is False or (self.refresh == "auto" and settled):
                 _say(f"{self.path}: {len(found)} runs as listed {_ago(age)} ago; refresh=true asks W&B again")
                 return found
         try:
-            found = list(self._ask(query))
+            new = list(self._ask(query))
+            kept = {"when": time.time(), "runs": [asdict(replace(run, link="", size=None)) for run in new]}
+            content = json.dumps(kept, ensure_ascii=False).encode()
         except Unreachable as error:
-            if kept is None:
+            if found is None:
                 raise
             _say(f"{error}; going on with the {len(found)} runs listed {_ago(age)} ago")
             return found
-        kept = {"when": time.time(), "runs": [asdict(replace(run, link="", missing=False)) for run in found]}
-        _write(path, json.dumps(kept).encode())
-        return found
+        except (UnicodeError, RecursionError) as error:
+            raise self._senseless(error) from error
+        _write(path, content)
+        return new
 
     def _ask(self, query: str) -> Iterator[RemoteRun]:
         after: str | None = None
-        links = _LINKS
-        while True:
+        links, left = _LINKS, MAX_LIST
+        for _ in range(PAGES):
             runs = {"entity": self.entity, "project": self.project, "filters": query, "first": PAGE, "after": after}
             try:
-                body = self._fetch(f"{self.url}/graphql", MAX_LIST, {"query": _QUERY % links, "variables": runs})
+                body = self._fetch(f"{self.url}/graphql", left, {"query": _QUERY % links, "variables": runs})
             except Missing as error:
                 raise SourcewiseError(f"records=wandb:{self.path}: {self.url} is not a W&B server") from error
+            left -= len(body)
             try:
                 answer = json.loads(body)
                 if answer.get("errors") and links:  # a server that does not give them
                     links = ""
                     continue
                 if answer.get("errors"):
-                    why = answer["errors"][0]["message"]
+                    why = str(answer["errors"][0]["message"])[:200]
                     raise SourcewiseError(f"W&B refused the list of runs of {self.path}: {why}")
                 if answer["data"]["project"] is None:
                     raise SourcewiseError(
@@ -173,11 +181,15 @@ class Project:
                 page = answer["data"]["project"]["runs"]
                 yield from [_remote_run(edge["node"]) for edge in page["edges"]]
                 more, cursor = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"]
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                raise SourcewiseError(f"W&B's list of runs of {self.path} makes no sense ({error!r})") from error
-            if not more or cursor == after:
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+                raise self._senseless(error) from error
+            if not more or cursor == after or not page["edges"]:
                 return
             after = cursor
+        raise SourcewiseError(f"records=wandb:{self.path}: it has more than {PAGES * PAGE:,} runs; use filters")
+
+    def _senseless(self, error: Exception) -> SourcewiseError:
+        return SourcewiseError(f"W&B's list of runs of {self.path} makes no sense ({repr(error)[:200]})")
 
     # Their records
 
@@ -200,14 +212,16 @@ class Project:
         with suppress(RecordError):
             record.read(path)
             return path
-        if run.missing:
+        if run.size == 0:
             return _MISSING
         plain = f"{self.url}/files/" + urllib.parse.quote(f"{self.entity}/{self.project}/{run.id}/{RECORD}")
         why = ""
         for url in ([run.link] if run.link else []) + 3 * [plain]:
             try:
-                content = self._fetch(url, MAX_RECORD)
+                content = self._fetch(url, min(MAX_RECORD, run.size or MAX_RECORD))
                 record.from_bytes(content, run.name)
+            except TooLong as error:
+                return str(error)
             except RecordError as error:
                 why = str(error).removeprefix(f"{run.name}: ")
             except (Missing, Denied, Unreachable) as error:
@@ -229,35 +243,69 @@ class Project:
     def _fetch(self, url: str, limit: int, message: Mapping[str, Any] | None = None) -> bytes:
         """The body of the answer to a GET, or to a POST of a message.
 
-        Raises Missing for 404, Unreachable when all attempts fail, Denied when W&B says no.
+        Raises Missing for 404, Unreachable when all attempts fail, Denied when W&B says no, RecordError for a body that
+        breaks off or is longer than the limit.
         """
         if not self._key:
             raise Denied(f"records=wandb:{self.path}: not logged in to {self.url}; run `wandb login` first")
-        auth = ("api", self._key) if url.startswith(f"{self.url}/") else None  # not to the storage
-        method = "GET" if message is None else "POST"
-        try:
-            with self._session.request(method, url, json=message, auth=auth, timeout=(10, 60), stream=True) as answer:
-                if answer.status_code in (401, 403):
-                    raise Denied(f"records=wandb:{self.path}: W&B denies access; is this the right API key?")
-                if answer.status_code == 404:
-                    raise Missing
-                if answer.ok or (answer.status_code == 400 and message):  # GraphQL's own errors
-                    return _body(answer, limit)
-                why = f"status {answer.status_code}"
-        except requests.exceptions.ChunkedEncodingError as error:
-            raise RecordError(f"W&B at {self.url} broke off its answer") from error
-        except requests.RequestException as error:
-            why = "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+        why = ""
+        for attempt in range(ATTEMPTS):
+            pause = min(20.0, BACKOFF * 2**attempt) * (1 + random.random())  # noqa: S311
+            try:
+                with self._answer(url, message) as answer:
+                    if answer.status_code in (401, 403):
+                        raise Denied(f"records=wandb:{self.path}: W&B denies access; is this the right API key?")
+                    if answer.status_code == 404:
+                        raise Missing
+                    if answer.ok or (answer.status_code == 400 and message):  # GraphQL's own errors
+                        return _body(answer, limit)
+                    why = f"status {answer.status_code}"
+                    if answer.status_code not in AGAIN:
+                        break
+                    if (asked := answer.headers.get("Retry-After", "")).isdecimal():
+                        pause = min(float(asked), LONGEST)
+            except ProtocolError as error:
+                raise RecordError(f"W&B at {self.url} broke off its answer") from error
+            except (requests.RequestException, HTTPError, ValueError) as error:
+                why = "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+                if isinstance(error, ValueError):  # this is no address
+                    break
+            if attempt + 1 < ATTEMPTS:
+                time.sleep(pause)
         raise Unreachable(f"W&B at {self.url} does not answer ({why})")
+
+    def _answer(self, url: str, message: Mapping[str, Any] | None) -> requests.Response:
+        """An answer whose body has not been read, after redirections."""
+        for _ in range(HOPS):
+            auth = ("api", self._key) if url.startswith(f"{self.url}/") else None  # not to the storage
+            method = "GET" if message is None else "POST"
+            answer = self._session.request(method, url, json=message, auth=auth, timeout=TIMEOUT, stream=True)
+            if not answer.is_redirect:
+                return answer
+            answer.close()
+            url = urllib.parse.urljoin(url, answer.headers["Location"])
+        raise requests.TooManyRedirects
+
+
+class _Session(requests.Session):
+    """Leaves redirections to us: it would read all that comes with one."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
 
 
 def _body(answer: requests.Response, limit: int) -> bytes:
-    """The whole body, as long as it was announced. Raises requests.RequestException when it is not, or is too long."""
-    body = bytearray()
-    for chunk in answer.iter_content(2**20):
+    """The whole body, as long as it was announced. Raises TooLong when it is longer than the limit, once decoded."""
+    if answer.headers.get("Content-Encoding", "gzip") != "gzip":  # several, one in another, know no bounds
+        raise requests.exceptions.ContentDecodingError
+    body, begin = bytearray(), time.monotonic()
+    while chunk := answer.raw.read1(2**20, decode_content=True):
         body += chunk
         if len(body) > limit:
-            raise SourcewiseError(f"W&B sent more than {limit >> 20} MiB for {urllib.parse.urlsplit(answer.url).path}")
+            where = urllib.parse.urlsplit(answer.url).path
+            raise TooLong(f"W&B sent more than the {limit:,} bytes that {where} may have")
+        if time.monotonic() - begin > TIMEOUT[1] + len(body) / SLOWEST:
+            raise requests.Timeout
     return bytes(body)
 
 
@@ -287,7 +335,7 @@ def _remote_run(node: Mapping[str, Any]) -> RemoteRun:
         config=config | dict(config.pop("resolved", None) or {}),
         summary={key: value for key, value in json.loads(node["summaryMetrics"] or "{}").items() if key[0] != "_"},
         link=str(files[0]["directUrl"] or "") if files else "",
-        missing="files" in node and not any(int(file["sizeBytes"] or 0) for file in files),
+        size=max([0, *(int(file["sizeBytes"] or 0) for file in files)]) if "files" in node else None,
     )
 
 

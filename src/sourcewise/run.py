@@ -42,7 +42,7 @@ from sourcewise.errors import RunFailed, SourcewiseError
 from sourcewise.models import Head, Model, initialise
 from sourcewise.randomness import ranks
 from sourcewise.randomness import seed as derive_seed
-from sourcewise.record import SOURCE, Header, Record, TargetOutputs
+from sourcewise.record import SOURCE, Header, Record, TargetOutputs, is_name
 
 METRICS = ("accuracy", "mean_per_class", "auroc")
 """What a target's score can be."""
@@ -228,6 +228,9 @@ class Run:
     def __post_init__(self) -> None:
         if SOURCE in self.targets:
             raise SourcewiseError(f"target {SOURCE}: outputs on the source have this name; choose another")
+        for name in self.targets:
+            if not is_name(name):
+                raise SourcewiseError(f"target {name!r}: choose a name that can be a folder, of letters and digits")
         channels = self.source.train.channels
         for name, target in self.targets.items():
             if {target.train.channels, target.test.channels} != {channels}:

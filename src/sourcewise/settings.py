@@ -56,19 +56,22 @@ def bind(function: Callable[..., Any], values: Mapping[str, Any], where: str) ->
             if inspect.Parameter.VAR_KEYWORD in {parameter.kind for parameter in parameters.values()}:
                 continue
             raise SourcewiseError(f"{setting}: there is no such setting{did_you_mean(name, parameters)}")
-        hint = hints.get(name, Any)
-        if _is_built(value):
-            continue
-        adapter = _adapter(hint)
-        if adapter is None:
-            if value == [] or type(value) in get_args(hint):
-                continue
-            raise SourcewiseError(f"{setting}={value}: this needs a _target_, the name of what to build")
-        try:
-            adapter.validate_python(value, strict=True)
-        except ValidationError as error:
-            problem = error.errors()[-1]["msg"]
-            raise SourcewiseError(f"{setting}={value}: {problem[0].lower()}{problem[1:]}") from error
+        if not _is_built(value):
+            fit(value, hints.get(name, Any), setting)
+
+
+def fit(value: Any, hint: Any, setting: str) -> None:
+    """Raise SourcewiseError unless the value is what a hint says."""
+    adapter = _adapter(hint)
+    if adapter is None:
+        if value == [] or type(value) in get_args(hint):
+            return
+        raise SourcewiseError(f"{setting}={value}: this needs a _target_, the name of what to build")
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[-1]["msg"]
+        raise SourcewiseError(f"{setting}={value}: {problem[0].lower()}{problem[1:]}") from error
 
 
 def _is_built(value: Any) -> bool:
