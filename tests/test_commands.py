@@ -15,11 +15,11 @@ from sourcewise.records import Records
 
 
 def command(script: str, *arguments: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, without their W&B login."""
+    """Run a command as a user would, without their W&B login; a warning is an error."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     return subprocess.run(
         [sys.executable, str(ROOT / script), *arguments],
-        env={**clean, "OMP_NUM_THREADS": "1", "NETRC": os.devnull, **environment},
+        env={**clean, "OMP_NUM_THREADS": "1", "NETRC": os.devnull, "PYTHONWARNINGS": "error", **environment},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -31,15 +31,15 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of a tiny sweep that the command made."""
     runs = tmp_path_factory.mktemp("sweep") / "runs"
     done = command("train.py", "-m", "subset.seed=range(0,12)", f"runs_dir={runs}", *TINY)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, "Warning" in done.stderr) == (0, False), done.stderr
     return runs
 
 
 def test_sweep_then_estimate(sweep: Path, tmp_path: Path) -> None:
     assert len(list(Records(str(sweep), progress=False))) == 12
     out = tmp_path / "out"
-    done = command("estimate.py", f"records={sweep}", f"out={out}", "logger=none")
-    assert done.returncode == 0, done.stderr
+    done = command("estimate.py", f"records={sweep}", f"out={out}", "logger.mode=offline")
+    assert (done.returncode, "Warning" in done.stderr) == (0, False), done.stderr
     assert str(out / "report.html") in done.stdout
     assert "helps most" in done.stdout
     summary = json.loads((out / "summary.json").read_text())
@@ -128,6 +128,41 @@ def test_a_failed_run_is_one_line_and_status_1(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert "lower the learning rate" in done.stderr
+
+
+def test_verbose_shows_what_libraries_log_and_where_an_error_came_from(tmp_path: Path) -> None:
+    done = command("train.py", "-v", *TINY, "source.pretraining.lr=1e30", f"runs_dir={tmp_path}", PYTHONWARNINGS="")
+    assert done.returncode == 1
+    assert "GPU available" in done.stderr
+    assert "Traceback" in done.stderr
+    assert "lower the learning rate" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("train.py model=s", {"model=small_cnn"}),
+        ("estimate.py filters.s", {"filters.sweep=", "filters.state="}),
+    ],
+)
+def test_shell_completion_answers(line: str, answer: set[str]) -> None:
+    line = f"python {line}"
+    done = command(line.split()[1], "-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert (set(done.stdout.split()), done.stderr) == (answer, "")
+
+
+@pytest.mark.parametrize("name", ["train", "estimate"])
+def test_an_installed_command_is_called_by_its_name(name: str, tmp_path: Path) -> None:
+    program = tmp_path / f"sourcewise-{name}"
+    program.write_text(f"#!{sys.executable}\nfrom sourcewise.commands import {name}\n{name}()\n")
+    program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([program.name, "nothing=1"], env=environment, capture_output=True, text=True)
+    assert done.stderr.startswith(f"sourcewise-{name}: nothing: there is no such setting")
+    bash = f"""eval "$(sourcewise-{name} -sc install=bash)"; COMP_LINE="sourcewise-{name} logger=n"
+        COMP_POINT=${{#COMP_LINE}} COMP_CWORD=1; hydra_bash_completion; echo "$(complete -p {program.name}) $COMPREPLY" """
+    done = subprocess.run(["bash", "-c", bash], env=environment, capture_output=True, text=True)
+    assert f"hydra_bash_completion {program.name} logger=none" in done.stdout, done.stderr
 
 
 def test_a_reader_that_has_had_enough_is_no_error() -> None:

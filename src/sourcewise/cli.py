@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from sourcewise.errors import SourcewiseError, did_you_mean
+from sourcewise.errors import VERBOSE, SourcewiseError, did_you_mean
 
 if TYPE_CHECKING:
     from sourcewise.data import ImageDataset
@@ -154,9 +155,13 @@ def errors() -> Iterator[None]:
     """A user's error ends the process with one line on stderr and its status; any other passes with its traceback.
 
     SIGTERM and SIGHUP end it as Ctrl-C does. Goes around a command, and again inside its Hydra main, before Hydra adds
-    lines of its own.
+    lines of its own. With `-v`, which Hydra does not know, any error has its traceback, and libraries may speak.
     """
-    debug = os.environ.get("HYDRA_FULL_ERROR") == "2"
+    if "-v" in sys.argv[1:]:
+        sys.argv.remove("-v")
+        os.environ[VERBOSE] = "1"
+    if VERBOSE in os.environ:
+        logging.basicConfig(level=logging.INFO)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then lets exceptions through to us
     caught = [signal.SIGINT]
 
@@ -180,7 +185,7 @@ def errors() -> Iterator[None]:
         sys.exit(128 + caught[0])
     except Exception as error:
         cause = users_error(error)
-        if cause is None or debug:
+        if cause is None or VERBOSE in os.environ:
             raise
         print(f"{Path(sys.argv[0]).name}: {_one_line(cause)}", file=sys.stderr)
         sys.exit(getattr(cause, "status", 2))

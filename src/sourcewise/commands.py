@@ -1,7 +1,8 @@
 """The commands of an installed sourcewise: each runs the script of its name, which lies here, or in the checkout."""
 
-import runpy
+import sys
 from pathlib import Path
+from types import ModuleType
 
 HERE = Path(__file__).parent
 
@@ -19,4 +20,7 @@ def estimate() -> None:
 def _run(script: str) -> None:
     installed = HERE / script
     path = installed if installed.is_file() else HERE.parents[1] / script
-    runpy.run_path(str(path), run_name="__main__")
+    sys.modules["__main__"] = main = ModuleType("__main__")
+    main.__file__ = str(path)
+    # Not by runpy, which renames the command: completion and messages call it what the user does.
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), main.__dict__)  # noqa: S102  # our own file

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+VERBOSE = "SOURCEWISE_VERBOSE"
+"""In the environment of a command with `-v`, and of all that it starts."""
+
 
 class SourcewiseError(Exception):
     """Bad input. The commands print its one line and exit with `status`."""

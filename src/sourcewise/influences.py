@@ -1,6 +1,7 @@
 """From records to influences at example, class and overall level: one `xarray.Dataset` a target, and its checks."""
 
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ class Spool:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="sourcewise-")  # noqa: SIM115  # lives as long as the array
+        weakref.finalize(self, self._file.close)
         self._dtype: np.dtype[Any] = np.dtype(np.float16)
         self.shape = (0, 0)
 

@@ -38,7 +38,7 @@ from lightning_modules.transfer import BatchNormMode, Transfer
 from sourcewise import baselines, study, subsets
 from sourcewise.checkpoints import Checkpoint
 from sourcewise.data import ImageDataset, Numbers, regroup
-from sourcewise.errors import RunFailed, SourcewiseError
+from sourcewise.errors import VERBOSE, RunFailed, SourcewiseError
 from sourcewise.models import Head, Model, initialise
 from sourcewise.randomness import ranks
 from sourcewise.randomness import seed as derive_seed
@@ -523,7 +523,9 @@ def _checkpoint_key(config: study.Config) -> str:
 
 
 def _quiet_lightning() -> None:
-    """Lightning's notices, and warnings of it that a user of sourcewise could not act on."""
+    """No notices of Lightning, nor warnings that a user of sourcewise could not act on; with `-v`, all of them."""
+    if VERBOSE in os.environ:
+        return
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*treespec, LeafSpec.*", "The `srun` command is available.*"):

@@ -57,7 +57,7 @@ def summarise(
         "estimator": first.attrs["estimator_class"],
         "fdr": fdr,
         "left_out": [{"path": item.path, "reason": item.reason} for item in left_out],
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python"] * sys.argv[0].endswith(".py") + sys.argv),
         "recipe": header.recipe,
         "config": dict(header.config),
         "versions": dict(header.versions),

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -126,6 +127,8 @@ class WandbTracker:
         try:
             import wandb
 
+            # wandb leaves a temporary folder of its own to the interpreter's end.
+            warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
             Path(self.dir).mkdir(parents=True, exist_ok=True)
             wandb.setup(wandb.Settings(silent=True))
             id = _run_id() or secrets.token_hex(6)
