@@ -1,18 +1,21 @@
 """From records to influences at example, class and overall level: one `xarray.Dataset` a target, and its checks."""
 
+from __future__ import annotations
+
 import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import xarray as xr
 from numpy.typing import NDArray
 from pyarrow import parquet
+from tqdm import tqdm
 
 from sourcewise import baselines
 from sourcewise.counterfactuals import Trial, curve_of
@@ -198,7 +201,9 @@ def estimate(study: Study, estimator: str = "auto", targets: Sequence[str] | Non
 
     Raises SourcewiseError for an unknown estimator, fewer than two models, or outputs that are all the same.
     """
-    return {name: _estimated(study, name, study.targets[name], estimator) for name in targets or study.targets}
+    names = targets or list(study.targets)
+    with tqdm(total=len(LEVELS) * len(names), unit="fit", leave=False, disable=None) as bar:
+        return {name: _estimated(study, name, study.targets[name], estimator, bar) for name in names}
 
 
 def describe(found: Fit) -> dict[str, Any]:
@@ -291,7 +296,7 @@ def _add(target: Target, outputs: TargetOutputs, output: str) -> None:
     target.scores.append(float((values if output.startswith(METRIC) else outputs.prediction == outputs.labels).mean()))
 
 
-def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estimated:
+def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqdm[NoReturn]) -> Estimated:
     masks, seeds = study.packed(), np.array(study.seeds)
     examples, means = target.examples.array(), np.array(target.means)
     if examples.shape[1] * max(len(masks), study.groups) <= SMALL:
@@ -302,7 +307,9 @@ def _estimated(study: Study, name: str, target: Target, estimator: str) -> Estim
     variables: dict[str, Any] = {}
     checks: dict[str, dict[str, Any]] = {}
     for level, suffix in LEVELS.items():
+        bar.set_description(f"{name}, {level}")
         found = fit(masks, outputs[level], estimator, seeds, level=level)
+        bar.update()
         checks[level] = describe(found)
         if level != "overall" and study.groups <= GRAM:
             checks[level]["curve"] = [[point.models, point.lds, point.split_half] for point in found.curve()]
