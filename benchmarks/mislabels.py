@@ -1,6 +1,6 @@
 """Are wrong labels found? Average precision against the number of models, on 45 of 898 source digits mislabelled.
 
-    python train.py -m experiment=planted_mislabels logger=none  # 200 models; about 2 minutes on two cores
+    python train.py -m experiment=planted_mislabels logger=none  # 200 models; about 6 minutes on two cores
     python benchmarks/mislabels.py                               # seconds
 
 Ranked by disbelief (1 minus the mean probability of the label by models that did not see the example), by memorisation
