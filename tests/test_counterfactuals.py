@@ -14,7 +14,7 @@ from scipy import stats
 
 import estimate
 from benchmarks import planted_harm
-from sourcewise import cli, counterfactuals, curation, record, study, subsets
+from sourcewise import cli, counterfactuals, curation, figures, record, study, subsets
 from sourcewise.counterfactuals import Trial, compare, curve_of
 from sourcewise.errors import SourcewiseError
 from sourcewise.inference import Mean
@@ -97,6 +97,18 @@ def test_curves_listed_subsets_and_other_studies_are_kept_apart() -> None:
     assert "predicted" not in there["curves"][0]["points"][0]  # these influences are another recipe's
     assert len(counterfactuals.rows(here)[0]) == len(counterfactuals.COLUMNS)
     assert "worst, label_mapping" in "\n".join(counterfactuals.as_text(here))
+
+
+def test_listed_subsets_alone_are_drawn_by_name_the_best_first() -> None:
+    trials = [trial(without(g), "", s, 0.1 * g + 0.01 * s) for g in (1, 5, 3) for s in range(1 if g == 1 else 3)]
+    found = compare([*trials, *(trial(np.ones(24, bool), "", s, 0.6) for s in range(2))], "pets", NAMES)
+    points, full = figures.removal(found).data
+    assert list(points.y) == ["without g5", "without g3", "without g1"]
+    assert list(points.x) == pytest.approx([51, 31, 10])
+    expected = 100 * stats.sem([0.0, 0.01, 0.02]) * stats.t.ppf(0.975, 2)
+    assert points.error_x.array[:2] == pytest.approx((expected, expected))
+    assert points.error_x.arrayminus[2] is None  # one run
+    assert list(full.x) == pytest.approx([60, 60])
 
 
 def test_a_curve_is_an_order_and_a_ranking() -> None:

@@ -74,7 +74,8 @@ def compare(trials: Sequence[Trial], target: str, names: Sequence[str], slopes: 
     Every point has `score` and `output` (value, low, high over seeds; for random removals, over subsets), `runs`, the
     score's gain over the `full` source and over `random` removal of as many groups, and where `slopes` [G] are given,
     the fitted influences, what they predict of the output: that of random removal as it is, plus what they say of
-    these groups rather than average ones. That is all that subsets of one size can predict.
+    these groups rather than average ones. That is all that subsets of one size can predict. Listed subsets are in the
+    order of their scores.
     """
     whole = [trial for trial in trials if trial.mask.all()]
     by_curve: dict[str, dict[int, list[Trial]]] = {}
@@ -111,7 +112,10 @@ def compare(trials: Sequence[Trial], target: str, names: Sequence[str], slopes: 
             {"name": _short(curve, by_curve), "points": [point(found[n]) for n in sorted(found)]}
             for curve, found in sorted(by_curve.items(), key=lambda item: (_ORDER.index(item[0][:4]), item[0]))
         ],
-        "listed": [{"name": name(found), **point(found)} for found in listed.values()],
+        "listed": sorted(
+            ({"name": name(found), **point(found)} for found in listed.values()),
+            key=lambda point: (-point["score"]["value"], point["name"]),
+        ),
     }
 
 

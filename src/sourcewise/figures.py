@@ -373,8 +373,11 @@ def convergence(checks: Mapping[str, Mapping[str, Any]]) -> go.Figure:
 def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
     """Score, or with its unit the mean output, against groups removed: curves with 95% bands, the full source dotted.
 
-    found: as `counterfactuals.compare` has it. Dashed, for the output: what the fitted influences predict.
+    found: as `counterfactuals.compare` has it. Dashed, for the output: what the fitted influences predict. Without
+    curves, listed subsets by name.
     """
+    if not found["curves"]:
+        return _listed(found, shown)
     theme, value, factor = THEMES["light"], "output" if shown else "score", shown.factor if shown else 100.0
     colours = {"worst": theme["helps"], "best": theme["hurts"], "random": theme["soft"]}
     full = [found["full"]] if found["full"] else []
@@ -410,8 +413,32 @@ def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
         mark = {"color": theme["text"], "symbol": "diamond", "size": 9}
         about = {"name": labels([point["name"]])[0], "mode": "markers", "marker": mark, "error_y": error}
         lines.append(go.Scatter(x=[point["removed"]], y=[factor * middle], **about))
+    return go.Figure([*bands, *lines], _plane(400, "source groups removed", _score(shown)))
+
+
+def _listed(found: Mapping[str, Any], shown: Unit | None, limit: int = 60) -> go.Figure:
+    """A point with its 95% interval for each of the first listed subsets; the full source dotted."""
+    theme, value, factor = THEMES["light"], "output" if shown else "score", shown.factor if shown else 100.0
+    points = found["listed"][:limit]
+    names = labels([point["name"] for point in points])
+    middle, low, high = ([point[value][end] for point in points] for end in ("value", "low", "high"))
+    above, below = ([v and factor * abs(v - m) for v, m in zip(e, middle, strict=True)] for e in (high, low))
+    error = {"type": "data", "array": above, "arrayminus": below, "color": theme["soft"], "thickness": 1}
+    mark = {"color": theme["text"], "symbol": "diamond", "size": 8}
+    about = {"name": "95% interval", "mode": "markers", "marker": mark, "error_x": error}
+    drawn = [go.Scatter(x=_numbers([factor * v for v in middle], 2), y=names, **about)]
+    if found["full"]:
+        level, line = factor * found["full"][value]["value"], {"color": theme["text"], "width": 1, "dash": "dot"}
+        ends = {"x": [level, level], "y": [names[0], names[-1]]}
+        drawn.append(go.Scatter(**ends, name="full source", mode="lines", line=line))
+    figure = go.Figure(drawn, _plane(22 * len(points) + 110, _score(shown), ""))
+    return figure.update_yaxes(type="category", autorange="reversed", dtick=1, ticksuffix=" ")
+
+
+def _score(shown: Unit | None) -> str:
+    """The title of an axis of scores, or of outputs."""
     title = shown.meaning.removeprefix("the ") if shown else "score"
-    return go.Figure([*bands, *lines], _plane(400, "source groups removed", title + ", %" * (factor == 100)))
+    return title + ", %" * ((shown.factor if shown else 100) == 100)
 
 
 def trades(groups: Sequence[Mapping[str, Any]], targets: Sequence[str], shown: Unit) -> go.Figure:

@@ -96,9 +96,3 @@ class ImageDataset:
         for tensor in (*images, self.labels, self.ids, self.groups):
             state.update(np.ascontiguousarray(tensor.numpy()).tobytes())
         return state.hexdigest()[:16]
-
-
-def channel_statistics(images: Tensor) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation per channel of uint8 images `[n, c, h, w]`, on the 0 to 1 scale."""
-    values = images.double().div_(255)
-    return values.mean((0, 2, 3)).tolist(), values.std((0, 2, 3)).clamp_min(1e-3).tolist()

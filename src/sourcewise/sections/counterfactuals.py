@@ -27,16 +27,19 @@ def section(target: Target) -> Section | str:
     drawn, tables = [], []
     for place, found in enumerate(shown):
         about, id = " in ".join(filter(None, (found["target"], found["study"]))), f"{target.id}-removal-{place}"
-        alternative = "Lines of {} on {} against the number of source groups removed. The table holds the scores."
+        alternative = "{} on {} against the number of source groups removed. The table holds the scores."
         caption = f"{about}: score after retraining, with 95% bands over seeds; of random removal, over subsets."
-        drawn.append(Figure(f"{id}-score", figures.removal(found), caption, alternative.format("the score", about)))
+        if not found["curves"]:
+            alternative = "{} on {}, for each subset. The table holds the scores."
+            caption = f"{about}: score after retraining, with 95% intervals over seeds."
+        drawn.append(Figure(f"{id}-score", figures.removal(found), caption, alternative.format("The score", about)))
         if any("predicted" in point for curve in found["curves"] for point in curve["points"]):
             caption = (
                 f"{about}: mean {summary['output']} after retraining. Dashed: predicted, as random removal plus what"
                 " influences say of these groups rather than average ones. Where it parts from the line, effects do"
                 " not just add up."
             )
-            figure, text = figures.removal(found, target.unit), alternative.format(f"mean {summary['output']}", about)
+            figure, text = figures.removal(found, target.unit), alternative.format(f"Mean {summary['output']}", about)
             drawn.append(Figure(f"{id}-output", figure, caption, text))
         rows = []
         for name, removed, runs, *values in counterfactuals.rows(found):
