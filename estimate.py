@@ -33,6 +33,7 @@ class Settings:
     curate: bool | Mapping[str, float] | None
     images: Literal["auto"] | Mapping[str, Any] | None
     sections: Sequence[str] | None
+    wandb_report: bool
     logger: Mapping[str, Any]
     runs_dir: str
 
@@ -42,19 +43,23 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from sourcewise import analyses, counterfactuals, curation, figures, influences, report, review
+    from sourcewise.pictures import Album
     from sourcewise.records import Records
+    from sourcewise.sections import subpopulations
+    from sourcewise.sections.target import Target
     from sourcewise.summary import summarise
+    from sourcewise.tracking import check_report
 
     report.check(config["sections"])
+    tracker = instantiate(config["logger"])
+    if config["wandb_report"]:
+        check_report(tracker)
     records, out = Records(config["records"], config["filters"], config["refresh"]), Path(config["out"])
     study = influences.collect(records.giving(config["outputs"]), config["outputs"])
     weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
     for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
         study.trials += influences.further_trials(Records(place, {}, config["refresh"]), study)
-    if asked := config["images"] != "auto":
-        images = cli.images(config["images"], study.header) if config["images"] else {}
-    else:
-        images = cli.images_at_hand(study.header, study.groups)
+    images = cli.images(config["images"], study.header)
     estimated = influences.estimate(study, config["estimator"])
     summary = summarise(study, estimated, records.left_out, config["fdr"])
     summary["counterfactuals"] = counterfactuals.tables(
@@ -63,7 +68,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     if weights:
         summary["curation"] = curation.curate(study, weights, out, cli.overrides(study.header.config))
     found = {name: item.dataset for name, item in estimated.items()}
-    summary["review"] = review.review(found, study.beliefs, images, config["fdr"], None if asked else review.UNASKED)
+    summary["review"] = review.review(found, study.beliefs, images, config["fdr"])
     if summary["review"]:
         review.write(out, summary["review"])
     out.mkdir(parents=True, exist_ok=True)
@@ -76,7 +81,6 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     (out / "records.txt").write_text("\n".join(records.used) + "\n", encoding="utf-8")
     pages = {name: influences.shown(dataset) for name, dataset in found.items()}
     report.write(out / "report.html", pages, summary, config["sections"], images)
-    tracker = instantiate(config["logger"])
     about = {**config, "study": study.header.study, "models": study.models}
     with tracker.start(f"estimate-{study.header.study}", study.header.study, about, job="estimate") as tracked:
         for name, dataset in pages.items():
@@ -91,6 +95,13 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
             tracked.figure(f"{where}/score", figures.removal(there))
             tracked.figure(f"{where}/output", figures.removal(there, figures.unit(config["outputs"])))
             tracked.table(where, counterfactuals.COLUMNS, counterfactuals.rows(there))
+        shown = [Target(name, dataset, summary, Album(images)) for name, dataset in pages.items()]
+        for target in shown:
+            tracked.images(f"target/{target.name}/examples", subpopulations.media(target))
+        if config["wandb_report"]:
+            title = f"Which groups of {summary['source']} help {', '.join(pages)}, and which hurt"
+            text = [line for verdict in map(report.verdict, shown) for line in (verdict["headline"], *verdict["lead"])]
+            tracked.report(title, [*text, *summary["notes"]], [f"target/{name}/score" for name in pages])
         tracked.save(out / "report.html", "report.html")
         results = [f"{name}/{kind}" for name in found for kind in ("influences.nc", "top.parquet")]
         files = {name: out / name for name in (*results, "summary.json", "records.txt")}

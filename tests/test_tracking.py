@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, compose_config
 from hydra.utils import instantiate
-from records import GROUPS
+from records import GROUPS, write_study
 from wandb_server import Run, WandbServer, wandb_server
 
 from sourcewise import tracking
@@ -26,6 +27,7 @@ import json, os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import records as made
+from sourcewise import tracking
 from sourcewise.tracking import WandbTracker
 
 tracker = WandbTracker(project="demo", dir="runs", tags=["mine"], **json.loads(os.environ.get("TRACKER", "{{}}")))
@@ -258,6 +260,97 @@ with tracker.start("estimate", "s", {"records": "wandb:a/b"}, job="estimate") as
     assert [item.version for item in versions] == [0, 1]
     assert {item.type for item in versions} == {"influences"}
     assert json.loads(versions[0].about["metadata"])["runs"] == ["x", "y"]
+
+
+def test_a_report_holds_the_study_s_runs_and_what_was_logged(wandb_server: WandbServer, tmp_path: Path) -> None:
+    """With the study's group as a filter, and with names that are only names."""
+    evil, group = '<script>alert(1)</script> *a* [b](http://x) "c"', 'a "study" or True'
+    code = f"""
+import numpy as np
+import plotly.graph_objects as go
+tracking.check_report(tracker)
+with tracker.start("a run", {group!r}, config) as tracked:
+    tracked.summarise({{"target/digits/score": 0.5}})
+with tracker.start("estimate", {group!r}, {{}}, job="estimate") as tracked:
+    tracked.figure("target/digits/influence_class", go.Figure(go.Bar(y=[1, 2])))
+    tracked.table("target/digits/overall", ["group", "influence"], [[{evil!r}, 0.5]])
+    tracked.images("target/digits/examples", [(np.zeros((64, 64), np.uint8), {evil!r}), (np.ones((64, 64, 3), np.uint8), "b")])
+    tracked.report({evil!r}, [{evil!r}, "Notes."], ["target/digits/score"])
+"""
+    status, out, err = run(wandb_server, tmp_path, code)
+    assert (status, out) == (0, ""), err
+    ((id, view),) = wandb_server.views.items()
+    assert re.search(f"W&B: report: http://127.0.0.1:[0-9]+/tester/demo/reports/.*--{id}\n", err), err
+    assert (view["entityName"], view["projectName"], view["type"]) == ("tester", "demo", "runs")
+    assert view["displayName"] == evil
+    blocks = json.loads(view["spec"])["blocks"]
+    texts = [block["children"] for block in blocks if block["type"] in ("paragraph", "heading")]
+    words = [child["text"] for children in texts for child in children]
+    assert words[1:3] == [evil, "Notes."]  # text, not markdown or links
+    assert all(set(child) <= {"text", "type"} for children in texts for child in children), texts
+    study, estimate = (block["metadata"] for block in blocks if block["type"] == "panel-grid")
+    ids = {item.about["jobType"]: item.name for item in wandb_server.runs.values()}
+    for grid, wanted in ((study, {"group": group, "jobType": "run"}), (estimate, {"name": ids["estimate"]})):
+        (runs,) = grid["runSets"]
+        assert runs["project"]["name"] == "demo"
+        assert {item["key"]["name"]: item["value"] for item in runs["filters"]["filters"]} == wanted
+        assert {item["op"] for item in runs["filters"]["filters"]} == {"="}
+    (points,) = study["panelBankSectionConfig"]["panels"]
+    assert points["config"]["xAxis"] == "config:subset.value.seed"
+    assert points["config"]["yAxis"] == "summary:target/digits/score"
+    panels = estimate["panelBankSectionConfig"]["panels"]
+    media = [panel["config"]["mediaKeys"] for panel in panels if panel["viewType"] == "Media Browser"]
+    assert media == [["target/digits/influence_class"], ["target/digits/examples"]]
+    assert [panel["layout"]["y"] for panel in panels] == [0, 12, 24]  # below one another
+    (table,) = (panel for panel in panels if panel["viewType"] == "Weave")
+    assert '"target/digits/overall"' in json.dumps(table)
+    summary = wandb_server.run(ids["estimate"]).summary
+    assert summary["target/digits/examples"]["captions"] == [evil, "b"]
+
+
+def test_estimate_makes_a_report(wandb_server: WandbServer, tmp_path: Path) -> None:
+    write_study(tmp_path / "records", 20)
+    arguments = ["records=records", "out=out", "logger.project=demo", "wandb_report=true"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "estimate.py"), *arguments],
+        cwd=tmp_path,
+        env=os.environ | wandb_server.env(tmp_path) | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "W&B: report: http" in done.stderr
+    (view,) = wandb_server.views.values()
+    assert view["displayName"] == "Which groups of made-up help pets, and which hurt"
+    assert "These data cannot support a claim about pets." in view["spec"]
+    for key in (
+        "target/pets/influence_class",
+        "target/pets/overall",
+        "summary:target/pets/score",
+        "made-up-0123456789",
+    ):
+        assert key in view["spec"]
+
+
+def test_where_no_report_can_be_made_one_line_says_why(
+    wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SourcewiseError, match="logger=none tracks nothing"):
+        tracking.check_report(NoTracker())
+    with pytest.raises(SourcewiseError, match="W&B is offline; log in"):
+        tracking.check_report(WandbTracker(mode="offline"))
+    tracking.check_report(WandbTracker(mode="online"))
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    with pytest.raises(SourcewiseError, match=r"pip install 'sourcewise\[reports\]'"):
+        tracking.check_report(WandbTracker(mode="online"))
+    code = """
+with tracker.start("estimate", "s", {}, job="estimate") as tracked:
+    tracked.report("title", ["text"], ["target/digits/score"])
+"""
+    status, out, err = run(wandb_server, tmp_path, code, WANDB_MODE="offline")  # as when the server is not reached
+    assert (status, out) == (0, "")
+    assert err == "W&B: not everything of this run is tracked: no report, since W&B's server was not reached\n"
 
 
 # -- which mode

@@ -436,6 +436,7 @@ class WandbServer:
         self.artifacts: dict[str, Artifact] = {}
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.views: dict[str, Json] = {}  # reports
         self.problems: list[str] = []  # what was asked and is not known here
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
@@ -650,11 +651,15 @@ class WandbServer:
                 None),
             "project": self._project,
             "model": self._project,
+            "models": lambda entityName, **page: page_of(
+                sorted(name for entity, name in self.projects if entity == entityName),
+                lambda name: self._project(name, entityName), **page),
             "artifact": lambda id: self._show_artifact(self.artifacts[id]) if id in self.artifacts else None,
             "upsertModel": lambda input: self._upsert_project(input["entityName"], input["name"]),
             "upsertBucket": lambda input: self._upsert_run(**input),
             "createRunFiles": lambda input: self._create_run_files(**input),
             "markRunFilesUploaded": lambda input: {"success": True},
+            "upsertView": lambda input: self._upsert_view(**input),
             "upsertSweep": lambda input: self._upsert_sweep(**input),
             "createAgent": lambda input: self._create_agent(input["sweep"]),
             "agentHeartbeat": lambda input: self._agent_heartbeat(**input),
@@ -760,6 +765,12 @@ class WandbServer:
             "wandbConfig": lambda keys: json.dumps({"t": 1}), "systemMetrics": "{}",
             "files": files, "fileCount": lambda: len(self.run_files(run)),
         }
+
+    def _upsert_view(self, id: str = "", entityName: str = "", **about: Any) -> Json:
+        id = id or f"view{next(self._numbers)}"
+        self.views[id] = {"entityName": self._entity(entityName, "upsertView"), **about}
+        project = {"id": "1", "name": about["projectName"], "entityName": entityName}
+        return {"view": {"id": id, **about, "project": project, "updatedAt": timestamp(0)}, "inserted": True}
 
     # -- sweeps
     def _upsert_sweep(self, id: str = "", config: str = "{}", entityName: str = "", state: str = "",
@@ -961,4 +972,4 @@ def wandb_server() -> Iterator[WandbServer]:
     """A server for one test, which fails if a client asked what the server does not know."""
     with WandbServer() as server:
         yield server
-    assert server.problems == []
+    assert server.problems == [], server.problems

@@ -35,18 +35,14 @@ AGREE = 0.5
 def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0) -> dict[str, Any]:
     """`subpopulations` and `brittle` of one target, as JSON.
 
-    Nothing of a scalar or of groups that are examples; `unexamined` says why of more than memory should hold.
+    Nothing of a scalar or of groups that are examples; `unexamined` says so of more than memory should hold.
     """
     dataset, target = found.dataset, study.targets[name]
     examples, groups = dataset["influence"].shape
     if study.header.group_names is None or examples < 2:
         return {}
     if examples * max(groups, study.models) > SMALL:
-        return {
-            "unexamined": f"For {name} that is left out: its {examples:,} examples are too many for"
-            f" {study.models:,} models of {groups:,} groups; examples times the larger of both may be {SMALL:,}."
-            " influences.nc has all influences, top.parquet the strongest on every example."
-        }
+        return {"unexamined": True}
     outputs = target.examples.array().astype(np.float64)
     subsets = collapse(study.packed(), outputs, np.array(study.seeds))
     units = np.random.default_rng(seed).permutation(subsets.units)

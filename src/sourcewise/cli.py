@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 _USERS = (SourcewiseError, HydraException, OmegaConfBaseException)
 """Exceptions that speak to the user, the innermost of our own first."""
 
-_STORED = "sourcewise.data.load.load"
-"""What makes datasets of image files."""
-
 
 def resolve(config: DictConfig, known: Sequence[str]) -> dict[str, Any]:
     """The config as plain containers, all interpolations resolved.
@@ -89,13 +86,16 @@ def overrides(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def images(chosen: Mapping[str, Any], header: Header) -> dict[str, ImageDataset]:
-    """The targets' test examples that settings of train.py choose; the source, under "", if its groups are examples.
+def images(chosen: Mapping[str, Any] | str | None, header: Header) -> dict[str, ImageDataset]:
+    """The targets' test examples and, under "", the source if its examples are groups; within a Hydra main.
 
-    Within a Hydra main. Raises SourcewiseError when these are other images than those of the records.
+    chosen: settings of train.py that choose them, `auto` for those that are at hand, or null for none. Raises
+    SourcewiseError when settings choose other images than those of the records.
     """
-    from sourcewise.data import regroup
+    from sourcewise.data import regroup  # torch is slow to import, and only images need it
 
+    if chosen is None or isinstance(chosen, str):
+        return _at_hand(header) if chosen else {}
     config = compose("train", [f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in chosen.items()])
     found = {name: instantiate(of.test) for name, of in config.target.items()}
     if header.group_names is None:
@@ -106,36 +106,28 @@ def images(chosen: Mapping[str, Any], header: Header) -> dict[str, ImageDataset]
     return found
 
 
-def images_at_hand(header: Header, groups: int) -> dict[str, ImageDataset]:
-    """Those of the records' datasets, as `images` has them, that are to be had without reading or making any files.
+def _at_hand(header: Header) -> dict[str, ImageDataset]:
+    """As `images`, what is to be had without making any files: stores of targets, and datasets in memory.
 
-    They are stores that are there, known by their fingerprint, and what conf/ makes in memory under the names that the
-    records have for source and targets. Nothing else of records is used, since they may come from elsewhere.
+    Stores that are there are known by their fingerprint. In memory is what conf/ makes under the names that the records
+    have for source and targets. Nothing else of records is used, since they may come from elsewhere.
     """
-    from sourcewise.data import Numbers, fingerprint  # torch is slow to import, and only images need it
+    from sourcewise.data import regroup
     from sourcewise.data.load import stored
 
-    source, config = header.config["source"]["name"], OmegaConf.create({"source": {}, "target": {}})
+    source, nodes, found = header.config["source"]["name"], dict[str, Any](), dict[str, Any]()
     plain = all(re.fullmatch(r"[\w-]+", str(name)) for name in (source, *header.class_names))
-    if plain and GlobalHydra.instance().is_initialized():
-        with suppress(*_USERS):
+    with suppress(*_USERS):
+        if plain and GlobalHydra.instance().is_initialized():
             config = compose("train", [f"source='{source}'", f"target={list(header.class_names)}"])
-    titles = {name: f"{name}/test" for name in header.class_names}
-    if header.group_names is None:
-        titles[""] = source
-    found = {}
-    for name, title in titles.items():
-
-        def same(known: str, name: str = name, title: str = title) -> bool:
-            known = known if name else fingerprint(known, range(groups), Numbers(groups))
-            return known == header.fingerprints.get(title)
-
+            nodes = {"": config.source.train, **{name: of.test for name, of in config.target.items()}}
+    for name in (*header.class_names, *([] if header.group_names else [""])):
+        fingerprint = header.fingerprints.get(f"{name}/test" if name else source)
         with suppress(*_USERS):
-            node = config.target.get(name, {}).get("test") if name else config.source.get("train")
-            dataset = stored(same)
-            if dataset is None and node and node._target_ != _STORED:
-                dataset = instantiate(node)
-            if dataset is not None and same(dataset.fingerprint):
+            dataset = stored(fingerprint)
+            if dataset is None and name in nodes and nodes[name]._target_ != "sourcewise.data.load.load":
+                dataset = instantiate(nodes[name]) if name else regroup(instantiate(nodes[name]), "example")
+            if dataset is not None and dataset.fingerprint == fingerprint:
                 found[name] = dataset
     return found
 

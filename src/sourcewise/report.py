@@ -105,14 +105,12 @@ def render(
     check(sections)
     album = Album(images or {})
     targets = [Target(name, dataset, summary, album) for name, dataset in influences.items()]
-    shown, needs = [], dict[str, dict[str, None]]()
+    shown, needs = [], dict[str, str]()
     for target in targets:
         built = {name: SECTIONS[name](target) for name in sections or SECTIONS}
-        for name, what in built.items():
-            if isinstance(what, str):
-                needs.setdefault(name, {})[what] = None
-            elif name in ILLUSTRATED and target.name not in album.images:
-                needs["pictures"] = {NO_PICTURES: None}
+        needs |= {name: what for name, what in built.items() if isinstance(what, str)}
+        if target.name not in album.images and any(isinstance(built.get(name), Section) for name in ILLUSTRATED):
+            needs["pictures"] = NO_PICTURES
         shown.append((target.name, target.id, [part for part in built.values() if isinstance(part, Section)]))
     return page.html(
         source=summary["source"],
@@ -124,7 +122,7 @@ def render(
         verdicts=[verdict(target) for target in targets],
         notes=summary["notes"],
         targets=shown,
-        closing=closing.sections(summary, {name: " ".join(what) for name, what in needs.items()}),
+        closing=closing.sections(summary, needs),
     )
 
 

@@ -37,8 +37,6 @@ LISTED = 100
 """Rows that a list has, if there are as many; whatever is significant is on it."""
 PAIRS = 2**29
 """Pairs of images that are compared at most, at 8 bytes each."""
-UNASKED = 2**22
-"""Pairs of images that are compared though nobody asked for it: some seconds."""
 COLUMNS = ["why", "source", "target", "example", "qvalue", "flagged", "influence", "stderr", "outside", "inside"]
 
 
@@ -124,17 +122,13 @@ def _scaled(images: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def review(
-    influences: Mapping[str, xr.Dataset],
-    beliefs: Beliefs | None,
-    images: Mapping[str, ImageDataset],
-    fdr: float,
-    most: int | None = None,
+    influences: Mapping[str, xr.Dataset], beliefs: Beliefs | None, images: Mapping[str, ImageDataset], fdr: float
 ) -> list[dict[str, Any]]:
     """Rows of `COLUMNS`: `label`s, the least believed first, and `copy`s, the surest first.
 
-    images: the source's under "", and those of targets; not compared where they make more pairs than `most`. outside,
-    inside: mean probability of a label by models that did not see it, and did. A copy's influence is on its target
-    example, a label's on the first target overall.
+    images: the source's under "", and those of targets; not compared if too many. outside, inside: mean probability of
+    a label by models that did not see it, and did. A copy's influence is on its target example, a label's on the first
+    target overall.
     """
     rows = []
     if beliefs is not None:
@@ -143,9 +137,8 @@ def review(
         effect = {key: dataset[f"{key}_overall"].values for key in ("influence", "stderr")}
         columns = {"outside": outside, "inside": inside, **effect}
         rows += _rows({"why": "label", "target": name}, outside, beliefs.qvalues(), fdr, columns)
-    for name in [name for name in influences if {"", name} <= images.keys()]:
-        if len(images[""]) * len(images[name]) > (most or np.inf):
-            continue
+    both = [name for name in influences if {"", name} <= images.keys()]
+    for name in [name for name in both if len(images[""]) * len(images[name]) <= PAIRS]:
         known = np.flatnonzero(np.isin(images[name].ids.numpy(), influences[name]["example"].values))
         target = images[name].select(images[name].ids.new_tensor(known))
         nearest, p = copies(images[""].thumbnails(SIDE).numpy(), target.thumbnails(SIDE).numpy())

@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -54,6 +56,12 @@ class TrackedRun(Protocol):
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Log a table."""
+
+    def images(self, name: str, images: Sequence[tuple[Any, str]]) -> None:
+        """Log images, uint8[height, width] or [height, width, 3], each with a caption."""
+
+    def report(self, title: str, paragraphs: Sequence[str], scores: Sequence[str]) -> None:
+        """Make a W&B Report of what this run logged, and of these scalars of the study's runs."""
 
     def save(self, content: bytes | Path, name: str) -> None:
         """Keep a file with the run, as run file `name`."""
@@ -166,6 +174,16 @@ class WandbTracker:
         return run
 
 
+def check_report(tracker: Tracker) -> None:
+    """Raise SourcewiseError if a run of this tracker cannot make a W&B Report, which needs W&B's server."""
+    if not isinstance(tracker, WandbTracker):
+        raise SourcewiseError("wandb_report=true: logger=none tracks nothing; leave one of them out")
+    if find_spec("wandb_workspaces") is None:
+        raise SourcewiseError("wandb_report=true: needs wandb-workspaces; pip install 'sourcewise[reports]'")
+    if _mode(tracker.mode) != "online":
+        raise SourcewiseError("wandb_report=true: W&B is offline; log in (wandb login), or set logger.mode=online")
+
+
 @contextmanager
 def agents_job() -> Iterator[None]:
     """Around a command: the run that a W&B agent has for it ends with the command's exit code, whatever it does.
@@ -259,6 +277,8 @@ class _Silent:
 class _WandbRun:
     run: Any
     told: bool = False
+    media: dict[str, int] = field(default_factory=dict)  # with how many stand side by side
+    tables: list[str] = field(default_factory=list)
 
     def log(self, scalars: Mapping[str, float]) -> None:
         self._try(lambda: self.run.log(dict(scalars)))
@@ -284,12 +304,50 @@ class _WandbRun:
     def figure(self, name: str, figure: Any) -> None:
         import wandb
 
+        self.media[name] = 1
         self._try(lambda: self.run.log({name: wandb.Plotly(figure)}))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         import wandb
 
+        self.tables.append(name)
         self._try(lambda: self.run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])}))
+
+    def images(self, name: str, images: Sequence[tuple[Any, str]]) -> None:
+        import wandb
+
+        if images:
+            self.media[name] = 5
+            self._try(lambda: self.run.log({name: [wandb.Image(pixels, caption=words) for pixels, words in images]}))
+
+    def report(self, title: str, paragraphs: Sequence[str], scores: Sequence[str]) -> None:
+        def report() -> None:
+            if self.run.offline:
+                raise SourcewiseError("no report, since W&B's server was not reached")
+            from wandb_workspaces.expr import And, Metric
+
+            wr: Any = import_module("wandb_workspaces.reports.v2")
+            place = {"entity": self.run.entity, "project": self.run.project}
+
+            def grid(name: str, filters: Any, panels: list[Any]) -> list[Any]:
+                runs = wr.Runset(**place, name=name, filters=filters)
+                return [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
+
+            points = [wr.ScatterPlot(x=wr.Config("subset.seed"), y=wr.SummaryMetric(name)) for name in scores]
+            panels = [wr.MediaBrowser(media_keys=[name], num_columns=n) for name, n in self.media.items()]
+            panels += [wr.WeavePanelSummaryTable(table_name=name) for name in self.tables]
+            for row, panel in enumerate(panels):
+                panel.layout = wr.Layout(y=12 * row, w=24, h=12)
+            study = And(Metric("Group") == self.run.group, Metric("JobType") == "run")
+            blocks = [
+                *map(wr.P, paragraphs),
+                *grid("Runs of the study, by subset", study, points),
+                *grid("Influences", And(Metric("ID") == self.run.id), panels),
+            ]
+            made = wr.Report(**place, title=title[:128], blocks=blocks, width="fluid").save()
+            _say(f"report: {made.url}")
+
+        self._try(report)
 
     def save(self, content: bytes | Path, name: str) -> None:
         def save() -> None:

@@ -1,6 +1,6 @@
 """Datasets: images with labels, groups and a fingerprint."""
 
 from sourcewise.data.dataset import ImageDataset
-from sourcewise.data.groups import Numbers, fingerprint, regroup
+from sourcewise.data.groups import Numbers, regroup
 
-__all__ = ["ImageDataset", "Numbers", "fingerprint", "regroup"]
+__all__ = ["ImageDataset", "Numbers", "regroup"]

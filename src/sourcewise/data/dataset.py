@@ -76,17 +76,14 @@ class ImageDataset:
             columns={name: values[rows.numpy()] for name, values in self.columns.items()},
         )
 
-    def thumbnails(self, side: int, cut: bool = False) -> Tensor:
-        """The images as uint8[examples, channels, s, s]: `side` pixels, or fewer where those in memory are smaller.
-
-        cut: stored images that are not square are cut at the ends, not squeezed.
-        """
+    def thumbnails(self, side: int) -> Tensor:
+        """The images as uint8[examples, channels, s, s]: `side` pixels, or fewer where those in memory are smaller."""
         images = self.images
         if isinstance(images, Tensor):
             larger = max(images.shape[2:]) > side
             return functional.interpolate(images, (side, side), mode="bilinear", antialias=True) if larger else images
         out = torch.empty((len(self), self.channels, side, side), dtype=torch.uint8)
-        size = images.sizes.min(1, keepdim=True).values.expand(-1, 2) if cut else images.sizes
+        size = images.sizes.min(1, keepdim=True).values.expand(-1, 2)
         images.read(torch.arange(len(self)), torch.cat([(images.sizes - size) // 2, size], 1), out)
         return out
 

@@ -80,22 +80,17 @@ def regroup(dataset: ImageDataset, groups: str) -> ImageDataset:
     return _grouped(dataset, of_class[dataset.labels.numpy()], names)
 
 
-def fingerprint(base: str, groups: NDArray[np.intp] | range, names: Sequence[str]) -> str:
-    """The fingerprint of a dataset, of which `base` is that without its groups int64[examples]."""
-    state = hashlib.sha256(base.encode())
-    state.update(np.ascontiguousarray(groups, dtype=np.int64).tobytes())
-    if not isinstance(names, Numbers):
-        state.update(repr(tuple(names)).encode())
-    return state.hexdigest()[:16]
-
-
 def _by_id(dataset: ImageDataset, ids: NDArray[Any]) -> ImageDataset:
     names, groups = np.unique(ids, return_inverse=True)
     return _grouped(dataset, groups, tuple(map(str, names.tolist())))
 
 
 def _grouped(dataset: ImageDataset, groups: NDArray[np.intp], names: Sequence[str]) -> ImageDataset:
-    ids, digest = torch.from_numpy(groups).long(), fingerprint(dataset.fingerprint, groups, names)
+    state = hashlib.sha256(dataset.fingerprint.encode())
+    state.update(np.ascontiguousarray(groups, dtype=np.int64).tobytes())
+    if not isinstance(names, Numbers):
+        state.update(repr(tuple(names)).encode())
+    ids, digest = torch.from_numpy(groups).long(), state.hexdigest()[:16]
     return replace(dataset, groups=ids, group_names=names, columns={}, fingerprint=digest)
 
 

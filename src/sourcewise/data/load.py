@@ -2,7 +2,6 @@
 
 import functools
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -69,11 +68,11 @@ def load(
     return _opened(str(path), side, format, channels, quality)
 
 
-def stored(same: Callable[[str], bool]) -> ImageDataset | None:
-    """A dataset whose store lies where caches go on this system, told by its fingerprint; None if there is none."""
+def stored(fingerprint: str | None) -> ImageDataset | None:
+    """The dataset of this fingerprint whose store lies where caches go on this system; None if there is none."""
     for path in sorted(_home().glob("*.arrow")):
         with suppress(SourcewiseError):
-            return opened(path, {"schema": SCHEMA}, same)
+            return opened(path, {"schema": SCHEMA, "fingerprint": fingerprint})
     return None
 
 

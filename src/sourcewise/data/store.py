@@ -140,10 +140,8 @@ def prepared(
     return opened(file, settings)
 
 
-def opened(
-    file: Path, settings: Mapping[str, Any], same: Callable[[str], bool] = lambda fingerprint: True
-) -> ImageDataset:
-    """The dataset of a store that is there. Raises SourcewiseError unless it was made so, and is the same."""
+def opened(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
+    """The dataset of a store that is there. Raises SourcewiseError unless the store says these `settings` of itself."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         *batches, (_, last) = (reader.get_batch_with_custom_metadata(i) for i in range(reader.num_record_batches))
@@ -153,8 +151,6 @@ def opened(
     if other := {key: about.get(key) for key, value in settings.items() if about.get(key) != value}:
         wanted = {key: settings[key] for key in other}
         raise SourcewiseError(f"{file}: made with {other}, not {wanted}; delete it, or give another path")
-    if not same(about["fingerprint"]):
-        raise SourcewiseError(f"{file}: other images")
     table = pa.Table.from_batches([batch for batch, _ in batches], reader.schema).drop_columns(["image"])
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
     labels, ids, height, width = (torch.from_numpy(columns.pop(k).copy()) for k in ("label", "id", "height", "width"))

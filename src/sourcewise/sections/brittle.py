@@ -73,4 +73,6 @@ def _row(target: Target, item: Mapping[str, Any]) -> Row:
     right = f"{real['before']:.0%}, {real['after']:.0%} of {count(real['runs'], 'run')}" if real else "–"
     changes = [target.show(item["mean"], sign=False), target.show(item["predicted"]), happened, right]
     cells = [item["class"], item["group"], target.within(item), small(item["qvalue"]), *changes]
-    return Row(str(item["example"]), cells, not target.significant(item["qvalue"]), target.picture(item["example"]))
+    return Row(
+        str(item["example"]), cells, not target.significant(item["qvalue"]), target.album(target.name, item["example"])
+    )

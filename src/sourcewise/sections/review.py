@@ -29,10 +29,7 @@ def section(target: Target) -> Section | str:
         " target example helps it too, and the influence of one source example is mostly noise."
     ]
     if all(row["why"] == "label" for row in rows):
-        lead.append(
-            "Copies of target images were not looked for: that needs the images, which the setting images of"
-            " estimate.py chooses."
-        )
+        lead.append("Copies were not looked for: the images are not at hand (setting images), or too many.")
     tables = []
     for why in [why for why in WHAT if any(row["why"] == why for row in rows)]:
         mine = [row for row in rows if row["why"] == why]
@@ -42,12 +39,11 @@ def section(target: Target) -> Section | str:
         for row in mine[:ROWS]:
             said: list[str | list[Effect]] = [number(row[key], 2, False) for key in own if key != "example"]
             if "example" in row:
-                picture = target.picture(row["example"])
-                name = _named(row["example"], picture)
+                name, picture = _named(row["example"], target.album(target.name, row["example"]))
                 said = [[Effect(name, significant=row["flagged"], picture=picture)]]
             cells = [*said, target.within(row), small(row["qvalue"])]
-            picture = target.album("", row["source"])
-            lines.append(Row(_named(row["source"], picture), cells, not row["flagged"], picture))
+            name, picture = _named(row["source"], target.album("", row["source"]))
+            lines.append(Row(name, cells, not row["flagged"], picture))
         caption = (
             f"Source examples {WHAT[why]}; influence in {target.unit.name} ± standard error; pale: not significant"
         )
@@ -59,5 +55,5 @@ def section(target: Target) -> Section | str:
     return Section(f"{target.id}-review", "Leaks and misleading examples", lead, tables=tables)
 
 
-def _named(example: int, picture: Picture | None) -> str:
-    return f"{example} (class {picture.label})" if picture else str(example)
+def _named(example: int, picture: Picture | None) -> tuple[str, Picture | None]:
+    return f"{example} (class {picture.label})" if picture else str(example), picture

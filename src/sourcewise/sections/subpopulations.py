@@ -8,6 +8,7 @@ from typing import Any
 
 from sourcewise import figures
 from sourcewise.page import Effect, Figure, Row, Section, Table, join, number, small
+from sourcewise.pictures import SIDE
 from sourcewise.sections.target import Target
 
 IDS = 12
@@ -58,11 +59,24 @@ def section(target: Target) -> Section | str:
     return Section(f"{target.id}-subpopulations", "Subpopulations", lead, figures=drawn, tables=tables)
 
 
+def media(target: Target) -> list[tuple[Any, str]]:
+    """Images of the examples that groups help and hurt most, with captions."""
+    found = []
+    for group in target.facts.get("subpopulations", {}).get("groups", ()):
+        for side in ("helps", "hurts"):
+            for item in group[side]:
+                if picture := target.album(target.name, item["example"]):
+                    words = f"{group['group']} {side} {picture.name}, class {picture.label}: {target.within(item)}"
+                    times = max(SIDE // len(picture.pixels), 1)
+                    found.append((picture.pixels.repeat(times, 0).repeat(times, 1), words))
+    return found
+
+
 def _part(target: Target, split: Mapping[str, Any], part: Mapping[str, Any]) -> Row:
     ids = part["examples"]
     such: str | list[Effect] = ", ".join(map(str, ids[:IDS])) + (", …" if len(ids) > IDS else "")
-    if target.picture(ids[0]):
-        such = [Effect(str(id), picture=target.picture(id)) for id in ids[:IDS]]
+    if all(pictures := [target.album(target.name, id) for id in ids[:IDS]]):
+        such = [Effect(str(id), picture=picture) for id, picture in zip(ids, pictures, strict=False)]
     agreement = number(split["agreement"], 2, False)
     return Row(
         split["class"], [part["group"], such, f"{len(ids):,}", target.within(part), small(part["qvalue"]), agreement]
@@ -74,5 +88,5 @@ def _examples(target: Target, items: Sequence[Mapping[str, Any]]) -> list[Effect
     for item in items:
         name = f"{item['example']}\n(class {item['class']})"
         effect = target.effect(name, *(item[key] for key in ("influence", "stderr", "qvalue")))
-        found.append(replace(effect, picture=target.picture(item["example"])))
+        found.append(replace(effect, picture=target.album(target.name, item["example"])))
     return found

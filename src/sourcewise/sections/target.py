@@ -11,8 +11,9 @@ import xarray as xr
 
 from sourcewise import figures
 from sourcewise.figures import Floats
+from sourcewise.influences import SMALL
 from sourcewise.page import Effect, number, small
-from sourcewise.pictures import Album, Picture
+from sourcewise.pictures import Album
 
 Summary = Mapping[str, Any]
 
@@ -41,10 +42,11 @@ class Target:
     @property
     def unexamined(self) -> str:
         """Why `analyses.examine` found nothing of its examples."""
-        return self.facts.get("unexamined") or (
-            "It needs groups of several source examples, and outputs of every target example:"
-            " python train.py -m 'subset.seed=range(0,96)'"
-        )
+        if self.facts.get("unexamined"):
+            size = f"It is left out where examples times models, or times groups, are more than {SMALL:,}, as here."
+            return size + " influences.nc has all influences, top.parquet the strongest on every example."
+        needs = "It needs groups of several source examples, and outputs of every target example:"
+        return needs + " python train.py -m 'subset.seed=range(0,96)'"
 
     @property
     def unit(self) -> figures.Unit:
@@ -77,10 +79,6 @@ class Target:
     def effect(self, name: str, value: float | None, error: float | None, q: float | None) -> Effect:
         """An influence in a table."""
         return Effect(name, self.show(value), self.show(error, sign=False), small(q), self.significant(q))
-
-    def picture(self, example: int) -> Picture | None:
-        """A picture of one of its examples, if there is one."""
-        return self.album(self.name, example)
 
     def within(self, item: Mapping[str, Any]) -> str:
         """An `influence` with its `stderr`, as text."""
