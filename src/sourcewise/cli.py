@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from sourcewise.data import ImageDataset
     from sourcewise.record import Header
 
-_USERS = (SourcewiseError, HydraException, OmegaConfBaseException)
-"""Exceptions that speak to the user, the innermost of our own first."""
+_USERS = (SourcewiseError, HydraException, OmegaConfBaseException)  # exceptions that speak to the user
 
 
 def resolve(config: DictConfig, known: Sequence[str]) -> dict[str, Any]:

@@ -45,17 +45,13 @@ class Album:
         rows = np.flatnonzero((dataset.ids if name else np.arange(len(dataset))) == example)
         if not len(rows):
             return None
+        from PIL import Image  # slow to import
+
         one = dataset.select(dataset.labels.new_tensor(rows))
         pixels = one.thumbnails(SIDE)[0].permute(1, 2, 0).numpy()
         pixels = pixels[:, :, 0] if dataset.channels == 1 else pixels
-        uri = _encoded(pixels)
+        kind, file = "png" if max(pixels.shape) <= 16 else "jpeg", io.BytesIO()  # so small, a PNG is smaller, and exact
+        Image.fromarray(pixels).save(file, kind, quality=85)
+        uri = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
         self.left -= len(uri)
         return Picture(pixels, uri, f"{name or 'source'} example {example}", dataset.class_names[int(one.labels[0])])
-
-
-def _encoded(pixels: NDArray[np.uint8]) -> str:
-    from PIL import Image  # slow to import
-
-    kind, file = "png" if max(pixels.shape) <= 16 else "jpeg", io.BytesIO()  # so small, a PNG is smaller, and exact
-    Image.fromarray(pixels).save(file, kind, quality=85)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

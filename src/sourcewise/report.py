@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # torch is slow to import, and only images need it
     from sourcewise.data import ImageDataset
 
 ILLUSTRATED = ("subpopulations", "brittle", "review")
-"""Sections that show examples."""
 NO_PICTURES = (
     "Examples go by their ids where their images were not found on this machine. Settings of train.py that choose these"
     " datasets find them: python estimate.py ... 'images={source: <name>, target: [<name>]}'"
