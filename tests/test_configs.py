@@ -24,14 +24,22 @@ def targets(node: Any, where: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield from targets(value, f"{where}.{key}")
 
 
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_config_binds_to_what_it_builds(group: str, name: str) -> None:
+def option(group: str, name: str) -> tuple[str, ...]:
+    """The overrides that choose an option, with all that it needs."""
     values = {"listed": ["subset.drop=[A]"], "ranked": ["subset.ranking=a.csv", "subset.remove=1"]}.get(name, [])
     if name == "folders":
         values = ["source.root=/data/source", "target.imagefolder.root=/data/target"]
     if name in ("imagefolder", "table", "huggingface"):
         values = ["source.root=/data" if group == "source" else f"target.{name}.root=/data"]
-    config = compose_config(f"{group}={[name] if group == 'target' else name}", *values)
+    return (f"{group}={[name] if group == 'target' else name}", *values)
+
+
+OPTIONS = [option(group, name) for group, name in CHOICES]
+
+
+@pytest.mark.parametrize("overrides", OPTIONS, ids=lambda overrides: overrides[0])
+def test_config_binds_to_what_it_builds(overrides: tuple[str, ...]) -> None:
+    config = compose_config(*overrides)
     found = list(targets(config))
     assert len(found) >= 6
     for where, node in found:

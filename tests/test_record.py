@@ -54,6 +54,30 @@ def test_mappings_survive_the_round_trip_and_records_without_them_have_none() ->
     assert record.from_bytes(record.to_bytes(plain), "x").targets["pets"].label_mapping is None
 
 
+def test_outputs_on_the_source_survive_the_round_trip_and_have_labels_of_their_own() -> None:
+    plain = make()
+    pets = plain.targets["pets"]
+    source = replace(pets, labels=pets.labels + 100, prediction=pets.prediction + 1000)
+    again = record.from_bytes(record.to_bytes(replace(plain, source=source)), "x")
+    assert again.targets.keys() == {"pets"}
+    assert again.source is not None
+    assert np.array_equal(again.source.prediction, source.prediction)
+    assert record.digest(again) == record.digest(replace(plain, source=source)) != record.digest(plain)
+
+
+def test_columns_have_their_types_whatever_they_came_as() -> None:
+    plain = make()
+    wide = {
+        name: column.astype(np.float64) for name, column in vars(plain.targets["pets"]).items() if column is not None
+    }
+    assert record.to_bytes(replace(plain, targets={"pets": TargetOutputs(**wide)})) == record.to_bytes(plain)
+
+
+def test_the_order_of_settings_does_not_matter() -> None:
+    config = make().header.config
+    assert record.to_bytes(make(config=dict(reversed(config.items())))) == record.to_bytes(make(config=config))
+
+
 CONTENT = record.to_bytes(make())
 
 

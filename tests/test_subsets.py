@@ -298,3 +298,16 @@ def test_streams_of_seeds_and_subsets_differ() -> None:
 
 def test_uniform_is_uniform() -> None:
     assert stats.kstest(randomness.uniform("test", 20000), "uniform").pvalue > 0.001
+
+
+def test_all_groups_as_flags_and_one_replica_as_none() -> None:
+    groups = [*"abcdef"]
+    assert subsets.full(groups).dtype == bool
+    assert np.array_equal(subsets.replicated(groups, 0.5, 1, 3), subsets.random(groups, 0.5, 3))
+
+
+@pytest.mark.parametrize("setting", ["keep", "drop"])
+def test_a_list_takes_the_place_of_its_file(tmp_path: Path, setting: str) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("a\nb\n")
+    assert subsets.settled({"design": "listed", setting: str(path)})[setting] == ["a", "b"]

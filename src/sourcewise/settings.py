@@ -3,8 +3,9 @@
 import functools
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
@@ -56,8 +57,9 @@ def bind(function: Callable[..., Any], values: Mapping[str, Any], where: str) ->
             if inspect.Parameter.VAR_KEYWORD in {parameter.kind for parameter in parameters.values()}:
                 continue
             raise SourcewiseError(f"{setting}: there is no such setting{did_you_mean(name, parameters)}")
-        if not _is_built(value):
-            fit(value, hints.get(name, Any), setting)
+        hint = hints.get(name, Any)
+        if not _is_built(value) or _is_plain(hint):
+            fit(value, hint, setting)
 
 
 def fit(value: Any, hint: Any, setting: str) -> None:
@@ -79,6 +81,15 @@ def _is_built(value: Any) -> bool:
     if isinstance(value, Mapping):
         return "_target_" in value or any(map(_is_built, value.values()))
     return isinstance(value, list) and any(map(_is_built, value))
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether a hint leaves no place for an object that is built: numbers, strings and lists of them."""
+    if get_origin(hint) is Annotated:
+        return _is_plain(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType, list, Sequence):
+        return all(map(_is_plain, get_args(hint)))
+    return hint in (int, float, str, bool, NoneType) or get_origin(hint) is Literal
 
 
 @functools.cache
