@@ -1,12 +1,13 @@
 # make demo   set everything up and run the demo: 96 source models, their influences, a report
 # make test   set everything up and run the tests
+# make mutation   try whether the tests of the core notice small wrong changes
 # make docs   build the documentation: outputs/site/index.html
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := outputs/demo
 
-.PHONY: demo test test-slow test-stress docs check setup clean
+.PHONY: demo test test-slow test-stress docs check mutation setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -43,5 +44,8 @@ check: $(VENV)/.ready
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+mutation: $(VENV)/.ready
+	PATH=$(abspath $(VENV)/bin):$$PATH OMP_NUM_THREADS=1 $(RUN) benchmarks/mutation.py
+
 clean:
-	rm -rf $(VENV) outputs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) outputs mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -90,7 +90,6 @@ def rehearse(config: dict[str, Any]) -> None:
     """What `only` asks for in place of a run: make the stores of images, or say what would run and try it on noise."""
     from sourcewise import rehearsal
 
-    settings.bind(Settings, config, "")
     settings.check(config)
     if config["only"] == "prepare":
         rehearsal.prepare(config)
@@ -106,6 +105,7 @@ def main(config: DictConfig) -> None:
     """One run of a composed config."""
     with cli.errors():
         resolved = cli.resolve(config, SETTINGS)
+        settings.bind(Settings, resolved, "")
         resolved["subset"] = subsets.settled(resolved["subset"])
         if resolved["only"]:
             rehearse(resolved)

@@ -53,6 +53,37 @@ def test_sweep_then_estimate(sweep: Path, tmp_path: Path) -> None:
     assert 'alt="digits example ' in page
 
 
+@pytest.mark.slow
+def test_no_secret_of_the_environment_is_anywhere(sweep: Path, tmp_path: Path) -> None:
+    """Neither in records, logs, W&B's files and the report, nor on the screen; a failed run and a failed upload included."""
+    secret = "local-" + "5ec2e7" * 7
+    names = ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DATABASE_PASSWORD", "MY_KEY")
+    planted = {
+        **dict.fromkeys(names, secret),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "WANDB_ERROR_REPORTING": "false",
+        "PYTHONWARNINGS": "default",
+    }
+    offline = {**planted, "WANDB_MODE": "offline"}
+    server = {"WANDB_BASE_URL": "http://127.0.0.1:9"}  # where nobody listens
+    tiny, runs = TINY[:-1], f"runs_dir={tmp_path / 'runs'}"
+    place = {"WANDB_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
+    done = [
+        command("train.py", "-v", "-m", "subset.seed=0,1", *tiny, runs, **offline, **place),
+        command("train.py", "subset.seed=2", *tiny, runs, "logger.init_timeout=1", **planted, **server, **place),
+        command("train.py", "-v", "source.pretraining.lr=1e30", *tiny, runs, **offline, **place),
+        command("estimate.py", f"records={sweep}", f"out={tmp_path / 'out'}", **offline, **place),
+        command("estimate.py", "records=wandb:a/b", **planted, **server, **place),
+    ]
+    assert [item.returncode for item in done] == [0, 0, 1, 0, 2], [item.stderr for item in done]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"record.safetensors", "report.html"} < {path.name for path in files}
+    for where, content in [(path, path.read_bytes()) for path in files] + [
+        (item.args, (item.stdout + item.stderr).encode()) for item in done
+    ]:
+        assert secret.encode() not in content, where
+
+
 def test_a_finished_sweep_is_not_done_again(sweep: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in sweep.rglob("record.safetensors")}
     done = command("train.py", "-m", "subset.seed=range(0,12)", f"runs_dir={sweep}", *TINY)

@@ -53,6 +53,36 @@ def test_some_commands_were_found() -> None:
     assert len(commands()) >= 8
 
 
+ELSEWHERE = {
+    r"make (demo|test)": "the README's first commands: .ci/run and a person, on a fresh clone",
+    r"eval .*-sc install=bash.*": "test_commands: shell completion",
+    r"wandb (sweep|agent) .*": "test_agents",
+    r"pip install .*": "test_wheel",
+    r"export SOURCEWISE_DATA=.*": "test_loaders",
+    r"python train.py --config-dir my_configs .*": "test_wheel",
+}
+"""Commands that are not composed here, and where they run."""
+
+
+def test_every_command_in_a_box_is_tried_somewhere() -> None:
+    """Those of train.py and estimate.py compose here; shortened, the same run in test_commands and the slow tests."""
+    boxes = [
+        box for page in PAGES for box in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
+    ]
+    lines = [line.split("  #")[0].strip() for box in boxes for line in box.splitlines() if line.strip()]
+    assert len(lines) > 25
+    for line in lines:
+        if any(re.fullmatch(pattern, line) for pattern in ELSEWHERE):
+            continue
+        words = shlex.split(line)
+        assert words[0] == "python", line
+        if words[1] == "estimate.py":
+            compose_config(*(re.sub("<.*?>", "x", word) for word in words[2:]), name="estimate")
+        else:
+            assert words[1] == "train.py", line
+            assert any(line.startswith(f"python {command}") for command in commands()), line
+
+
 def run(command: list[str], folder: Path) -> str:
     """A command that is to succeed without a word on stderr but progress; what it prints."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}

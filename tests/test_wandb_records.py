@@ -154,7 +154,7 @@ def test_filters(stocked: WandbServer, filters: dict[str, Any], seeds: list[int]
 
 
 def test_a_filter_that_does_not_exist_and_one_that_nothing_passes(stocked: WandbServer) -> None:
-    with pytest.raises(SourcewiseError, match=r"filters.tag: there is no such filter; choose from group, tags"):
+    with pytest.raises(SourcewiseError, match=r"filters.tag: there is no such setting; did you mean tags\?"):
         read(filters={"tag": "even"})
     with pytest.raises(SourcewiseError, match="no record passes the filters"):
         read(filters={"tags": ["odd"]})

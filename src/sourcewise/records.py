@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from sourcewise import record, study
+from sourcewise import record, settings, study
 from sourcewise.errors import SourcewiseError
 from sourcewise.record import Header, Record, RecordError, TargetOutputs
 from sourcewise.study import RECORD
@@ -23,8 +23,18 @@ from sourcewise.study import RECORD
 METRIC = "metric:"
 """How the outputs are called that are a scalar of every run."""
 
-FILTERS = ("group", "tags", "sweep", "state", "config")
-"""group: the study. tags, sweep, state: of W&B runs. config: settings by dotted name, such as {model.width: 16}."""
+
+def filters(
+    group: str | None = None,
+    tags: str | Sequence[str] | None = None,
+    sweep: str | None = None,
+    state: str | Sequence[str] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What records must have. group: the study. tags, sweep, state: of W&B runs. config: settings by dotted name."""
+    tags = [tags] if isinstance(tags, str) else tags
+    found = {"group": group, "tags": tags, "sweep": sweep, "state": state, "config": config}
+    return {key: value for key, value in found.items() if value}
 
 
 @dataclass(frozen=True)
@@ -51,12 +61,8 @@ class Records:
     left_out: list[LeftOut] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.filters = {key: value for key, value in (self.filters or {}).items() if value}
-        for key in self.filters:
-            if key not in FILTERS:
-                raise SourcewiseError(f"filters.{key}: there is no such filter; choose from {', '.join(FILTERS)}")
-        if isinstance(tags := self.filters.get("tags"), str):
-            self.filters = {**self.filters, "tags": [tags]}
+        settings.bind(filters, self.filters, "filters")
+        self.filters = filters(**self.filters)
 
     def __iter__(self) -> Iterator[Record]:
         first: Record | None = None
