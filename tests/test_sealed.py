@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import compose_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from records import make
@@ -148,10 +149,8 @@ STUDY = [parts(seed) for seed in range(8)]
 
 def settings_of(folder: Path) -> dict[str, Any]:
     """A config of estimate.py, for the records in folder/runs."""
-    config = {"records": str(folder / "runs"), "filters": {}, "refresh": "auto", "out": str(folder / "out")}
-    config |= {"outputs": "prob", "estimator": "difference", "fdr": 0.05, "top": 3, "counterfactuals": None}
-    none = {"_target_": "sourcewise.tracking.NoTracker"}
-    return {**config, "curate": True, "images": None, "sections": None, "logger": none}
+    places = (f"records={folder / 'runs'}", f"out={folder / 'out'}")
+    return compose_config(*places, "estimator=difference", "curate=true", "logger=none", name="estimate")
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
