@@ -5,7 +5,7 @@ python estimate.py records=runs/<study> out=outputs/<name>
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -115,8 +115,7 @@ def main(config: DictConfig) -> None:
     from sourcewise.summary import as_text
 
     with cli.errors():
-        resolved = cli.resolve(config, [item.name for item in fields(Settings)])
-        settings.bind(Settings, resolved, "")
+        resolved = cli.resolve(config, Settings)
         settings.check(resolved["logger"], "logger")
         print(cli.printable(as_text(estimate(resolved))))
         print(f"\n{Path(resolved['out'], 'report.html')}")

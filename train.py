@@ -5,7 +5,7 @@ A sweep:  python train.py -m 'subset.seed=range(0,96)'
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,9 +36,6 @@ class Settings:
     only: Literal["prepare", "dry_run"] | None = None
 
 
-SETTINGS = tuple(item.name for item in fields(Settings))
-
-
 def train(config: dict[str, Any]) -> dict[str, float]:
     """One run from a resolved config; its metrics. Writes the record, unless it is there already.
 
@@ -50,15 +47,15 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     from sourcewise import claims, record
     from sourcewise.run import Run
 
-    settings.bind(Settings, config, "")
     if config.get("only"):
         raise SourcewiseError(f"only={config['only']} is for one command, not for a sweep: leave out -m")
     folder = study.run_dir(config)
     if study.is_done(folder):
         return _done(folder, config)
     settings.check(config)
-    built = ("source", "target", "model", "trainer", "logger")
-    source, targets, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
+    # Targets first: a missing one should be told before a source's images are made into a store.
+    built = ("target", "source", "model", "trainer", "logger")
+    targets, source, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
     start = partial(Run, source, targets, model, hardware, config["subset"], config["seed"])
     if not hardware.is_main:  # under DDP, one process speaks for the run
         return dict(start().execute(config).header.metrics)
@@ -104,8 +101,7 @@ def rehearse(config: dict[str, Any]) -> None:
 def main(config: DictConfig) -> None:
     """One run of a composed config."""
     with cli.errors():
-        resolved = cli.resolve(config, SETTINGS)
-        settings.bind(Settings, resolved, "")
+        resolved = cli.resolve(config, Settings)
         resolved["subset"] = subsets.settled(resolved["subset"])
         if resolved["only"]:
             rehearse(resolved)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -102,8 +101,11 @@ def act(deed: str | None, folder: Path) -> None:
 
 def write(folder: Path, seed: int) -> None:
     """A record that holds nothing but the seed: what a test reads back with `said`."""
-    names = [item.name for item in fields(record.Header)]
-    header = record.Header(**{**dict.fromkeys(names, ""), "metrics": {"seed": float(seed)}})  # type: ignore[arg-type]
+    texts = dict.fromkeys(("study", "run", "recipe", "design", "commit", "device"), "")
+    tables = {name: {} for name in ("class_names", "fingerprints", "versions")}
+    config = {"subset": {"design": ""}, "source": {"name": ""}}
+    told = {"config": config, "metrics": {"seed": float(seed)}, "seed": seed, "subset_seed": seed}
+    header = record.Header(**texts, **tables, **told, group_names=list("abc"))  # type: ignore[arg-type]
     record.write(record.Record(np.ones(3, bool), {}, header), folder / study.RECORD)
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from sourcewise import settings
 from sourcewise.errors import VERBOSE, SourcewiseError, did_you_mean
 
 if TYPE_CHECKING:
@@ -30,22 +31,17 @@ if TYPE_CHECKING:
 _USERS = (SourcewiseError, HydraException, OmegaConfBaseException)  # exceptions that speak to the user
 
 
-def resolve(config: DictConfig, known: Sequence[str]) -> dict[str, Any]:
-    """The config as plain containers, all interpolations resolved.
+def resolve(config: DictConfig, kind: type) -> dict[str, Any]:
+    """The config as plain containers, all interpolations resolved, whose top level is as the dataclass `kind` says.
 
-    Raises SourcewiseError for a top-level key that nothing reads; OmegaConf raises for a missing (`???`) value.
+    Raises SourcewiseError for a key that it does not have, or a value of another type; OmegaConf raises for a missing
+    (`???`) value.
     """
-    check(config, known)
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
-
-
-def check(config: Iterable[Any], known: Sequence[str]) -> None:
-    """Raise SourcewiseError for a top-level key that nothing reads."""
-    for key in map(str, config):
-        if key not in known:
-            raise SourcewiseError(f"{key}: there is no such setting{did_you_mean(key, known)}")
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    resolved = {str(key): value for key, value in container.items()}
+    settings.bind(kind, resolved, "")
+    return resolved
 
 
 def overrides(config: Mapping[str, Any]) -> list[str]:

@@ -195,7 +195,9 @@ class Target:
             len(self.test.class_names) != 2 or self.test.labels.bincount(minlength=2).min() == 0
         ):
             raise SourcewiseError("target metric=auroc: it is for targets of two classes that both have test examples")
-        for dataset in (self.train, self.test):
+        for what, dataset in (("training", self.train), ("test", self.test)):
+            if not len(dataset):
+                raise SourcewiseError(f"target: it has no {what} examples")
             _check_view("target", dataset, self.crop, self.resolution)
 
     @property

@@ -28,7 +28,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from hydra_plugins.sourcewise.composition import Composer
-from sourcewise import claims, cli, record, study, subsets
+from sourcewise import claims, record, settings, study, subsets
 from sourcewise.errors import RunFailed, SourcewiseError
 from sourcewise.pool import Job, Outcome, Pool, noted
 
@@ -87,7 +87,7 @@ class LocalLauncher(Launcher):
         self._context, self._config = hydra_context, config
         module = getattr(task_function, "__globals__", {})
         self.function = self.task or f"{Path(module.get('__file__') or sys.argv[0]).absolute()}:train"
-        self._settings = module.get("SETTINGS")
+        self._settings = module.get("Settings")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Do all jobs that are not done. Raises RunFailed at the end if some failed, SystemExit if interrupted."""
@@ -111,7 +111,7 @@ class LocalLauncher(Launcher):
         for index, overrides in enumerate(job_overrides, start):
             config = compose(overrides)
             if self._settings is not None:
-                cli.check(config, self._settings)
+                settings.bind(self._settings, config, "")
             if "subset" in config:
                 config["subset"] = subsets.settled(config["subset"])
             runs.append(Run(index, list(overrides), config, study.run_dir(config)))

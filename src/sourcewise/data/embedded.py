@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import Tensor
@@ -37,7 +38,7 @@ Arrays = dict[str, NDArray[np.uint8]]
 
 
 @functools.cache
-def characters(per_letter: int = 90) -> ImageDataset:
+def characters(per_letter: NonNegativeInt = 90) -> ImageDataset:
     """The source `characters`: 10 classes of handwritten digits, and 26 of `per_letter` rendered capitals, if any."""
     images, labels = _digits("first")
     if not per_letter:

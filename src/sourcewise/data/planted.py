@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 
@@ -20,7 +21,7 @@ from sourcewise.randomness import permutation, uniform
 COLUMN = "planted"
 
 
-def leaks(per_letter: int = 0, count: int = 20, seed: int = 0) -> ImageDataset:
+def leaks(per_letter: NonNegativeInt = 0, count: int = 20, seed: int = 0) -> ImageDataset:
     """`count` handwritten digits replaced by test images of the target `digits`, of the same class.
 
     The first half are exact copies; the others are shifted by a pixel, re-scaled by up to a tenth, and noised (standard
@@ -44,7 +45,7 @@ def leaks(per_letter: int = 0, count: int = 20, seed: int = 0) -> ImageDataset:
     return _with(source, images, source.labels, planted)
 
 
-def mislabels(per_letter: int = 0, share: float = 0.05) -> ImageDataset:
+def mislabels(per_letter: NonNegativeInt = 0, share: float = 0.05) -> ImageDataset:
     """That share of the handwritten digits given the label of another digit. `planted` is the true label."""
     source = characters(per_letter)
     labels, planted = source.labels.clone(), np.full(len(source), -1)
@@ -55,7 +56,7 @@ def mislabels(per_letter: int = 0, share: float = 0.05) -> ImageDataset:
     return _with(source, source.pixels, labels, planted)
 
 
-def harm(per_letter: int = 0, seed: int = 0) -> ImageDataset:
+def harm(per_letter: NonNegativeInt = 0, seed: int = 0) -> ImageDataset:
     """The source in groups of half a class, and four groups that hurt: digits of it again, wrongly labelled.
 
     Groups `0 a`, `0 b`, ... are innocent. `wrong 1` to `wrong 4` hold 90 digits each, as many as a class has; `planted`
