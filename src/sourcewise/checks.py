@@ -184,7 +184,7 @@ def verdict(
 ) -> str:
     """One sentence or two on how far the influences at one level (example, class, overall) can be trusted."""
     if score is None or reliability is None or np.isnan(score.value + reliability):
-        return f"Influences at {level} level cannot be checked: too few models to hold any out."
+        return f"Influences at {level} level cannot be checked: too few different subsets to hold any out."
     share = f", {score.value / ceiling:.0%} of the noise ceiling" if ceiling else ""
     predicts = f"LDS {score.value:.2f} ({score.low:.2f} to {score.high:.2f}{share})"
     if score.low <= 0:
