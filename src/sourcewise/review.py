@@ -16,6 +16,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import binom
+from tqdm import tqdm
 
 from sourcewise.errors import SourcewiseError
 from sourcewise.files import write_whole
@@ -95,7 +96,8 @@ def copies(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tuple[Index,
     border = np.ones(target.shape[2:], np.bool_)
     border[inside] = False
     target = target - np.median(target[:, :, border], 2)[:, :, None, None].astype(np.float32)
-    for scale, down, right in product(SCALES, SHIFTS, SHIFTS):
+    moves = list(product(SCALES, SHIFTS, SHIFTS))
+    for scale, down, right in tqdm(moves, "search for copies", unit="", leave=False, disable=None):
         moved = _moved(target.shape[2], scale, down) @ target @ _moved(target.shape[3], scale, right).T
         np.minimum(distance, 2 - 2 * _scaled(moved[inside]) @ pixels, out=distance)
     np.sqrt(np.maximum(distance, 0), out=distance)
