@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from sourcewise.data import ImageDataset, embedded
+from sourcewise.errors import SourcewiseError
 
 
 def test_characters_are_36_groups_of_8x8() -> None:
@@ -79,3 +81,11 @@ def test_fingerprint_sees_every_change() -> None:
     assert ImageDataset(changed, labels, ("a", "b")).fingerprint != base
     assert ImageDataset(images, labels.flip(0), ("a", "b")).fingerprint != base
     assert ImageDataset(images, labels, ("a", "c")).fingerprint != base
+
+
+def test_names_that_a_record_could_not_be_read_back_with_are_refused() -> None:
+    images, labels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.arange(3)
+    with pytest.raises(SourcewiseError, match=r"class 'caf\\udce9': this is not valid UTF-8"):
+        ImageDataset(images, labels, ("a", "b", os.fsdecode(b"caf\xe9")))
+    with pytest.raises(SourcewiseError, match="group 'x': two have this name"):
+        ImageDataset(images, labels, ("a", "b", "c"), groups=labels, group_names=("x", "y", "x"))

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from sourcewise.errors import SourcewiseError
+
 if TYPE_CHECKING:  # Lightning is slow to import
     from lightning_modules.data import Stored
 
@@ -26,6 +28,8 @@ class ImageDataset:
     ids: int64[examples], unique names of the examples that survive any selection; groups: int64[examples], in
     range(len(group_names)), what a subset keeps or removes; by default the class. columns: further values per example,
     which can serve as groups.
+
+    Raises SourcewiseError for names that a record could not be read back with.
     """
 
     images: Tensor | Stored
@@ -44,6 +48,9 @@ class ImageDataset:
         if not self.group_names:
             object.__setattr__(self, "groups", self.labels)
             object.__setattr__(self, "group_names", self.class_names)
+        _check_names("class", self.class_names)
+        if isinstance(self.group_names, tuple | list):  # else numbers
+            _check_names("group", self.group_names)
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", self._digest())
 
@@ -93,3 +100,13 @@ class ImageDataset:
         for tensor in (*images, self.labels, self.ids, self.groups):
             state.update(np.ascontiguousarray(tensor.numpy()).tobytes())
         return state.hexdigest()[:16]
+
+
+def _check_names(kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise SourcewiseError(f"{kind} {name!a}: this is not valid UTF-8; give it another name") from error
+    if twice := {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ():
+        raise SourcewiseError(f"{kind} {min(twice)!r}: two have this name")
