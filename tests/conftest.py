@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ def compose_config(*overrides: str, name: str = "train") -> dict[str, Any]:
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     return resolved
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb_left() -> Iterator[None]:
+    """What wandb keeps in a process, a server of its own and who is logged in, would meet the next test."""
+    yield
+    if wandb := sys.modules.get("wandb"):
+        wandb.teardown()
 
 
 @pytest.fixture

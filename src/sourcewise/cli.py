@@ -40,6 +40,7 @@ def resolve(config: DictConfig, kind: type) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     resolved = {str(key): value for key, value in container.items()}
+    settings.possible(resolved)
     settings.bind(kind, resolved, "")
     return resolved
 
@@ -91,7 +92,11 @@ def images(chosen: Mapping[str, Any] | str | None, header: Header) -> dict[str, 
 
     if chosen is None or isinstance(chosen, str):
         return _at_hand(header) if chosen else {}
-    config = compose("train", [f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in chosen.items()])
+    words = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in chosen.items()]
+    try:
+        config = compose("train", words)
+    except ValueError as error:  # such as a group that is a number
+        raise SourcewiseError(f"images={dict(chosen)}: {error}") from error
     found = {name: instantiate(of.test) for name, of in config.target.items()}
     if header.group_names is None:
         found = {"": regroup(instantiate(config.source.train), "example"), **found}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from sourcewise.errors import SourcewiseError, did_you_mean
@@ -38,7 +39,7 @@ class Head(nn.Linear):
             return super().forward(features.float())
 
 
-def small_cnn(width: int = 16, *, channels: int, classes: int, name: str = "") -> Model:
+def small_cnn(width: PositiveInt = 16, *, channels: int, classes: int, name: str = "") -> Model:
     """Three 3x3 convolutions of width w, 2w, 4w with BatchNorm, pooled after the first two, then averaged."""
     sizes = (channels, width, 2 * width, 4 * width)
     layers: list[nn.Module] = []
@@ -47,7 +48,7 @@ def small_cnn(width: int = 16, *, channels: int, classes: int, name: str = "") -
     return Model(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), sizes[-1], classes)
 
 
-def resnet9(width: int = 64, *, channels: int, classes: int, name: str = "") -> Model:
+def resnet9(width: PositiveInt = 64, *, channels: int, classes: int, name: str = "") -> Model:
     """ResNet-9 for small images: two residual blocks between convolutions, and global max pooling."""
 
     def residual(size: int) -> nn.Module:

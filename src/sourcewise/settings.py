@@ -45,6 +45,20 @@ def check(node: Any, where: str = "") -> None:
             check(value, f"{where}[{position}]")
 
 
+def possible(node: Any, where: str = "") -> None:
+    """Raise SourcewiseError for a number of more than 64 bits, or a text that no path or name can be."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            possible(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(node, list):
+        for position, value in enumerate(node):
+            possible(value, f"{where}[{position}]")
+    elif isinstance(node, int) and abs(node) >= 2**63:
+        raise SourcewiseError(f"{where}={node}: this number is too large")
+    elif isinstance(node, str) and "\0" in node:
+        raise SourcewiseError(f"{where}={node!r}: no setting holds a null character")
+
+
 def bind(function: Callable[..., Any], values: Mapping[str, Any], where: str) -> None:
     """Raise SourcewiseError unless the values can be passed to the function by name, as far as its hints tell.
 

@@ -150,6 +150,8 @@ def settled(subset: Mapping[str, Any]) -> dict[str, Any]:
     order, where = result["order"], f"subset.ranking={result['ranking']}"
     if order not in ("worst", "best", "random"):
         raise SourcewiseError(f"subset.order={order}: choose worst, best or random")
+    if not isinstance(result["ranking"], str):
+        raise SourcewiseError(f"{where}: this must be the path of an influences.nc, or of a CSV")
     path = Path(result["ranking"])
     try:
         scores, name = _read_ranking(path, path.stat().st_mtime_ns, result["target"])
