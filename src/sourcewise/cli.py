@@ -40,8 +40,7 @@ def resolve(config: DictConfig, kind: type) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     resolved = {str(key): value for key, value in container.items()}
-    settings.possible(resolved)
-    settings.bind(kind, resolved, "")
+    settings.top(kind, resolved)
     return resolved
 
 

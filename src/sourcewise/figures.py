@@ -378,7 +378,7 @@ def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
     """
     if not found["curves"]:
         return _listed(found, shown)
-    theme, value, factor = THEMES["light"], "output" if shown else "score", shown.factor if shown else 100.0
+    theme, (value, factor, title) = THEMES["light"], _measured(shown)
     colours = {"worst": theme["helps"], "best": theme["hurts"], "random": theme["soft"]}
     full = [found["full"]] if found["full"] else []
     bands, lines, seen = [], [], Counter[str]()
@@ -413,12 +413,12 @@ def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
         mark = {"color": theme["text"], "symbol": "diamond", "size": 9}
         about = {"name": labels([point["name"]])[0], "mode": "markers", "marker": mark, "error_y": error}
         lines.append(go.Scatter(x=[point["removed"]], y=[factor * middle], **about))
-    return go.Figure([*bands, *lines], _plane(400, "source groups removed", _score(shown)))
+    return go.Figure([*bands, *lines], _plane(400, "source groups removed", title))
 
 
 def _listed(found: Mapping[str, Any], shown: Unit | None, limit: int = 60) -> go.Figure:
     """A point with its 95% interval for each of the first listed subsets; the full source dotted."""
-    theme, value, factor = THEMES["light"], "output" if shown else "score", shown.factor if shown else 100.0
+    theme, (value, factor, title) = THEMES["light"], _measured(shown)
     points = found["listed"][:limit]
     names = labels([point["name"] for point in points])
     middle, low, high = ([point[value][end] for point in points] for end in ("value", "low", "high"))
@@ -431,14 +431,14 @@ def _listed(found: Mapping[str, Any], shown: Unit | None, limit: int = 60) -> go
         level, line = factor * found["full"][value]["value"], {"color": theme["text"], "width": 1, "dash": "dot"}
         ends = {"x": [level, level], "y": [names[0], names[-1]]}
         drawn.append(go.Scatter(**ends, name="full source", mode="lines", line=line))
-    figure = go.Figure(drawn, _plane(22 * len(points) + 110, _score(shown), ""))
+    figure = go.Figure(drawn, _plane(22 * len(points) + 110, title, ""))
     return figure.update_yaxes(type="category", autorange="reversed", dtick=1, ticksuffix=" ")
 
 
-def _score(shown: Unit | None) -> str:
-    """The title of an axis of scores, or of outputs."""
-    title = shown.meaning.removeprefix("the ") if shown else "score"
-    return title + ", %" * ((shown.factor if shown else 100) == 100)
+def _measured(shown: Unit | None) -> tuple[str, float, str]:
+    """The key of a point's score, or with its unit of its output; the factor to show it by; the title of its axis."""
+    key, factor, title = ("output", shown.factor, shown.meaning) if shown else ("score", 100.0, "score")
+    return key, factor, title.removeprefix("the ") + ", %" * (factor == 100)
 
 
 def trades(groups: Sequence[Mapping[str, Any]], targets: Sequence[str], shown: Unit) -> go.Figure:

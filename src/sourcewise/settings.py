@@ -45,14 +45,20 @@ def check(node: Any, where: str = "") -> None:
             check(value, f"{where}[{position}]")
 
 
-def possible(node: Any, where: str = "") -> None:
+def top(kind: type, config: Mapping[str, Any]) -> None:
+    """Raise SourcewiseError unless a resolved config has the keys and types of the dataclass, and possible values."""
+    _possible(config)
+    bind(kind, config, "")
+
+
+def _possible(node: Any, where: str = "") -> None:
     """Raise SourcewiseError for a number of more than 64 bits, or a text that no path or name can be."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            possible(value, f"{where}.{key}" if where else str(key))
+            _possible(value, f"{where}.{key}" if where else str(key))
     elif isinstance(node, list):
         for position, value in enumerate(node):
-            possible(value, f"{where}[{position}]")
+            _possible(value, f"{where}[{position}]")
     elif isinstance(node, int) and abs(node) >= 2**63:
         raise SourcewiseError(f"{where}={node}: this number is too large")
     elif isinstance(node, str) and "\0" in node:

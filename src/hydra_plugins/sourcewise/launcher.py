@@ -111,7 +111,7 @@ class LocalLauncher(Launcher):
         for index, overrides in enumerate(job_overrides, start):
             config = compose(overrides)
             if self._settings is not None:
-                settings.bind(self._settings, config, "")
+                settings.top(self._settings, config)
             if "subset" in config:
                 config["subset"] = subsets.settled(config["subset"])
             runs.append(Run(index, list(overrides), config, study.run_dir(config)))

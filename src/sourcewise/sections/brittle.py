@@ -39,7 +39,7 @@ def section(target: Target) -> Section | str:
             "Predictions are for subsets such as influences were estimated from. In a full source a group is missed"
             f" less: with outputs=prob and four or more runs of {FULL}, predictions start from these."
         )
-    if compared := [(side, part) for side, part in found.items() if side in SIDES and part["compared"] > 2]:
+    if compared := [(side, found[side]) for side in SIDES if found[side]["compared"] > 2]:
         lead += [
             f"Over the {count(part['compared'], 'example')} {SIDES[side]}, the predicted change is"
             f" {target.show(part['predicted'])} on average and the real one {target.show(part['real'])}; their rank"
