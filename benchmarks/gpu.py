@@ -29,12 +29,12 @@ from tqdm import tqdm
 from lightning_modules.augmentation import Augmentation, Flip, Translate
 from lightning_modules.classification import Optimisation
 from lightning_modules.crops import RandomResizedCrop
-from lightning_modules.data import Examples, ImageData, Normalise, batches_per_epoch
+from lightning_modules.data import Batches, Examples, ImageData, Normalise, batches_per_epoch
 from lightning_modules.pretraining import Pretraining
 from lightning_modules.schedules import Triangular
 from sourcewise.data.store import Listing, prepared
+from sourcewise.hardware import Hardware
 from sourcewise.models import resnet9, torchvision_backbone
-from sourcewise.run import Hardware
 
 NORMALISE = Normalise((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 RUNS_OF_THE_PAPER, IMAGES, EPOCHS = 7540, 1_281_167 // 2, 16  # arXiv 2207.05739: half of ImageNet, 16 epochs each
@@ -114,7 +114,7 @@ def small_images(hardware: Hardware, device: torch.device, scale: float, rounds:
         rows = torch.randperm(count).to(device).split(batch)
         return [(on_device.inputs[part], on_device.labels[part]) for part in rows]  # type: ignore[misc]
 
-    data = ImageData(examples, None, NORMALISE, batch_size=batch, order_seed=0, augmentation=augmentation)
+    data = ImageData(Batches(examples, batch, NORMALISE, order_seed=0, augmentation=augmentation))
     seconds = compare(
         "ResNet-9",
         {
@@ -142,7 +142,7 @@ def large_images(hardware: Hardware, device: torch.device, scale: float, rounds:
         dataset = prepared(lambda: listing, str(Path(folder, "store.arrow")), side=256)
         examples = Examples(dataset.images, dataset.labels, dataset.ids)
         view = {"crop": RandomResizedCrop(flip=True), "resolution": side, "threads": hardware.threads}
-        data = ImageData(examples, None, NORMALISE, batch_size=batch, order_seed=0, **view)
+        data = ImageData(Batches(examples, batch, NORMALISE, order_seed=0, **view))
         resident = [(ready, labels[:batch].to(device))] * (count // batch)
 
         def network() -> nn.Module:

@@ -4,8 +4,8 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import ClassVar, NamedTuple, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -91,6 +91,7 @@ class Normalise:
         return result
 
 
+@dataclass
 class Batches:
     """An iterable of `Batch`, shuffled when a seed is given, sharded over processes when there are several.
 
@@ -98,33 +99,29 @@ class Batches:
     goes on as if it had never stopped, and not on the number of processes, each of which takes its part of every batch.
 
     Stored images are cropped and resized by `threads` as they are decoded; those in memory are resized last, if
-    `resolution` asks for another size.
+    `resolution` asks for another size. Crops are at the centre unless `crop` says otherwise.
     """
 
-    def __init__(
-        self,
-        examples: Examples,
-        batch_size: int,
-        normalise: Normalise,
-        *,
-        order_seed: int | None = None,
-        augmentation: Sequence[Augmentation] = (),
-        augmentation_seed: int = 0,
-        crop: Crop | None = None,
-        resolution: Resolution | int | None = None,
-        threads: int = 1,
-        passes: int = 1,
-        epoch: int = 0,
-        rank: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self.examples, self.batch_size, self.normalise = examples, batch_size, normalise
-        self.order_seed, self.augmentation, self.augmentation_seed = order_seed, augmentation, augmentation_seed
-        self.crop, self.resolution, self.threads = crop or CentreCrop(), resolution, threads
-        self.passes, self.rank, self.processes = passes, rank, processes
-        self.epoch = epoch
-        # What Lightning looks for in a loader: it calls `sampler.set_epoch` before each epoch.
-        self.sampler, self.batch_sampler = self, None
+    examples: Examples
+    batch_size: int
+    normalise: Normalise
+    _: KW_ONLY
+    order_seed: int | None = None
+    augmentation: Sequence[Augmentation] = ()
+    augmentation_seed: int = 0
+    crop: Crop | None = None
+    resolution: Resolution | int | None = None
+    threads: int = 1
+    passes: int = 1
+    epoch: int = 0
+    rank: int = 0
+    processes: int = 1
+    batch_sampler: ClassVar[None] = None  # Lightning looks for one, and for a sampler
+
+    @property
+    def sampler(self) -> "Batches":
+        """What has the method `set_epoch`, which Lightning calls before each epoch."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch's order the next iteration has."""
@@ -170,7 +167,7 @@ class Batches:
     ) -> Iterator[Tensor]:
         """This process's part of every batch, on the device of the labels; the next ones are decoded meanwhile."""
         assert side is not None
-        device, sizes = self.examples.labels.device, inputs.sizes
+        device, sizes, crop = self.examples.labels.device, inputs.sizes, self.crop or CentreCrop()
         ahead: deque[tuple[Tensor, list[Future[None]]]] = deque()
         # Each image is work for one thread: threads of torch's own would only stand in each other's way.
         pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -183,7 +180,7 @@ class Batches:
 
         try:
             for rows in batches:
-                boxes, mine = self._mine(self.crop(sizes[rows], geometry)), self._mine(rows)
+                boxes, mine = self._mine(crop(sizes[rows], geometry)), self._mine(rows)
                 # Decoders write channels last, and so does this: bytes are copied as they come.
                 shape = (len(mine), side, side, inputs.shape[1])
                 images = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda").permute(0, 3, 1, 2)
@@ -213,75 +210,36 @@ class Batches:
 
 
 class ImageData(pl.LightningDataModule):
-    """Train and test examples; those in memory are moved to the device once. Test images are cropped at the centre."""
+    """Batches to train on and to test on; examples in memory are moved to the device once."""
 
-    def __init__(
-        self,
-        train: Examples,
-        test: Examples | None,
-        normalise: Normalise,
-        *,
-        batch_size: int,
-        order_seed: int,
-        augmentation: Sequence[Augmentation] = (),
-        augmentation_seed: int = 0,
-        crop: Crop | None = None,
-        resolution: Resolution | int | None = None,
-        threads: int = 1,
-        passes: int = 1,
-        test_batch_size: int = 1000,
-    ) -> None:
+    def __init__(self, train: Batches, test: Batches | None = None) -> None:
         super().__init__()
-        self.train, self.test, self.normalise = train, test, normalise
-        self.batch_size, self.order_seed, self.passes = batch_size, order_seed, passes
-        self.augmentation, self.augmentation_seed = augmentation, augmentation_seed
-        self.crop, self.resolution, self.threads = crop, resolution, threads
-        self.test_batch_size = test_batch_size
+        self.train, self.test = train, test
 
     def train_dataloader(self) -> Batches:
-        """Shuffled batches of the training examples."""
-        return Batches(
-            self.train.to(self._device),
-            self.batch_size,
-            self.normalise,
-            order_seed=self.order_seed,
-            augmentation=self.augmentation,
-            augmentation_seed=self.augmentation_seed,
-            crop=self.crop,
-            resolution=self.resolution,
-            threads=self.threads,
-            passes=self.passes,
-            epoch=self._trainer.current_epoch,
-            rank=self._trainer.global_rank,
-            processes=self._trainer.world_size,
-        )
+        """Batches of the training examples."""
+        return self._here(self.train)
 
     def test_dataloader(self) -> Batches:
-        """All test examples in order."""
+        """Batches of the test examples."""
         assert self.test is not None
-        return Batches(
-            self.test.to(self._device),
-            self.test_batch_size,
-            self.normalise,
-            resolution=self.resolution,
-            threads=self.threads,
-            epoch=self._trainer.current_epoch,
-            rank=self._trainer.global_rank,
-            processes=self._trainer.world_size,
-        )
+        return self._here(self.test)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Nothing to do: the batch was made there."""
         return batch
 
-    @property
-    def _trainer(self) -> pl.Trainer:
-        assert self.trainer is not None
-        return self.trainer
-
-    @property
-    def _device(self) -> torch.device:
-        return self._trainer.strategy.root_device
+    def _here(self, batches: Batches) -> Batches:
+        """Where the trainer computes, this process's part, from the epoch that it is in."""
+        trainer = self.trainer
+        assert trainer is not None
+        return replace(
+            batches,
+            examples=batches.examples.to(trainer.strategy.root_device),
+            epoch=trainer.current_epoch,
+            rank=trainer.global_rank,
+            processes=trainer.world_size,
+        )
 
 
 def batches_per_epoch(examples: int, batch_size: int, processes: int = 1, training: bool = True) -> int:

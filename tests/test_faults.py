@@ -277,7 +277,7 @@ def test_claims_compare_no_clocks():
 def test_who_speaks_for_a_run_under_slurm(monkeypatch, devices, ntasks, local_rank, main):
     from pytorch_lightning.utilities import rank_zero_only
 
-    from sourcewise.run import Hardware
+    from sourcewise.hardware import Hardware
 
     monkeypatch.setenv("SLURM_NTASKS", ntasks)
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", ntasks)

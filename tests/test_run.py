@@ -17,9 +17,10 @@ from lightning_modules.data import Normalise
 from sourcewise import record, study
 from sourcewise.data import embedded
 from sourcewise.errors import RunFailed, SourcewiseError
+from sourcewise.hardware import Hardware
 from sourcewise.models import small_cnn
 from sourcewise.record import Record
-from sourcewise.run import Hardware, Run, Source, Target, TransferSettings, balanced, held_out
+from sourcewise.run import Run, Source, Target, TransferSettings, balanced, held_out
 
 
 def run(config: dict) -> Record:

@@ -23,8 +23,9 @@ from lightning_modules.data import Batch, Batches, Examples, Normalise
 from sourcewise.data import ImageDataset
 from sourcewise.data.store import Listing, Store, prepared
 from sourcewise.errors import SourcewiseError
+from sourcewise.hardware import Hardware
 from sourcewise.models import small_cnn
-from sourcewise.run import Hardware, Run, Source, Target, TransferSettings
+from sourcewise.run import Run, Source, Target, TransferSettings
 
 NAMES = ("a", "b", "c")
 

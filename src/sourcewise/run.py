@@ -2,14 +2,10 @@
 
 import copy
 import functools
-import logging
-import os
 import platform
-import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,11 +16,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from lightning_modules.augmentation import Augmentation
@@ -38,7 +31,8 @@ from lightning_modules.transfer import BatchNormMode, Transfer
 from sourcewise import baselines, study, subsets
 from sourcewise.checkpoints import Checkpoint
 from sourcewise.data import ImageDataset, Numbers, regroup
-from sourcewise.errors import VERBOSE, RunFailed, SourcewiseError
+from sourcewise.errors import RunFailed, SourcewiseError
+from sourcewise.hardware import Hardware, interruptible
 from sourcewise.models import Head, Model, initialise
 from sourcewise.randomness import ranks
 from sourcewise.randomness import seed as derive_seed
@@ -49,73 +43,6 @@ METRICS = ("accuracy", "mean_per_class", "auroc")
 
 LogScalars = Callable[[Mapping[str, float]], None]
 Network = TypeVar("Network", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how a run computes. Only `precision` decides outputs; see conf/trainer for what each setting means."""
-
-    accelerator: str = "cpu"
-    devices: int = 1
-    strategy: str = "auto"
-    precision: Any = "32-true"
-    sync_batchnorm: bool = False
-    threads: int = 1
-    channels_last: bool = False
-    compile: bool = False
-    checkpoint_minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        processes = self._processes()
-        if isinstance(processes, LightningEnvironment):  # whatever number Slurm has given to this process
-            rank = processes.local_rank() if self.devices > 1 else 0
-            rank_zero_only.rank = rank  # type: ignore[attr-defined]  # Lightning keeps it on the function
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process speaks for the run: one of several under DDP does."""
-        return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
-
-    def trainer(
-        self, epochs: int, logger: ScalarLogger | None = None, callbacks: Sequence[pl.Callback] = ()
-    ) -> pl.Trainer:
-        """A bare Trainer: no checkpoints of its own, bars or summaries."""
-        return pl.Trainer(
-            callbacks=list(callbacks),
-            plugins=self._processes(),
-            accelerator=self.accelerator,
-            devices=self.devices,
-            strategy=self.strategy,
-            precision=self.precision,
-            sync_batchnorm=self.sync_batchnorm,
-            max_epochs=epochs,
-            logger=logger or False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-            log_every_n_steps=1,
-        )
-
-    def _processes(self) -> LightningEnvironment | SLURMEnvironment | None:
-        """Who starts a run's processes: Slurm, when it has a task for each device.
-
-        Left alone, Lightning takes every process under Slurm for one of a distributed run, and requeues jobs by itself.
-        """
-        if self.devices > 1 and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_NTASKS") == str(self.devices):
-            return SLURMEnvironment(auto_requeue=False)
-        alone = self.devices == 1 or "SLURM_NTASKS" in os.environ
-        return LightningEnvironment() if alone else None
-
-    def prepare(self, network: Network) -> Network:
-        """The network itself, in the memory format, and compiled, as asked."""
-        if self.channels_last:
-            network = network.to(memory_format=torch.channels_last)
-        if self.compile:
-            network.compile()
-        return network
 
 
 @dataclass(frozen=True)
@@ -248,8 +175,7 @@ class Run:
 
         Raises RunFailed when training diverges, SourcewiseError when the subset leaves nothing to train on.
         """
-        _quiet_lightning()
-        torch.set_num_threads(self.hardware.threads)
+        self.hardware.begin()
         if (minutes := self.hardware.checkpoint_minutes) is not None:
             folder, key = study.run_dir(config), _checkpoint_key(config)
             self._checkpoint = lambda stage: Checkpoint(
@@ -292,7 +218,7 @@ class Run:
             metrics=metrics,
             versions=versions(),
             commit=commit(),
-            device=_device_name(self.hardware.accelerator),
+            device=self.hardware.name,
             seconds=seconds,
         )
 
@@ -311,19 +237,8 @@ class Run:
             batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices),
             classes=len(source.train.class_names),
         )
-        data = ImageData(
-            _examples(kept),
-            None,
-            source.normalise,
-            batch_size=settings.batch_size,
-            order_seed=self._derive("order"),
-            augmentation=source.augmentation,
-            augmentation_seed=self._derive("augmentation"),
-            crop=source.crop,
-            resolution=source.resolution,
-            threads=self.hardware.threads,
-        )
-        _, metrics = self._fit(module, data, settings.epochs, "source")
+        data = self._shuffled(_examples(kept), settings, source)
+        _, metrics = self._fit(module, ImageData(data), settings.epochs, "source")
         return model, {f"source/{name}": value for name, value in metrics.items()}
 
     def _transfer(self, model: Model, name: str, target: Target) -> tuple[TargetOutputs, dict[str, float]]:
@@ -332,7 +247,7 @@ class Run:
         if target.cacheable:
             backbone = nn.Identity()
             train, test = (
-                replace(_examples(dataset), inputs=self._features(model, dataset, target.resolution))
+                replace(_examples(dataset), inputs=self._features(model, dataset, target))
                 for dataset in (target.train, target.test)
             )
         elif target.transfer.mode == "fixed" and self.hardware.is_main:
@@ -387,22 +302,11 @@ class Run:
             batchnorm=settings.batchnorm,
             class_weights=balanced(train.labels, classes) if settings.weighted else None,
         )
-        data = ImageData(
-            train,
-            test,
-            self.source.normalise,
-            batch_size=settings.batch_size,
-            order_seed=self._derive(f"order/{name}"),
-            augmentation=target.augmentation,
-            augmentation_seed=self._derive(f"augmentation/{name}"),
-            crop=target.crop,
-            resolution=target.resolution,
-            threads=self.hardware.threads,
-            # A head trains in milliseconds an epoch: one long Lightning epoch spares the cost of many short ones.
-            passes=settings.epochs if cached else 1,
-        )
-        trainer, _ = self._fit(module, data, 1 if cached else settings.epochs, stage)
-        with _interruptible():
+        # A head trains in milliseconds an epoch: one long Lightning epoch spares the cost of many short ones.
+        epochs, passes = (1, settings.epochs) if cached else (settings.epochs, 1)
+        data = ImageData(self._shuffled(train, settings, target, f"/{name}", passes), self._in_order(test, target))
+        trainer, _ = self._fit(module, data, epochs, stage)
+        with interruptible():
             trainer.test(module, datamodule=data, verbose=False)
         self.log({f"{stage}/{key}": value for key, value in module.scores.items()})
         return _for_record(module.outputs), module.scores
@@ -411,7 +315,7 @@ class Run:
         """What the pretrained model says of every example of the source, those of the groups it kept and the others."""
         train = self.source.train
         with torch.inference_mode():
-            features = self._features(model, train, self.source.resolution)
+            features = self._features(model, train, self.source)
             logits = copy.deepcopy(model.head).cpu().float()(features)
             prob, margin = correct_class(logits, train.labels)
         return _for_record(Outputs(train.ids, train.labels, prob, margin, logits.argmax(1)))
@@ -423,11 +327,11 @@ class Run:
         group_of = baselines.groups_of_classes(train.labels, train.groups, len(train.class_names))
         if group_of is None:
             return dict(outputs)
-        source = self._features(model, train, self.source.resolution)
+        source = self._features(model, train, self.source)
         head = copy.deepcopy(model.head).cpu().float()
         found = {}
         for name, target in self.targets.items():
-            features, labels = self._features(model, target.test, target.resolution), target.test.labels
+            features, labels = self._features(model, target.test, target), target.test.labels
             classes = len(target.test.class_names)
             with torch.inference_mode():
                 label = baselines.label_mapping(head(features), group_of, groups)
@@ -455,28 +359,42 @@ class Run:
                 return trainer, saved.metrics
         with torch.random.fork_rng():
             try:
-                with _interruptible():
+                with interruptible():
                     trainer.fit(module, datamodule=data)
             except Diverged as error:
                 raise RunFailed(f"{stage}: {error}") from error
         return trainer, {name: float(value) for name, value in trainer.callback_metrics.items()}
 
-    def _features(self, model: Model, dataset: ImageDataset, resolution: Resolution | int | None) -> Tensor:
+    def _features(self, model: Model, dataset: ImageDataset, of: Source | Target) -> Tensor:
         """Features `[examples, features]` of the model's backbone, evaluated once."""
         backbone = self.hardware.prepare(model.backbone).to(self._device).eval()
         mixed = "bf16" in str(self.hardware.precision)
-        last = self.source.pretraining.epochs
-        batches = Batches(
-            _examples(dataset).to(self._device),
-            1000,
-            self.source.normalise,
-            resolution=resolution,
-            threads=self.hardware.threads,
-            epoch=last,
-        )
+        batches = self._in_order(_examples(dataset).to(self._device), of, epoch=self.source.pretraining.epochs)
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
             parts = [backbone(batch.inputs).float().cpu() for batch in batches]
         return torch.cat(parts).clone()
+
+    def _shuffled(
+        self, examples: Examples, settings: Optimisation, of: Source | Target, name: str = "", passes: int = 1
+    ) -> Batches:
+        """Batches to train on."""
+        return Batches(
+            examples,
+            settings.batch_size,
+            self.source.normalise,
+            order_seed=self._derive(f"order{name}"),
+            augmentation=of.augmentation,
+            augmentation_seed=self._derive(f"augmentation{name}"),
+            crop=of.crop,
+            resolution=of.resolution,
+            threads=self.hardware.threads,
+            passes=passes,
+        )
+
+    def _in_order(self, examples: Examples, of: Source | Target, epoch: int = 0) -> Batches:
+        """Batches to evaluate on, of images as they are at this epoch."""
+        normalise, threads = self.source.normalise, self.hardware.threads
+        return Batches(examples, 1000, normalise, resolution=of.resolution, threads=threads, epoch=epoch)
 
     def _derive(self, purpose: str) -> int:
         return derive_seed(purpose + subsets.replica(**self.subset), self.seed, self.mask)
@@ -522,16 +440,6 @@ def _checkpoint_key(config: study.Config) -> str:
     parts = {name: config[name] for name in ("source", "target", "subset", "model", "seed")}
     trainer = {name: value for name, value in config["trainer"].items() if name != "checkpoint_minutes"}
     return study.fingerprint([parts, trainer, versions(), study.REVISION], length=64)
-
-
-def _quiet_lightning() -> None:
-    """No notices of Lightning, nor warnings that a user of sourcewise could not act on; with `-v`, all of them."""
-    if VERBOSE in os.environ:
-        return
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*treespec, LeafSpec.*", "The `srun` command is available.*"):
-        warnings.filterwarnings("ignore", message=message)
 
 
 def held_out(labels: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:
@@ -584,22 +492,6 @@ def _for_record(outputs: Outputs) -> TargetOutputs:
         values.cpu().numpy().astype(np.int32) for values in (outputs.ids, outputs.labels, outputs.prediction)
     )
     return TargetOutputs(ids, labels, prediction, half(outputs.prob), half(outputs.margin))
-
-
-def _device_name(accelerator: str) -> str:
-    cuda = accelerator in ("gpu", "cuda") and torch.cuda.is_available()
-    return torch.cuda.get_device_name() if cuda else platform.machine()
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM pass as they are: Lightning makes a SystemExit of them, and then ignores Ctrl-C."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from error
 
 
 @contextmanager
