@@ -29,7 +29,7 @@ from tqdm import tqdm
 from lightning_modules.augmentation import Augmentation, Flip, Translate
 from lightning_modules.classification import Optimisation
 from lightning_modules.crops import RandomResizedCrop
-from lightning_modules.data import Batches, Examples, ImageData, Normalise, batches_per_epoch
+from lightning_modules.data import Batches, Examples, ImageData, Normalise
 from lightning_modules.pretraining import Pretraining
 from lightning_modules.schedules import Triangular
 from sourcewise.data.store import Listing, prepared
@@ -49,7 +49,7 @@ def smooth(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 def ours(network: nn.Module, hardware: Hardware, data: ImageData, settings: Optimisation, classes: int) -> None:
     """Train as train.py does."""
-    steps = batches_per_epoch(len(data.train.labels), settings.batch_size)
+    steps = len(data.train)
     module = Pretraining(hardware.prepare(network), settings, steps, classes=classes)
     hardware.trainer(settings.epochs).fit(module, datamodule=data)
 
