@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sourcewise.data import embedded, planted
-from sourcewise.fitting import named
+from sourcewise.estimators import difference
 from sourcewise.inference import qvalues
 from sourcewise.moments import collapse
 from sourcewise.records import Records
@@ -65,8 +65,7 @@ def main() -> None:
     print(f"  {'flagged by':<18} {'flagged':>7} {'right':>5} {'false':>6} {'precision':>10} {'recall':>7}")
     say("similarity", pairs(similar, nearest), truth)
     for count in [count for count in COUNTS if count <= len(masks)]:
-        moments = collapse(masks[:count], outputs[:count]).moments()
-        found = named("difference")(moments, moments)
+        found = difference(collapse(masks[:count], outputs[:count]).moments())
         z = np.where(found.stderr > 0, found.influence / np.maximum(found.stderr, 1e-12), 0)  # [target, source]
         flagged = qvalues(2 * stats.norm.sf(np.abs(z))) <= 0.05
         own = z[nearest, np.arange(len(nearest))]

@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from sourcewise.data import planted
-from sourcewise.fitting import named
+from sourcewise.estimators import difference
 from sourcewise.moments import collapse
 from sourcewise.records import Records
 from sourcewise.review import Beliefs
@@ -40,8 +40,7 @@ def main() -> None:
         outputs.append(item.targets["digits"].prob.mean(dtype=np.float64))
         if count in COUNTS:
             outside, inside = beliefs.means()
-            moments = collapse(np.array(masks), np.array(outputs)[:, None]).moments()
-            harm = -named("difference")(moments, moments).influence[0]
+            harm = -difference(collapse(np.array(masks), np.array(outputs)[:, None]).moments()).influence[0]
             scores = [average_precision_score(wrong, score) for score in (1 - outside, inside - outside, harm)]
             flagged = beliefs.qvalues() <= 0.05
             shown = (f"{scores[0]:>10.3f} {scores[1]:>13.3f} {scores[2]:>6.3f}", flagged.sum(), (flagged & wrong).sum())

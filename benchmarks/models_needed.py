@@ -25,7 +25,6 @@ from scipy import stats
 
 from sourcewise.errors import SourcewiseError
 from sourcewise.estimators import ESTIMATORS
-from sourcewise.fitting import named
 from sourcewise.moments import collapse
 from sourcewise.records import Records
 
@@ -68,9 +67,9 @@ def blocks(models: dict[int, tuple[Array, Array]], first: int, count: int) -> li
 def predict(name: str, masks: Array, outputs: Array, held: Array) -> Array | None:
     """Outputs float[held, columns] as an estimator predicts them; None when it needs more models."""
     subsets = collapse(masks, outputs)
-    units = np.unique(subsets.unit)
+    tuning = [subsets.take(np.arange(0, subsets.units, 5)).moments()] if name == "lasso" else []
     try:
-        return named(name)(subsets.moments(), subsets.take(units[::5]).moments()).predict(held)
+        return ESTIMATORS[name](subsets.moments(), *tuning).predict(held)
     except SourcewiseError:
         return None
 

@@ -16,7 +16,7 @@ from scipy.special import expit
 from test_report import EVIL, Page, make_summary, make_target
 
 from sourcewise import analyses, figures, report
-from sourcewise.fitting import named
+from sourcewise.estimators import ridge
 from sourcewise.influences import collect, estimate
 from sourcewise.moments import collapse
 from sourcewise.page import Section
@@ -26,7 +26,6 @@ from sourcewise.sections.target import Target
 from sourcewise.summary import summarise
 
 EXAMPLES = 120
-RIDGE = named("ridge")
 
 
 def models(count: int, effect: np.ndarray, **changes: Any) -> list[Record]:
@@ -92,8 +91,8 @@ def test_noise_is_not_split(planted: np.ndarray) -> None:
         outputs = 0.5 + 0.3 * masks[:, :1] * np.linspace(0.5, 1, 60) + 0.1 * rng.normal(size=(80, 60))
         whole = collapse(masks, outputs)
         halves = whole.take(np.arange(40)), whole.take(np.arange(40, 80))
-        tables = [RIDGE(part.moments(), part.moments()).influence for part in (*halves, whole)]
-        assert analyses.split(tables, halves[1], RIDGE, 0.05) is None, trial
+        tables = [ridge(part.moments()).influence for part in (*halves, whole)]
+        assert analyses.split(tables, halves[1], ridge, 0.05) is None, trial
 
 
 def test_the_most_harmed_example_names_its_group_and_what_removal_does(
@@ -117,8 +116,7 @@ def test_predictions_are_those_of_the_full_source_in_a_world_that_adds_on_the_lo
     def prob(masks: np.ndarray) -> np.ndarray:
         return expit(level + (masks - 0.5) @ shift.T)
 
-    moments = collapse(masks, prob(masks)).moments()
-    slopes = RIDGE(moments, moments).influence
+    slopes = ridge(collapse(masks, prob(masks)).moments()).influence
     full, runs = np.ones(6), prob(np.ones((3, 6)))
     real = np.stack([prob(full - np.eye(6)[k]) - prob(full) for k in range(6)], 1)
     apart = {

@@ -131,7 +131,7 @@ def test_the_winner_s_curse_is_paid_for() -> None:
         masks, y, seeds = models(np.zeros(24), 1.0, seed)
         parts = collapse(masks, y[:, None], seeds)
         found.append(curation.gains(parts).value[5])
-        slopes = curation.named("ridge")(parts.moments(), parts.moments()).influence[0]
+        slopes = curation.ridge(parts.moments()).influence[0]
         naive.append(-np.sort(slopes - slopes.mean())[:6].sum())
     assert abs(np.mean(found)) < 3 * stats.sem(found)  # there is nothing to gain
     assert np.mean(naive) > 10 * stats.sem(naive)

@@ -170,6 +170,9 @@ BAD = {
     "nan": (lambda m, y: (m, np.where(np.arange(120)[:, None] == 7, np.nan, y)), {}, r"1 of 120 rows \(7\)"),
     "constant": (lambda m, y: (m, np.ones_like(y)), {}, "constant"),
     "masks": (lambda m, y: (m * 0.5, y), {}, "zeros and ones"),
+    "one mask": (lambda m, y: (m[0], y), {}, "two dimensions"),
+    "words": (lambda m, y: (m, y.astype(str)), {}, "real numbers"),
+    "stack": (lambda m, y: (m, y[None]), {}, "of 3 dimensions"),
     "no groups": (lambda m, y: (m[:, :0], y), {}, "nothing to estimate"),
     "estimator": (
         lambda m, y: (m, y),

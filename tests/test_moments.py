@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.errors import SourcewiseError
 from sourcewise.moments import Moments, Packed, collapse
 from tests.test_calibration import design
 
@@ -70,33 +69,6 @@ def test_packed_masks_are_the_masks(seed, models, groups, left):
     np.testing.assert_array_equal(packed[1:5].unpack(slice(left, left + 11)), masks[1:5, left : left + 11])
     np.testing.assert_array_equal(packed.sizes(), masks.sum(1))
     np.testing.assert_allclose(packed.share() * models, masks.sum(0))
-
-
-@pytest.mark.parametrize(
-    ("masks", "outputs", "says"),
-    [
-        (np.ones((2, 5)), np.ones((2, 3)), "must be bool"),
-        (np.ones((2, 4), bool), np.ones((2, 3)), "4 groups, but 5"),
-        (np.ones((2, 5), bool), np.ones((2, 2)), "2 columns, but 3"),
-        (np.ones((3, 5), bool), np.ones((2, 3)), "3 masks but 2 rows"),
-        (np.ones(5, bool), np.ones(3), "of 1 dimensions"),
-        (np.ones((2, 5), bool), np.array([[1, 1, 1], [1, np.nan, 1.0]]), r"1 of 2 rows \(1\)"),
-        (np.ones((2, 5), bool), np.array([["a"] * 3] * 2), "real numbers"),
-    ],
-)
-def test_bad_input_is_refused_and_nothing_is_added(masks, outputs, says):
-    moments = Moments.empty(5, 3)
-    with pytest.raises(SourcewiseError, match=says):
-        moments.update(masks, outputs)
-    assert moments.count == 0
-    assert not moments.kept_total.any()
-
-
-def test_moments_of_other_shapes_do_not_combine():
-    with pytest.raises(SourcewiseError, match="do not combine"):
-        Moments.empty(5, 3) + Moments.empty(5, 4)
-    with pytest.raises(SourcewiseError, match="a group and a column"):
-        Moments.empty(0, 3)
 
 
 def foldover(seed, groups=6, pairs=20, columns=3):

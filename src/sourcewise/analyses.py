@@ -6,7 +6,7 @@ positions. Nothing here knows images: examples go by their ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +18,10 @@ from scipy.stats import spearmanr
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from sourcewise.checks import Estimator
-from sourcewise.fitting import named
+from sourcewise.estimators import Estimate, difference, ridge
 from sourcewise.inference import Mean, pvalues, qvalues
 from sourcewise.influences import SMALL, Estimated, Study
-from sourcewise.moments import Array, Index, Subsets, collapse
+from sourcewise.moments import Array, Index, Moments, Subsets, collapse
 
 LEAST = 20
 """Examples that a class needs to be split; a subpopulation needs a quarter as many."""
@@ -46,12 +45,11 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
     outputs = target.examples.array().astype(np.float64)
     subsets = collapse(study.packed(), outputs, np.array(study.seeds))
     units = np.random.default_rng(seed).permutation(subsets.units)
-    estimator = named("difference" if found.checks["example"]["estimator"] == "difference" else "ridge")
-    moments, splits = subsets.moments(), []
-    whole = estimator(moments, moments)
+    estimator = difference if found.checks["example"]["estimator"] == "difference" else ridge
+    whole, splits = estimator(subsets.moments()), []
     if len(units) >= 2 * LEAST:
         halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])
-        tables = [*(estimator(item, item).influence for item in map(Subsets.moments, halves)), whole.influence]
+        tables = [*(estimator(half.moments()).influence for half in halves), whole.influence]
         for position, class_name in enumerate(target.class_names):
             rows = np.flatnonzero(target.labels == position)
             held = halves[1].take(np.arange(halves[1].units), rows)
@@ -127,7 +125,9 @@ class Split:
     agreement: float
 
 
-def split(tables: Sequence[Array], held: Subsets, estimator: Estimator, fdr: float, most: int = 4) -> Split | None:
+def split(
+    tables: Sequence[Array], held: Subsets, estimator: Callable[[Moments], Estimate], fdr: float, most: int = 4
+) -> Split | None:
     """Split the examples of one class by which groups support them; None when no split holds up.
 
     Subpopulations are clusters (k-means) of the directions of the examples' influences, about their mean: an example
@@ -153,8 +153,7 @@ def split(tables: Sequence[Array], held: Subsets, estimator: Estimator, fdr: flo
         inside = part[:, None] == np.arange(count)
         contrast = inside / size - ~inside / (len(part) - size)
         center = None if held.center is None else held.center @ contrast
-        moments = replace(held, outputs=held.outputs @ contrast, center=center, within=None).moments()
-        found = estimator(moments, moments)
+        found = estimator(replace(held, outputs=held.outputs @ contrast, center=center, within=None).moments())
         q = qvalues(pvalues(found.influence, found.stderr, found.dof))
         with np.errstate(divide="ignore", invalid="ignore"):
             evidence = np.where((q <= fdr) & (found.influence > 0), found.influence / found.stderr, 0.0)

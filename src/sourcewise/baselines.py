@@ -13,15 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from sourcewise.record import TargetOutputs
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-NAMES = ("label_mapping", "feature_mapping")
 
 UNAVAILABLE = (
     "Label and feature mapping are not available: they need a run that keeps all groups (python train.py subset=full),"
@@ -31,17 +29,14 @@ UNAVAILABLE = (
 
 def groups_of_classes(labels: Tensor, groups: Tensor, classes: int) -> Tensor | None:
     """The group int64[classes] that each source class lies in; None when a class is spread over groups, or empty."""
-    import torch  # slow to import, and estimates need none of it
-
-    found = torch.full((classes,), -1).scatter(0, labels, groups)
+    found = labels.new_full((classes,), -1).scatter(0, labels, groups)
     return found if bool((found[labels] == groups).all()) and bool((found >= 0).all()) else None
 
 
 def label_mapping(logits: Tensor, group_of: Tensor, groups: int) -> Tensor:
     """Probability that the source head gives to each group, float[examples, groups], from its logits [n, classes]."""
-    import torch  # slow to import, and estimates need none of it
-
-    return torch.zeros(len(logits), groups).index_add(1, group_of, logits.float().softmax(1))
+    probability = logits.float().softmax(1)
+    return probability.new_zeros(len(logits), groups).index_add(1, group_of, probability)
 
 
 def feature_mapping(features: Tensor, source: Tensor, source_groups: Tensor, groups: int) -> Tensor:
@@ -49,21 +44,22 @@ def feature_mapping(features: Tensor, source: Tensor, source_groups: Tensor, gro
 
     source: features [m, f] of the source's examples, of the groups int64[m]. All are taken about the mean over groups.
     """
-    import torch  # slow to import, and estimates need none of it
-
-    counts = torch.bincount(source_groups, minlength=groups).clamp(min=1)[:, None]
-    means = torch.zeros(groups, source.shape[1]).index_add(0, source_groups, source.float()) / counts
+    means = _means(source.float(), source_groups, groups)
     centre = means.mean(0)
-    return torch.nn.functional.normalize(features.float() - centre) @ torch.nn.functional.normalize(means - centre).T
+    one, other = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) for x in (features.float() - centre, means - centre))
+    return one @ other.T
 
 
 def by_class(scores: Tensor, labels: Tensor, classes: int) -> NDArray[np.float32]:
     """Mean over the examples of each target class, float32[classes, groups]; zero for a class without examples."""
-    import torch  # slow to import, and estimates need none of it
-
-    counts = torch.bincount(labels, minlength=classes).clamp(min=1)[:, None]
-    found: NDArray[np.float32] = (torch.zeros(classes, scores.shape[1]).index_add(0, labels, scores) / counts).numpy()
+    found: NDArray[np.float32] = _means(scores, labels, classes).numpy()
     return found
+
+
+def _means(rows: Tensor, parts: Tensor, count: int) -> Tensor:
+    """Mean of the rows of each part, zero for a part without any."""
+    sizes = parts.bincount(minlength=count).clamp(min=1)[:, None]
+    return rows.new_zeros(count, rows.shape[1]).index_add(0, parts, rows) / sizes
 
 
 def compare(
@@ -93,29 +89,25 @@ def compare(
         each class), `spearman_overall` and `spearman_class` (correlation with influences over groups; the latter a
         mean over classes), and `lds_class`, null without masks. A correlation that cannot be told is null.
     """
+    def named(scores: NDArray[Any]) -> list[tuple[str, float]]:
+        order = np.argsort(-scores, kind="stable")
+        return [(str(group_names[column]), float(scores[column])) for column in order]
+
     counts = np.bincount(outputs.labels, minlength=len(class_names))
     filled = np.flatnonzero(counts).tolist()
     found: dict[str, dict[str, Any]] = {}
-    for name in NAMES:
-        table = getattr(outputs, name)
+    for name, table in (("label_mapping", outputs.label_mapping), ("feature_mapping", outputs.feature_mapping)):
         if table is None:
             continue
-        overall = counts @ table / counts.sum()
-        by_name = {
-            str(class_names[row]): [str(group_names[column]) for column in np.argsort(-table[row], kind="stable")[:top]]
-            for row in filled
-        }
+        overall, lds = counts @ table / counts.sum(), None
+        if masks is not None and means is not None:
+            lds = _mean(_spearman(masks @ table[row].astype(np.float64), means[:, row]) for row in filled)
         found[name] = {
-            "overall": [
-                {"group": str(group_names[column]), "score": float(overall[column])}
-                for column in np.argsort(-overall, kind="stable")
-            ],
-            "classes": by_name,
+            "overall": [{"group": group, "score": score} for group, score in named(overall)],
+            "classes": {str(class_names[row]): [group for group, _ in named(table[row])[:top]] for row in filled},
             "spearman_overall": _spearman(overall, influence_overall),
             "spearman_class": _mean(_spearman(table[row], influence_class[row]) for row in filled),
-            "lds_class": None
-            if masks is None or means is None
-            else _mean(_spearman(masks @ table[row].astype(np.float64), means[:, row]) for row in filled),
+            "lds_class": lds,
         }
     return found
 
@@ -137,11 +129,8 @@ def as_text(compared: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _spearman(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float | None:
     """Over the entries that both know; None when fewer than three, or one of them is constant."""
-    known = np.isfinite(one) & np.isfinite(other)
-    one, other = one[known], other[known]
-    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return None
-    return float(stats.spearmanr(one, other).statistic)
+    found = pd.Series(one).corr(pd.Series(other), method="spearman", min_periods=3)
+    return None if np.isnan(found) else float(found)
 
 
 def _mean(values: Any) -> float | None:

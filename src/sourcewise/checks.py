@@ -1,21 +1,18 @@
 """Checks of an estimate against its own data: does it predict unseen models, and would it come out again.
 
-All work on `moments.Subsets` and on an estimator `(moments, held) -> Estimate`, see `fitting.named`.
+All work on `moments.Subsets` and on an estimator's name.
 Whatever is held out or split is whole units: a subset with all its seeds, and its complement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from sourcewise.estimators import Estimate
-from sourcewise.moments import Array, Index, Moments, Subsets
-
-Estimator = Callable[[Moments, Moments], Estimate]
+from sourcewise.estimators import ESTIMATORS
+from sourcewise.moments import Array, Index, Subsets
 
 LEAST = 10
 """Units below which nothing can be held out."""
@@ -23,8 +20,7 @@ GOAL = 0.8
 """Split-half reliability that the planner plans for."""
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """A linear datamodeling score with its 95% bootstrap interval."""
 
     value: float
@@ -32,8 +28,7 @@ class Score:
     high: float
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One point of the convergence curve: what so many models would have given."""
 
     models: int
@@ -48,21 +43,18 @@ def folds(subsets: Subsets, seed: int = 0) -> Index:
     return np.asarray(of_unit[subsets.unit], dtype=np.int64)
 
 
-def predictions(subsets: Subsets, estimator: Estimator, fold: Index) -> Array:
-    """float[S, E]: outputs of each subset as predicted from the other folds."""
+def predictions(subsets: Subsets, name: str, fold: Index) -> Array:
+    """float[S, E]: outputs of each subset as predicted from the other folds by the named estimator."""
     units = [np.unique(subsets.unit[fold == f]) for f in range(int(fold.max()) + 1)]
     parts = [subsets.take(own).moments() for own in units]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole + part
+    whole = sum(parts[1:], parts[0])
     predicted = np.empty(subsets.outputs.shape)
     for f, part in enumerate(parts):
-        # for estimators that tune on held-out models: a further fold, or with two folds a part of the other
-        other = units[1 - f]
-        held = (
-            parts[(f + 1) % len(parts)] if len(parts) > 2 else subsets.take(other[: max(len(other) // 4, 1)]).moments()
-        )
-        predicted[fold == f] = estimator(whole - part, held).predict(subsets.masks[fold == f])
+        held, after = [], (f + 1) % len(parts)
+        if name == "lasso":  # it tunes on held-out models: a further fold, or with two folds a part of the other
+            few = units[after][: max(len(units[after]) // 4, 1)]
+            held = [subsets.take(few).moments() if len(parts) == 2 else parts[after]]
+        predicted[fold == f] = ESTIMATORS[name](whole - part, *held).predict(subsets.masks[fold == f])
     return predicted
 
 
@@ -113,7 +105,7 @@ def noise_ceiling(subsets: Subsets) -> float | None:
     return float(np.sqrt(reliability).mean()) if varies.any() else None
 
 
-def split_half(subsets: Subsets, estimator: Estimator, repeats: int = 4, seed: int = 0) -> float:
+def split_half(subsets: Subsets, name: str, repeats: int = 4, seed: int = 0) -> float:
     """Correlation of the influences from one random half of the models with those from the other.
 
     Over the whole table, each column about its own mean: signal variance over signal plus noise variance,
@@ -121,10 +113,8 @@ def split_half(subsets: Subsets, estimator: Estimator, repeats: int = 4, seed: i
     """
     rng, found = np.random.default_rng(seed), []
     for _ in range(repeats):
-        tables = []
-        for half in np.split(rng.permutation(subsets.units), [subsets.units // 2]):
-            moments = subsets.take(half).moments()
-            tables.append(estimator(moments, moments).influence)
+        halves = np.split(rng.permutation(subsets.units), [subsets.units // 2])
+        tables = [ESTIMATORS[name](subsets.take(half).moments()).influence for half in halves]
         known = ~np.isnan(tables[0] + tables[1]).any(0)
         if known.sum() < 2:
             continue
@@ -165,7 +155,7 @@ def more_models(
     return max(int(np.ceil(2 * half - models - 1e-6)), 1)
 
 
-def curve(subsets: Subsets, estimator: Estimator, seed: int = 0) -> list[Point]:
+def curve(subsets: Subsets, name: str, seed: int = 0) -> list[Point]:
     """LDS and split-half reliability at an eighth, a quarter, a half, and all of the models."""
     order = np.random.default_rng(seed).permutation(subsets.units)
     points = []
@@ -174,8 +164,8 @@ def curve(subsets: Subsets, estimator: Estimator, seed: int = 0) -> list[Point]:
             continue
         part = subsets.take(order[:count])
         fold = folds(part)
-        score = lds(predictions(part, estimator, fold), part, fold, draws=1)
-        points.append(Point(int(part.runs.sum()), score.value, split_half(part, estimator, seed=seed)))
+        score = lds(predictions(part, name, fold), part, fold, draws=1)
+        points.append(Point(int(part.runs.sum()), score.value, split_half(part, name, seed=seed)))
     return points
 
 

@@ -25,8 +25,8 @@ import numpy as np
 
 from sourcewise.counterfactuals import RANDOM, Trial, as_json, means
 from sourcewise.errors import SourcewiseError
+from sourcewise.estimators import ridge
 from sourcewise.files import write_whole
-from sourcewise.fitting import named
 from sourcewise.inference import Mean
 from sourcewise.influences import UNITS, Study
 from sourcewise.moments import GRAM, Array, Mask, Subsets, collapse
@@ -79,8 +79,7 @@ def propose(masks: Mask, outputs: Array, seeds: Array, full: Sequence[float], re
         raise SourcewiseError(
             f"curate: {units} random subsets are too few to rank on some and judge on others; train 20"
         )
-    moments = subsets.moments()
-    scores = named("ridge")(moments, moments).influence[0]
+    scores = ridge(subsets.moments()).influence[0]
     over_random = gains(subsets)
     reach = (~masks).sum(1).mean()
     slope = (Mean.of(full) - Mean.of(subsets.outputs[:, 0])).times(np.asarray(1 / reach))
@@ -119,8 +118,7 @@ def _held_out(train: Subsets, test: Subsets) -> tuple[Array, Array]:
     The output of a test subset falls or rises with how many of the worst N it keeps. What `train` predicts is taken
     from the outputs first, and added to what is found: that changes no expectation, and leaves less noise.
     """
-    moments = train.moments()
-    slopes = np.nan_to_num(named("ridge")(moments, moments).influence[0])
+    slopes = np.nan_to_num(ridge(train.moments()).influence[0])
     slopes -= slopes.mean()
     order = np.argsort(slopes, kind="stable")[:-1]
     masks = test.masks.unpack()

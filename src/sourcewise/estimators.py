@@ -32,10 +32,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sourcewise.errors import SourcewiseError
-from sourcewise.moments import ALL, TILE, Array, Mask, Moments, Packed
+from sourcewise.inference import Mean
+from sourcewise.moments import ALL, TILE, Array, Index, Mask, Moments, Packed
 
 PENALTIES = np.logspace(-3, 3, 31)
 """Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
@@ -86,18 +86,11 @@ def difference(moments: Moments) -> Estimate:
     influence is given but its stderr and dof are NaN. Raises SourcewiseError for fewer than two models.
     """
     _enough(moments, 2)
-    influence, stderr, dof = (np.empty((moments.columns, moments.groups)) for _ in range(3))
+    influence, stderr, dof = np.empty((3, moments.columns, moments.groups))
     for tile in _tiles(moments, 64):
-        (mean1, var1, n1), (mean0, var0, n0) = _sides(moments, tile)
-        influence[tile] = mean1 - mean0
-        var1 /= n1
-        var0 /= n0
-        both = var1 + var0
-        stderr[tile] = np.sqrt(both)
-        with np.errstate(invalid="ignore"):  # 0/0 where both sides are constant
-            share = var1 / both
-        share = np.where(both == 0, 0.5, share)
-        dof[tile] = 1 / (share**2 / (n1 - 1) + (1 - share) ** 2 / (n0 - 1))  # one model: the variance is NaN already
+        kept, dropped = _sides(moments, tile)
+        gap = kept - dropped
+        influence[tile], stderr[tile], dof[tile] = gap.value, np.sqrt(gap.variance), gap.dof
     found = Estimate(influence, stderr, dof, moments.kept / moments.count, moments.mean())
     return _given_masks(moments, found) if balanced(moments) else found
 
@@ -116,12 +109,7 @@ def ridge(moments: Moments) -> Estimate:
 
     def part(tile: slice) -> tuple[Array, ...]:
         fit = normal.fit(tile)
-        influence, slopes = normal.unbiased(fit, fit.chosen)
-        noise, leak = normal.errors(fit.chosen)
-        leaked = fit.tau[:, None] * leak
-        var = fit.sigma[:, None] * noise + leaked
-        dof = normal.dof(fit, var, leaked)
-        return influence, np.sqrt(_uneven(moments, tile, normal.active, var)), dof, slopes, normal.penalties[fit.chosen]
+        return normal.estimate(tile, fit, fit.chosen, fit.sigma, fit.tau)
 
     return _by_columns(moments, normal.active, part)
 
@@ -133,20 +121,18 @@ def ols(moments: Moments) -> Estimate:
     SourcewiseError for too few subsets (a subset and its complement count once), or no group that was ever dropped.
     """
     normal = _Normal(moments)
-    free, last = normal.free - normal.rank, len(normal.penalties) - 1  # the last penalty is none
-    noise, leak = normal.errors(np.array([last]))
-    if free < 1 or (leak > 1e-6).all():
+    free, unknown = normal.free - normal.rank, normal.leak[-1] > 1e-6  # the last penalty is none
+    if free < 1 or unknown.all():
         raise SourcewiseError(
             f"{moments.count} models are too few for ols of {normal.active.size} groups; ridge can do"
         )
 
     def part(tile: slice) -> tuple[Array, ...]:
         fit = normal.fit(tile)
-        influence, slopes = normal.unbiased(fit, np.full(len(fit.sigma), last))
-        influence[:, leak[0] > 1e-6] = np.nan
-        var = fit.residual[:, None] / free * noise
-        error = np.sqrt(_uneven(moments, tile, normal.active, var))
-        return influence, error, np.full_like(var, free), slopes, np.zeros(len(var))
+        none = np.full_like(fit.chosen, len(normal.penalties) - 1)
+        influence, error, _, *rest = normal.estimate(tile, fit, none, fit.residual / free, np.zeros_like(fit.tau))
+        influence[:, unknown] = np.nan
+        return influence, error, np.full_like(error, free), *rest
 
     return _by_columns(moments, normal.active, part)
 
@@ -163,24 +149,18 @@ def lasso(moments: Moments, held: Moments) -> Estimate:
     if not 0 < held.count < moments.count:
         raise SourcewiseError(f"lasso needs some models held out, not {held.count} of {moments.count}")
     companion, train = ridge(moments), moments - held
-    (matrix, cross), (matrix_all, cross_all) = centred(train), centred(moments)
-    kept, center = train.kept / train.count, train.total / train.count
-    held = held.moved(train.reference)
-    assert held.gram is not None
-    outer = np.outer(kept, held.kept)
-    gram, gram_all = Gram(matrix, train.count), Gram(matrix_all, moments.count)
-    gram_held = Gram(held.gram - outer - outer.T + held.count * np.outer(kept, kept), held.count)
+    (matrix, cross), (matrix_held, cross_held) = centred(train), centred(held, train)
+    matrix_all, cross_all = centred(moments)
+    gram, gram_held = Gram(matrix, train.count), Gram(matrix_held, held.count)
+    gram_all = Gram(matrix_all, moments.count)
     penalty, coefficients = np.empty(moments.columns), np.empty((moments.columns, moments.groups))
     for tile in _tiles(moments):
-        mean = center[tile, None]
-        cross_held = held.kept_total[tile] - mean * held.kept
-        cross_held -= (held.total[tile, None] - held.count * mean) * kept
         top = np.abs(cross[tile]).max(1) / train.count
         best, error = np.zeros(len(top)), np.full(len(top), np.inf)
-        final, slopes, live = np.zeros_like(cross_held), np.zeros_like(cross_held), np.arange(len(top))
+        final, slopes, live = np.zeros_like(cross[tile]), np.zeros_like(cross[tile]), np.arange(len(top))
         for share in SHRINKAGES:
             slopes = shrink(gram, cross[tile][live], share * top[live], slopes, 3e-3, 200)
-            now = ((gram_held(slopes) - 2 * cross_held[live]) * slopes).sum(1)
+            now = ((gram_held(slopes) - 2 * cross_held[tile][live]) * slopes).sum(1)
             better = now <= error[live]
             best[live[better]], final[live[better]] = share * top[live[better]], slopes[better]
             error[live[better]] = now[better]
@@ -191,12 +171,18 @@ def lasso(moments: Moments, held: Moments) -> Estimate:
     return replace(companion, coefficients=coefficients, penalty=penalty)
 
 
-def centred(moments: Moments) -> tuple[Array, Array]:
-    """Gram matrix of the masks [G, G] and their product with the outputs [E, G], both about the means."""
-    return _gram(moments), moments.kept_total - np.outer(moments.total / moments.count, moments.kept)
+def centred(moments: Moments, about: Moments | None = None) -> tuple[Array, Array]:
+    """Gram matrix of the masks [G, G] and their product with the outputs [E, G], about the means of `about`, or own."""
+    gram, cross = _gram(moments), moments.kept_total - np.outer(moments.total / moments.count, moments.kept)
+    if about is not None:
+        share, mean = about.kept / about.count, about.moved(moments.reference).total / about.count
+        apart = share - moments.kept / moments.count
+        gram += moments.count * np.outer(apart, apart)
+        cross += np.outer(moments.count * mean - moments.total, apart)
+    return gram, cross
 
 
-def _gram(moments: Moments, groups: NDArray[np.intp] | None = None) -> Array:
+def _gram(moments: Moments, groups: Index | None = None) -> Array:
     """Gram matrix of the masks, of some of the groups where given, about their means."""
     if moments.gram is None:
         raise SourcewiseError("regressions need moments with a Gram matrix (gram=True)")
@@ -323,8 +309,8 @@ class _Fit:
     size: Array  # product of the subset size with the outputs
     sigma: Array  # noise variance
     tau: Array  # variance of the effects
-    likely: NDArray[np.intp]  # penalty of highest restricted likelihood, sigma / tau
-    chosen: NDArray[np.intp]  # penalty of least generalised cross-validation
+    likely: Index  # penalty of highest restricted likelihood, sigma / tau
+    chosen: Index  # penalty of least generalised cross-validation
     residual: Array  # sum of squares that least squares leaves
 
 
@@ -333,7 +319,8 @@ class _Normal:
 
     Attributes: weight float[K], the size direction: what of the mean effect each group's slope carries; size, sum of
     squares of the subset size; penalties [L], the last of which is zero; filters [L, rank], 1 / (value + penalty); own
-    [L, K], the shrinkage H_kk, NaN where the group cannot be told from the others at all.
+    [L, K], the shrinkage H_kk, NaN where the group cannot be told from the others at all; noise and leak [L, K], what
+    noise and leaks of unit variance make of the influence.
     """
 
     def __init__(self, moments: Moments) -> None:
@@ -358,6 +345,7 @@ class _Normal:
         self.filters = 1 / (self.values + self.penalties[:, None])
         own = (self.values * self.filters) @ (self.vectors**2).T
         self.own = np.where(own > 1e-9, own, np.nan)
+        self.noise, self.leak = self._errors(self.values * self.filters)
 
     def fit(self, tile: slice) -> _Fit:
         """Choose the penalty and the variances of one tile of columns."""
@@ -381,33 +369,33 @@ class _Normal:
         residual[-1, self.spread[tile] == 0] = 0.0
         return _Fit(rotated, size, sigma, sigma / self.penalties[likely], likely, chosen, residual[-1])
 
-    def unbiased(self, fit: _Fit, index: NDArray[np.intp]) -> tuple[Array, Array]:
-        """Influence and coefficients [e, K] at the penalties that `index` [e] points to."""
-        slopes = (fit.rotated * self.filters[index]) @ self.vectors.T
-        influence = slopes / self.own[index]
-        if self.absolute:
-            level = (fit.size / self.size - slopes @ self.weight)[:, None]
-            k = self.active.size
-            return level + (k - 1) / k * influence, level + slopes
-        return influence, slopes
-
-    def errors(self, index: NDArray[np.intp]) -> tuple[Array, Array]:
-        """What noise and leaks of unit variance make of the influence: two float[len(index), K]."""
-        used, where = np.unique(index, return_inverse=True)
-        filters, shares = self.filters[used], self.values * self.filters[used]
-        square, own, k = (self.vectors**2).T, self.own[used], self.active.size
-        noise = (shares * filters) @ square / own**2
-        leak = shares**2 @ square / own**2 - 1
+    def _errors(self, shares: Array) -> tuple[Array, Array]:
+        """Noise and leak, from shares [L, rank], the shrinkage of each direction."""
+        filters, square, k = self.filters, (self.vectors**2).T, self.active.size
+        noise = (shares * filters) @ square / self.own**2
+        leak = shares**2 @ square / self.own**2 - 1
         if k > 1:
             leak -= 1 / (k - 1)
         leak = np.maximum(leak, 0.0)
         if self.absolute:
             scale, along = (k - 1) / k, self.weight @ self.vectors
-            noise = scale**2 * noise - 2 * scale * ((shares * filters * along) @ self.vectors.T) / own
+            noise = scale**2 * noise - 2 * scale * ((shares * filters * along) @ self.vectors.T) / self.own
             noise += 1 / self.size + ((shares * filters) @ along**2)[:, None]
             off = (1 - shares) ** 2 @ along**2
             leak = scale**2 * leak + off[:, None]
-        return noise[where], leak[where]
+        return noise, leak
+
+    def estimate(self, tile: slice, fit: _Fit, index: Index, sigma: Array, tau: Array) -> tuple[Array, ...]:
+        """What `_by_columns` needs, at the penalties that `index` [e] points to and variances sigma and tau [e]."""
+        slopes = (fit.rotated * self.filters[index]) @ self.vectors.T
+        influence = slopes / self.own[index]
+        if self.absolute:
+            level, k = (fit.size / self.size - slopes @ self.weight)[:, None], self.active.size
+            influence, slopes = level + (k - 1) / k * influence, level + slopes
+        leaked = tau[:, None] * self.leak[index]
+        var = sigma[:, None] * self.noise[index] + leaked
+        dof = self.dof(fit, var, leaked)
+        return influence, np.sqrt(_uneven(self.moments, tile, self.active, var)), dof, slopes, self.penalties[index]
 
     def dof(self, fit: _Fit, var: Array, leaked: Array) -> Array:
         """Degrees of freedom of `var` [e, K], of which `leaked` is due to leaks.
@@ -445,7 +433,7 @@ def _given_masks(moments: Moments, found: Estimate) -> Estimate:
     return replace(found, stderr=errors.stderr, dof=errors.dof)
 
 
-def _uneven(moments: Moments, tile: slice, active: NDArray[np.intp], var: Array) -> Array:
+def _uneven(moments: Moments, tile: slice, active: Index, var: Array) -> Array:
     """Add to the variance what differing noise on the two sides of a group, of unequal size, makes of it.
 
     Only as far as the difference of the sides' variances exceeds its own error (James-Stein, positive part).
@@ -453,7 +441,9 @@ def _uneven(moments: Moments, tile: slice, active: NDArray[np.intp], var: Array)
     least = np.minimum(moments.kept[active], moments.count - moments.kept[active])
     uneven = np.flatnonzero((moments.count - 2 * least > 0.1 * moments.count) & (least > 2))
     if uneven.size:
-        (_, var1, n1), (_, var0, n0) = _sides(moments, tile, active[uneven])
+        sides = _sides(moments, tile, active[uneven])
+        n1, n0 = (side.dof + 1 for side in sides)
+        var1, var0 = sides[0].variance * n1, sides[1].variance * n0
         gap = var1 - var0
         error = 2 * (var1**2 / n1 + var0**2 / n0)
         change = gap * (n0 - n1) / (n1 * n0)
@@ -463,16 +453,13 @@ def _uneven(moments: Moments, tile: slice, active: NDArray[np.intp], var: Array)
     return var
 
 
-def _sides(moments: Moments, tile: slice, groups: Any = ALL) -> list[tuple[Array, Array, Array]]:
-    """Mean and unbiased variance [e, G] and number [G] of the models with each group, then of those without.
+def _sides(moments: Moments, tile: slice, groups: Any = ALL) -> list[Mean]:
+    """Mean output [e, G] of the models with each group, then of those without; NaN where there are too few of them.
 
-    NaN where there are too few; a variance that is all rounding is 0.
+    A variance that is all rounding is 0.
     """
-    kept, total, square = (
-        moments.kept[groups],
-        moments.kept_total[tile][:, groups],
-        moments.kept_square[tile][:, groups],
-    )
+    kept = moments.kept[groups]
+    total, square = (table[tile][:, groups] for table in (moments.kept_total, moments.kept_square))
     rest = moments.count - kept, moments.total[tile, None] - total, moments.square[tile, None] - square
     found = []
     for count, sums, squares in ((kept, total, square), rest):
@@ -480,8 +467,8 @@ def _sides(moments: Moments, tile: slice, groups: Any = ALL) -> list[tuple[Array
         mean = sums / n
         spread = squares - sums * mean
         spread[spread <= 64 * moments.precision * np.abs(squares)] = 0.0
-        spread /= np.where(n > 1, n - 1, np.nan)
-        found.append((mean, spread, n))
+        spread /= np.where(n > 1, n * (n - 1), np.nan)
+        found.append(Mean(mean, spread, n - 1))
     return found
 
 
@@ -489,12 +476,12 @@ def _tiles(moments: Moments, width: int = TILE) -> list[slice]:
     return [slice(left, left + width) for left in range(0, moments.columns, width)]
 
 
-def _varying(moments: Moments) -> NDArray[np.intp]:
+def _varying(moments: Moments) -> Index:
     """The groups that some models kept and others dropped."""
     return np.flatnonzero((moments.kept > 0) & (moments.kept < moments.count))
 
 
-def _by_columns(moments: Moments, active: NDArray[np.intp], part: Callable[[slice], tuple[Array, ...]]) -> Estimate:
+def _by_columns(moments: Moments, active: Index, part: Callable[[slice], tuple[Array, ...]]) -> Estimate:
     """What `part` says of each tile of columns: influence, stderr, dof, coefficients [e, K] and penalty [e]."""
     shape = moments.columns, moments.groups
     tables, penalty = [*np.full((3, *shape), np.nan), np.zeros(shape)], np.empty(moments.columns)

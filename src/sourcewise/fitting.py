@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sourcewise import checks
-from sourcewise.checks import Estimator, Point, Score
+from sourcewise.checks import Point, Score
 from sourcewise.errors import SourcewiseError
 from sourcewise.estimators import ESTIMATORS, Estimate, balanced, confounded, crowding
 from sourcewise.inference import intervals, pvalues, qvalues, qvalues_in_place
-from sourcewise.moments import ALL, CELLS, GRAM, Array, Index, Packed, Subsets, check, collapse
+from sourcewise.moments import ALL, CELLS, GRAM, ROWS, Array, Index, Packed, Subsets, collapse
 
 SAMPLE = 1000
 """Columns that the checks look at, at most (evenly spaced), fewer where groups are many."""
@@ -88,16 +88,9 @@ class Fit:
         return checks.curve(self.sample, _halved(self.estimator))
 
 
-def named(name: str) -> Estimator:
-    """The estimator of that name as a function of all moments and of those of some held-out models."""
-    if name not in ESTIMATORS:
-        raise SourcewiseError(f"no estimator {name!r}: choose from auto, {', '.join(ESTIMATORS)}")
-    return ESTIMATORS[name] if name == "lasso" else lambda moments, held: ESTIMATORS[name](moments)
-
-
-def _halved(name: str) -> Estimator:
+def _halved(name: str) -> str:
     """What estimates from a part of the models: least squares may need all, and the lasso's influences are ridge's."""
-    return named(name if name == "difference" else "ridge")
+    return name if name == "difference" else "ridge"
 
 
 def fit(
@@ -125,26 +118,27 @@ def fit(
         SourcewiseError: fewer than two models, shapes that do not fit, NaN (with its rows), outputs that
             are all constant, or too few models for the estimator asked for.
     """
-    kept, table = _masks(masks), np.asarray(outputs)
-    table = table[:, None] if table.ndim == 1 else table
+    kept, table = _masks(masks), _outputs(outputs)
     models, large = len(kept), kept.groups > GRAM
-    if estimator != "auto":
-        named(estimator)
+    if estimator not in ("auto", *ESTIMATORS):
+        raise SourcewiseError(f"no estimator {estimator!r}: choose from auto, {', '.join(ESTIMATORS)}")
     if large and estimator not in ("auto", "difference"):
         raise SourcewiseError(f"estimator={estimator} can do {GRAM} groups, not {kept.groups}: use difference")
-    check(kept, table)
+    if models != len(table):
+        raise SourcewiseError(f"{models} masks but {len(table)} rows of outputs: one each a model")
     if models < 2:
         raise SourcewiseError(f"{models} record{'s' * (models != 1)}: an estimate needs at least 2")
     if not (table.size and kept.groups):
         raise SourcewiseError(f"nothing to estimate: masks [{models}, {kept.groups}], outputs {table.shape}")
     if all((table[rows] == table[0]).all() for rows in kept.blocks()):
         raise SourcewiseError("outputs are constant: all models say the same, so nothing has an influence")
-    names = tuple(groups) if groups is not None else tuple(str(g) for g in range(kept.groups))
+    names = tuple(groups) if groups is not None else tuple(map(str, range(kept.groups)))
     if len(names) != kept.groups:
         raise SourcewiseError(f"{len(names)} group names for {kept.groups} groups")
-    if seeds is not None and len(np.asarray(seeds)) != models:
-        raise SourcewiseError(f"{len(np.asarray(seeds))} seeds for {models} models")
-    subsets = collapse(kept, table, None if seeds is None else np.asarray(seeds))
+    seeds = None if seeds is None else np.asarray(seeds)
+    if seeds is not None and len(seeds) != models:
+        raise SourcewiseError(f"{len(seeds)} seeds for {models} models")
+    subsets = collapse(kept, table, seeds)
     sample, mixed = _sample(subsets), confounded(subsets.masks)
     candidates = [estimator]
     if estimator == "auto":
@@ -154,11 +148,11 @@ def fit(
     fold = checks.folds(subsets)
     for name in candidates if subsets.units >= checks.LEAST else ():
         try:
-            scores[name] = checks.lds(checks.predictions(sample, named(name), fold), sample, fold)
+            scores[name] = checks.lds(checks.predictions(sample, name, fold), sample, fold)
         except SourcewiseError:  # enough models for the fit itself, perhaps, but not without a fold
             continue
     ranked = sorted(scores, key=lambda name: -np.nan_to_num(scores[name].value, nan=-2.0))
-    used = estimator if estimator != "auto" else ranked[0] if ranked else "difference"
+    used = estimator if estimator != "auto" else [*ranked, "difference"][0]
     estimate, qvalue = _estimate(subsets, used, np.unique(subsets.unit[fold == 0]))
     score, reliability, more = scores.get(used), None, None
     if subsets.units >= 2 * checks.LEAST:
@@ -169,14 +163,14 @@ def fit(
     words = checks.verdict(score, ceiling, reliability, more, level)
     if used == "difference" and mixed:
         words += " Subset sizes are mixed, and differences of means carry their effect: take ridge."
-    nan = float("nan")
+    lds = score or Score(*[float("nan")] * 3)
     return Fit(
         estimate=estimate,
         qvalue=qvalue,
         estimator=used,
         groups=names,
-        lds=score.value if score else nan,
-        lds_interval=(score.low, score.high) if score else (nan, nan),
+        lds=lds.value,
+        lds_interval=(lds.low, lds.high),
         noise_ceiling=ceiling,
         split_half=reliability,
         more_models=more,
@@ -194,9 +188,8 @@ def _estimate(subsets: Subsets, name: str, held: Index) -> tuple[Estimate, NDArr
     """
 
     def part(columns: slice, groups: slice) -> Estimate:
-        moments = subsets.moments(columns, groups)
-        tuned = subsets.take(held, columns).moments() if name == "lasso" else moments
-        return named(name)(moments, tuned)
+        held_out = [subsets.take(held, columns).moments()] if name == "lasso" else []
+        return ESTIMATORS[name](subsets.moments(columns, groups), *held_out)
 
     shape = subsets.outputs.shape[1], subsets.masks.groups
     if shape[0] * shape[1] <= CELLS:
@@ -259,11 +252,29 @@ def _sample(subsets: Subsets) -> Subsets:
     return subsets.take(np.arange(subsets.units), picked)
 
 
+def _outputs(outputs: ArrayLike) -> NDArray[Any]:
+    """The table float[m, E] of finite numbers."""
+    table = np.asarray(outputs)
+    table = table[:, None] if table.ndim == 1 else table
+    if table.ndim != 2 or table.dtype.kind not in "fiub":
+        raise SourcewiseError(
+            f"outputs must be real numbers [models, examples], not {table.dtype} of {table.ndim} dimensions"
+        )
+    blocks = (np.isfinite(table[start : start + ROWS]).all(1) for start in range(0, len(table), ROWS))
+    bad = np.flatnonzero(~np.concatenate([*blocks, np.ones(0, np.bool_)]))
+    if bad.size:
+        named = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+        raise SourcewiseError(
+            f"outputs hold NaN or infinity in {len(bad)} of {len(table)} rows ({named}): leave them out"
+        )
+    return table
+
+
 def _masks(masks: ArrayLike | Packed) -> Packed:
     """The bits of booleans [m, G], or of zeros and ones."""
     if isinstance(masks, Packed):
         return masks
-    table: NDArray[Any] = np.asarray(masks)
+    table = np.asarray(masks)
     if table.ndim != 2:
         raise SourcewiseError(f"masks need two dimensions, models first, not {table.shape}")
     if table.dtype != np.bool_ and not np.isin(table, (0, 1)).all():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import special, stats
 
 from sourcewise.moments import Array
 
@@ -31,14 +31,9 @@ def qvalues(p: Array) -> Array:
     Calling all entries with q <= 0.05 significant keeps the expected share of false ones among them at 5%.
     NaN entries are no tests: they are left out, and stay NaN.
     """
-    q = np.full(np.shape(p), np.nan)
-    known = ~np.isnan(p)
-    tests = p[known]
-    order = np.argsort(tests)
-    scaled = tests[order] * (tests.size / np.arange(1, tests.size + 1))
-    ranked = np.empty_like(scaled)
-    ranked[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    q[known] = ranked
+    q, known = np.full(np.shape(p), np.nan), ~np.isnan(p)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known])
     return q
 
 

@@ -11,15 +11,15 @@ in float64.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
-
-from sourcewise.errors import SourcewiseError
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -109,8 +109,6 @@ class Moments:
     @classmethod
     def empty(cls, groups: int, columns: int, gram: bool = False) -> Moments:
         """Moments of no models yet, for `groups` groups and `columns` outputs a model."""
-        if groups < 1 or columns < 1:
-            raise SourcewiseError(f"moments need a group and a column at least, not {groups} and {columns}")
         reference, total, square = np.zeros((3, columns))
         kept_total, kept_square = np.zeros((2, columns, groups))
         table = np.zeros((groups, groups)) if gram else None
@@ -127,13 +125,7 @@ class Moments:
         return int(self.total.size)
 
     def update(self, masks: Mask, outputs: NDArray[Any]) -> Moments:
-        """Add models, in chunks of any size: masks bool[m, G], outputs float[m, E]. Returns itself.
-
-        Raises:
-            SourcewiseError: shapes that do not fit, or outputs that are not finite (with their rows). Nothing is added
-                then.
-        """
-        check(masks, outputs, self.groups, self.columns)
+        """Add models, in chunks of any size: masks bool[m, G], outputs finite float[m, E]. Returns itself."""
         if not len(outputs):
             return self
         single = outputs.dtype.kind == "f" and outputs.dtype.itemsize <= 4
@@ -178,11 +170,7 @@ class Moments:
         )
 
     def _combine(self, other: Moments, sign: int) -> Moments:
-        mine, theirs = ((m.groups, m.columns, m.gram is not None) for m in (self, other))
-        if mine != theirs:
-            raise SourcewiseError(f"moments of (groups, columns, gram) {mine} and {theirs} do not combine")
-        if not np.array_equal(self.reference, other.reference):
-            other = other.moved(self.reference)
+        other = other.moved(self.reference)
         names = ["count", "kept", "total", "square", "kept_total", "kept_square", "pairs"]
         names += ["gram"] if self.gram is not None else []
         sums = {name: getattr(self, name) + sign * getattr(other, name) for name in names}
@@ -272,19 +260,15 @@ def collapse(masks: Mask | Packed, outputs: NDArray[Any], seeds: NDArray[Any] | 
     groups, are left alone; given `seeds`, equal masks are always one subset, and a run that is there twice (same
     subset, seed and outputs) counts once.
     """
-    check(masks, outputs)
     packed = masks if isinstance(masks, Packed) else Packed.of(masks)
-    keys = [sha256(row.tobytes()).digest() for row in packed.bits]
+    keys = _digests(packed.bits)
     if seeds is not None:
-        runs = [(keys[i], seed, sha256(outputs[i].tobytes()).digest()) for i, seed in enumerate(seeds.tolist())]
-        distinct = np.sort([*{run: i for i, run in reversed([*enumerate(runs)])}.values()])
-        if len(distinct) < len(runs):
-            packed, outputs, keys = packed[distinct], outputs[distinct], [keys[i] for i in distinct]
-    n = len(packed)
-    chances = _chances(packed)
-    number: dict[bytes, int] = {}
-    subset = np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64)
-    sizes = np.bincount(subset, minlength=len(number))
+        again = pd.DataFrame({"subset": keys, "seed": seeds, "outputs": _digests(outputs)}).duplicated().to_numpy()
+        if again.any():
+            packed, outputs, keys = packed[~again], outputs[~again], keys[~again]
+    n, chances = len(packed), _chances(packed)
+    subset = pd.factorize(keys)[0]
+    sizes = np.bincount(subset)
     if seeds is None and (sizes * (sizes - 1)).sum() / 2 <= 3 * (chances[0] + 1):
         subset, sizes = np.arange(n), np.ones(n, dtype=np.int64)
     first = np.unique(subset, return_index=True)[1]
@@ -301,7 +285,7 @@ def collapse(masks: Mask | Packed, outputs: NDArray[Any], seeds: NDArray[Any] | 
         packed, outputs = packed[first], means
     last = {keys[row]: s for s, row in enumerate(first)}
     ones = np.packbits(np.ones(packed.groups, np.bool_))
-    other = [last.get(sha256((row ^ ones).tobytes()).digest(), -1) for row in packed.bits]
+    other = [last.get(key, -1) for key in _digests(row ^ ones for row in packed.bits)]
     pairs = [(s, o) for s, o in enumerate(other) if s < o and other[o] == s]
     if len(pairs) <= 3 * (chances[1] + 1):
         return Subsets(packed, outputs, sizes, np.arange(len(packed)), within=within)
@@ -311,6 +295,11 @@ def collapse(masks: Mask | Packed, outputs: NDArray[Any], seeds: NDArray[Any] | 
     outputs = outputs[order]
     center = outputs[: len(paired)].mean(0, dtype=np.float64)
     return Subsets(packed[order], outputs, sizes[order], unit, len(pairs), center, within)
+
+
+def _digests(rows: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """A hash of each row."""
+    return np.array([sha256(row.tobytes()).digest() for row in rows], dtype=object)
 
 
 def _chances(masks: Packed) -> tuple[float, float]:
@@ -323,38 +312,3 @@ def _chances(masks: Packed) -> tuple[float, float]:
     free = np.prod(p**2 + (1 - p) ** 2), np.prod(2 * p * (1 - p))
     equal, opposite = (n * (n - 1) / 2 * max(float(a.sum()), float(b)) for a, b in zip(sized, free, strict=True))
     return equal, opposite
-
-
-def check(
-    masks: NDArray[Any] | Packed, outputs: NDArray[Any], groups: int | None = None, columns: int | None = None
-) -> None:
-    """Raise SourcewiseError unless masks are bool[m, G] and outputs finite real[m, E], of the given sizes."""
-    if not isinstance(masks, Packed):
-        if masks.ndim != 2 or masks.dtype != np.bool_:
-            raise SourcewiseError(
-                f"masks must be bool[models, groups] (True = group kept), not {masks.dtype} of {masks.ndim} dimensions"
-            )
-        if groups is not None and masks.shape[1] != groups:
-            raise SourcewiseError(f"masks cover {masks.shape[1]} groups, but {groups} are expected")
-    if outputs.ndim != 2 or outputs.dtype.kind not in "fiub":
-        raise SourcewiseError(
-            f"outputs must be real numbers [models, examples], not {outputs.dtype} of {outputs.ndim} dimensions"
-        )
-    if len(masks) != len(outputs):
-        raise SourcewiseError(f"{len(masks)} masks but {len(outputs)} rows of outputs: one each a model")
-    if columns is not None and outputs.shape[1] != columns:
-        raise SourcewiseError(f"outputs have {outputs.shape[1]} columns, but {columns} are expected")
-    if outputs.dtype.kind == "f":
-        blocks = (_finite(outputs[start : start + ROWS]) for start in range(0, len(outputs), ROWS))
-        bad = np.flatnonzero(~np.concatenate([*blocks, np.ones(0, np.bool_)]))
-        if bad.size:
-            named = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
-            raise SourcewiseError(
-                f"outputs hold NaN or infinity in {len(bad)} of {len(outputs)} rows ({named}): leave them out"
-            )
-
-
-def _finite(block: NDArray[Any]) -> Mask:
-    """bool[m]: which rows are finite throughout."""
-    finite = np.isfinite(block)
-    return np.ones(len(block), np.bool_) if finite.all() else np.asarray(finite.all(1))
