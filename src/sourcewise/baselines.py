@@ -89,6 +89,7 @@ def compare(
         each class), `spearman_overall` and `spearman_class` (correlation with influences over groups; the latter a
         mean over classes), and `lds_class`, null without masks. A correlation that cannot be told is null.
     """
+
     def named(scores: NDArray[Any]) -> list[tuple[str, float]]:
         order = np.argsort(-scores, kind="stable")
         return [(str(group_names[column]), float(scores[column])) for column in order]
