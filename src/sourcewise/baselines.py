@@ -47,7 +47,8 @@ def feature_mapping(features: Tensor, source: Tensor, source_groups: Tensor, gro
     means = _means(source.float(), source_groups, groups)
     centre = means.mean(0)
     one, other = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) for x in (features.float() - centre, means - centre))
-    return one @ other.T
+    found: Tensor = one @ other.T
+    return found
 
 
 def by_class(scores: Tensor, labels: Tensor, classes: int) -> NDArray[np.float32]:
