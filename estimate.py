@@ -42,11 +42,9 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     """Everything from records to results on disk and in W&B; returns the summary."""
     from hydra.utils import instantiate
 
-    from sourcewise import analyses, counterfactuals, curation, figures, influences, report, review
-    from sourcewise.pictures import Album
+    from sourcewise import counterfactuals, curation, influences, report, review
+    from sourcewise.files import write_whole
     from sourcewise.records import Records
-    from sourcewise.sections import subpopulations
-    from sourcewise.sections.target import Target
     from sourcewise.summary import summarise
     from sourcewise.tracking import check_report
 
@@ -80,27 +78,26 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     (out / "records.txt").write_text("\n".join(records.used) + "\n", encoding="utf-8")
     pages = {name: influences.shown(dataset) for name, dataset in found.items()}
-    report.write(out / "report.html", pages, summary, config["sections"], images)
+    built = report.build(pages, summary, config["sections"], images)
+    write_whole(out / "report.html", report.render(built).encode())
     about = {**config, "study": study.header.study, "models": study.models}
     with tracker.start(f"estimate-{study.header.study}", study.header.study, about, job="estimate") as tracked:
-        for name, dataset in pages.items():
-            tracked.figure(f"target/{name}/influence_class", figures.heatmap(dataset, fdr=config["fdr"]))
-            tracked.figure(f"target/{name}/influence_overall", figures.overall_bars(dataset, fdr=config["fdr"]))
-            rows = [list(effect.values()) for effect in summary["targets"][name]["overall"]]
-            tracked.table(f"target/{name}/overall", ["group", "influence", "stderr", "qvalue"], rows)
-        if between := analyses.between(summary["targets"], config["fdr"]):
-            tracked.figure("between", figures.trades(between, list(found), figures.unit(config["outputs"])))
+        for target, sections, _ in built:
+            place = f"target/{target.name}"
+            for part in sections:
+                for figure in part.figures:
+                    tracked.figure(f"{place}/{figure.id}", figure.figure)
+                for table in part.tables:
+                    tracked.images(f"{place}/{table.id}", table.images)
+            rows = [list(effect.values()) for effect in target.facts["overall"]]
+            tracked.table(f"{place}/overall", ["group", "influence", "stderr", "qvalue"], rows)
         for there in summary["counterfactuals"]:
             where = "/".join(["target", there["target"], "counterfactual", there["study"]]).rstrip("/")
-            tracked.figure(f"{where}/score", figures.removal(there))
-            tracked.figure(f"{where}/output", figures.removal(there, figures.unit(config["outputs"])))
             tracked.table(where, counterfactuals.COLUMNS, counterfactuals.rows(there))
-        shown = [Target(name, dataset, summary, Album(images)) for name, dataset in pages.items()]
-        for target in shown:
-            tracked.images(f"target/{target.name}/examples", subpopulations.media(target))
         if config["wandb_report"]:
             title = f"Which groups of {summary['source']} help {', '.join(pages)}, and which hurt"
-            text = [line for verdict in map(report.verdict, shown) for line in (verdict["headline"], *verdict["lead"])]
+            verdicts = [report.verdict(item.target) for item in built]
+            text = [line for verdict in verdicts for line in (verdict["headline"], *verdict["lead"])]
             tracked.report(title, [*text, *summary["notes"]], [f"target/{name}/score" for name in pages])
         tracked.save(out / "report.html", "report.html")
         results = [f"{name}/{kind}" for name in found for kind in ("influences.nc", "top.parquet")]

@@ -215,7 +215,7 @@ def test_sections_show_what_was_found_and_escape_it(summary: dict[str, Any]) -> 
     for of, sign in ((facts, 1), (other[1], -1)):
         of["overall"] = [{"group": EVIL, "influence": sign * 0.1, "stderr": 0.01, "qvalue": 0.01}]
     sections = ["subpopulations", "brittle", "between"]
-    text = report.render({"pets": dataset, EVIL: other[0]}, page, sections)
+    text = report.render(report.build({"pets": dataset, EVIL: other[0]}, page, sections))
     found = Page(text)
     assert {f"target-pets-{name}" for name in sections} <= set(found.ids())
     assert len(set(found.ids())) == len(found.ids())
@@ -232,7 +232,7 @@ def test_what_is_too_large_to_be_examined_is_said(planted: np.ndarray, monkeypat
         monkeypatch.setattr(analyses, "SMALL", limit)
         facts = summarise(study, found, [], 0.05)["targets"]["pets"]
         assert ("unexamined" in facts) == ("subpopulations" not in facts) == reason
-    page = Page(report.render({"pets": found["pets"].dataset}, make_summary({"pets": facts}, 14)))
+    page = Page(report.render(report.build({"pets": found["pets"].dataset}, make_summary({"pets": facts}, 14))))
     for section in ("splits target classes by the groups", "lists target examples that hang on one"):
         assert re.search(f"{section}[^.]*[.] It is left out where examples", page.text)
     assert "needs groups of several" not in page.text

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from test_pictures import dataset, facts
-from test_report import EVIL, make, make_big, make_summary, make_target
+from test_report import EVIL, make, make_big, make_summary, make_target, write
 
-from sourcewise import page, report
+from sourcewise import page
 
 pytestmark = pytest.mark.browser
 ARGUMENTS = (
@@ -93,7 +93,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return report.write(tmp_path_factory.mktemp("demo") / "report.html", *make())
+    return write(tmp_path_factory.mktemp("demo") / "report.html", *make())
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -142,7 +142,7 @@ def test_groups_can_stand_in_the_order_of_the_data(browser: Browser, demo: Path)
 def test_targets_are_tabs_that_the_keyboard_moves(browser: Browser, tmp_path: Path) -> None:
     one, two = make_target("digits"), make_target("letters", classes=["A", "B"], examples=200, seed=1)
     summary = make_summary({"digits": one[1], "letters": two[1]})
-    browser.open(report.write(tmp_path / "report.html", {"digits": one[0], "letters": two[0]}, summary))
+    browser.open(write(tmp_path / "report.html", {"digits": one[0], "letters": two[0]}, summary))
     shown = "return [...document.querySelectorAll('.target')].map((e) => e.offsetHeight > 0)"
     assert browser(shown) == [True, False]
     event = "new KeyboardEvent('keydown', {key: 'ArrowRight'})"
@@ -164,7 +164,7 @@ def test_names_are_only_names(browser: Browser, tmp_path: Path) -> None:
     ]
     dataset, facts = make_target(name=EVIL, groups=["a", *evil], classes=evil, examples=9)
     summary = make_summary({EVIL: facts}, 6) | {"source": EVIL, "notes": evil, "command": evil[2]}
-    browser.open(report.write(tmp_path / "report.html", {EVIL: dataset}, summary))
+    browser.open(write(tmp_path / "report.html", {EVIL: dataset}, summary))
     assert browser.search("alert(1)") == "2 groups, 2 classes"
     assert browser("return document.querySelectorAll('#evil, main img, svg a, .plot b').length") == 0
     ticks = browser("return [...document.querySelectorAll('.ytick text')].map((e) => e.textContent.trim())")
@@ -177,7 +177,7 @@ def test_names_are_only_names(browser: Browser, tmp_path: Path) -> None:
 def test_print_shows_every_target_in_light_colours(browser: Browser, tmp_path: Path) -> None:
     one, two = make_target("digits"), make_target("letters", classes=["A", "B"], examples=200, seed=1)
     summary = make_summary({"digits": one[1], "letters": two[1]})
-    path = report.write(tmp_path / "report.html", {"digits": one[0], "letters": two[0]}, summary)
+    path = write(tmp_path / "report.html", {"digits": one[0], "letters": two[0]}, summary)
     browser.open(path, dark=True)
     browser(
         "window.seen = []; addEventListener('beforeprint', () => document.querySelectorAll('.plot').forEach("
@@ -203,9 +203,7 @@ def test_images_of_examples_are_drawn(browser: Browser, tmp_path: Path, dark: bo
         | {"influence": 0.1, "stderr": 0.02}
     ]
     images = {"digits": dataset(), "": dataset(channels=3, side=64)}
-    browser.open(
-        report.write(tmp_path / "report.html", {"digits": target}, summary, None, images), dark=dark, width=width
-    )
+    browser.open(write(tmp_path / "report.html", {"digits": target}, summary, None, images), dark=dark, width=width)
     sizes = browser("return [...document.images].map((e) => [e.naturalWidth, e.offsetWidth, e.offsetHeight])")
     assert [natural for natural, *_ in sizes] == [8] * 28 + [64, 8]
     assert all(across == down >= 40 for _, across, down in sizes)
@@ -219,7 +217,7 @@ def test_images_of_examples_are_drawn(browser: Browser, tmp_path: Path, dark: bo
 
 
 def test_a_big_page_works_and_its_load_time_is_told(browser: Browser, tmp_path: Path) -> None:
-    path = report.write(tmp_path / "report.html", *make_big())
+    path = write(tmp_path / "report.html", *make_big())
     browser.open(path)
     load = browser("return performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000
     size = path.stat().st_size / 1e6

@@ -106,8 +106,8 @@ def test_listed_subsets_alone_are_drawn_by_name_the_best_first() -> None:
     assert list(points.y) == ["without g5", "without g3", "without g1"]
     assert list(points.x) == pytest.approx([51, 31, 10])
     expected = 100 * stats.sem([0.0, 0.01, 0.02]) * stats.t.ppf(0.975, 2)
-    assert points.error_x.array[:2] == pytest.approx((expected, expected))
-    assert points.error_x.arrayminus[2] is None  # one run
+    assert points.error_x.array[:2] == pytest.approx((expected, expected), rel=1e-4)
+    assert points.error_x.array[2] is None  # one run
     assert list(full.x) == pytest.approx([60, 60])
 
 

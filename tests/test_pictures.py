@@ -96,7 +96,7 @@ def page(images: dict[str, ImageDataset], review: bool = True) -> Page:
     row = {"source": 4, "target": EVIL, "qvalue": 0.001, "flagged": True, "influence": 0.1, "stderr": 0.02}
     label = row | {"why": "label", "outside": 0.02, "inside": None}
     summary["review"] = [row | {"why": "copy", "example": 9}, label] if review else []
-    text = report.render({EVIL: target}, summary, ["subpopulations", "brittle", "review"], images)
+    text = report.render(report.build({EVIL: target}, summary, ["subpopulations", "brittle", "review"], images))
     assert text.count(EVIL) == 0
     return Page(text)
 
@@ -128,7 +128,7 @@ def test_a_page_with_many_images_is_bounded() -> None:
     influences, summary = make_big()
     name = str(influences["digits"]["group"].values[0])
     summary["targets"]["digits"] |= facts(classes=1000, parts=4, name=name)
-    text = report.render(influences, summary, None, {"digits": dataset(channels=3, side=64)})
+    text = report.render(report.build(influences, summary, None, {"digits": dataset(channels=3, side=64)}))
     size = len(text.encode()) / 1e6
     shown = sum(map(len, re.findall('data:image/jpeg[^"]*', text)))
     assert BYTES - 60_000 < shown < BYTES + 10_000

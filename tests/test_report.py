@@ -16,6 +16,7 @@ from scipy.stats import false_discovery_control, norm
 
 from sourcewise import figures, report
 from sourcewise.errors import SourcewiseError
+from sourcewise.files import write_whole
 
 EVIL = "<script>alert(1)</script>"
 
@@ -157,6 +158,12 @@ def make_big() -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
     return make(groups=names, classes=list(names), examples=10_000, models=7540)
 
 
+def write(path: Path, *args: Any) -> Path:
+    """The page as a file, as estimate.py writes it."""
+    write_whole(path, report.render(report.build(*args)).encode())
+    return path
+
+
 class Page(HTMLParser):
     """Elements of a page: (tag, attributes) in order, scripts and the text outside scripts and styles."""
 
@@ -190,7 +197,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> Page:
-    return Page(report.render(*make()))
+    return Page(report.render(report.build(*make())))
 
 
 def test_the_verdict_comes_first_and_everything_else_is_there(page: Page) -> None:
@@ -264,10 +271,10 @@ def test_every_string_is_escaped(evil: str) -> None:
     }
     facts["verdict"] = evil
     facts["checks"]["class"] |= {"verdict": evil, "estimator": evil, "candidates": {evil: 0.5}}
-    text = report.render({f"t{evil}": dataset}, summary)
+    text = report.render(report.build({f"t{evil}": dataset}, summary))
     page = Page(text)
     summary["targets"] = {"t": facts | {"verdict": "x"}}
-    plain = Page(report.render({"t": dataset}, summary | {"source": "s", "notes": ["x"]}))
+    plain = Page(report.render(report.build({"t": dataset}, summary | {"source": "s", "notes": ["x"]})))
     tags = [tag for tag, _ in page.elements]
     assert len(tags) == len(plain.elements)
     assert tags.count("script") == 6
@@ -293,7 +300,7 @@ def test_plotly_never_sees_markup_in_a_name() -> None:
 
 
 def test_size_is_bounded_with_many_groups_classes_and_examples() -> None:
-    text = report.render(*make_big())
+    text = report.render(report.build(*make_big()))
     size = len(text.encode()) / 1e6
     print(f"big page: {size:.1f} MB")
     assert size <= 15
@@ -301,7 +308,7 @@ def test_size_is_bounded_with_many_groups_classes_and_examples() -> None:
 
 
 def test_what_the_data_cannot_show_is_said() -> None:
-    page = Page(report.render(*make(missing=(3, 11))))
+    page = Page(report.render(report.build(*make(missing=(3, 11)))))
     assert "2 groups were kept in every model, or in none: their influence is not identifiable." in page.text
     assert page.text.count("not identifiable") >= 4
     assert "nan" not in page.text.lower().replace("finance", "")
@@ -315,7 +322,7 @@ def test_an_influence_without_an_error_claims_nothing() -> None:
     for field in ("stderr", "qvalue"):
         for suffix in ("class", "overall"):
             influences["digits"][f"{field}_{suffix}"][..., 1] = np.nan
-    page = Page(report.render(influences, summary))
+    page = Page(report.render(report.build(influences, summary)))
     assert "92.1%" in page.text
     assert "nan" not in page.text
     assert figures.heatmap(influences["digits"]).data[-1].meta == "missing"
@@ -326,7 +333,7 @@ def test_without_significance_the_page_says_so_plainly() -> None:
     influences, summary = make(signal=False)
     facts = summary["targets"]["digits"]
     facts |= {"significant_class": 0, "significant_example": 0, "significant_overall": 0}
-    page = Page(report.render(influences, summary))
+    page = Page(report.render(report.build(influences, summary)))
     assert "These data cannot support a claim about digits." in page.text
     assert "cannot be told from noise" in page.text
     assert ("div", {"class": "verdict unsupported"}) in page.elements
@@ -335,7 +342,9 @@ def test_without_significance_the_page_says_so_plainly() -> None:
 def test_several_targets_become_tabs() -> None:
     one, two = make_target("digits"), make_target("letters", classes=["A", "B"], examples=200, seed=1)
     page = Page(
-        report.render({"digits": one[0], "letters": two[0]}, make_summary({"digits": one[1], "letters": two[1]}))
+        report.render(
+            report.build({"digits": one[0], "letters": two[0]}, make_summary({"digits": one[1], "letters": two[1]}))
+        )
     )
     roles = [attributes.get("role") for _, attributes in page.elements]
     assert roles.count("tab") == roles.count("tabpanel") == 2
@@ -369,10 +378,10 @@ def test_bars_show_both_ends_of_many_groups() -> None:
     assert list(figure.data[0].x) == sorted(figure.data[0].x, reverse=True)
 
 
-def test_write_replaces_the_page_or_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_replaced_or_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     influences, summary = make(groups=["a", "b"], classes=["a"], examples=3)
-    path = report.write(tmp_path / "deep" / "report.html", influences, summary)
-    assert path.read_text("utf-8") == report.render(influences, summary)
+    path = write(tmp_path / "deep" / "report.html", influences, summary)
+    assert path.read_text("utf-8") == report.render(report.build(influences, summary))
     before = path.read_bytes()
 
     def fail(*_: object) -> None:
@@ -380,16 +389,16 @@ def test_write_replaces_the_page_or_leaves_it(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        report.write(path, influences, summary)
+        write(path, influences, summary)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
 def test_sections_can_be_chosen_and_those_without_records_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(report.SECTIONS, "curves", lambda target: "Needs counterfactual runs: python train.py -m x")
-    page = Page(report.render(*make(), sections=["overall", "curves"]))
+    page = Page(report.render(report.build(*make(), sections=["overall", "curves"])))
     shown = [i for i in page.ids() if i in ("target-digits-classes", "target-digits-overall", "target-digits-trust")]
     assert shown == ["target-digits-overall"]
     assert "curves Needs counterfactual runs: python train.py -m x" in page.text
     with pytest.raises(SourcewiseError, match=r"no section 'clases'; did you mean classes\?"):
-        report.render(*make(), sections=["clases"])
+        report.render(report.build(*make(), sections=["clases"]))

@@ -142,7 +142,7 @@ def test_the_section_shows_both_lists_and_escapes_names() -> None:
     row = {"source": 4, "target": EVIL, "qvalue": 0.001, "flagged": True, "influence": 0.1, "stderr": 0.02}
     label = row | {"why": "label", "outside": 0.02, "inside": None, "flagged": False, "qvalue": None}
     page["review"] = [row | {"why": "copy", "example": 77}, label]
-    text = report.render({EVIL: dataset}, page, ["review"])
+    text = report.render(report.build({EVIL: dataset}, page, ["review"]))
     found = Page(text)
     assert text.count(EVIL) == 0
     assert "1 source example nearer to one target image" in found.text
@@ -150,6 +150,6 @@ def test_the_section_shows_both_lists_and_escapes_names() -> None:
     assert "77 +10.00 ± 2.00 0.001" in found.text
     assert "not looked for" not in found.text
     page["review"] = [label]
-    assert "Copies were not looked for" in Page(report.render({EVIL: dataset}, page, ["review"])).text
-    needs = Page(report.render({EVIL: dataset}, make_summary({EVIL: facts}, 2), ["review"]))
+    assert "Copies were not looked for" in Page(report.render(report.build({EVIL: dataset}, page, ["review"]))).text
+    needs = Page(report.render(report.build({EVIL: dataset}, make_summary({EVIL: facts}, 2), ["review"])))
     assert "source.outputs=true" in needs.text

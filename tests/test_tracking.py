@@ -325,7 +325,7 @@ def test_estimate_makes_a_report(wandb_server: WandbServer, tmp_path: Path) -> N
     assert view["displayName"] == "Which groups of made-up help pets, and which hurt"
     assert "These data cannot support a claim about pets." in view["spec"]
     for key in (
-        "target/pets/influence_class",
+        "target/pets/heatmap",
         "target/pets/overall",
         "summary:target/pets/score",
         "made-up-0123456789",

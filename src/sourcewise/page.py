@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
+from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from sourcewise import figures
@@ -51,7 +51,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a caption. The search box filters it if it says what its rows are: `class` or `group`."""
+    """A table with a caption. The search box filters it if it says what its rows are: `class` or `group`.
+
+    numeric: the columns that hold numbers.
+    """
 
     id: str
     caption: str
@@ -66,6 +69,17 @@ class Table:
         effects = (e for row in self.rows for cell in row.cells if not isinstance(cell, str) for e in cell)
         return any(len(effect.name) > 8 and not effect.picture for effect in effects)
 
+    @property
+    def images(self) -> list[tuple[NDArray[np.uint8], str]]:
+        """The pictures of its influences, small ones enlarged, with what it says of each."""
+        return [
+            (picture.large(), f"{row.header} {column.lower()} {picture}: {effect.value} ± {effect.error}")
+            for row in self.rows
+            for column, cell in zip(self.columns[1:], row.cells, strict=True)
+            for effect in (() if isinstance(cell, str) else cell)
+            if effect.value and (picture := effect.picture)
+        ]
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -76,25 +90,13 @@ class Figure:
     caption: str
     alternative: str
 
-    @property
-    def meta(self) -> dict[str, Any]:
-        """What the page needs to know of the figure."""
-        return dict(self.figure.layout.meta or {})
-
-    @property
-    def width(self) -> int:
-        """Pixels below which it is scrolled rather than squeezed."""
-        return min(90 + 15 * len(self.meta["groups"]), 640) if self.meta.get("kind") == "heatmap" else 0
-
-    @property
-    def data(self) -> Markup:
-        """The figure as JSON that is safe inside a script element."""
-        return embed(json.loads(self.figure.to_json()))
-
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the page: leading paragraphs, then facts, figures, tables and code, if it has them."""
+    """A titled part of the page: leading paragraphs, then facts, figures, tables and code, if it has them.
+
+    Ids, here and of what it holds, differ within a target; the page puts the target's before them.
+    """
 
     id: str
     title: str
@@ -103,18 +105,6 @@ class Section:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     code: Sequence[tuple[str, str]] = ()
-
-
-def embed(value: object) -> Markup:
-    r"""JSON that may stand inside `<script>`: no character in it can end the element or a line of the script.
-
-    >>> print(embed("</script>&"))
-    "\u003c/script\u003e\u0026"
-    """
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704 (escaped above)
 
 
 def join(names: Sequence[str]) -> str:
@@ -126,20 +116,20 @@ def join(names: Sequence[str]) -> str:
     return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), *names[-1:]])
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
+def count(number: int, noun: str) -> str:
     """A number with its noun.
 
-    >>> count(1, "class", "classes"), count(1200, "model")
-    ('1 class', '1,200 models')
+    >>> count(1, "class"), count(2, "class"), count(1200, "model")
+    ('1 class', '2 classes', '1,200 models')
     """
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
-def number(value: float | None, decimals: int = 2, sign: bool = True) -> str:
-    """A number with a true minus sign; what the data cannot show is 'not identifiable'.
+def number(value: float | None, decimals: int = 2, sign: bool = False) -> str:
+    """A number with a true minus sign, and a plus if `sign`; what the data cannot show is 'not identifiable'.
 
-    >>> number(-0.5), number(float("nan"))
-    ('−0.50', 'not identifiable')
+    >>> number(-0.5), number(0.5, 1, sign=True), number(float("nan"))
+    ('−0.50', '+0.5', 'not identifiable')
     """
     if value is None or not math.isfinite(value):
         return "not identifiable"
@@ -171,21 +161,18 @@ def duration(seconds: float) -> str:
 
 def html(**parts: Any) -> str:
     """The page; `parts` are what the template names."""
+    loader = jinja2.PackageLoader("sourcewise", "templates")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sourcewise", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    folder = Path(__file__).with_name("templates")
-    style, script = (folder.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    style, script = (loader.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
     scripts = [get_plotlyjs(), script]
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return environment.get_template("report.html.j2").render(
         **parts,
-        themes=embed(figures.THEMES),
+        themes=figures.THEMES,
         rows=ROWS,
         style=Markup(style),  # noqa: S704 (our own file)
         scripts=[Markup(text) for text in scripts],  # noqa: S704 (plotly's file and our own)

@@ -29,6 +29,14 @@ class Picture:
     name: str
     label: str
 
+    def __str__(self) -> str:
+        return f"{self.name}, class {self.label}"
+
+    def large(self) -> NDArray[np.uint8]:
+        """The pixels, of a small picture each several times."""
+        times = max(SIDE // len(self.pixels), 1)
+        return self.pixels.repeat(times, 0).repeat(times, 1)
+
 
 @dataclass
 class Album:

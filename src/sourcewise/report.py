@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from sourcewise import figures, page
 from sourcewise.errors import SourcewiseError, did_you_mean
-from sourcewise.files import write_whole
 from sourcewise.page import Section, count, join
 from sourcewise.pictures import Album
 from sourcewise.sections import SECTIONS, closing
@@ -60,11 +58,11 @@ def verdict(target: Target) -> dict[str, Any]:
             f"{count(target.influences.sizes['group'], 'group')} have a significant overall effect, and {examples:,}"
             f" of {facts['cells_example']:,} influences on single examples are significant."
         )
-    value, error, q = target.arrays("_overall", "group")
-    sides = zip(("helps", "hurts"), target.ends("group", value, error, q, fdr=summary["fdr"]), strict=True)
+    arrays = figures.arrays(target.influences, "_overall", "group")
+    sides = zip(("helps", "hurts"), target.ends("group", arrays, summary["fdr"]), strict=True)
     parts = [f"what {word} most is {join([f'{e.name} ({e.value})' for e in side])}" for word, side in sides if side]
     lead += [f"Over all classes, {'; '.join(parts)}, in {target.unit.name}."] if parts else []
-    if unknown := int(np.isnan(value).sum()):
+    if unknown := int(np.isnan(arrays[0]).sum()):
         were, their = ("was", "its") if unknown == 1 else ("were", "their")
         lead.append(
             f"{count(unknown, 'group')} {were} kept in every model, or in none: {their} influence is not identifiable."
@@ -72,60 +70,66 @@ def verdict(target: Target) -> dict[str, Any]:
     return {"supported": bool(found or overall or examples), "headline": headline, "lead": lead}
 
 
-def _header(targets: Sequence[Target], summary: Summary) -> list[tuple[str, str]]:
+def _header(targets: Sequence[Target]) -> list[tuple[str, str]]:
     """What was asked, on which data, with how many models."""
+    summary = targets[0].summary
     header = [("Source", f"{summary['source']}, {count(summary['groups'], 'group')}")]
     for target in targets:
-        examples, classes = target.facts["examples"], target.facts["classes"]
-        size = f"{count(examples, 'example')}, {count(classes, 'class', 'classes')}"
+        size = f"{count(target.facts['examples'], 'example')}, {count(target.facts['classes'], 'class')}"
         header.append(("Target", f"{target.name}, {size}"))
     header.append(("Models", f"{summary['models']:,}"))
     for target in targets:
-        mean, spread = (target.facts.get(f"metric_{key}") for key in ("mean", "std"))
-        if mean is not None:
-            name = f"Accuracy on {target.name}" if len(targets) > 1 else "Accuracy"
-            about = (", mean ± sd", f" ± {100 * spread:.1f}") if spread is not None else ("", "")
-            header.append((f"{name}{about[0]}", f"{100 * mean:.1f}%{about[1]}"))
+        mean, spread = target.facts["metric_mean"], target.facts["metric_std"]
+        name = f"Accuracy on {target.name}" if len(targets) > 1 else "Accuracy"
+        about = (", mean ± sd", f" ± {100 * spread:.1f}") if spread is not None else ("", "")
+        header.append((f"{name}{about[0]}", f"{100 * mean:.1f}%{about[1]}"))
     return header
 
 
-def render(
+class Built(NamedTuple):
+    """What the page shows of one target, and what the sections need that it has no data for."""
+
+    target: Target
+    sections: list[Section]
+    needs: dict[str, str]
+
+
+def build(
     influences: Mapping[str, xr.Dataset],
     summary: Summary,
     sections: Sequence[str] | None = None,
     images: Mapping[str, ImageDataset] | None = None,
-) -> str:
-    """The page, from the influences by target and the summary of the estimate.
+) -> list[Built]:
+    """What the page is made of, from the influences by target and the summary of the estimate.
 
-    sections: names, in order; null: all that these records have data for. What the others need stands at the end.
-    images: of targets by name, and of the source under ""; other examples go by their ids.
-    Raises SourcewiseError as `check` does.
+    sections: names, in order; null: all. images: of targets by name, and of the source under ""; other examples go by
+    their ids. Raises SourcewiseError as `check` does.
     """
     check(sections)
-    album = Album(images or {})
-    targets = [Target(name, dataset, summary, album) for name, dataset in influences.items()]
-    shown, needs = [], dict[str, str]()
-    for target in targets:
-        built = {name: SECTIONS[name](target) for name in sections or SECTIONS}
-        needs |= {name: what for name, what in built.items() if isinstance(what, str)}
-        if target.name not in album.images and any(isinstance(built.get(name), Section) for name in ILLUSTRATED):
+    album, built = Album(images or {}), []
+    for name, dataset in influences.items():
+        target = Target(name, dataset, summary, album)
+        parts = {key: SECTIONS[key](target) for key in sections or SECTIONS}
+        needs = {key: what for key, what in parts.items() if isinstance(what, str)}
+        if name not in album.images and any(isinstance(parts.get(key), Section) for key in ILLUSTRATED):
             needs["pictures"] = NO_PICTURES
-        shown.append((target.name, target.id, [part for part in built.values() if isinstance(part, Section)]))
+        built.append(Built(target, [part for part in parts.values() if isinstance(part, Section)], needs))
+    return built
+
+
+def render(built: Sequence[Built]) -> str:
+    """The page. What else it could show, and what records that needs, stands at its end."""
+    targets = [item.target for item in built]
+    summary = targets[0].summary
     return page.html(
         source=summary["source"],
-        names=join(list(influences)),
+        names=join([target.name for target in targets]),
         models=count(summary["models"], "model"),
         groups=summary["groups"],
-        unit=figures.unit(summary["output"]),
-        facts=_header(targets, summary),
+        unit=targets[0].unit,
+        facts=_header(targets),
         verdicts=[verdict(target) for target in targets],
         notes=summary["notes"],
-        targets=shown,
-        closing=closing.sections(summary, needs),
+        targets=[(target.name, target.id, sections) for target, sections, _ in built],
+        closing=closing.sections(summary, {key: what for item in built for key, what in item.needs.items()}),
     )
-
-
-def write(path: Path, *args: Any, **options: Any) -> Path:
-    """Render the page into a file, which then is either the old page or all of the new one. Arguments as `render`."""
-    write_whole(path, render(*args, **options).encode())
-    return path

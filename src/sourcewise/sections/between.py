@@ -6,8 +6,6 @@ from sourcewise import analyses, figures
 from sourcewise.page import Figure, Row, Section, Table
 from sourcewise.sections.target import Target
 
-KEYS = ("influence", "stderr", "qvalue")
-
 
 def section(target: Target) -> Section | str:
     """From the overall influences on all targets; in the table, groups with significant effects on this and others."""
@@ -21,7 +19,7 @@ def section(target: Target) -> Section | str:
     rows = [
         Row(
             item["group"],
-            [*([target.effect("", *map(of.get, KEYS))] for of in item["effects"].values()), item["removal"]],
+            [*([target.effect("", of)] for of in item["effects"].values()), item["removal"]],
         )
         for item in found
         if item["removal"] and target.significant(item["effects"][target.name]["qvalue"])
@@ -31,15 +29,17 @@ def section(target: Target) -> Section | str:
         f"Overall influence ({target.unit.name} ± standard error; pale: not significant) of groups whose removal"
         " significantly helps all targets, hurts all, or trades one for another; the most harmful first"
     )
-    columns, id = ["Source group", *targets, "Removal"], f"{target.id}-between"
-    table = Table(f"{id}-table", caption, columns, rows, searchable="group")
+    table = Table("between-table", caption, ["Source group", *targets, "Removal"], rows, searchable="group")
     about = (
         "Every point is a group; those at the lower left hurt both targets. Filled: the Pareto front for removal, by"
         " the estimates. The table holds what is significant."
     )
-    figure = figures.trades(found, sorted(targets, key=lambda name: name != target.name), target.unit)
+    drawn = figures.trades(found, sorted(targets, key=lambda name: name != target.name), target.unit)
     alternative = f"Points, one a group: influence on {target.name} and on other targets."
-    drawn = [Figure(f"{id}-figure", figure, about, alternative)] if found else []
     return Section(
-        id, "What differs between targets", [] if rows else [nothing], figures=drawn, tables=[table] if rows else []
+        "between",
+        "What differs between targets",
+        [] if rows else [nothing],
+        figures=[Figure("between-figure", drawn, about, alternative)] if found else [],
+        tables=[table] if rows else [],
     )

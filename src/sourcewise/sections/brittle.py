@@ -63,8 +63,8 @@ def section(target: Target) -> Section | str:
         total = len(found[side]["examples"])
         caption = f"Examples of {target.name} {words}, by id"
         caption += f"; summary.json has {total}" if total > len(rows) else ""
-        tables.append(Table(f"{target.id}-{side}", caption, columns, rows, (4, 5, 6, 7, 8)))
-    return Section(f"{target.id}-brittle", "Brittle examples", lead, tables=tables)
+        tables.append(Table(side, caption, columns, rows, (4, 5, 6, 7, 8)))
+    return Section("brittle", "Brittle examples", lead, tables=tables)
 
 
 def _row(target: Target, item: Mapping[str, Any]) -> Row:

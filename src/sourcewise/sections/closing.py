@@ -27,7 +27,7 @@ def sections(summary: Summary, needs: Mapping[str, str], most: int = 200) -> lis
         ("Commit", summary["commit"] or "unknown"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
     ]
-    times = [Row(stage, [number(s, 2, False), duration(s * models)]) for stage, s in seconds.items()]
+    times = [Row(stage, [number(s), duration(s * models)]) for stage, s in seconds.items()]
     time_table = Table("seconds", "Wall time by stage", ["Stage", "Seconds a run", "All runs"], times, (1, 2))
     settings = json.dumps(summary["config"], indent=2, ensure_ascii=False, default=str)
     unused = f"{count(len(left_out), 'record')} found and not used." if left_out else "Nothing."

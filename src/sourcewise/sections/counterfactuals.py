@@ -26,21 +26,20 @@ def section(target: Target) -> Section | str:
     lead = curation.as_text(proposal, summary["output"]) if proposal and target.name in proposal["weights"] else []
     drawn, tables = [], []
     for place, found in enumerate(shown):
-        about, id = " in ".join(filter(None, (found["target"], found["study"]))), f"{target.id}-removal-{place}"
-        alternative = "{} on {} against the number of source groups removed. The table holds the scores."
-        caption = f"{about}: score after retraining, with 95% bands over seeds; of random removal, over subsets."
-        if not found["curves"]:
-            alternative = "{} on {}, for each subset. The table holds the scores."
-            caption = f"{about}: score after retraining, with 95% intervals over seeds."
-        drawn.append(Figure(f"{id}-score", figures.removal(found), caption, alternative.format("The score", about)))
+        about, id = " in ".join(filter(None, (found["target"], found["study"]))), f"removal-{place}"
+        over = "against the number of source groups removed" if found["curves"] else "for each subset"
+        bands = "bands over seeds; of random removal, over subsets" if found["curves"] else "intervals over seeds"
+        captions = {"score": f"score after retraining, with 95% {bands}."}
         if any("predicted" in point for curve in found["curves"] for point in curve["points"]):
-            caption = (
-                f"{about}: mean {summary['output']} after retraining. Dashed: predicted, as random removal plus what"
-                " influences say of these groups rather than average ones. Where it parts from the line, effects do"
-                " not just add up."
+            captions["output"] = (
+                f"mean {summary['output']} after retraining. Dashed: predicted, as random removal plus what influences"
+                " say of these groups rather than average ones. Where it parts from the line, effects do not just add"
+                " up."
             )
-            figure, text = figures.removal(found, target.unit), alternative.format(f"Mean {summary['output']}", about)
-            drawn.append(Figure(f"{id}-output", figure, caption, text))
+        for key, caption in captions.items():
+            figure = figures.removal(found, target.unit if key == "output" else None)
+            alternative = f"The {key} on {about} {over}. The table holds the scores."
+            drawn.append(Figure(f"{id}-{key}", figure, f"{about}: {caption}", alternative))
         rows = []
         for name, removed, runs, *values in counterfactuals.rows(found):
             cells = [_interval(*values[i : i + 3], sign=i > 0) if removed or not i else "–" for i in (0, 3, 6)]
@@ -48,7 +47,7 @@ def section(target: Target) -> Section | str:
         columns = ["Subset", "Removed", "Runs", "Score, %", "Gain over the full source", "Gain over random removal"]
         caption = f"Score on {about} after retraining, and gains in points, with 95% intervals"
         tables.append(Table(f"{id}-table", caption, columns, rows, (1, 2, 3, 4, 5)))
-    return Section(f"{target.id}-counterfactuals", "What happens without chosen groups", lead, (), drawn, tables)
+    return Section("counterfactuals", "What happens without chosen groups", lead, (), drawn, tables)
 
 
 def _interval(value: float | None, low: float | None, high: float | None, *, sign: bool) -> str:

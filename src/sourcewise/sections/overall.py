@@ -17,32 +17,28 @@ def section(target: Target) -> Section:
     if total > 2 * ends:
         caption += f" Shown are the {ends} that help most and the {ends} that hurt most; search for any other."
     alternative = (
-        f"Bars of the overall influence of {count(total, 'source group')} on {target.name}, sorted, with 95% "
-        f"intervals, in {target.unit.name}. The table holds the same numbers."
+        f"Bars of the overall influence of {count(total, 'source group')} on {target.name}, sorted, with 95%"
+        f" intervals, in {target.unit.name}. The table holds the same numbers."
     )
-    value, error, q = target.arrays("_overall", "group")
-    by_class = target.arrays("_class", "group", "class")
+    value, error, q = figures.arrays(target.influences, "_overall", "group")
+    by_class = figures.arrays(target.influences, "_class", "group", "class")
     rows = []
     for i in np.argsort(-value, kind="stable"):
         low, high = (target.show(value[i] + side * figures.Z95 * error[i]) for side in (-1, 1))
         interval = f"{low} to {high}" if np.isfinite(value[i] + error[i]) else "–"
-        helps, hurts = target.ends("class", *(array[i] for array in by_class), fdr=target.summary["fdr"])
+        helps, hurts = target.ends("class", [array[i] for array in by_class], target.summary["fdr"])
         cells: list[str | list[Effect]] = [target.show(value[i]), interval, small(q[i]), helps, hurts]
         rows.append(Row(str(target.influences["group"].values[i]), cells, muted=not target.significant(q[i])))
     table = Table(
-        f"{target.id}-by-group",
-        f"For each source group, its influence on {target.name} ({target.unit.name}), and the classes that "
-        "it helps and hurts most, where that is significant",
+        "by-group",
+        f"For each source group, its influence on {target.name} ({target.unit.name}), and the classes that it helps"
+        " and hurts most, where that is significant",
         ["Source group", "Overall", "95% interval", "q-value", "Helps most", "Hurts most"],
         rows,
         numeric=(1, 2, 3),
         searchable="group",
     )
     examples = count(target.influences.sizes["example"], "example")
-    return Section(
-        f"{target.id}-overall",
-        "Which groups help overall, and which hurt",
-        [f"The effect of keeping one source group, as a mean over all {examples} of {target.name}."],
-        figures=[Figure(f"{target.id}-bars", figure, caption, alternative)],
-        tables=[table],
-    )
+    lead = [f"The effect of keeping one source group, as a mean over all {examples} of {target.name}."]
+    drawn = [Figure("bars", figure, caption, alternative)]
+    return Section("overall", "Which groups help overall, and which hurt", lead, figures=drawn, tables=[table])

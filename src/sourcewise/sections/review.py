@@ -37,7 +37,7 @@ def section(target: Target) -> Section | str:
         lead.append(f"{count(sum(row['flagged'] for row in mine), 'source example')} {WHAT[why]}.")
         lines = []
         for row in mine[:ROWS]:
-            said: list[str | list[Effect]] = [number(row[key], 2, False) for key in own if key != "example"]
+            said: list[str | list[Effect]] = [number(row[key]) for key in own if key != "example"]
             if "example" in row:
                 name, picture = _named(row["example"], target.album(target.name, row["example"]))
                 said = [[Effect(name, significant=row["flagged"], picture=picture)]]
@@ -51,8 +51,8 @@ def section(target: Target) -> Section | str:
             caption += ". Outside, inside: mean probability of the label by models that did not see it, and did"
         columns = ["Source example", *(COLUMNS[key] for key in own), "Influence", "q-value"]
         numeric = range(1 + bool(lines[0].picture and why == "copy"), len(columns))
-        tables.append(Table(f"{target.id}-{why}", caption, columns, lines, tuple(numeric)))
-    return Section(f"{target.id}-review", "Leaks and misleading examples", lead, tables=tables)
+        tables.append(Table(why, caption, columns, lines, tuple(numeric)))
+    return Section("review", "Leaks and misleading examples", lead, tables=tables)
 
 
 def _named(example: int, picture: Picture | None) -> tuple[str, Picture | None]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from sourcewise import figures
 from sourcewise.page import Effect, Figure, Row, Section, Table, join, number, small
-from sourcewise.pictures import SIDE
 from sourcewise.sections.target import Target
 
 IDS = 12
@@ -34,42 +32,31 @@ def section(target: Target) -> Section | str:
             caption = (
                 f"Class {split['class']}: its examples, by the influence of {groups[0]} and of {groups[1]} on each."
             )
-            alternative = f"Points, one an example of {split['class']}, coloured by subpopulation: {join(groups)}."
-            alternative += " The table names the examples that lean on each group most."
-            drawn.append(Figure(f"{target.id}-split-{place}", figure, caption, alternative))
+            alternative = (
+                f"Points, one an example of {split['class']}, coloured by subpopulation: {join(groups)}. The table"
+                " names the examples that lean on each group most."
+            )
+            drawn.append(Figure(f"split-{place}", figure, caption, alternative))
         caption = (
             f"Classes of {target.name} split into subpopulations. Influence: of the group on the part, minus that on"
             f" the rest of the class ({target.unit.name} ± standard error, from half of the models). Agreement:"
             " adjusted Rand index of both halves' splits. Examples by id, those that lean on the group most first"
         )
         columns = ["Class", "Set apart by", "Such as", "Examples", "Influence", "q-value", "Agreement"]
-        tables.append(Table(f"{target.id}-splits", caption, columns, parts, (3, 4, 5, 6), "class"))
+        tables.append(Table("splits", caption, columns, parts, (3, 4, 5, 6), "class"))
     else:
         lead.append(f"No class of {target.name} is split so by these {target.summary['models']:,} models.")
-    rows = [
-        Row(group["group"], [_examples(target, group[side]) for side in ("helps", "hurts")])
-        for group in found["groups"]
-    ]
+    rows = []
+    for group in found["groups"]:
+        sides = ([_effect(target, item) for item in group[side]] for side in ("helps", "hurts"))
+        rows.append(Row(group["group"], list(sides)))
     caption = (
         f"For the groups with the strongest evidence, the examples of {target.name} that they help and hurt most"
         f" (by id): influence in {target.unit.name} ± standard error; pale: not significant"
     )
     columns = ["Source group", "Helps most", "Hurts most"]
-    tables.append(Table(f"{target.id}-examples", caption, columns, rows, searchable="group"))
-    return Section(f"{target.id}-subpopulations", "Subpopulations", lead, figures=drawn, tables=tables)
-
-
-def media(target: Target) -> list[tuple[Any, str]]:
-    """Images of the examples that groups help and hurt most, with captions."""
-    found = []
-    for group in target.facts.get("subpopulations", {}).get("groups", ()):
-        for side in ("helps", "hurts"):
-            for item in group[side]:
-                if picture := target.album(target.name, item["example"]):
-                    words = f"{group['group']} {side} {picture.name}, class {picture.label}: {target.within(item)}"
-                    times = max(SIDE // len(picture.pixels), 1)
-                    found.append((picture.pixels.repeat(times, 0).repeat(times, 1), words))
-    return found
+    tables.append(Table("examples", caption, columns, rows, searchable="group"))
+    return Section("subpopulations", "Subpopulations", lead, figures=drawn, tables=tables)
 
 
 def _part(target: Target, split: Mapping[str, Any], part: Mapping[str, Any]) -> Row:
@@ -77,16 +64,10 @@ def _part(target: Target, split: Mapping[str, Any], part: Mapping[str, Any]) -> 
     such: str | list[Effect] = ", ".join(map(str, ids[:IDS])) + (", …" if len(ids) > IDS else "")
     if all(pictures := [target.album(target.name, id) for id in ids[:IDS]]):
         such = [Effect(str(id), picture=picture) for id, picture in zip(ids, pictures, strict=False)]
-    agreement = number(split["agreement"], 2, False)
-    return Row(
-        split["class"], [part["group"], such, f"{len(ids):,}", target.within(part), small(part["qvalue"]), agreement]
-    )
+    numbers = f"{len(ids):,}", target.within(part), small(part["qvalue"]), number(split["agreement"])
+    return Row(split["class"], [part["group"], such, *numbers])
 
 
-def _examples(target: Target, items: Sequence[Mapping[str, Any]]) -> list[Effect]:
-    found = []
-    for item in items:
-        name = f"{item['example']}\n(class {item['class']})"
-        effect = target.effect(name, *(item[key] for key in ("influence", "stderr", "qvalue")))
-        found.append(replace(effect, picture=target.album(target.name, item["example"])))
-    return found
+def _effect(target: Target, item: Mapping[str, Any]) -> Effect:
+    name, picture = f"{item['example']}\n(class {item['class']})", target.album(target.name, item["example"])
+    return target.effect(name, item, picture)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from sourcewise import figures
-from sourcewise.figures import Floats
+from sourcewise.figures import KEYS, Floats
 from sourcewise.influences import SMALL
 from sourcewise.page import Effect, number, small
-from sourcewise.pictures import Album
+from sourcewise.pictures import Album, Picture
 
 Summary = Mapping[str, Any]
 
@@ -53,11 +53,6 @@ class Target:
         """The unit in which influences are shown."""
         return figures.unit(self.summary["output"])
 
-    def arrays(self, suffix: str, *dims: str) -> list[Floats]:
-        """Influences, standard errors and q-values."""
-        names = (f"{name}{suffix}" for name in ("influence", "stderr", "qvalue"))
-        return [np.asarray(self.influences[name].transpose(*dims).values, float) for name in names]
-
     def show(self, value: float | None, sign: bool = True) -> str:
         """An influence as text, in `unit`."""
         return number(None if value is None else value * self.unit.factor, self.unit.decimals, sign)
@@ -66,19 +61,22 @@ class Target:
         """Whether a q-value is."""
         return q is not None and q <= self.summary["fdr"]
 
-    def ends(
-        self, dim: str, value: Floats, error: Floats, q: Floats, *, most: int = 3, fdr: float = 1
-    ) -> list[list[Effect]]:
-        """The groups or classes (`dim`) that help most and that hurt most, of those with q at most `fdr`."""
-        names = self.influences[dim].values
+    def ends(self, dim: str, arrays: Sequence[Floats], fdr: float = 1) -> list[list[Effect]]:
+        """The three groups or classes (`dim`) that help most and that hurt most, of those with q at most `fdr`.
+
+        arrays: influences, standard errors and q-values along `dim`.
+        """
+        names, (value, _, q) = self.influences[dim].values, arrays
         known = np.flatnonzero(np.isfinite(value) & (q <= fdr))
         known = known[np.argsort(-value[known], kind="stable")]
-        sides = known[value[known] > 0][:most], known[value[known] < 0][::-1][:most]
-        return [[self.effect(str(names[i]), value[i], error[i], q[i]) for i in side] for side in sides]
+        sides = known[value[known] > 0][:3], known[value[known] < 0][::-1][:3]
+        items = ([(i, dict(zip(KEYS, (array[i] for array in arrays), strict=True))) for i in side] for side in sides)
+        return [[self.effect(str(names[i]), item) for i, item in side] for side in items]
 
-    def effect(self, name: str, value: float | None, error: float | None, q: float | None) -> Effect:
-        """An influence in a table."""
-        return Effect(name, self.show(value), self.show(error, sign=False), small(q), self.significant(q))
+    def effect(self, name: str, item: Mapping[str, Any], picture: Picture | None = None) -> Effect:
+        """An `influence` with its `stderr` and `qvalue`, in a table."""
+        value, error, q = map(item.get, KEYS)
+        return Effect(name, self.show(value), self.show(error, sign=False), small(q), self.significant(q), picture)
 
     def within(self, item: Mapping[str, Any]) -> str:
         """An `influence` with its `stderr`, as text."""

@@ -15,11 +15,11 @@ def section(target: Target) -> Section:
         low, high = found["lds_interval"]
         interval = f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else ""
         more = "cannot be told" if found["more_models"] is None else f"{found['more_models']:,}"
-        lds, half = (number(found[name], 2, False) for name in ("lds", "split_half"))
-        ceiling = "–" if found["noise_ceiling"] is None else number(found["noise_ceiling"], 2, False)
+        lds, half = (number(found[name]) for name in ("lds", "split_half"))
+        ceiling = "–" if found["noise_ceiling"] is None else number(found["noise_ceiling"])
         rows.append(Row(level, [found["estimator"], lds + interval, ceiling, half, more]))
     tried = "; ".join(
-        f"{level} level: " + ", ".join(f"{name} {number(lds, 2, False)}" for name, lds in found["candidates"].items())
+        f"{level} level: " + ", ".join(f"{name} {number(lds)}" for name, lds in found["candidates"].items())
         for level, found in checks.items()
         if found["candidates"]
     )
@@ -36,15 +36,14 @@ def section(target: Target) -> Section:
             " python train.py -m subset=replicated 'subset.seed=range(0,128)'."
         )
     columns = ["Level", "Estimator", "LDS (95% interval)", "Noise ceiling", "Split-half", "More models for 0.8"]
-    table = Table(f"{target.id}-checks", "How far influences can be trusted, by level", columns, rows, (2, 3, 4, 5))
+    table = Table("checks", "How far influences can be trusted, by level", columns, rows, (2, 3, 4, 5))
     shown = []
     if all(len(checks[level].get("curve", ())) > 1 for level in ("class", "example")):
         ends = ((level, *checks[level]["curve"][-1]) for level in ("class", "example"))
         alternative = "Lines of split-half reliability and LDS against the number of models: " + "; ".join(
-            f"at {level} level, with {models:,} models, split-half {number(half, 2, False)},"
-            f" LDS {number(lds, 2, False)}"
+            f"at {level} level, with {models:,} models, split-half {number(half)}, LDS {number(lds)}"
             for level, models, lds, half in ends
         )
         caption = "What fewer of these models would have given, and all of them. Rising lines: more models would help."
-        shown.append(Figure(f"{target.id}-convergence", figures.convergence(checks), caption, alternative))
-    return Section(f"{target.id}-trust", "How far to trust this", lead, figures=shown, tables=[table])
+        shown.append(Figure("convergence", figures.convergence(checks), caption, alternative))
+    return Section("trust", "How far to trust this", lead, figures=shown, tables=[table])

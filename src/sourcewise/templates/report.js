@@ -57,7 +57,7 @@
   function lines({ data }, colours) {
     const to = Object.fromEntries(Object.entries(themes.light).map(([name, colour]) => [colour, colours[name]]));
     for (const trace of data) {
-      for (const part of [trace.line, trace.marker, trace.error_y]) if (part?.color) part.color = to[part.color];
+      for (const part of [trace.line, trace.marker, trace.error_x, trace.error_y]) if (part?.color) part.color = to[part.color];
       if (trace.fillcolor) trace.fillcolor = to[trace.fillcolor];
     }
   }
