@@ -65,6 +65,16 @@ def test_outputs_on_the_source_survive_the_round_trip_and_have_labels_of_their_o
     assert record.digest(again) == record.digest(replace(plain, source=source)) != record.digest(plain)
 
 
+def test_targets_come_in_one_order() -> None:
+    plain, names = make(), [f"t{i}" for i in range(8)]
+    item = replace(
+        plain,
+        targets=dict.fromkeys(names[::-1], plain.targets["pets"]),
+        header=header(class_names=dict.fromkeys(names, ["a", "b", "c"])),
+    )
+    assert list(record.from_bytes(record.to_bytes(item), "x").targets) == names
+
+
 def test_columns_have_their_types_whatever_they_came_as() -> None:
     plain = make()
     wide = {

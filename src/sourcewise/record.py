@@ -144,7 +144,7 @@ def from_bytes(content: bytes, name: str) -> Record:
     try:
         mask = unpacked(tensors.pop("mask"), fields.pop("groups"))
         targets: dict[str, dict[str, NDArray[Any]]] = {}
-        for key, array in tensors.items():
+        for key, array in sorted(tensors.items()):  # safetensors' own order differs from process to process
             target, _, column = key.rpartition("/")
             targets.setdefault(target, {})[column] = array
         outputs = {target: TargetOutputs(**columns) for target, columns in targets.items()}
