@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from sourcewise.checks import correlation
 from sourcewise.errors import SourcewiseError
 from sourcewise.estimators import ESTIMATORS
-from sourcewise.moments import collapse
+from sourcewise.moments import Packed, collapse
 from sourcewise.records import Records
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +70,7 @@ def predict(name: str, masks: Array, outputs: Array, held: Array) -> Array | Non
     subsets = collapse(masks, outputs)
     tuning = [subsets.take(np.arange(0, subsets.units, 5)).moments()] if name == "lasso" else []
     try:
-        return ESTIMATORS[name](subsets.moments(), *tuning).predict(held)
+        return ESTIMATORS[name](subsets.moments(), *tuning).predict(Packed.of(held))
     except SourcewiseError:
         return None
 
@@ -77,11 +78,7 @@ def predict(name: str, masks: Array, outputs: Array, held: Array) -> Array | Non
 def lds(predicted: Array, actual: Array, weights: Array) -> Array:
     """LDS under each row of weights over the held-out subsets, float[draws]; ranks are those of all of them."""
     left, right = (stats.rankdata(table, axis=0) for table in (predicted, actual))
-    left, right = left - left.mean(0), right - right.mean(0)
-    mean1, mean2 = weights @ left, weights @ right
-    cross = weights @ (left * right) - mean1 * mean2
-    scale = np.sqrt((weights @ left**2 - mean1**2) * (weights @ right**2 - mean2**2))
-    found: Array = np.nanmean(np.where(scale > 0, cross / np.maximum(scale, 1e-12), np.nan), axis=1)
+    found: Array = np.nanmean(correlation(left - left.mean(0), right - right.mean(0), weights), axis=1)
     return found
 
 
@@ -104,7 +101,7 @@ def main() -> None:
     held = [models["random"][seed] for seed in range(HELD)]
     masks, actual = np.array([mask for mask, _ in held]), np.array([output for _, output in held])
     rng = np.random.default_rng(0)
-    weights = np.vstack([np.ones(HELD), rng.multinomial(HELD, np.full(HELD, 1 / HELD), size=DRAWS)]) / HELD
+    weights = np.vstack([np.ones(HELD), rng.multinomial(HELD, np.full(HELD, 1 / HELD), size=DRAWS)])
     written: dict[str, Any] = {"records": {design: len(found) for design, found in models.items()}}
     scores: dict[str, dict[tuple[str, str, int], Array]] = {"class means": {}, "examples": {}}
     for design, first in (("random", HELD), ("hadamard", 0)):

@@ -133,7 +133,7 @@ def test_ols_is_that_of_statsmodels():
         np.testing.assert_allclose(found.stderr[e], peer.bse[1:], rtol=1e-6)
         np.testing.assert_allclose(found.dof[e], peer.df_resid)
     np.testing.assert_allclose(
-        found.predict(masks)[:, 2], sm.add_constant(masks.astype(float)) @ peer.params, atol=1e-9
+        found.predict(Packed.of(masks))[:, 2], sm.add_constant(masks.astype(float)) @ peer.params, atol=1e-9
     )
 
 

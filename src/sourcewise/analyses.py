@@ -7,14 +7,14 @@ positions. Nothing here knows images: examples go by their ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from scipy.stats import spearmanr
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -53,16 +53,14 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
         for position, class_name in enumerate(target.class_names):
             rows = np.flatnonzero(target.labels == position)
             held = halves[1].take(np.arange(halves[1].units), rows)
-            part = split([table[rows] for table in tables], held, estimator, fdr)
-            if part is not None:
-                splits.append(_of_split(dataset, class_name, rows, part))
+            if parts := split([table[rows] for table in tables], held, estimator, fdr):
+                splits.append({"class": class_name, **_named(dataset, rows, parts)})
     splits.sort(key=lambda item: -min(part["influence"] for part in item["parts"]))
-    slopes = np.nan_to_num(whole.influence if whole.coefficients is None else whole.coefficients)
     without, full = study.without.get(name, {}), None
     if study.output == "prob" and len(runs := without.get(-1, [])) >= 4:
         # One half for what is predicted, the other for what is real: what they shared would make them agree.
         full, without = np.array([run[0] for run in runs[1 : 2 * RUNS : 2]]), {**without, -1: runs[::2]}
-    brittle = _brittle(dataset, outputs.mean(0), predicted(slopes, outputs, full), without)
+    brittle = _brittle(dataset, outputs.mean(0), predicted(whole.slopes, outputs, full), without)
     return {
         "subpopulations": {"groups": _ends(dataset), "splits": splits},
         "brittle": {"base": 0 if full is None else len(full), **brittle},
@@ -108,26 +106,9 @@ def pareto(influences: Array) -> NDArray[np.bool_]:
     return front
 
 
-@dataclass(frozen=True)
-class Split:
-    """A class as subpopulations, each set apart by a group of its own.
-
-    part: int[examples of the class], the subpopulation of each; groups: one of each; influence, stderr and
-    qvalue: float[parts], of these groups, on a part's mean output minus that of the rest of the class, by models that
-    the subpopulations were not found with; agreement: adjusted Rand index of what two halves of the models find.
-    """
-
-    part: Index
-    groups: Index
-    influence: Array
-    stderr: Array
-    qvalue: Array
-    agreement: float
-
-
 def split(
     tables: Sequence[Array], held: Subsets, estimator: Callable[[Moments], Estimate], fdr: float, most: int = 4
-) -> Split | None:
+) -> dict[str, Any] | None:
     """Split the examples of one class by which groups support them; None when no split holds up.
 
     Subpopulations are clusters (k-means) of the directions of the examples' influences, about their mean: an example
@@ -141,6 +122,11 @@ def split(
         estimator: of influences from moments.
         fdr: of the table of parts by groups.
         most: subpopulations at most; the most that hold up are taken.
+
+    Returns:
+        `agreement`, the adjusted Rand index of what the two halves of the models find, and `parts`: of each its
+        `examples`, and the `group` that sets it apart, with `influence`, `stderr` and `qvalue` on its mean output minus
+        that of the rest of the class, by models that it was not found with. Examples and groups are positions.
     """
     if len(tables[0]) < LEAST:
         return None
@@ -160,9 +146,18 @@ def split(
         groups = evidence.argmax(1)
         if evidence.max(1).min() > 0 and len(set(groups.tolist())) == count:
             centres = np.stack([whole[part == k].mean(0) for k in range(count)])
-            part = KMeans(count, init=centres, n_init=1).fit(whole).labels_.astype(np.intp)
-            at = np.arange(count), groups
-            return Split(part, groups, found.influence[at], found.stderr[at], q[at], agreement)
+            part = KMeans(count, init=centres, n_init=1).fit(whole).labels_
+            parts = [
+                {
+                    "group": group,
+                    "influence": float(found.influence[k, group]),
+                    "stderr": float(found.stderr[k, group]),
+                    "qvalue": float(q[k, group]),
+                    "examples": np.flatnonzero(part == k),
+                }
+                for k, group in enumerate(groups.tolist())
+            ]
+            return {"agreement": agreement, "parts": parts}
     return None
 
 
@@ -191,22 +186,21 @@ def _ends(dataset: xr.Dataset, groups: int = 8, most: int = 5) -> list[dict[str,
     found = []
     for group in np.argsort(-evidence, kind="stable")[:groups].tolist():
         column = np.nan_to_num(dataset["influence"].values[:, group])
-        order = np.argsort(-column, kind="stable")
-        sides = {"helps": order[column[order] > 0][:most], "hurts": order[::-1][column[order[::-1]] < 0][:most]}
-        examples = {side: [_example(dataset, row, group) for row in rows.tolist()] for side, rows in sides.items()}
+        examples = {}
+        for side, sign in (("helps", 1), ("hurts", -1)):
+            rows = np.argsort(-sign * column, kind="stable")[:most].tolist()
+            examples[side] = [_example(dataset, row, group) for row in rows if sign * column[row] > 0]
         found.append({"group": str(dataset["group"].values[group]), **examples})
     return found
 
 
-def _of_split(dataset: xr.Dataset, name: str, rows: Index, found: Split) -> dict[str, Any]:
-    parts = []
-    for number, group in enumerate(found.groups.tolist()):
-        mine = rows[found.part == number]
+def _named(dataset: xr.Dataset, rows: Index, found: dict[str, Any]) -> dict[str, Any]:
+    """A split of the examples in `rows`, by names and ids; the examples that lean on a group most come first."""
+    for part in found["parts"]:
+        mine, group = rows[part["examples"]], part["group"]
         mine = mine[np.argsort(-dataset["influence"].values[mine, group], kind="stable")]
-        about = {key: float(getattr(found, key)[number]) for key in ("influence", "stderr", "qvalue")}
-        ids = dataset["example"].values[mine].tolist()
-        parts.append({"group": str(dataset["group"].values[group]), **about, "examples": ids})
-    return {"class": name, "agreement": found.agreement, "parts": parts}
+        part |= {"group": str(dataset["group"].values[group]), "examples": dataset["example"].values[mine].tolist()}
+    return found
 
 
 def predicted(slopes: Array, outputs: Array, full: Array | None) -> Array:
@@ -251,13 +245,16 @@ def _brittle(
             item = _example(dataset, row, int(groups[row]))
             real = removal(without, int(groups[row]), row)
             examples.append({**item, "mean": float(mean[row]), "predicted": float(sign * value[row]), "real": real})
-        pairs = [(item["predicted"], item["real"]) for item in examples if item["real"]]
-        found[side] = {"examples": examples, "compared": len(pairs)}
-        if len(pairs) > 2:
-            said, real, error = np.array([(said, real["change"], real["error"]) for said, real in pairs]).T
-            rank, noise = spearmanr(said, real).statistic, np.sqrt((error**2).mean())
-            values = map(float, (rank, said.mean(), real.mean(), real.std(ddof=1), noise))
-            found[side] |= dict(zip(("spearman", "predicted", "real", "spread", "noise"), values, strict=True))
+        table = pd.DataFrame([{"predicted": item["predicted"], **item["real"]} for item in examples if item["real"]])
+        found[side] = {"examples": examples, "compared": len(table)}
+        if len(table) > 2:
+            found[side] |= {
+                "spearman": table["predicted"].corr(table["change"], method="spearman"),
+                "predicted": table["predicted"].mean(),
+                "real": table["change"].mean(),
+                "spread": table["change"].std(),
+                "noise": float(np.sqrt((table["error"] ** 2).mean())),
+            }
     return found
 
 

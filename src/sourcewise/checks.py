@@ -71,7 +71,7 @@ def lds(predicted: Array, subsets: Subsets, fold: Index, draws: int = 200, seed:
     for f in range(int(fold.max()) + 1):
         rows = fold == f
         left, right = (stats.rankdata(a[rows], axis=0) for a in (predicted, subsets.outputs.astype(np.float64)))
-        scores.append(_correlation(left - left.mean(0), right - right.mean(0), weights[:, rows]))
+        scores.append(correlation(left - left.mean(0), right - right.mean(0), weights[:, rows]))
     with np.errstate(invalid="ignore"):
         known = ~np.isnan(scores)
         table = np.where(known, scores, 0.0).sum((0, 2)) / known.sum((0, 2))
@@ -80,7 +80,7 @@ def lds(predicted: Array, subsets: Subsets, fold: Index, draws: int = 200, seed:
     return Score(value, value - error, value + error)
 
 
-def _correlation(left: Array, right: Array, weights: Array) -> Array:
+def correlation(left: Array, right: Array, weights: Array) -> Array:
     """float[draws, E]: correlation of the columns under each row of weights; NaN where one does not vary."""
     total = weights.sum(1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):

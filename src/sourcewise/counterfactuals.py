@@ -6,7 +6,8 @@ pairing them by seed would gain nothing. Intervals are Student's t over seeds; d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from sourcewise.inference import Mean
 from sourcewise.moments import Array, Mask
+from sourcewise.subsets import ORDERS
 
 RANDOM = "random"
 
@@ -39,9 +41,9 @@ def curve_of(subset: Mapping[str, Any]) -> str:
     """The curve of runs with these settings of `subset`. Raises KeyError or ValueError for those that no run has."""
     if subset["design"] != "ranked":
         return ""
-    if subset["order"] not in ("worst", "best", RANDOM):
+    if subset["order"] not in ORDERS:
         raise ValueError(f"order={subset['order']}")
-    return RANDOM if subset["order"] == "random" else f"{subset['order']}, {subset['ranking']}"
+    return RANDOM if subset["order"] == RANDOM else f"{subset['order']}, {subset['ranking']}"
 
 
 def means(trials: Iterable[Trial], target: str, value: str = "scores") -> list[float]:
@@ -51,6 +53,12 @@ def means(trials: Iterable[Trial], target: str, value: str = "scores") -> list[f
         unit = trial.mask.tobytes(), "" if trial.curve == RANDOM else trial.seed
         units.setdefault(unit, []).append(getattr(trial, value)[target])
     return [float(np.mean(found)) for found in units.values()]
+
+
+def gain(found: Iterable[Trial], others: Iterable[Trial], target: str, value: str = "scores") -> dict[str, Any] | None:
+    """Of some trials over others, as JSON; None where fewer than two of these are independent."""
+    peers = means(others, target, value)
+    return as_json(Mean.of(means(found, target, value)) - Mean.of(peers)) if len(peers) > 1 else None
 
 
 def tables(trials: Sequence[Trial], names: Sequence[str], slopes: Mapping[str, Array]) -> list[dict[str, Any]]:
@@ -78,23 +86,23 @@ def compare(trials: Sequence[Trial], target: str, names: Sequence[str], slopes: 
     order of their scores.
     """
     whole = [trial for trial in trials if trial.mask.all()]
-    by_curve: dict[str, dict[int, list[Trial]]] = {}
-    listed: dict[bytes, list[Trial]] = {}
+    places: dict[tuple[str, Hashable], list[Trial]] = defaultdict(list)
     for trial in trials:
-        if trial.curve:
-            by_curve.setdefault(trial.curve, {}).setdefault(int((~trial.mask).sum()), []).append(trial)
-        elif not trial.mask.all():
-            listed.setdefault(trial.mask.tobytes(), []).append(trial)
-    random = by_curve.get(RANDOM, {})
+        if removed := int((~trial.mask).sum()):
+            places[trial.curve, removed if trial.curve else trial.mask.tobytes()].append(trial)
+    curves = {curve for curve, _ in places} - {""}
 
     def point(found: list[Trial]) -> dict[str, Any]:
         removed = int((~found[0].mask).sum())
-        peers = [] if found[0].curve == RANDOM else random.get(removed, [])
-        own = Mean.of(means(found, target))
-        result: dict[str, Any] = {"removed": removed, "runs": len(found), "score": as_json(own)}
-        for key, others in (("full", means(whole, target)), ("random", means(peers, target))):
-            result[key] = as_json(own - Mean.of(others)) if len(others) > 1 else None
-        result["output"] = as_json(Mean.of(means(found, target, "outputs")))
+        peers = [] if found[0].curve == RANDOM else places.get((RANDOM, removed), [])
+        result: dict[str, Any] = {
+            "removed": removed,
+            "runs": len(found),
+            "score": as_json(Mean.of(means(found, target))),
+            "full": gain(found, whole, target),
+            "random": gain(found, peers, target),
+            "output": as_json(Mean.of(means(found, target, "outputs"))),
+        }
         if slopes is not None and peers:
             gone = ~np.array([trial.mask for trial in found])
             effect = np.mean(gone @ (slopes - slopes.mean()))
@@ -109,11 +117,11 @@ def compare(trials: Sequence[Trial], target: str, names: Sequence[str], slopes: 
     return {
         "full": point(whole) if whole else None,
         "curves": [
-            {"name": _short(curve, by_curve), "points": [point(found[n]) for n in sorted(found)]}
-            for curve, found in sorted(by_curve.items(), key=lambda item: (_ORDER.index(item[0][:4]), item[0]))
+            {"name": _short(curve, curves), "points": [point(places[at]) for at in sorted(places) if at[0] == curve]}
+            for curve in sorted(curves, key=lambda curve: (ORDERS.index(curve.partition(",")[0]), curve))
         ],
         "listed": sorted(
-            ({"name": name(found), **point(found)} for found in listed.values()),
+            ({"name": name(found), **point(found)} for at, found in places.items() if not at[0]),
             key=lambda point: (-point["score"]["value"], point["name"]),
         ),
     }
@@ -156,9 +164,6 @@ def as_text(found: Mapping[str, Any]) -> list[str]:
             text += f"  gain {gain:+.2f} ({gain_low:+.2f} to {gain_high:+.2f})"
         lines.append(f"{text}  {runs} runs")
     return lines
-
-
-_ORDER = ("wors", "rand", "best")
 
 
 def _short(curve: str, curves: Iterable[str]) -> str:

@@ -12,9 +12,7 @@ them: near the full source both the gain and the cost are smaller than on that l
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from sourcewise.counterfactuals import RANDOM, Trial, as_json, means
+from sourcewise.counterfactuals import RANDOM, Trial, as_json, gain, means
 from sourcewise.errors import SourcewiseError
 from sourcewise.estimators import ridge
 from sourcewise.files import write_whole
@@ -82,9 +81,8 @@ def propose(masks: Mask, outputs: Array, seeds: Array, full: Sequence[float], re
     scores = ridge(subsets.moments()).influence[0]
     over_random = gains(subsets)
     reach = (~masks).sum(1).mean()
-    slope = (Mean.of(full) - Mean.of(subsets.outputs[:, 0])).times(np.asarray(1 / reach))
-    count = np.arange(1.0, masks.shape[1])
-    over_full = over_random - slope.times(count)
+    slope = Mean.of(full) - Mean.of(subsets.outputs[:, 0])
+    over_full = over_random - slope.times(np.arange(1.0, masks.shape[1]) / reach)
     most = max(1, min(int(np.isfinite(scores).sum()), round(reach)))
     number = remove or int(np.argmax((over_full.value - np.sqrt(over_full.variance))[:most])) + 1
     keep = np.ones(masks.shape[1], dtype=bool)
@@ -195,12 +193,8 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
 
 def write_ranking(path: Path, scores: Mapping[str, float]) -> None:
     """A CSV for subset=ranked, from scores by group; the worst first, those that are not known (NaN) last."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["group", "score"])
-    for name, score in sorted(scores.items(), key=lambda item: (np.isnan(item[1]), item[1])):
-        writer.writerow([name, "" if np.isnan(score) else f"{score:.9g}"])
-    write_whole(path, text.getvalue().encode())
+    table = pd.DataFrame(scores.items(), columns=["group", "score"]).sort_values("score", kind="stable")
+    write_whole(path, table.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
 
 
 def as_text(found: Mapping[str, Any], output: str) -> list[str]:
@@ -221,17 +215,17 @@ def as_text(found: Mapping[str, Any], output: str) -> list[str]:
     ]
     if expected["full"]["low"] <= 0:
         text.append("These models cannot tell this gain over the full source from none.")
-    for target, gain in found["verified"].items():
-        if gain is None:
+    for target, gained in found["verified"].items():
+        if gained is None:
             text.append(f"Not verified on {target} yet: {found['command']}")
             continue
-        line = f"Verified on {target}: score {show(gain['full'], 100.0, ' points')} over the full source"
-        line += f", {show(gain['random'], 100.0, ' points')} over random removal" if gain["random"] else ""
-        line += f"; mean {output} {show(gain['output'])} over the full source"
-        text.append(f"{line}; {gain['runs']} runs against {gain['runs_full']}.")
-        if gain["full"]["high"] < 0:
+        line = f"Verified on {target}: score {show(gained['full'], 100.0, ' points')} over the full source"
+        line += f", {show(gained['random'], 100.0, ' points')} over random removal" if gained["random"] else ""
+        line += f"; mean {output} {show(gained['output'])} over the full source"
+        text.append(f"{line}; {gained['runs']} runs against {gained['runs_full']}.")
+        if gained["full"]["high"] < 0:
             text.append(f"The removal hurts {target}: keep the full source.")
-        elif gain["full"]["low"] <= 0:
+        elif gained["full"]["low"] <= 0:
             text.append(f"There is no gain on {target} over the full source that these runs can tell from none.")
     return text
 
@@ -241,14 +235,13 @@ def _verified(trials: Sequence[Trial], found: Proposal, target: str) -> dict[str
     kept = [t for t in trials if np.array_equal(t.mask, found.keep)]
     whole = [t for t in trials if t.mask.all()]
     removed = [t for t in trials if t.curve == RANDOM and (~t.mask).sum() == found.removed]
-    mine, full, random = means(kept, target), means(whole, target), means(removed, target)
-    if len(mine) < 2 or len(full) < 2:
+    runs, runs_full = len(means(kept, target)), len(means(whole, target))
+    if min(runs, runs_full) < 2:
         return None
-    output, output_full = (Mean.of(means(some, target, "outputs")) for some in (kept, whole))
     return {
-        "full": as_json(Mean.of(mine) - Mean.of(full)),
-        "random": as_json(Mean.of(mine) - Mean.of(random)) if len(random) > 1 else None,
-        "output": as_json(output - output_full),
-        "runs": len(mine),
-        "runs_full": len(full),
+        "full": gain(kept, whole, target),
+        "random": gain(kept, removed, target),
+        "output": gain(kept, whole, target, "outputs"),
+        "runs": runs,
+        "runs_full": runs_full,
     }

@@ -35,7 +35,7 @@ import numpy as np
 
 from sourcewise.errors import SourcewiseError
 from sourcewise.inference import Mean
-from sourcewise.moments import ALL, TILE, Array, Index, Mask, Moments, Packed
+from sourcewise.moments import ALL, TILE, Array, Index, Moments, Packed
 
 PENALTIES = np.logspace(-3, 3, 31)
 """Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
@@ -67,11 +67,15 @@ class Estimate:
     coefficients: Array | None = None
     penalty: Array | None = None
 
-    def predict(self, masks: Mask | Packed) -> Array:
+    @property
+    def slopes(self) -> Array:
+        """float[E, G]: what a group adds to a prediction; zero where that cannot be told."""
+        return np.nan_to_num(self.influence) if self.coefficients is None else self.coefficients
+
+    def predict(self, masks: Packed) -> Array:
         """Outputs float[m, E] expected of models trained on the subsets bool[m, G]."""
-        slopes = np.nan_to_num(self.influence) if self.coefficients is None else self.coefficients
-        packed = masks if isinstance(masks, Packed) else Packed.of(masks)
-        predicted = [(packed[rows].unpack() - self.kept) @ slopes.T + self.mean for rows in packed.blocks()]
+        slopes = self.slopes
+        predicted = [(masks[rows].unpack() - self.kept) @ slopes.T + self.mean for rows in masks.blocks()]
         return np.concatenate([*predicted, np.empty((0, len(slopes)))])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import weakref
 from collections import Counter
@@ -37,6 +38,11 @@ NONE_DRAWN = (
     " train some: python train.py -m 'subset.seed=range(0,96)'"
 )
 SIGN = "positive = keeping the group helps"
+
+SAID = (
+    "estimator", "lds", "lds_interval", "noise_ceiling", "split_half", "more_models", "candidates", "verdict"
+)  # fmt: skip
+"""Attributes of a fit that results tell."""
 
 LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
 """Levels and the suffix of their variables."""
@@ -208,20 +214,7 @@ def estimate(study: Study, estimator: str = "auto", targets: Sequence[str] | Non
 
 def describe(found: Fit) -> dict[str, Any]:
     """What is to be said of a fit, as JSON; numbers that cannot be told are null."""
-
-    def number(value: float | None) -> float | None:
-        return None if value is None or np.isnan(value) else float(value)
-
-    return {
-        "estimator": found.estimator,
-        "lds": number(found.lds),
-        "lds_interval": [number(end) for end in found.lds_interval],
-        "noise_ceiling": number(found.noise_ceiling),
-        "split_half": number(found.split_half),
-        "more_models": found.more_models,
-        "candidates": {name: number(value) for name, value in found.candidates.items()},
-        "verdict": found.verdict,
-    }
+    return dict(json.loads(json.dumps({key: getattr(found, key) for key in SAID}), parse_constant=lambda _: None))
 
 
 def shown(dataset: xr.Dataset) -> xr.Dataset:
@@ -319,15 +312,8 @@ def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqd
                 table = np.full((len(filled), study.groups), np.nan)
                 table[filled] = getattr(found, variable)
             dims, values = (("group",), table[0]) if level == "overall" else ((level, "group"), table)
-            unit = {"long_name": "Benjamini-Hochberg q-value"} if variable == "qvalue" else {}
-            variables[variable + suffix] = (dims, values, unit or {"units": units})
-    slopes = np.nan_to_num(found.influence if (c := found.estimate.coefficients) is None else c)[0]  # overall
-    about = {
-        f"{key}{suffix}": checks[level][key]
-        for level, suffix in LEVELS.items()
-        for key in ("estimator", "lds", "noise_ceiling", "split_half")
-        if checks[level][key] is not None
-    }
+            unit = {"long_name": "Benjamini-Hochberg q-value"} if variable == "qvalue" else {"units": units}
+            variables[variable + suffix] = dims, values, unit
     coordinates: dict[str, Any] = {
         "example": target.ids,
         "label": ("example", target.labels),
@@ -343,7 +329,10 @@ def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqd
         "study": study.header.study,
         "recipe": study.header.recipe,
     }
-    dataset = xr.Dataset(variables, coordinates, attributes | about)
+    for level, suffix in LEVELS.items():
+        told = {key: checks[level][key] for key in ("estimator", "lds", "noise_ceiling", "split_half")}
+        attributes |= {f"{key}{suffix}": value for key, value in told.items() if value is not None}
+    dataset = xr.Dataset(variables, coordinates, attributes)
     alone = {}
     if name in study.full:
         tables = (dataset["influence_class"].values, dataset["influence_overall"].values)
@@ -351,7 +340,7 @@ def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqd
         alone = baselines.compare(
             study.full[name], coordinates["group"], target.class_names, *tables, kept, means[:, :-1]
         )
-    return Estimated(dataset, slopes, checks, alone)
+    return Estimated(dataset, found.estimate.slopes[0], checks, alone)  # slopes of the last level
 
 
 def _top(dataset: xr.Dataset, top: int) -> pa.Table:

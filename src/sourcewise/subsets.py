@@ -23,6 +23,9 @@ from sourcewise.settings import bind
 
 Mask = NDArray[np.bool_]
 
+ORDERS = ("worst", "random", "best")
+"""What `ranked` removes: one end of a ranking, or random groups."""
+
 
 def full(groups: Sequence[str]) -> Mask:
     """Keep every group. Returns `bool[groups]`."""
@@ -58,10 +61,8 @@ def hadamard(groups: Sequence[str], seed: NonNegativeInt) -> Mask:
     complement, place = divmod(run, order)
     row = np.argpartition(uniform(f"hadamard/{block}/rows", order), place)[place]
     columns = 1 + permutation(f"hadamard/{block}/columns", order - 1)[: len(groups)]
-    parity = columns & row  # an entry's sign in Sylvester's matrix is the parity of the bits that its indices share
-    for shift in (32, 16, 8, 4, 2, 1):
-        parity ^= parity >> shift
-    mask: Mask = (parity & 1 != complement) ^ (uniform(f"hadamard/{block}/signs", len(groups)) < 0.5)
+    parity = np.bitwise_count(columns & row) & 1  # an entry's sign in Sylvester's matrix: the bits its indices share
+    mask: Mask = (parity != complement) ^ (uniform(f"hadamard/{block}/signs", len(groups)) < 0.5)
     return mask if mask.any() else ~mask
 
 
@@ -148,7 +149,7 @@ def settled(subset: Mapping[str, Any]) -> dict[str, Any]:
     if result["design"] != "ranked" or isinstance(result["remove"], Sequence):
         return result
     order, where = result["order"], f"subset.ranking={result['ranking']}"
-    if order not in ("worst", "best", "random"):
+    if order not in ORDERS:
         raise SourcewiseError(f"subset.order={order}: choose worst, best or random")
     if not isinstance(result["ranking"], str):
         raise SourcewiseError(f"{where}: this must be the path of an influences.nc, or of a CSV")
