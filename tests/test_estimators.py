@@ -6,6 +6,7 @@ import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.linalg import hadamard
 from sklearn.linear_model import Lasso, Ridge
 from statsmodels.stats.multitest import multipletests
 
@@ -15,6 +16,9 @@ from sourcewise.estimators import (
     PENALTIES,
     SHRINKAGES,
     Gram,
+    _Normal,
+    _uneven,
+    balanced,
     centred,
     confounded,
     difference,
@@ -287,3 +291,66 @@ def test_noise_on_the_smaller_side_of_a_group_widens_its_error_as_in_welch():
         ratio = estimator(sums).stderr / welch
         assert 0.9 < ratio[:, 0].mean() < 1.1  # about 0.5 if the noise is taken to be the same on both sides
         assert 0.9 < ratio[:, 1:].mean() < 1.1
+
+
+def answers(masks, outputs, penalty):
+    """Influence float[groups, columns] that ridge at one penalty, an index, gives for some outputs of the models."""
+    normal = _Normal(moments(masks, outputs, gram=True))
+    none = np.zeros(outputs.shape[1])
+    return normal.estimate(slice(None), normal.fit(slice(None)), np.full(len(none), penalty), none, none)[0].T
+
+
+@pytest.mark.parametrize("kind", ["random", "bernoulli", "hadamard"])
+def test_errors_are_what_noise_and_other_groups_do_to_the_influence(kind):
+    masks, _ = study(kind, groups=12, models=60)
+    normal = _Normal(moments(masks, np.eye(60), gram=True))
+    assert normal.absolute == (kind != "random")
+    truth = np.eye(12) if normal.absolute else np.eye(12) - (1 - np.eye(12)) / 11
+    for penalty in (0, 10, 20, 31):
+        noise = (answers(masks, np.eye(60), penalty) ** 2).sum(1)
+        np.testing.assert_allclose(normal.noise[penalty], noise, rtol=1e-9)
+        leak = ((answers(masks, masks.astype(float), penalty) - truth) ** 2).sum(1)
+        if normal.absolute:  # what size and the other groups have in common is left out: it is nothing on average
+            assert normal.leak[penalty].mean() == pytest.approx(leak.mean(), rel=0.05, abs=1e-9)
+        else:
+            np.testing.assert_allclose(normal.leak[penalty], leak, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_errors_of_differences_of_a_balanced_design_are_those_of_noise_and_other_groups(relative):
+    rng = np.random.default_rng(8)
+    masks = hadamard(32)[1:, 1:] > 0 if relative else design("hadamard", 20, 48, rng)  # the first are of one size
+    models, groups = masks.shape
+    y = masks @ rng.normal(1, 0.3, (groups, 4)) + rng.normal(0, 0.5, (models, 4))
+    sums = moments(masks, y, gram=True)
+    fit = _Normal(sums).fit(slice(None))
+    leak = difference(moments(masks, masks.astype(float))).influence.T - np.eye(groups)  # of other groups, by group
+    leak += (1 - np.eye(groups)) / (groups - 1) if relative else 0
+    x = masks.sum(1) - masks.sum(1).mean()
+    level = np.zeros(4) if relative else (y - y.mean(0)).T @ x / (x @ x)  # the mean effect
+    expected = np.outer(fit.sigma, 1 / masks.sum(0) + 1 / (~masks).sum(0))
+    expected += np.outer(fit.tau, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
+    assert balanced(sums)
+    np.testing.assert_allclose(difference(sums).stderr ** 2, expected, rtol=1e-9)
+
+
+def test_uneven_noise_changes_the_variance_as_far_as_it_is_sure():
+    rng = np.random.default_rng(9)
+    masks = rng.random((60, 5)) < [0.02, 0.2, 0, 0.7, 0.9]
+    masks[::2, 2] = True
+    y = rng.normal(0, 1, (60, 40)) * np.where(masks[:, [1, 3]].all(1), 4, 1)[:, None]
+    y[:, ::2] = rng.normal(0, 1, (60, 20)) * np.where(masks[:, 4:], 1, 5)
+    kept, before = masks.sum(0), np.full((40, 5), 0.05)
+    expected = before.copy()
+    for e in range(40):
+        for g in np.flatnonzero((np.abs(2 * kept - 60) > 6) & (np.minimum(kept, 60 - kept) > 2)):
+            on, off = y[masks[:, g], e], y[~masks[:, g], e]
+            gap, n1, n0 = on.var(ddof=1) - off.var(ddof=1), len(on), len(off)
+            error = 2 * (on.var(ddof=1) ** 2 / n1 + off.var(ddof=1) ** 2 / n0)
+            change = gap / n1 - gap / n0
+            sure = max(0, 1 - error * (1 if change > 0 else 4) / gap**2)
+            expected[e, g] = max(0.05 + sure * change, 0.05 / 4)
+    assert (expected != before).any(0).tolist() == [False, True, False, True, True]
+    assert expected.min() < 0.05 < expected.max()
+    found = _uneven(moments(masks, y, gram=True), slice(None), np.arange(5), before.copy())
+    np.testing.assert_allclose(found, expected, rtol=1e-9)

@@ -70,7 +70,7 @@ def test_targets_come_in_one_order() -> None:
     item = replace(
         plain,
         targets=dict.fromkeys(names[::-1], plain.targets["pets"]),
-        header=header(class_names=dict.fromkeys(names, ["a", "b", "c"])),
+        header=header(class_names={name: ["a", "b", "c"] for name in names}),
     )
     assert list(record.from_bytes(record.to_bytes(item), "x").targets) == names
 
