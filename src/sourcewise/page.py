@@ -83,12 +83,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plotly figure, the caption that everybody sees, and the text for those who do not see the figure."""
+    """A plotly figure, and a caption that also tells those who do not see it what it is."""
 
     id: str
     figure: go.Figure
     caption: str
-    alternative: str
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,14 @@ def section(target: Target) -> Section | str:
     )
     table = Table("between-table", caption, ["Source group", *targets, "Removal"], rows, searchable="group")
     about = (
-        "Every point is a group; those at the lower left hurt both targets. Filled: the Pareto front for removal, by"
-        " the estimates. The table holds what is significant."
+        f"Influence on {target.name} and on other targets. Every point is a group; those at the lower left hurt both."
+        " Filled: the Pareto front for removal, by the estimates. The table holds what is significant."
     )
     drawn = figures.trades(found, sorted(targets, key=lambda name: name != target.name), target.unit)
-    alternative = f"Points, one a group: influence on {target.name} and on other targets."
     return Section(
         "between",
         "What differs between targets",
         [] if rows else [nothing],
-        figures=[Figure("between-figure", drawn, about, alternative)] if found else [],
+        figures=[Figure("between-figure", drawn, about)] if found else [],
         tables=[table] if rows else [],
     )

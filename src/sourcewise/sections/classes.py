@@ -11,18 +11,16 @@ def section(target: Target) -> Section:
     """From the influences at class level."""
     figure = figures.heatmap(target.influences, target.summary["fdr"])
     meta = figure.layout.meta
-    classes, groups = len(meta["classes"]), len(meta["groups"])
-    caption = "Blue helps, orange hurts, pale is not significant, grey is not identifiable."
-    if [classes, groups] != meta["of"]:
-        caption += (
-            f" Shown are the {count(classes, 'class')} and {count(groups, 'group')} with the strongest evidence, of"
-            f" {meta['of'][0]:,} and {meta['of'][1]:,}; the tables name every one."
-        )
-    alternative = (
-        f"Heatmap of the influence of {count(groups, 'source group')} on {count(classes, 'class')} of {target.name}:"
-        f" {target.facts['significant_class']:,} of {target.facts['cells_class']:,} cells are significant."
-        " The tables hold the largest of these numbers for every class and every group."
+    classes, groups = count(len(meta["classes"]), "class"), count(len(meta["groups"]), "group")
+    caption = (
+        f"Influence of {groups} on {classes} of {target.name}. Blue helps, orange hurts, pale is not significant, grey"
+        " is not identifiable."
     )
+    if [len(meta["classes"]), len(meta["groups"])] != meta["of"]:
+        caption += (
+            f" Shown are the {classes} and {groups} with the strongest evidence, of {meta['of'][0]:,} and"
+            f" {meta['of'][1]:,}; the tables name every one."
+        )
     effects = zip(
         target.influences["class"].values, *figures.arrays(target.influences, "_class", "class", "group"), strict=True
     )
@@ -35,5 +33,5 @@ def section(target: Target) -> Section:
         searchable="class",
     )
     lead = ["The effect of keeping one source group on one target class, as a mean over its examples."]
-    drawn = [Figure("heatmap", figure, caption, alternative)]
+    drawn = [Figure("heatmap", figure, caption)]
     return Section("classes", "Which groups help which classes", lead, figures=drawn, tables=[table])

@@ -27,7 +27,6 @@ def section(target: Target) -> Section | str:
     drawn, tables = [], []
     for place, found in enumerate(shown):
         about, id = " in ".join(filter(None, (found["target"], found["study"]))), f"removal-{place}"
-        over = "against the number of source groups removed" if found["curves"] else "for each subset"
         bands = "bands over seeds; of random removal, over subsets" if found["curves"] else "intervals over seeds"
         captions = {"score": f"score after retraining, with 95% {bands}."}
         if any("predicted" in point for curve in found["curves"] for point in curve["points"]):
@@ -38,8 +37,7 @@ def section(target: Target) -> Section | str:
             )
         for key, caption in captions.items():
             figure = figures.removal(found, target.unit if key == "output" else None)
-            alternative = f"The {key} on {about} {over}. The table holds the scores."
-            drawn.append(Figure(f"{id}-{key}", figure, f"{about}: {caption}", alternative))
+            drawn.append(Figure(f"{id}-{key}", figure, f"{about}: {caption}"))
         rows = []
         for name, removed, runs, *values in counterfactuals.rows(found):
             cells = [_interval(*values[i : i + 3], sign=i > 0) if removed or not i else "–" for i in (0, 3, 6)]

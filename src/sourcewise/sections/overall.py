@@ -13,13 +13,12 @@ def section(target: Target) -> Section:
     """From the overall influences, and those at class level."""
     figure = figures.overall_bars(target.influences, target.summary["fdr"])
     total, ends = len(figure.layout.meta["groups"]), figure.layout.meta["ends"]
-    caption = "Bars are estimates, lines their 95% intervals; pale is not significant."
+    caption = (
+        f"Overall influence of {count(total, 'group')} on {target.name}. Bars are estimates, lines their 95% intervals;"
+        " pale is not significant."
+    )
     if total > 2 * ends:
         caption += f" Shown are the {ends} that help most and the {ends} that hurt most; search for any other."
-    alternative = (
-        f"Bars of the overall influence of {count(total, 'source group')} on {target.name}, sorted, with 95%"
-        f" intervals, in {target.unit.name}. The table holds the same numbers."
-    )
     value, error, q = figures.arrays(target.influences, "_overall", "group")
     by_class = figures.arrays(target.influences, "_class", "group", "class")
     rows = []
@@ -40,5 +39,5 @@ def section(target: Target) -> Section:
     )
     examples = count(target.influences.sizes["example"], "example")
     lead = [f"The effect of keeping one source group, as a mean over all {examples} of {target.name}."]
-    drawn = [Figure("bars", figure, caption, alternative)]
+    drawn = [Figure("bars", figure, caption)]
     return Section("overall", "Which groups help overall, and which hurt", lead, figures=drawn, tables=[table])

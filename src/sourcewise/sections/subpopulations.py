@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sourcewise import figures
-from sourcewise.page import Effect, Figure, Row, Section, Table, join, number, small
+from sourcewise.page import Effect, Figure, Row, Section, Table, number, small
 from sourcewise.sections.target import Target
 
 IDS = 12
@@ -32,11 +32,7 @@ def section(target: Target) -> Section | str:
             caption = (
                 f"Class {split['class']}: its examples, by the influence of {groups[0]} and of {groups[1]} on each."
             )
-            alternative = (
-                f"Points, one an example of {split['class']}, coloured by subpopulation: {join(groups)}. The table"
-                " names the examples that lean on each group most."
-            )
-            drawn.append(Figure(f"split-{place}", figure, caption, alternative))
+            drawn.append(Figure(f"split-{place}", figure, caption))
         caption = (
             f"Classes of {target.name} split into subpopulations. Influence: of the group on the part, minus that on"
             f" the rest of the class ({target.unit.name} ± standard error, from half of the models). Agreement:"

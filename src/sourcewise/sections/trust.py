@@ -39,11 +39,9 @@ def section(target: Target) -> Section:
     table = Table("checks", "How far influences can be trusted, by level", columns, rows, (2, 3, 4, 5))
     shown = []
     if all(len(checks[level].get("curve", ())) > 1 for level in ("class", "example")):
-        ends = ((level, *checks[level]["curve"][-1]) for level in ("class", "example"))
-        alternative = "Lines of split-half reliability and LDS against the number of models: " + "; ".join(
-            f"at {level} level, with {models:,} models, split-half {number(half)}, LDS {number(lds)}"
-            for level, models, lds, half in ends
+        caption = (
+            "Split-half reliability and LDS that fewer of these models would have given, and all of them. Rising lines:"
+            " more models would help."
         )
-        caption = "What fewer of these models would have given, and all of them. Rising lines: more models would help."
-        shown.append(Figure("convergence", figures.convergence(checks), caption, alternative))
+        shown.append(Figure("convergence", figures.convergence(checks), caption))
     return Section("trust", "How far to trust this", lead, figures=shown, tables=[table])
