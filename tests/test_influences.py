@@ -119,7 +119,7 @@ def test_the_summary_s_table_is_the_dataset_s(tmp_path: Path) -> None:
     write_study(tmp_path, 40)
     study = collect(MODELS)
     found = estimate(study)
-    summary = summarise(study, found, [], 0.05, top=2)
+    summary = summarise(study, found, [], 0.05)
     for row in summary["targets"]["pets"]["table"]:
         column = found["pets"].dataset["influence_class"].sel({"class": row["class"]})
         best = column.max()

@@ -54,12 +54,12 @@ def test_small_images_stay_as_they_are_and_large_ones_shrink() -> None:
     kind, image = decoded(found.uri)
     assert kind == "data:image/png"
     assert np.array_equal(np.asarray(image), small.pixels[4, 0])
-    assert (found.name, found.label) == ("pets example 12", "a")
+    assert (found.name, found.label) == ("pets example 12, class a", "a")
     source = album("", 4)  # of the source, the number
     assert source is not None
     kind, image = decoded(source.uri)
     assert (kind, image.size, image.mode) == ("data:image/jpeg", (64, 64), "RGB")
-    assert (source.name, source.label) == ("source example 4", "a")
+    assert (source.name, source.label) == ("source example 4, class a", "a")
     smooth = torch.nn.functional.interpolate(large.pixels[4:5], (64, 64), mode="bilinear", antialias=True)[0]
     away = np.asarray(image).astype(float).mean((0, 1)) - smooth.float().numpy().mean((1, 2))
     assert np.abs(away).max() < 3

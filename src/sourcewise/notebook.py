@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -17,6 +17,7 @@ from sourcewise import figures, influences
 from sourcewise.errors import SourcewiseError, did_you_mean
 from sourcewise.influences import Estimated, Study
 from sourcewise.records import LeftOut, Records
+from sourcewise.summary import effects
 
 
 @dataclass(frozen=True)
@@ -24,62 +25,46 @@ class Plots:
     """Figures of one target's influences, as the report has them."""
 
     estimated: Estimated
-    fdr: float = 0.05
 
     def heatmap(self) -> go.Figure:
         """The influence of every group on every target class; pale is not significant."""
-        return figures.heatmap(self.estimated.dataset, self.fdr)
+        return figures.heatmap(self.estimated.dataset)
 
     def overall(self) -> go.Figure:
         """The influence of each group on the whole target, with 95% intervals."""
-        return figures.overall_bars(self.estimated.dataset, self.fdr)
+        return figures.overall_bars(self.estimated.dataset)
 
     def convergence(self) -> go.Figure:
         """LDS and split-half reliability against the number of models."""
         return figures.convergence(self.estimated.checks)
 
 
-@dataclass(frozen=True)
-class Influences:
+class Influences(Estimated):
     """Influences on one target.
 
     influences: dims example, class, group; see docs/architecture.md. checks: by level (example, class, overall), LDS,
     split-half reliability, and a `verdict` in words.
     """
 
-    estimated: Estimated
-
     @property
     def influences(self) -> xr.Dataset:
         """`influence`, `stderr`, `qvalue` by example, with suffix `_class` by class and `_overall` by group."""
-        return self.estimated.dataset
-
-    @property
-    def checks(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the checks say of each level."""
-        return self.estimated.checks
+        return self.dataset
 
     @property
     def plot(self) -> Plots:
         """Plotly figures."""
-        return Plots(self.estimated)
+        return Plots(self)
 
     def top(self, n: int = 5, target_class: str | None = None) -> pd.DataFrame:
         """The `n` groups that help most and the `n` that hurt most, from best to worst: on a class, or overall.
 
         Columns group, influence, stderr, qvalue. Raises SourcewiseError for an unknown class.
         """
-        level, found = ("overall", self.influences) if target_class is None else ("class", self.influences)
-        if target_class is not None:
-            names = [str(name) for name in found["class"].values]
-            if target_class not in names:
-                raise SourcewiseError(f"{target_class}: no class of the target{did_you_mean(target_class, names)}")
-            found = found.sel({"class": target_class})
-        table = pd.DataFrame(
-            {"group": found["group"].values}
-            | {name: found[f"{name}_{level}"].values for name in ("influence", "stderr", "qvalue")}
-        )
-        table = table.dropna().sort_values("influence", ascending=False, ignore_index=True)
+        names = [str(name) for name in self.influences["class"].values]
+        if target_class not in (None, *names):
+            raise SourcewiseError(f"{target_class}: no class of the target{did_you_mean(str(target_class), names)}")
+        table = effects(self.influences, target_class)
         return table if len(table) <= 2 * n else pd.concat([table.head(n), table.tail(n)])
 
     def _repr_html_(self) -> str:
@@ -114,7 +99,7 @@ class Loaded:
         Raises SourcewiseError for an unknown target or estimator, or fewer than two models.
         """
         name = self._target(target)
-        return Influences(influences.estimate(self.study, estimator, [name])[name])
+        return Influences(**vars(influences.estimate(self.study, estimator, [name])[name]))
 
     def __str__(self) -> str:
         return f"{self.study.models} records of {self.study.header.study}; targets: {', '.join(self.targets)}"

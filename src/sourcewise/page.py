@@ -1,7 +1,7 @@
 """A self-contained HTML page: what it is made of, how numbers are written in it, and how it becomes a file.
 
-A page is a list of `Section`s, of paragraphs, facts, figures and tables; this module and its template know nothing of
-their topics. Nothing is fetched from anywhere, and a content security policy says so; every string is escaped.
+A page is a list of `Section`s, of paragraphs, facts, figures and tables; this module knows nothing of their topics.
+Nothing is fetched from anywhere, and a content security policy says so; every string is escaped.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Table:
     def images(self) -> list[tuple[NDArray[np.uint8], str]]:
         """The pictures of its influences, small ones enlarged, with what it says of each."""
         return [
-            (picture.large(), f"{row.header} {column.lower()} {picture}: {effect.value} ± {effect.error}")
+            (picture.large(), f"{row.header} {column.lower()} {picture.name}: {effect.value} ± {effect.error}")
             for row in self.rows
             for column, cell in zip(self.columns[1:], row.cells, strict=True)
             for effect in (() if isinstance(cell, str) else cell)
@@ -164,6 +164,7 @@ def html(**parts: Any) -> str:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.globals["count"] = count
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     style, script = (loader.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
     scripts = [get_plotlyjs(), script]

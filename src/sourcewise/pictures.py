@@ -22,15 +22,12 @@ BYTES = 4_000_000
 
 @dataclass(frozen=True)
 class Picture:
-    """One example: uint8[height, width] or [height, width, 3], the same as a URI, what it is called, and its class."""
+    """One example: uint8[height, width] or [height, width, 3], the same as a URI, in words, and its class alone."""
 
     pixels: NDArray[np.uint8]
     uri: str
     name: str
     label: str
-
-    def __str__(self) -> str:
-        return f"{self.name}, class {self.label}"
 
     def large(self) -> NDArray[np.uint8]:
         """The pixels, of a small picture each several times."""
@@ -62,4 +59,5 @@ class Album:
         Image.fromarray(pixels).save(file, kind, quality=85)
         uri = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
         self.left -= len(uri)
-        return Picture(pixels, uri, f"{name or 'source'} example {example}", dataset.class_names[int(one.labels[0])])
+        label = dataset.class_names[int(one.labels[0])]
+        return Picture(pixels, uri, f"{name or 'source'} example {example}, class {label}", label)

@@ -70,22 +70,6 @@ def verdict(target: Target) -> dict[str, Any]:
     return {"supported": bool(found or overall or examples), "headline": headline, "lead": lead}
 
 
-def _header(targets: Sequence[Target]) -> list[tuple[str, str]]:
-    """What was asked, on which data, with how many models."""
-    summary = targets[0].summary
-    header = [("Source", f"{summary['source']}, {count(summary['groups'], 'group')}")]
-    for target in targets:
-        size = f"{count(target.facts['examples'], 'example')}, {count(target.facts['classes'], 'class')}"
-        header.append(("Target", f"{target.name}, {size}"))
-    header.append(("Models", f"{summary['models']:,}"))
-    for target in targets:
-        mean, spread = target.facts["metric_mean"], target.facts["metric_std"]
-        name = f"Accuracy on {target.name}" if len(targets) > 1 else "Accuracy"
-        about = (", mean ± sd", f" ± {100 * spread:.1f}") if spread is not None else ("", "")
-        header.append((f"{name}{about[0]}", f"{100 * mean:.1f}%{about[1]}"))
-    return header
-
-
 class Built(NamedTuple):
     """What the page shows of one target, and what the sections need that it has no data for."""
 
@@ -119,17 +103,11 @@ def build(
 
 def render(built: Sequence[Built]) -> str:
     """The page. What else it could show, and what records that needs, stands at its end."""
-    targets = [item.target for item in built]
-    summary = targets[0].summary
+    summary = built[0].target.summary
     return page.html(
-        source=summary["source"],
-        names=join([target.name for target in targets]),
-        models=count(summary["models"], "model"),
-        groups=summary["groups"],
-        unit=targets[0].unit,
-        facts=_header(targets),
-        verdicts=[verdict(target) for target in targets],
-        notes=summary["notes"],
-        targets=[(target.name, target.id, sections) for target, sections, _ in built],
+        summary=summary,
+        names=join([item.target.name for item in built]),
+        built=built,
+        verdicts=[verdict(item.target) for item in built],
         closing=closing.sections(summary, {key: what for item in built for key, what in item.needs.items()}),
     )

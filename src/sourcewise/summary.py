@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
-from numpy.typing import NDArray
 
 from sourcewise import analyses, baselines, counterfactuals, curation
+from sourcewise.figures import KEYS
 from sourcewise.fitting import parts_of
 from sourcewise.influences import LEVELS, SHOWN, SIGN, Estimated, Study, shown
 from sourcewise.records import LeftOut
@@ -21,9 +22,7 @@ RELATIVE = (
 )
 
 
-def summarise(
-    study: Study, found: Mapping[str, Estimated], left_out: Sequence[LeftOut], fdr: float, top: int = 3
-) -> dict[str, Any]:
+def summarise(study: Study, found: Mapping[str, Estimated], left_out: Sequence[LeftOut], fdr: float) -> dict[str, Any]:
     """All that the report and the terminal say in words and small tables, as JSON. fdr: false discovery rate."""
     header = study.header
     notes = []
@@ -65,16 +64,14 @@ def summarise(
         "seconds": {stage: total / sum(study.designs.values()) for stage, total in study.seconds.items()},
         "notes": notes,
         "targets": {
-            name: _target(item, study.targets[name].scores, fdr, top) | analyses.examine(study, name, item, fdr)
+            name: _target(item, study.targets[name].scores, fdr) | analyses.examine(study, name, item, fdr)
             for name, item in found.items()
         },
     }
 
 
-def _target(found: Estimated, scores: Sequence[float], fdr: float, top: int) -> dict[str, Any]:
-    dataset = found.dataset
-    page = shown(dataset[["influence_overall", "stderr_overall", "qvalue_overall"]])
-    counts: dict[str, int] = {}
+def _target(found: Estimated, scores: Sequence[float], fdr: float) -> dict[str, Any]:
+    dataset, counts = found.dataset, dict[str, int]()
     for level, suffix in LEVELS.items():
         q = np.atleast_2d(dataset[f"qvalue{suffix}"].values)
         cells = [(int((q[rows] <= fdr).sum()), int(np.isfinite(q[rows]).sum())) for rows in parts_of(q.shape)]
@@ -85,41 +82,31 @@ def _target(found: Estimated, scores: Sequence[float], fdr: float, top: int) -> 
         "metric_mean": float(np.mean(scores)),
         "metric_std": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         **counts,
-        "table": [_class(dataset, str(name), top) for name in dataset["class"].values],
-        "overall": _effects(
-            page, "_overall", {}, _order(page["influence_overall"].values, page["qvalue_overall"].values)
-        ),
+        "table": [_class(dataset, str(name)) for name in dataset["class"].values],
+        "overall": effects(shown(dataset[[f"{key}_overall" for key in KEYS]])).to_dict("records"),
         "verdict": found.checks["class"]["verdict"],
         "checks": dict(found.checks),
         "baselines": dict(found.baselines),
     }
 
 
-def _class(dataset: xr.Dataset, name: str, top: int) -> dict[str, Any]:
-    where = {"class": name}
-    order = _order(dataset["influence_class"].sel(where).values, dataset["qvalue_class"].sel(where).values)
-    helps, hurts = (_effects(dataset, "_class", where, side[:top]) for side in (order, order[::-1]))
-    return {
-        "class": name,
-        "helps": [effect for effect in helps if effect["influence"] > 0],
-        "hurts": [effect for effect in hurts if effect["influence"] < 0],
-    }
+def _class(dataset: xr.Dataset, name: str, top: int = 3) -> dict[str, Any]:
+    known = effects(dataset, name)
+    helps, hurts = known[known["influence"] > 0][:top], known[known["influence"] < 0][: -top - 1 : -1]
+    return {"class": name, "helps": helps.to_dict("records"), "hurts": hurts.to_dict("records")}
 
 
-def _order(influence: NDArray[np.float64], qvalue: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Groups from the most helpful to the most harmful, without those whose influence or its error cannot be told."""
-    order = np.argsort(-influence, kind="stable")
-    return order[np.isfinite(influence[order]) & np.isfinite(qvalue[order])]
+def effects(dataset: xr.Dataset, target_class: str | None = None) -> pd.DataFrame:
+    """Columns group, influence, stderr, qvalue: on a class, or overall, from the most helpful to the most harmful.
 
-
-def _effects(dataset: xr.Dataset, suffix: str, where: dict[str, str], order: NDArray[np.intp]) -> list[dict[str, Any]]:
-    columns = [dataset[variable + suffix].sel(where).values for variable in ("influence", "stderr", "qvalue")]
-    names = dataset["group"].values
-    return [
-        {"group": str(names[i])}
-        | {key: float(column[i]) for key, column in zip(("influence", "stderr", "qvalue"), columns, strict=True)}
-        for i in order
-    ]
+    Without groups whose influence or its error cannot be told.
+    """
+    suffix, where = ("_overall", {}) if target_class is None else ("_class", {"class": target_class})
+    columns = [dataset[f"{key}{suffix}"].sel(where).values.astype(float) for key in KEYS]
+    order = np.argsort(-columns[0], kind="stable")
+    order = order[np.isfinite(np.sum(columns, axis=0)[order])]
+    known = {key: column[order] for key, column in zip(KEYS, columns, strict=True)}
+    return pd.DataFrame({"group": dataset["group"].values[order], **known})
 
 
 def as_text(summary: Mapping[str, Any]) -> str:
