@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from conftest import Compose
 from records import CLASSES, GROUPS, make
 
@@ -65,13 +66,18 @@ def test_only_a_run_that_keeps_all_groups_records_baselines_and_its_outputs_stay
     assert np.array_equal(same.label_mapping, outputs.label_mapping)
 
 
+def dataset(influence: np.ndarray) -> xr.Dataset:
+    variables = {"influence_class": (("class", "group"), influence), "influence_overall": ("group", influence.mean(0))}
+    return xr.Dataset(variables, {"class": CLASSES, "group": GROUPS})
+
+
 def test_comparison_with_influences() -> None:
     item = make(1, examples=9).targets["pets"]
     rng = np.random.default_rng(0)
     influence = rng.normal(size=(3, 14))
     item = replace(item, label_mapping=np.exp(influence).astype(np.float32), feature_mapping=-influence.astype("f4"))
     masks = rng.random((50, 14)) < 0.5
-    found = baselines.compare(item, GROUPS, CLASSES, influence, influence.mean(0), masks, masks @ influence.T)
+    found = baselines.compare(item, dataset(influence), masks, masks @ influence.T)
     label, feature = found["label_mapping"], found["feature_mapping"]
     assert label["spearman_class"] == pytest.approx(1)
     assert feature["spearman_class"] == pytest.approx(-1)
@@ -86,11 +92,11 @@ def test_comparison_with_influences() -> None:
 
 def test_what_cannot_be_compared_is_said() -> None:
     item = make(1).targets["pets"]
-    unknown = np.full((3, 14), np.nan)
-    assert baselines.compare(item, GROUPS, CLASSES, unknown, unknown[0]) == {}
+    unknown = dataset(np.full((3, 14), np.nan))
+    assert baselines.compare(item, unknown) == {}
     assert "subset=full" in baselines.as_text({})
     item = replace(item, label_mapping=np.ones((3, 14), np.float32), feature_mapping=np.ones((3, 14), np.float32))
-    found = baselines.compare(item, GROUPS, CLASSES, unknown, unknown[0])
+    found = baselines.compare(item, unknown)
     assert found["label_mapping"]["spearman_class"] is None
     assert found["label_mapping"]["lds_class"] is None
     assert "unknown overall" in baselines.as_text(found)

@@ -9,16 +9,17 @@ tell harm: they say what is similar.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 from sourcewise.record import TargetOutputs
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # slow to import, and runs need only a part of this
+    import xarray as xr
     from torch import Tensor
 
 UNAVAILABLE = (
@@ -65,10 +66,7 @@ def _means(rows: Tensor, parts: Tensor, count: int) -> Tensor:
 
 def compare(
     outputs: TargetOutputs,
-    group_names: Sequence[str],
-    class_names: Sequence[str],
-    influence_class: NDArray[np.floating[Any]],
-    influence_overall: NDArray[np.floating[Any]],
+    influences: xr.Dataset,
     masks: NDArray[np.bool_] | None = None,
     means: NDArray[np.floating[Any]] | None = None,
     top: int = 3,
@@ -77,10 +75,7 @@ def compare(
 
     Args:
         outputs: of the run that kept all groups.
-        group_names: of the columns.
-        class_names: of the target.
-        influence_class: float[classes, groups], NaN where it cannot be told.
-        influence_overall: float[groups].
+        influences: on the same target, as docs/architecture.md has them.
         masks: bool[models, groups] of the study's random subsets; with `means`, the LDS of the baselines is given.
         means: float[models, classes], class means of the outputs of those models.
         top: how many groups to name for each class.
@@ -93,22 +88,23 @@ def compare(
 
     def named(scores: NDArray[Any]) -> list[tuple[str, float]]:
         order = np.argsort(-scores, kind="stable")
-        return [(str(group_names[column]), float(scores[column])) for column in order]
+        return list(zip(influences["group"].values[order].tolist(), scores[order].tolist(), strict=True))
 
-    counts = np.bincount(outputs.labels, minlength=len(class_names))
+    classes, overall, by_class = (influences[key].values for key in ("class", "influence_overall", "influence_class"))
+    counts = np.bincount(outputs.labels, minlength=len(classes))
     filled = np.flatnonzero(counts).tolist()
     found: dict[str, dict[str, Any]] = {}
     for name, table in (("label_mapping", outputs.label_mapping), ("feature_mapping", outputs.feature_mapping)):
         if table is None:
             continue
-        overall, lds = counts @ table / counts.sum(), None
+        score, lds = counts @ table / counts.sum(), None
         if masks is not None and means is not None:
             lds = _mean(_spearman(masks @ table[row].astype(np.float64), means[:, row]) for row in filled)
         found[name] = {
-            "overall": [{"group": group, "score": score} for group, score in named(overall)],
-            "classes": {str(class_names[row]): [group for group, _ in named(table[row])[:top]] for row in filled},
-            "spearman_overall": _spearman(overall, influence_overall),
-            "spearman_class": _mean(_spearman(table[row], influence_class[row]) for row in filled),
+            "overall": [{"group": group, "score": value} for group, value in named(score)],
+            "classes": {str(classes[row]): [group for group, _ in named(table[row])[:top]] for row in filled},
+            "spearman_overall": _spearman(score, overall),
+            "spearman_class": _mean(_spearman(table[row], by_class[row]) for row in filled),
             "lds_class": lds,
         }
     return found
@@ -131,8 +127,11 @@ def as_text(compared: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _spearman(one: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float | None:
     """Over the entries that both know; None when fewer than three, or one of them is constant."""
-    found = pd.Series(one).corr(pd.Series(other), method="spearman", min_periods=3)
-    return None if np.isnan(found) else float(found)
+    known = np.isfinite(one) & np.isfinite(other)
+    one, other = one[known], other[known]
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(stats.spearmanr(one, other).statistic)
 
 
 def _mean(values: Any) -> float | None:

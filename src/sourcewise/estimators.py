@@ -35,7 +35,7 @@ import numpy as np
 
 from sourcewise.errors import SourcewiseError
 from sourcewise.inference import Mean
-from sourcewise.moments import ALL, TILE, Array, Index, Moments, Packed
+from sourcewise.moments import ALL, TILE, Array, Index, Moments, Packed, cuts
 
 PENALTIES = np.logspace(-3, 3, 31)
 """Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
@@ -91,7 +91,7 @@ def difference(moments: Moments) -> Estimate:
     """
     _enough(moments, 2)
     influence, stderr, dof = np.empty((3, moments.columns, moments.groups))
-    for tile in _tiles(moments, 64):
+    for tile in cuts(moments.columns, 64):
         kept, dropped = _sides(moments, tile)
         gap = kept - dropped
         influence[tile], stderr[tile], dof[tile] = gap.value, np.sqrt(gap.variance), gap.dof
@@ -158,7 +158,7 @@ def lasso(moments: Moments, held: Moments) -> Estimate:
     gram, gram_held = Gram(matrix, train.count), Gram(matrix_held, held.count)
     gram_all = Gram(matrix_all, moments.count)
     penalty, coefficients = np.empty(moments.columns), np.empty((moments.columns, moments.groups))
-    for tile in _tiles(moments):
+    for tile in cuts(moments.columns, TILE):
         top = np.abs(cross[tile]).max(1) / train.count
         best, error = np.zeros(len(top)), np.full(len(top), np.inf)
         final, slopes, live = np.zeros_like(cross[tile]), np.zeros_like(cross[tile]), np.arange(len(top))
@@ -476,10 +476,6 @@ def _sides(moments: Moments, tile: slice, groups: Any = ALL) -> list[Mean]:
     return found
 
 
-def _tiles(moments: Moments, width: int = TILE) -> list[slice]:
-    return [slice(left, left + width) for left in range(0, moments.columns, width)]
-
-
 def _varying(moments: Moments) -> Index:
     """The groups that some models kept and others dropped."""
     return np.flatnonzero((moments.kept > 0) & (moments.kept < moments.count))
@@ -489,7 +485,7 @@ def _by_columns(moments: Moments, active: Index, part: Callable[[slice], tuple[A
     """What `part` says of each tile of columns: influence, stderr, dof, coefficients [e, K] and penalty [e]."""
     shape = moments.columns, moments.groups
     tables, penalty = [*np.full((3, *shape), np.nan), np.zeros(shape)], np.empty(moments.columns)
-    for tile in _tiles(moments):
+    for tile in cuts(moments.columns, TILE):
         *found, penalty[tile] = part(tile)
         for table, values in zip(tables, found, strict=True):
             table[tile][:, active] = values

@@ -24,7 +24,7 @@ from sourcewise.checks import Point, Score
 from sourcewise.errors import SourcewiseError
 from sourcewise.estimators import ESTIMATORS, Estimate, balanced, confounded, crowding
 from sourcewise.inference import intervals, pvalues, qvalues, qvalues_in_place
-from sourcewise.moments import ALL, CELLS, GRAM, ROWS, Array, Index, Packed, Subsets, collapse
+from sourcewise.moments import ALL, CELLS, GRAM, ROWS, Array, Index, Packed, Subsets, collapse, cuts
 
 SAMPLE = 1000
 """Columns that the checks look at, at most (evenly spaced), fewer where groups are many."""
@@ -200,8 +200,7 @@ def _estimate(subsets: Subsets, name: str, held: Index) -> tuple[Estimate, NDArr
     step = max(CELLS // 2 // shape[whole] // 8 * 8, 8)
     kept, mean, qvalue = np.empty(shape[1]), np.empty(shape[0]), on_disk(shape)
     tables: dict[str, Array] = {}
-    for left in range(0, shape[cut], step):
-        tile = slice(left, left + step)
+    for tile in cuts(shape[cut], step):
         where = (ALL, tile) if by_groups else (tile, ALL)
         found = part(*where)
         for key in ("influence", "stderr", "dof", "coefficients"):
@@ -230,8 +229,7 @@ def on_disk(shape: tuple[int, int]) -> NDArray[Any]:
 
 def parts_of(shape: tuple[int, ...]) -> list[slice]:
     """Rows of a table of that shape, by so many that they take little memory."""
-    step = max(CELLS // 4 // shape[1], 1)
-    return [slice(left, left + step) for left in range(0, shape[0], step)]
+    return cuts(shape[0], max(CELLS // 4 // shape[1], 1))
 
 
 def _more_models(reliability: float, subsets: Subsets, shrunken: bool) -> int | None:
@@ -260,14 +258,14 @@ def _outputs(outputs: ArrayLike) -> NDArray[Any]:
         raise SourcewiseError(
             f"outputs must be real numbers [models, examples], not {table.dtype} of {table.ndim} dimensions"
         )
-    blocks = (np.isfinite(table[start : start + ROWS]).all(1) for start in range(0, len(table), ROWS))
-    bad = np.flatnonzero(~np.concatenate([*blocks, np.ones(0, np.bool_)]))
+    finite = [np.isfinite(table[rows]).all(1) for rows in cuts(len(table), ROWS)]
+    bad = np.flatnonzero(~np.concatenate([*finite, np.ones(0, np.bool_)]))
     if bad.size:
         named = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
         raise SourcewiseError(
             f"outputs hold NaN or infinity in {len(bad)} of {len(table)} rows ({named}): leave them out"
         )
-    return table
+    return table if table.dtype.kind == "f" else table.astype(np.float64)
 
 
 def _masks(masks: ArrayLike | Packed) -> Packed:

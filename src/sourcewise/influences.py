@@ -333,13 +333,8 @@ def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqd
         told = {key: checks[level][key] for key in ("estimator", "lds", "noise_ceiling", "split_half")}
         attributes |= {f"{key}{suffix}": value for key, value in told.items() if value is not None}
     dataset = xr.Dataset(variables, coordinates, attributes)
-    alone = {}
-    if name in study.full:
-        tables = (dataset["influence_class"].values, dataset["influence_overall"].values)
-        kept = masks.unpack() if study.groups <= GRAM else None
-        alone = baselines.compare(
-            study.full[name], coordinates["group"], target.class_names, *tables, kept, means[:, :-1]
-        )
+    kept = masks.unpack() if study.groups <= GRAM else None
+    alone = baselines.compare(study.full[name], dataset, kept, means[:, :-1]) if name in study.full else {}
     return Estimated(dataset, found.estimate.slopes[0], checks, alone)  # slopes of the last level
 
 

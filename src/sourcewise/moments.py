@@ -36,6 +36,11 @@ CELLS = 2**24
 ALL = slice(None)
 
 
+def cuts(size: int, step: int) -> list[slice]:
+    """`range(size)` in slices of `step`."""
+    return [slice(left, left + step) for left in range(0, size, step)]
+
+
 @dataclass(frozen=True)
 class Packed:
     """Masks bool[m, G] as bits: uint8[m, ceil(G / 8)], as `np.packbits` makes them."""
@@ -63,7 +68,7 @@ class Packed:
     def blocks(self) -> list[slice]:
         """Rows, by so many that their unpacked masks take little memory."""
         step = int(np.clip(4 * CELLS // self.groups, 64, ROWS))
-        return [slice(start, start + step) for start in range(0, len(self), step)]
+        return cuts(len(self), step)
 
     def sizes(self) -> Index:
         """int[m], how many groups each subset keeps."""
@@ -128,8 +133,7 @@ class Moments:
         """Add models, in chunks of any size: masks bool[m, G], outputs finite float[m, E]. Returns itself."""
         if not len(outputs):
             return self
-        single = outputs.dtype.kind == "f" and outputs.dtype.itemsize <= 4
-        work: np.dtype[np.floating[Any]] = np.dtype(np.float32 if single else np.float64)
+        work = np.result_type(outputs, np.float32)
         if self.count == 0:
             head = outputs[:64].astype(work)
             # the mean, clipped so that equal outputs are centred to exactly zero
@@ -138,15 +142,13 @@ class Moments:
         self.precision = max(self.precision, float(np.finfo(work).eps))
         reference = self.reference.astype(work)
         room = np.empty((min(TILE, self.columns), self.groups), work)
-        for start in range(0, len(outputs), ROWS):
-            rows = slice(start, start + ROWS)
+        for rows in cuts(len(outputs), ROWS):
             kept: NDArray[np.floating[Any]] = masks[rows].astype(work)
             self.count += len(kept)
             self.kept += kept.sum(0, dtype=np.float64)
             if self.gram is not None:
                 self.gram += kept.T @ kept
-            for left in range(0, self.columns, TILE):
-                tile = slice(left, left + TILE)
+            for tile in cuts(self.columns, TILE):
                 y: NDArray[np.floating[Any]] = outputs[rows, tile].astype(work)
                 y -= reference[tile]
                 product = room[: y.shape[1]]
@@ -244,7 +246,7 @@ class Subsets:
             masks, outputs = self.masks[rows].unpack(groups), self.outputs[rows, columns]
             paired = min(max(2 * self.pairs - rows.start, 0), len(outputs)) if gram else 0
             if paired and self.center is not None:
-                outputs = outputs.astype(np.float32 if outputs.dtype.itemsize <= 4 else np.float64)
+                outputs = outputs.astype(np.result_type(outputs, np.float32))
                 half = (outputs[0:paired:2] - outputs[1:paired:2]) / 2
                 outputs[0:paired:2], outputs[1:paired:2] = self.center[columns] + half, self.center[columns] - half
             found.update(masks, outputs)
@@ -274,12 +276,11 @@ def collapse(masks: Mask | Packed, outputs: NDArray[Any], seeds: NDArray[Any] | 
     first = np.unique(subset, return_index=True)[1]
     within = None
     if len(first) < n:
-        means = np.zeros((len(first), outputs.shape[1]), np.float64 if outputs.dtype.itemsize > 4 else np.float32)
+        means = np.zeros((len(first), outputs.shape[1]), np.result_type(outputs, np.float32))
         np.add.at(means, subset, outputs)
         means /= sizes[:, None].astype(means.dtype)
         within = np.zeros(outputs.shape[1])
-        for start in range(0, n, ROWS):
-            rows = slice(start, start + ROWS)
+        for rows in cuts(n, ROWS):
             within += ((outputs[rows] - means[subset[rows]]) ** 2).sum(0, dtype=np.float64)
         within /= n - len(first)
         packed, outputs = packed[first], means

@@ -95,11 +95,8 @@ def listed(
     if (keep is None) == (drop is None):
         raise SourcewiseError("subset=listed: set exactly one of subset.keep and subset.drop")
     setting, names = ("keep", keep) if keep is not None else ("drop", drop)
-    assert names is not None
-    where = f"subset.{setting}={names}" if isinstance(names, str) else f"subset.{setting}"
-    if isinstance(names, str):
-        names = _read_names(names, where)
-    return _mask(groups, names, setting == "keep", where)
+    listing = settled({"design": "listed", setting: names})[setting]
+    return _mask(groups, listing, setting == "keep", f"subset.{setting}")
 
 
 def ranked(
