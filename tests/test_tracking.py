@@ -241,7 +241,7 @@ Path("influences.nc").write_bytes(b"numbers" + os.environ["KIND"].encode())
 with tracker.start("estimate", "s", {"records": "wandb:a/b"}, job="estimate") as tracked:
     tracked.figure("target/digits/influence", go.Figure(go.Bar(y=[1, 2])))
     tracked.table("top", ["class", "influence"], [["a", 0.5], ["b", -1.0]])
-    tracked.summarise({"target/digits/lds": 0.5})
+    tracked.log({"target/digits/lds": 0.5})
     tracked.save(b"{}", "summary.json")
     tracked.artifact("influences-s", "influences", {"digits/influences.nc": Path("influences.nc")}, {"runs": ["x", "y"]})
 """
@@ -270,7 +270,7 @@ import numpy as np
 import plotly.graph_objects as go
 tracking.check_report(tracker)
 with tracker.start("a run", {group!r}, config) as tracked:
-    tracked.summarise({{"target/digits/score": 0.5}})
+    tracked.log({{"target/digits/score": 0.5}})
 with tracker.start("estimate", {group!r}, {{}}, job="estimate") as tracked:
     tracked.figure("target/digits/influence_class", go.Figure(go.Bar(y=[1, 2])))
     tracked.table("target/digits/overall", ["group", "influence"], [[{evil!r}, 0.5]])

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 from sourcewise import claims
 from sourcewise.errors import SourcewiseError
@@ -39,42 +39,121 @@ PAUSE = 300.0
 """Seconds for which a process that could not reach W&B starts its next runs offline, without trying again."""
 
 
-class TrackedRun(Protocol):
-    """What a run tells its tracker while it goes on. None of it raises."""
+@dataclass
+class TrackedRun:
+    """What a run tells its tracker while it goes on; without a W&B run, nothing is kept. None of it raises."""
+
+    run: Any = None
+    told: bool = False
+    media: dict[str, int] = field(default_factory=dict)  # with how many stand side by side
+    tables: list[str] = field(default_factory=list)
 
     def log(self, scalars: Mapping[str, float]) -> None:
         """Add a point to the scalar history."""
-
-    def summarise(self, metrics: Mapping[str, float]) -> None:
-        """Set the scalars of the run's summary."""
+        self._try(lambda: self.run.log(dict(scalars)))
 
     def record(self, result: "Record") -> None:
         """Keep a run's record, its metrics, and its subset (so that metrics alone can be estimated from)."""
+        if self.run is None:
+            return
+        import numpy as np
+
+        from sourcewise import record
+
+        names = result.header.group_names
+        about: dict[str, Any] = {
+            "subset/groups": len(result.mask),
+            "subset/mask": np.packbits(result.mask).tobytes().hex(),
+        }
+        if names is not None and len(json.dumps(names)) <= NAMES_LIMIT:
+            about["subset/names"] = names
+        self._try(lambda: self.run.summary.update({**result.header.metrics, **about}))
+        self.save(record.to_bytes(result), RECORD)
 
     def figure(self, name: str, figure: Any) -> None:
         """Log a plotly figure."""
+        self.media[name] = 1
+        self._show(name, lambda wandb: wandb.Plotly(figure))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Log a table."""
+        self.tables.append(name)
+        self._show(name, lambda wandb: wandb.Table(columns=list(columns), data=[list(row) for row in rows]))
 
     def images(self, name: str, images: Sequence[tuple[Any, str]]) -> None:
         """Log images, uint8[height, width] or [height, width, 3], each with a caption."""
+        if images:
+            self.media[name] = 5
+            self._show(name, lambda wandb: [wandb.Image(pixels, caption=words) for pixels, words in images])
 
     def report(self, title: str, paragraphs: Sequence[str], scores: Sequence[str]) -> None:
         """Make a W&B Report of what this run logged, and of these scalars of the study's runs."""
 
+        def report() -> None:
+            if self.run.offline:
+                raise SourcewiseError("no report, since W&B's server was not reached")
+            from wandb_workspaces.expr import And, Metric
+
+            wr: Any = import_module("wandb_workspaces.reports.v2")
+            place = {"entity": self.run.entity, "project": self.run.project}
+
+            def grid(name: str, filters: Any, panels: list[Any]) -> list[Any]:
+                runs = wr.Runset(**place, name=name, filters=filters)
+                return [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
+
+            points = [wr.ScatterPlot(x=wr.Config("subset.seed"), y=wr.SummaryMetric(name)) for name in scores]
+            panels = [wr.MediaBrowser(media_keys=[name], num_columns=n) for name, n in self.media.items()]
+            panels += [wr.WeavePanelSummaryTable(table_name=name) for name in self.tables]
+            for row, panel in enumerate(panels):
+                panel.layout = wr.Layout(y=12 * row, w=24, h=12)
+            study = And(Metric("Group") == self.run.group, Metric("JobType") == "run")
+            blocks = [
+                *map(wr.P, paragraphs),
+                *grid("Runs of the study, by subset", study, points),
+                *grid("Influences", And(Metric("ID") == self.run.id), panels),
+            ]
+            made = wr.Report(**place, title=title[:128], blocks=blocks, width="fluid").save()
+            _say(f"report: {made.url}")
+
+        self._try(report)
+
     def save(self, content: bytes | Path, name: str) -> None:
         """Keep a file with the run, as run file `name`."""
+
+        def save() -> None:
+            path = Path(self.run.dir) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+            self.run.save(str(path), base_path=self.run.dir, policy="end")
+
+        self._try(save)
 
     def artifact(self, name: str, kind: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
         """Log files, by their names in it, as an artifact of this kind. about: its metadata, JSON."""
 
+        def log() -> None:
+            import wandb
 
-class Tracker(Protocol):
-    """Starts tracked runs."""
+            artifact = wandb.Artifact(name, kind, metadata=dict(about))
+            for inside, path in files.items():
+                artifact.add_file(str(path), inside)
+            self.run.log_artifact(artifact)
 
-    def start(self, name: str, study: str, config: Mapping[str, Any], job: str = "run") -> Any:
-        """A context manager that yields a TrackedRun and ends it with the true exit status."""
+        self._try(log)
+
+    def _show(self, name: str, made: Callable[[Any], Any]) -> None:
+        self._try(lambda: self.run.log({name: made(import_module("wandb"))}))
+
+    def _try(self, call: Callable[[], Any]) -> None:
+        """Trouble with W&B is told once, and never the run's."""
+        if self.run is None:
+            return
+        try:
+            call()
+        except Exception as error:
+            if not self.told:
+                self.told = True
+                _say(f"not everything of this run is tracked: {_one_line(error)}")
 
 
 @dataclass(frozen=True)
@@ -83,8 +162,8 @@ class NoTracker:
 
     @contextmanager
     def start(self, name: str, study: str, config: Mapping[str, Any], job: str = "run") -> Iterator[TrackedRun]:
-        """A run that listens to nothing."""
-        yield cast("TrackedRun", _Silent())
+        """A run of which nothing is kept."""
+        yield TrackedRun()
 
 
 @dataclass(frozen=True)
@@ -110,10 +189,7 @@ class WandbTracker:
         Without W&B's server it is an offline run, and one line on stderr says how to upload it.
         """
         run = self._open(name, study, config, job)
-        if run is None:
-            yield cast("TrackedRun", _Silent())
-            return
-        tracked, code = _WandbRun(run), KILLED  # KeyboardInterrupt, and the SystemExit that Lightning makes of it
+        tracked, code = TrackedRun(run), KILLED  # KeyboardInterrupt, and the SystemExit that Lightning makes of it
         try:
             tracked._try(lambda: run.define_metric("source/*", step_metric="source/epoch"))
             tracked._try(lambda: _keep_config(run, config))
@@ -127,19 +203,21 @@ class WandbTracker:
 
     def _open(self, name: str, study: str, config: Mapping[str, Any], job: str) -> Any:
         """The W&B run, offline if need be; None when there can be none."""
-        mode, why = _mode(self.mode), ""
-        if mode == "disabled":
-            return None
-        if mode == "online" and time.monotonic() < _server.down_until:
-            mode, why = "offline", _server.why
         try:
+            mode, why = _mode(self.mode), ""
+            if mode == "disabled":
+                return None
+            if mode == "online" and time.monotonic() < _server.down_until:
+                mode, why = "offline", _server.why
             import wandb
 
             # wandb leaves a temporary folder of its own to the interpreter's end.
             warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
             Path(self.dir).mkdir(parents=True, exist_ok=True)
             wandb.setup(wandb.Settings(silent=True))
-            id = _run_id() or secrets.token_hex(6)
+            # An agent, or the user, may have set an id for this process: its first run takes it.
+            given = None if claims.WORKER in os.environ else os.environ.pop("WANDB_RUN_ID", None)
+            id = given or secrets.token_hex(6)
             sweep = os.environ.get(SWEEP)
             settings = {"init_timeout": self.init_timeout, "finish_timeout": self.finish_timeout, **_LEAN}
             init: dict[str, Any] = {
@@ -174,7 +252,7 @@ class WandbTracker:
         return run
 
 
-def check_report(tracker: Tracker) -> None:
+def check_report(tracker: NoTracker | WandbTracker) -> None:
     """Raise SourcewiseError if a run of this tracker cannot make a W&B Report, which needs W&B's server."""
     if not isinstance(tracker, WandbTracker):
         raise SourcewiseError("wandb_report=true: logger=none tracks nothing; leave one of them out")
@@ -211,11 +289,10 @@ def agents_job() -> Iterator[None]:
     finally:
         os.environ.pop(SWEEP, None)
         os.environ.update(given)
-        if not _used_ids:
+        if "WANDB_RUN_ID" in os.environ:  # no run of ours has taken it
             config = {"overrides": [arg for arg in sys.argv[1:] if "=" in arg]}
             tracker = WandbTracker(dir=os.environ.get("WANDB_DIR", "."))
-            if (run := tracker._open(" ".join(config["overrides"]), "", config, "block")) is not None:
-                _finish(run, code)
+            _finish(tracker._open(" ".join(config["overrides"]), "", config, "block"), code)
 
 
 def under_agent() -> bool:
@@ -263,124 +340,12 @@ class _Server:
 
 
 _server = _Server()
-_used_ids: set[str] = set()
-
-
-class _Silent:
-    """Takes everything that a TrackedRun takes, and keeps nothing."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **kwargs: None
-
-
-@dataclass
-class _WandbRun:
-    run: Any
-    told: bool = False
-    media: dict[str, int] = field(default_factory=dict)  # with how many stand side by side
-    tables: list[str] = field(default_factory=list)
-
-    def log(self, scalars: Mapping[str, float]) -> None:
-        self._try(lambda: self.run.log(dict(scalars)))
-
-    def summarise(self, metrics: Mapping[str, float]) -> None:
-        self._try(lambda: self.run.summary.update(dict(metrics)))
-
-    def record(self, result: "Record") -> None:
-        import numpy as np
-
-        from sourcewise import record
-
-        names = result.header.group_names
-        about: dict[str, Any] = {
-            "subset/groups": len(result.mask),
-            "subset/mask": np.packbits(result.mask).tobytes().hex(),
-        }
-        if names is not None and len(json.dumps(names)) <= NAMES_LIMIT:
-            about["subset/names"] = names
-        self._try(lambda: self.run.summary.update({**result.header.metrics, **about}))
-        self.save(record.to_bytes(result), RECORD)
-
-    def figure(self, name: str, figure: Any) -> None:
-        import wandb
-
-        self.media[name] = 1
-        self._try(lambda: self.run.log({name: wandb.Plotly(figure)}))
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        import wandb
-
-        self.tables.append(name)
-        self._try(lambda: self.run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])}))
-
-    def images(self, name: str, images: Sequence[tuple[Any, str]]) -> None:
-        import wandb
-
-        if images:
-            self.media[name] = 5
-            self._try(lambda: self.run.log({name: [wandb.Image(pixels, caption=words) for pixels, words in images]}))
-
-    def report(self, title: str, paragraphs: Sequence[str], scores: Sequence[str]) -> None:
-        def report() -> None:
-            if self.run.offline:
-                raise SourcewiseError("no report, since W&B's server was not reached")
-            from wandb_workspaces.expr import And, Metric
-
-            wr: Any = import_module("wandb_workspaces.reports.v2")
-            place = {"entity": self.run.entity, "project": self.run.project}
-
-            def grid(name: str, filters: Any, panels: list[Any]) -> list[Any]:
-                runs = wr.Runset(**place, name=name, filters=filters)
-                return [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
-
-            points = [wr.ScatterPlot(x=wr.Config("subset.seed"), y=wr.SummaryMetric(name)) for name in scores]
-            panels = [wr.MediaBrowser(media_keys=[name], num_columns=n) for name, n in self.media.items()]
-            panels += [wr.WeavePanelSummaryTable(table_name=name) for name in self.tables]
-            for row, panel in enumerate(panels):
-                panel.layout = wr.Layout(y=12 * row, w=24, h=12)
-            study = And(Metric("Group") == self.run.group, Metric("JobType") == "run")
-            blocks = [
-                *map(wr.P, paragraphs),
-                *grid("Runs of the study, by subset", study, points),
-                *grid("Influences", And(Metric("ID") == self.run.id), panels),
-            ]
-            made = wr.Report(**place, title=title[:128], blocks=blocks, width="fluid").save()
-            _say(f"report: {made.url}")
-
-        self._try(report)
-
-    def save(self, content: bytes | Path, name: str) -> None:
-        def save() -> None:
-            path = Path(self.run.dir) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-            self.run.save(str(path), base_path=self.run.dir, policy="end")
-
-        self._try(save)
-
-    def artifact(self, name: str, kind: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
-        import wandb
-
-        def log() -> None:
-            artifact = wandb.Artifact(name, kind, metadata=dict(about))
-            for inside, path in files.items():
-                artifact.add_file(str(path), inside)
-            self.run.log_artifact(artifact)
-
-        self._try(log)
-
-    def _try(self, call: Callable[[], Any]) -> None:
-        """Trouble with W&B is told once, and never the run's."""
-        try:
-            call()
-        except Exception as error:
-            if not self.told:
-                self.told = True
-                _say(f"not everything of this run is tracked: {_one_line(error)}")
 
 
 def _finish(run: Any, code: int) -> None:
     """End a run with its exit code; what could not be uploaded stays on disk, and one line says how to upload it."""
+    if run is None:
+        return
     try:
         run.finish(exit_code=code)
     except Exception as error:
@@ -397,26 +362,13 @@ def _keep_config(run: Any, config: Mapping[str, Any]) -> None:
         run.config.update({"resolved": hidden})
 
 
-def _run_id() -> str:
-    """The id that an agent or the user set for this process, which its first run takes; otherwise ""."""
-    id = os.environ.get("WANDB_RUN_ID", "")
-    if not id or id in _used_ids or claims.WORKER in os.environ:
-        return ""
-    _used_ids.add(id)
-    return id
-
-
 def _mode(setting: str) -> str:
     """online, offline or disabled: what was asked for here, then WANDB_MODE, then online for who is logged in."""
     if setting != "auto":
         return setting
     if mode := os.environ.get("WANDB_MODE"):
         return {"dryrun": "offline", "offline": "offline", "disabled": "disabled"}.get(mode, "online")
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return "online"
-    with suppress(Exception):
-        return "online" if server()[1] else "offline"
-    return "offline"
+    return "online" if os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or server()[1] else "offline"
 
 
 def _folder(run: Any) -> str:
