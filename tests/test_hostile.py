@@ -66,7 +66,7 @@ ANSWERS: dict[str, tuple[Callable[[Any], None], str]] = {
     ),
     "not zipped": (lambda file: file.write(head("200 OK", GZIP) + b"hello"), "does not answer (DecodeError)"),
     "endless error": (endless(head("500 No")), "does not answer (status 500)"),
-    "endless redirection": (endless(head("302 No", "Location: ?graphql/r2/")), "does not answer (TooManyRedirects)"),
+    "endless redirection": (endless(head("307 No", "Location: ?graphql/r2/")), "does not answer (TooManyRedirects)"),
     "redirection to a file": (
         lambda file: file.write(head("302 No", "Location: file:///etc/passwd")),
         "does not answer (InvalidSchema)",

@@ -6,6 +6,7 @@ Whatever is fetched is kept under `$XDG_CACHE_HOME/sourcewise/wandb`, so that a 
 """
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ProtocolError
 
 from sourcewise import record, tracking
@@ -47,14 +47,13 @@ FRESH = 600.0
 MAX_LIST, MAX_RECORD = 2**30, 2**31
 """Bytes that the list of runs, and a record, may have."""
 
+# With signed links to the records themselves, which spare a redirection each.
 _QUERY = """query Runs($entity: String!, $project: String!, $filters: JSONString, $first: Int, $after: String) {
   project(name: $project, entityName: $entity) {
     runs(filters: $filters, first: $first, after: $after, order: "+created_at") {
-      edges { node { name displayName state group sweepName tags heartbeatAt config summaryMetrics %s } }
+      edges { node { name displayName state group sweepName tags heartbeatAt config summaryMetrics
+        files(names: ["%s"], first: 1) { edges { node { directUrl sizeBytes } } } } }
       pageInfo { endCursor hasNextPage } } } }"""
-
-_LINKS = f'files(names: ["{RECORD}"], first: 1) {{ edges {{ node {{ directUrl sizeBytes }} }} }}'
-"""Signed links to the records themselves, which spare a redirection each."""
 
 
 class Unreachable(SourcewiseError):  # noqa: N818
@@ -119,9 +118,9 @@ class Project:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise" / "wandb"
         host = urllib.parse.urlsplit(url).netloc
         self.cache = root.joinpath(*(_file_name(part) for part in (host, entity, project)))
-        self._failed, self._session = 0, _Session()
-        for kind in ("http://", "https://"):
-            self._session.mount(kind, HTTPAdapter(pool_maxsize=WORKERS))
+        self._failed, self._session = 0, requests.Session()
+        self._session.max_redirects = HOPS
+        self._session.hooks["response"].append(_emptied)
 
     # The list of runs
 
@@ -158,19 +157,16 @@ class Project:
 
     def _ask(self, query: str) -> Iterator[RemoteRun]:
         after: str | None = None
-        links, left = _LINKS, MAX_LIST
+        left = MAX_LIST
         for _ in range(PAGES):
             runs = {"entity": self.entity, "project": self.project, "filters": query, "first": PAGE, "after": after}
             try:
-                body = self._fetch(f"{self.url}/graphql", left, {"query": _QUERY % links, "variables": runs})
+                body = self._fetch(f"{self.url}/graphql", left, {"query": _QUERY % RECORD, "variables": runs})
             except Missing as error:
                 raise SourcewiseError(f"records=wandb:{self.path}: {self.url} is not a W&B server") from error
             left -= len(body)
             try:
                 answer = json.loads(body)
-                if answer.get("errors") and links:  # a server that does not give them
-                    links = ""
-                    continue
                 if answer.get("errors"):
                     why = str(answer["errors"][0]["message"])[:200]
                     raise SourcewiseError(f"W&B refused the list of runs of {self.path}: {why}")
@@ -196,12 +192,7 @@ class Project:
     def records(self, runs: Sequence[RemoteRun]) -> Iterator[Path | str]:
         """For every run, in order, the file with its record, or why there is none. Downloads run ahead."""
         with ThreadPoolExecutor(WORKERS, thread_name_prefix="wandb") as pool:
-            futures = [pool.submit(self._record, run) for run in runs]
-            try:
-                for future in futures:
-                    yield future.result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            yield from pool.map(self._record, runs)
 
     def _record(self, run: RemoteRun) -> Path | str:
         """From the cache, or downloaded until its checksum is right."""
@@ -248,11 +239,14 @@ class Project:
         """
         if not self._key:
             raise Denied(f"records=wandb:{self.path}: not logged in to {self.url}; run `wandb login` first")
-        why = ""
+        why, method = "", "GET" if message is None else "POST"
+        auth = ("api", self._key) if url.startswith(f"{self.url}/") else None  # not to the storage
         for attempt in range(ATTEMPTS):
             pause = min(20.0, BACKOFF * 2**attempt) * (1 + random.random())  # noqa: S311
             try:
-                with self._answer(url, message) as answer:
+                with self._session.request(
+                    method, url, json=message, auth=auth, timeout=TIMEOUT, stream=True
+                ) as answer:
                     if answer.status_code in (401, 403):
                         raise Denied(f"records=wandb:{self.path}: W&B denies access; is this the right API key?")
                     if answer.status_code == 404:
@@ -274,24 +268,12 @@ class Project:
                 time.sleep(pause)
         raise Unreachable(f"W&B at {self.url} does not answer ({why})")
 
-    def _answer(self, url: str, message: Mapping[str, Any] | None) -> requests.Response:
-        """An answer whose body has not been read, after redirections."""
-        for _ in range(HOPS):
-            auth = ("api", self._key) if url.startswith(f"{self.url}/") else None  # not to the storage
-            method = "GET" if message is None else "POST"
-            answer = self._session.request(method, url, json=message, auth=auth, timeout=TIMEOUT, stream=True)
-            if not answer.is_redirect:
-                return answer
-            answer.close()
-            url = urllib.parse.urljoin(url, answer.headers["Location"])
-        raise requests.TooManyRedirects
 
-
-class _Session(requests.Session):
-    """Leaves redirections to us: it would read all that comes with one."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        return None
+def _emptied(answer: requests.Response, **settings: Any) -> None:
+    """Close a redirection unread: requests would read all that comes with one."""
+    if answer.is_redirect:
+        answer.raw.close()
+        answer.raw = io.BytesIO()
 
 
 def _body(answer: requests.Response, limit: int) -> bytes:
@@ -325,7 +307,7 @@ def _query_filter(filters: Mapping[str, Any]) -> dict[str, Any]:
 def _remote_run(node: Mapping[str, Any]) -> RemoteRun:
     raw = json.loads(node["config"] or "{}")
     config = {key: value["value"] for key, value in raw.items() if key != "_wandb" and isinstance(value, dict)}
-    files = [edge["node"] for edge in (node.get("files") or {"edges": []})["edges"]]
+    files = [edge["node"] for edge in node["files"]["edges"]]
     return RemoteRun(
         id=str(node["name"]),
         name=str(node["displayName"]),
@@ -335,7 +317,7 @@ def _remote_run(node: Mapping[str, Any]) -> RemoteRun:
         config=config | dict(config.pop("resolved", None) or {}),
         summary={key: value for key, value in json.loads(node["summaryMetrics"] or "{}").items() if key[0] != "_"},
         link=str(files[0]["directUrl"] or "") if files else "",
-        size=max([0, *(int(file["sizeBytes"] or 0) for file in files)]) if "files" in node else None,
+        size=max([0, *(int(file["sizeBytes"] or 0) for file in files)]),
     )
 
 
