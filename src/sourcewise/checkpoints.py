@@ -4,7 +4,7 @@ Data order, augmentation and dropout of an epoch depend on (seed, epoch) alone. 
 epoch's number are all that a stage needs to go on as if it had never stopped, bit for bit.
 """
 
-import os
+import io
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +13,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+
+from sourcewise.files import write_whole
 
 
 class Checkpoint(pl.Callback):
@@ -77,15 +79,11 @@ class Checkpoint(pl.Callback):
         state: dict[str, Any] = {"key": self.key, "stage": trainer.loggers[0].name, "epoch": trainer.current_epoch}
         state |= {"history": self._history, "metrics": self.metrics, "module": module.state_dict()}
         state |= {name: part.state_dict() for name, part in _parts(trainer).items()}
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        content = io.BytesIO()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(state, file)
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        except (OSError, RuntimeError) as error:  # a full disk is the one or the other
-            temporary.unlink(missing_ok=True)
+            torch.save(state, content)
+            write_whole(self.path, content.getvalue())
+        except OSError as error:
             print(f"{self.path} cannot be saved, training goes on: {error}", file=sys.stderr, flush=True)
 
 

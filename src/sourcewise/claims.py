@@ -148,18 +148,14 @@ class Watch:
     """Finds out which holders are dead, by looking at them more than once."""
 
     def __init__(self) -> None:
-        self._seen: dict[Path, tuple[Holder, float]] = {}
+        self._seen: dict[Path, tuple[Holder | None, float]] = {}
 
     def holder(self, folder: Path) -> Holder | None:
         """Who holds the run; None when it can be claimed. Ends a lease that has not changed for `EXPIRY` seconds."""
-        _, last = _chain(folder)
-        if last is None or last.dead:
-            self._seen.pop(folder, None)
-            return None
-        seen, when = self._seen.get(folder, (None, 0.0))
-        now = time.monotonic()
-        if seen != last:
-            self._seen[folder] = (last, now)
+        last, now = holder(folder), time.monotonic()
+        seen, when = self._seen.get(folder, (None, now))
+        if last is None or last != seen:
+            self._seen[folder] = last, now
         elif now - when >= EXPIRY:
             with contextlib.suppress(Claimed):
                 _acquire(folder, expired=last.token).release()

@@ -2,10 +2,9 @@
 
 The launching process imports the heavy libraries once, without using them, and forks a worker per slot within
 milliseconds. Every worker leads a process group of its own, so that what a run started dies with it, and ends at once
-when the launching process does, however that happens: its end of a socket closes. Messages are lines of JSON; nothing
-is pickled.
+when the launching process does, however that happens: its end of a socket closes. Messages are JSON, never pickles.
 
-    worker  <- {"job", "config", "log"} for each run, then {"exit"}    -> {"status", "cause", "value"} for each run
+    worker  <- {"config", "log"} for each run, then null    -> [status, cause, value] for each run
 """
 
 import atexit
@@ -18,7 +17,6 @@ import importlib.util
 import json
 import os
 import queue
-import selectors
 import signal
 import socket
 import subprocess
@@ -27,7 +25,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from multiprocessing import Pipe, connection
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -35,8 +34,12 @@ from typing import Any, Literal
 from sourcewise import claims
 from sourcewise.errors import SourcewiseError
 
-Function = Callable[[dict[str, Any]], Any]
+Function = Callable[[Mapping[str, Any]], Any]
 Status = Literal["returned", "raised", "killed", "timeout", "claimed", "stopped"]
+Ending = tuple[Status, str, Any]
+"""How a run ended, the cause in words, and the function's value."""
+
+Channel = connection.Connection
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -64,13 +67,17 @@ class Outcome:
 class _Worker:
     slot: int
     pid: int
-    socket: socket.socket
+    channel: Channel
     job: Job | None = None
     runs: int = 0
     deadline: float = float("inf")
     stopping: Status | None = None
     leaving: bool = False
-    buffer: bytearray = field(default_factory=bytearray)
+
+    def tell(self, message: Mapping[str, Any] | None) -> None:
+        """Send a message."""
+        with contextlib.suppress(OSError):  # a worker that just died is noticed when its channel is read
+            self.channel.send_bytes(json.dumps(message).encode())
 
     def kill(self) -> None:
         """End the process and what it has started."""
@@ -106,10 +113,8 @@ class Pool:
             raise SourcewiseError(f"worker processes cannot start: {type(error).__name__}: {error}") from error
         gc.collect()
         gc.freeze()  # pages that hold only frozen objects stay shared with the workers
-        self._selector = selectors.DefaultSelector()
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_w.setblocking(False)
-        self._selector.register(self._wake_r, selectors.EVENT_READ)
         self._workers: list[_Worker] = []
         self._outcomes: list[Outcome] = []
 
@@ -125,8 +130,7 @@ class Pool:
             self._listen(limit)
         self.kill()
         while self._workers:
-            self._listen(None)
-        self._selector.close()
+            self._listen()
         self._wake_r.close()
         self._wake_w.close()
         gc.unfreeze()
@@ -147,7 +151,7 @@ class Pool:
         worker.job = job
         if self.timeout is not None:
             worker.deadline = time.monotonic() + self.timeout
-        _tell(worker, {"job": job.id, "config": job.config, "log": str(job.log.absolute())})
+        worker.tell({"config": job.config, "log": str(job.log.absolute())})
 
     def wait(self, timeout: float | None = None) -> list[Outcome]:
         """Outcomes since the last call; waits for the first of them, for `wake`, or for the timeout."""
@@ -184,59 +188,48 @@ class Pool:
             worker.kill()
 
     def _fork(self, slot: int) -> _Worker:
-        ours, theirs = socket.socketpair()
+        ours, theirs = Pipe()
         _flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the worker has handlers of its own
         pid = os.fork()
         if pid == 0:
-            others = [ours, self._wake_r, self._wake_w, *(worker.socket for worker in self._workers)]
-            _worker(theirs, [*others, self._selector], self._function, self.slots[slot])
+            others = [ours, self._wake_r, self._wake_w, *(worker.channel for worker in self._workers)]
+            _worker(theirs, others, self._function, self.slots[slot])
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)  # here as well as in the child: it holds before anyone uses the pid
         theirs.close()
-        worker = _Worker(slot, pid, ours)
-        self._workers.append(worker)
-        self._selector.register(ours, selectors.EVENT_READ, worker)
-        return worker
+        self._workers.append(_Worker(slot, pid, ours))
+        return self._workers[-1]
 
-    def _listen(self, limit: float | None) -> bool:
+    def _listen(self, limit: float = float("inf")) -> bool:
         """Take in what workers say, until the time `limit` at most. Whether `wake` was called."""
-        forever = limit in (None, float("inf"))
-        events = self._selector.select(None if forever else max(0.0, limit - time.monotonic()))  # type: ignore[operator]
-        woken = False
-        for key, _ in events:
-            if key.data is None:
-                woken = bool(self._wake_r.recv(4096))
-            else:
-                self._heard(key.data)
-        return woken
+        workers = {worker.channel: worker for worker in self._workers}
+        left = None if limit == float("inf") else max(0.0, limit - time.monotonic())
+        ready = connection.wait([self._wake_r, *workers], left)
+        for channel, worker in workers.items():
+            if channel in ready:
+                self._heard(worker)
+        return self._wake_r in ready and bool(self._wake_r.recv(4096))
 
     def _heard(self, worker: _Worker) -> None:
         try:
-            data = worker.socket.recv(1 << 16)
-        except OSError:
-            data = b""
-        worker.buffer += data
-        *lines, rest = worker.buffer.split(b"\n")
-        worker.buffer = rest
-        for line in lines:
-            reply = json.loads(line)
-            if reply["status"] != "returned" and worker.stopping is not None:
-                reply["status"] = worker.stopping
-            worker.runs += 1
-            self._finish(worker, **reply)
-            # After an exception the process may be in any state (a broken CUDA context, say); a new one is cheap.
-            if worker.stopping or reply["status"] not in ("returned", "claimed") or worker.runs >= self.recycle_after:
-                self._dismiss(worker)
-        if not data:
+            status, cause, value = json.loads(worker.channel.recv_bytes())
+        except (EOFError, OSError):
             self._gone(worker)
+            return
+        if status != "returned" and worker.stopping is not None:
+            status = worker.stopping
+        worker.runs += 1
+        self._finish(worker, status, cause, value)
+        # After an exception the process may be in any state (a broken CUDA context, say); a new one is cheap.
+        if worker.stopping or status not in ("returned", "claimed") or worker.runs >= self.recycle_after:
+            self._dismiss(worker)
 
     def _gone(self, worker: _Worker) -> None:
         """The worker's process has ended, or is about to."""
         self._workers.remove(worker)
-        self._selector.unregister(worker.socket)
-        worker.socket.close()
+        worker.channel.close()
         worker.kill()  # what it has started; its number cannot be someone else's before it is waited for
         code = os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1])
         cause = f"the worker process exited with status {code}"
@@ -252,7 +245,7 @@ class Pool:
 
     def _dismiss(self, worker: _Worker) -> None:
         worker.leaving, worker.deadline = True, time.monotonic() + self.grace
-        _tell(worker, {"exit": True})
+        worker.tell(None)
 
     def _interrupt(self, worker: _Worker, why: Status) -> None:
         worker.stopping, worker.deadline = why, time.monotonic() + self.grace
@@ -276,11 +269,6 @@ def noted(wake: Callable[[], None], *numbers: signal.Signals) -> Iterator[list[i
             signal.signal(number, handler)
 
 
-def _tell(worker: _Worker, message: Mapping[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # a worker that just died is noticed when its socket is read
-        worker.socket.sendall(json.dumps(message).encode() + b"\n")
-
-
 def load(function: str) -> Function:
     """The function that `package.module:name` or `path/to/file.py:name` means."""
     place, _, name = function.rpartition(":")
@@ -299,7 +287,7 @@ def load(function: str) -> Function:
 # In a worker
 
 
-def _worker(channel: socket.socket, others: Sequence[Any], function: Function, environment: Mapping[str, str]) -> None:
+def _worker(channel: Channel, others: Sequence[Any], function: Function, environment: Mapping[str, str]) -> None:
     """Do runs until told to exit. Never returns."""
     status = 1
     try:
@@ -308,13 +296,13 @@ def _worker(channel: socket.socket, others: Sequence[Any], function: Function, e
         for item in others:
             item.close()
         atexit._clear()
-        interrupt = _Interrupt()
+        interrupt = Interrupt()
         for number in STOPS:
             signal.signal(number, interrupt)
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # Slurm tells all processes of a task
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-        os.register_at_fork(after_in_child=lambda: _forget(channel))
+        os.register_at_fork(after_in_child=channel.close)  # only the worker itself keeps it open
         with Path(os.devnull).open() as null:
             os.dup2(null.fileno(), 0)
         sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))  # noqa: SIM115
@@ -324,11 +312,11 @@ def _worker(channel: socket.socket, others: Sequence[Any], function: Function, e
             Path("/proc/self/oom_score_adj").write_text("500")
         os.environ[claims.WORKER] = "1"
         os.environ.update(environment)
-        inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_lifeline, args=(channel, inbox), daemon=True, name="lifeline").start()
-        while "job" in (message := inbox.get()):
-            reply = _run(function, message, interrupt)
-            channel.sendall(json.dumps(reply, default=str).encode() + b"\n")
+        while message := inbox.get():
+            ending = perform(function, **message, interrupt=interrupt)
+            channel.send_bytes(json.dumps(ending, default=str).encode())
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         status = 0
@@ -339,62 +327,59 @@ def _worker(channel: socket.socket, others: Sequence[Any], function: Function, e
         os._exit(status)
 
 
-class _Interrupt:
+class Interrupt:
     """Turns a signal into KeyboardInterrupt within a run, at its start if it came before, and never between runs."""
 
     def __init__(self) -> None:
         self.armed = self.asked = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
         self.asked = True
-        if self.armed:
-            self.armed = False
-            raise KeyboardInterrupt
+        self._act()
 
     def arm(self) -> None:
+        """A run begins."""
         self.armed = True
-        if self.asked:
+        self._act()
+
+    def _act(self) -> None:
+        if self.armed and self.asked:
             self.armed = False
             raise KeyboardInterrupt
 
 
-def _lifeline(channel: socket.socket, inbox: "queue.SimpleQueue[dict[str, Any]]") -> None:
+def _lifeline(channel: Channel, inbox: "queue.SimpleQueue[Any]") -> None:
     """Pass messages on; when the launching process is gone, so is this one, with all that it started."""
     # A second signal that this thread took would not wake the main one from a system call.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    with contextlib.suppress(OSError), channel.makefile("rb") as lines:
-        for line in lines:
-            inbox.put(json.loads(line))
+    with contextlib.suppress(OSError, EOFError):
+        while True:
+            inbox.put(json.loads(channel.recv_bytes()))
     os.killpg(0, signal.SIGKILL)
 
 
-def _forget(channel: socket.socket) -> None:
-    """Close a child's copy of the socket: only the worker itself keeps it open."""
-    with contextlib.suppress(OSError):
-        os.close(channel.detach())
-
-
-def _run(function: Function, message: Mapping[str, Any], interrupt: _Interrupt) -> dict[str, Any]:
-    """One run, its output in its log. Returns the status, the cause, and the function's value."""
-    logged = False
+def perform(function: Function, config: Mapping[str, Any], log: str, interrupt: Interrupt) -> Ending:
+    """One run, its output in its log."""
+    try:
+        _redirect(Path(log))
+    except OSError as error:
+        return "raised", f"{type(error).__name__}: {error}", None
     try:
         try:
-            _redirect(Path(message["log"]))
-            logged = True
             interrupt.arm()
-            value = function(message["config"])
+            value = function(config)
         finally:
             interrupt.armed = False
-        return {"status": "returned", "cause": "", "value": value}
+        return "returned", "", value
     except claims.Claimed as error:
-        return {"status": "claimed", "cause": str(error), "value": None}
+        return "claimed", str(error), None
     except BaseException as error:
-        if logged:
-            with contextlib.suppress(OSError):  # a full disk
-                traceback.print_exc()
+        with contextlib.suppress(OSError):  # a full disk
+            traceback.print_exc()
         first, *_ = [*str(error).strip().splitlines(), ""]
         kind = "" if isinstance(error, SourcewiseError) else type(error).__name__
-        return {"status": "raised", "cause": ": ".join(filter(None, (kind, first))), "value": None}
+        return "raised", ": ".join(filter(None, (kind, first))), None
     finally:
         _flush()
 
@@ -409,6 +394,15 @@ def _redirect(log: Path) -> None:
     os.close(target)
 
 
+def last_line(log: Path) -> str:
+    """The last thing that a run said; "" if there is none."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""
+
+
 def _flush() -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -416,7 +410,7 @@ def _flush() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
-def command(config: dict[str, Any]) -> None:
+def command(config: Mapping[str, Any]) -> None:
     """Run `config["argv"]` within the worker's process group: for runs on several devices, which start processes."""
     process = subprocess.Popen(config["argv"])
     try:
@@ -433,8 +427,7 @@ def command(config: dict[str, Any]) -> None:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     if code:
-        lines = [line for line in Path(config["log"]).read_text(errors="replace").splitlines() if line.strip()]
-        raise ChildProcessError(f"exit status {code}: {lines[-1].strip() if lines else 'no output'}")
+        raise ChildProcessError(f"exit status {code}: {last_line(Path(config['log']))}")
 
 
 if __name__ == "__main__":  # one run: its function and its config

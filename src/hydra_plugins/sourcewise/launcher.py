@@ -12,10 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -30,7 +30,7 @@ from tqdm import tqdm
 from hydra_plugins.sourcewise.composition import Composer
 from sourcewise import claims, record, settings, study, subsets
 from sourcewise.errors import RunFailed, SourcewiseError
-from sourcewise.pool import Job, Outcome, Pool, noted
+from sourcewise.pool import Job, Outcome, Pool, last_line, noted
 
 LOG = "log.txt"
 INTERRUPTED = "interrupted"
@@ -52,8 +52,7 @@ class Run:
     state: str = "missing"
     cause: str = ""
     value: Any = None
-    kills: int = 0
-    errors: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
     again: float = 0.0
 
     @property
@@ -99,10 +98,8 @@ class LocalLauncher(Launcher):
             print(status_table(list(first.values())))
             return []
         _Sweep(self, list(first.values())).run()
-        values = [first[run.folder].value for run in runs]
         return [
-            JobReturn(overrides=run.overrides, status=JobStatus.COMPLETED, _return_value=value)
-            for run, value in zip(runs, values, strict=True)
+            JobReturn(run.overrides, status=JobStatus.COMPLETED, _return_value=first[run.folder].value) for run in runs
         ]
 
     def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
@@ -289,18 +286,15 @@ class _Sweep:
             run.state, run.value = "done", outcome.value
             claims.tidy(run.folder)
             return
-        run.state, run.cause = "failed", outcome.cause
-        if outcome.status == "claimed":
-            run.state = "claimed"
-        elif outcome.status == "stopped":
-            run.state, run.cause = "stopped", INTERRUPTED
-        elif outcome.status == "killed":
-            run.kills += 1
-            run.state = "missing" if run.kills <= launcher.retries else "failed"
-        elif outcome.status in ("raised", "returned"):
-            run.errors += 1
-            run.state = "missing" if run.errors <= launcher.retries_on_error else "failed"
-            run.cause = run.cause or "it ended without a record"
+        run.state, run.cause = "failed", outcome.cause or "it ended without a record"
+        if outcome.status == "stopped":
+            run.cause = INTERRUPTED
+        if outcome.status in ("claimed", "stopped"):
+            run.state = outcome.status
+        elif outcome.status != "timeout":
+            retries = launcher.retries if outcome.status == "killed" else launcher.retries_on_error
+            run.failures[outcome.status] += 1
+            run.state = "missing" if run.failures[outcome.status] <= retries else "failed"
         if run.state == "failed":
             claims.clear(run.folder)
         if outcome.status in ("killed", "timeout", "stopped"):  # what the run itself could not say
@@ -344,11 +338,11 @@ def status_table(runs: Sequence[Run]) -> str:
     shared = set.intersection(*(set(run.overrides) for run in runs))
     for run in runs:
         name = shlex.join(word for word in run.overrides if word not in shared) or run.name
-        cause = _last_line(run.log)
+        cause = last_line(run.log)
         if study.is_done(run.folder):
             state, about = ("damaged", error) if (error := damage(run.folder)) else ("done", "")
         elif (holder := claims.holder(run.folder)) is not None:
-            age = f", for {_duration(max(0.0, time.time() - holder.since))}" if holder.since else ""
+            age = f", for {tqdm.format_interval(max(0.0, time.time() - holder.since))}" if holder.since else ""
             state, about = "running", f"{holder}{age}"
         elif cause and cause != INTERRUPTED and not claims.abandoned(run.folder):
             state, about = "failed", f"{cause} (see {run.log})"
@@ -376,14 +370,6 @@ def damage(folder: Path) -> str:
     return ""
 
 
-def _last_line(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1] if lines else ""
-
-
 def visible_gpus() -> list[str]:
     """The machine's GPUs, as CUDA_VISIBLE_DEVICES names them; found without CUDA, which workers must find untouched."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -402,9 +388,3 @@ def cores() -> int:
 
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(cpu_count(), int(given)) if given.isdecimal() else int(cpu_count())
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -24,13 +24,13 @@ from omegaconf import OmegaConf
 from hydra_plugins.sourcewise.launcher import LocalLauncher, Run, Shape
 from sourcewise import claims, study
 from sourcewise.errors import SourcewiseError
-from sourcewise.pool import Job, Outcome, _Interrupt, _run, load, noted
+from sourcewise.pool import Ending, Interrupt, Job, Outcome, Status, load, noted, perform
 
 TASKS = 1000
 """Tasks of an array, at most: the default of Slurm's MaxArraySize, less one."""
 
-Report = dict[int, tuple[Any, str, Any]]
-"""Status, cause and value of each job."""
+Report = dict[int, Ending]
+"""How each job ended."""
 
 
 class SlurmLauncher(LocalLauncher):
@@ -119,14 +119,13 @@ class Task:
 
         return DelayedSubmission(self, jobs)
 
-    def _together(self, job: Job) -> tuple[Any, str, Any]:
+    def _together(self, job: Job) -> Ending:
         """One run on several devices: this process is one rank of it."""
         os.environ[claims.WORKER] = "1"
-        message = {"config": job.config, "log": str(job.log)}
-        reply = _run(lambda config: load(self.launcher.function)(config), message, _Interrupt())
-        if reply["status"] != "returned":
+        ending = perform(lambda config: load(self.launcher.function)(config), job.config, str(job.log), Interrupt())
+        if ending[0] != "returned":
             atexit.register(os._exit, 1)  # srun then ends the other ranks, too
-        return reply["status"], reply["cause"], reply["value"]
+        return ending
 
 
 @dataclass
@@ -223,7 +222,7 @@ class Array(AbstractContextManager["Array"]):
             outcome, said = pickle_load(paths.result_pickle)
             if outcome == "success":
                 return dict(said)
-            found = "raised", said.strip().splitlines()[-1]
+            found: tuple[Status, str] = "raised", said.strip().splitlines()[-1]
         elif self.stopping or not paths.stdout.exists():
             found = "stopped", "its task was cancelled"
         else:
