@@ -1,6 +1,7 @@
 """A sweep's configs, composed quickly, equal what Hydra composes for each job alone."""
 
 import contextlib
+import copy
 import json
 import re
 from pathlib import Path
@@ -132,9 +133,12 @@ def test_equal_to_full_composition(loaders, name, overrides):
 
 def test_jobs_do_not_leak_into_each_other(loaders):
     composer = Composer(*loaders("train"))
-    alone = composer(["subset.seed=1"])
+    alone = copy.deepcopy(composer(["subset.seed=1"]))
     composer(["subset.seed=2", "model.width=8"])
     composer(["subset.seed=2", "transfer.lr=8"])
+    assert composer(["subset.seed=1"]) == alone
+    composer(["subset.seed=1"])["subset"] = None  # as the launcher does, which settles it
+    composer(["subset.seed=5"])["subset"] = None
     assert composer(["subset.seed=1"]) == alone
 
 

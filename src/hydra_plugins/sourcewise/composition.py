@@ -42,7 +42,7 @@ class Composer:
         self._examples: dict[tuple[str, ...], list[_Example]] = defaultdict(list)
 
     def __call__(self, overrides: Sequence[str]) -> Config:
-        """The config of the job with these overrides; it shares unchanged parts with others.
+        """The config of the job with these overrides, a dict of its own; what is in it is shared with others.
 
         Raises what Hydra and OmegaConf raise.
         """
@@ -51,12 +51,12 @@ class Composer:
         for example in alike:
             changed = [new for old, new in zip(example.overrides, job, strict=True) if _text(old) != _text(new)]
             if all(self._is_free(example, override.key_or_group) for override in changed):
-                config = example.config
+                config = dict(example.config)
                 for override in changed:
                     config = _replaced(config, override.key_or_group.split("."), override.value())
                 return config
         alike.append(_Example(job, self._compose(job)))
-        return alike[-1].config
+        return dict(alike[-1].config)
 
     def _is_free(self, example: _Example, key: str) -> bool:
         if key not in example.free:
