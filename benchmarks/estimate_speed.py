@@ -13,11 +13,9 @@ scikit-learn's Lasso, an example at a time with a precomputed Gram matrix, at th
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -184,15 +182,12 @@ def main() -> None:
     """Measure, print a table, and write it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a size that takes seconds")
-    parser.add_argument("--json", help="also write the numbers here")
     parser.add_argument("--slope", action="store_true", help="only how time grows with models, groups and examples")
     options = parser.parse_args()
     found = slope() if options.slope else speed(options.small)
     for name, value in found.items():
         shown = ", ".join(f"{part:.3g}" for part in (value if isinstance(value, tuple) else (value,)))
         print(f"{name:60} {shown}")
-    if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=2))
 
 
 def speed(small: bool) -> dict[str, Any]:

@@ -12,7 +12,6 @@ difference of means reaches on twice as many random subsets.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -93,7 +92,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=ROOT / "outputs/models_needed", help="where records are kept")
     parser.add_argument("--no-training", action="store_true", help="use the records that are there")
-    parser.add_argument("--json", help="also write the numbers here")
     options = parser.parse_args()
     if not options.no_training:
         train(options.runs)
@@ -102,7 +100,6 @@ def main() -> None:
     masks, actual = np.array([mask for mask, _ in held]), np.array([output for _, output in held])
     rng = np.random.default_rng(0)
     weights = np.vstack([np.ones(HELD), rng.multinomial(HELD, np.full(HELD, 1 / HELD), size=DRAWS)])
-    written: dict[str, Any] = {"records": {design: len(found) for design, found in models.items()}}
     scores: dict[str, dict[tuple[str, str, int], Array]] = {"class means": {}, "examples": {}}
     for design, first in (("random", HELD), ("hadamard", 0)):
         for count in COUNTS:
@@ -133,16 +130,10 @@ def main() -> None:
             best = max(tried, key=lambda key: tried[key][0])
             gap = tried[best] - goal
             verdict = "reached" if gap[0] >= 0 else "not reached"
-            text = (
+            print(
                 f"{count} models, {best[0]} with {best[1]}: {tried[best][0]:.3f}; difference of means on {2 * count}"
                 f" random: {goal[0]:.3f}. {verdict}: {show(gap)}"
             )
-            print(text)
-            written.setdefault(level, {})[str(count)] = text
-    for level, found in scores.items():
-        written[f"{level}, all"] = {" ".join(map(str, key)): float(drawn[0]) for key, drawn in found.items()}
-    if options.json:
-        Path(options.json).write_text(json.dumps(written, indent=2))
 
 
 if __name__ == "__main__":
