@@ -22,7 +22,7 @@ from sourcewise import baselines
 from sourcewise.counterfactuals import Trial, curve_of
 from sourcewise.errors import SourcewiseError
 from sourcewise.fitting import Fit, fit, parts_of
-from sourcewise.moments import GRAM, Packed
+from sourcewise.moments import GRAM, Index, Packed
 from sourcewise.record import Header, Record, TargetOutputs
 from sourcewise.records import METRIC
 from sourcewise.review import Beliefs
@@ -87,10 +87,24 @@ class Target:
     ids: NDArray[np.int32]
     labels: NDArray[np.int32]
     class_names: list[str]
-    examples: Spool
-    average: NDArray[np.float64]
+    examples: Spool = field(default_factory=Spool)
     means: list[NDArray[np.float64]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> Index:
+        """int[classes], how many examples each class has."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    def add(self, outputs: TargetOutputs, output: str) -> None:
+        """One more record."""
+        values = outputs_of(outputs, output)
+        self.examples.append(values)
+        wide = values.astype(np.float64)
+        totals = np.bincount(self.labels, wide, len(self.class_names))
+        self.means.append(np.append(totals / np.maximum(self.sizes, 1), wide.mean()))
+        right = values if output.startswith(METRIC) else outputs.prediction == outputs.labels
+        self.scores.append(float(right.mean()))
 
 
 @dataclass
@@ -166,8 +180,9 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
             study.seeds.append(f"{item.header.seed}{_of_subset(item, lambda subset: replica(**subset))}")
             for name, outputs in item.targets.items():
                 if name not in study.targets:
-                    study.targets[name] = _target(outputs, list(item.header.class_names[name]))
-                _add(study.targets[name], outputs, output)
+                    names = list(item.header.class_names[name])
+                    study.targets[name] = Target(outputs.ids, outputs.labels, names)
+                study.targets[name].add(outputs, output)
             if item.source is not None and len(item.source.labels) == len(item.mask):
                 study.beliefs = study.beliefs or Beliefs(len(item.mask))
                 study.beliefs.add(item.mask, item.source)
@@ -274,27 +289,12 @@ def _of_subset(item: Record, tell: Callable[[Mapping[str, Any]], str]) -> str:
         ) from error
 
 
-def _target(outputs: TargetOutputs, class_names: list[str]) -> Target:
-    rows = np.zeros((len(class_names) + 1, len(outputs.labels)))
-    rows[outputs.labels, np.arange(len(outputs.labels))] = 1
-    rows[-1] = 1
-    average = rows / np.maximum(rows.sum(1, keepdims=True), 1)
-    return Target(outputs.ids, outputs.labels, class_names, Spool(), average)
-
-
-def _add(target: Target, outputs: TargetOutputs, output: str) -> None:
-    values = outputs_of(outputs, output)
-    target.examples.append(values)
-    target.means.append(target.average @ values.astype(np.float64))
-    target.scores.append(float((values if output.startswith(METRIC) else outputs.prediction == outputs.labels).mean()))
-
-
 def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqdm[NoReturn]) -> Estimated:
     masks, seeds = study.packed(), np.array(study.seeds)
     examples, means = target.examples.array(), np.array(target.means)
     if examples.shape[1] * max(len(masks), study.groups) <= SMALL:
         examples = examples.astype(np.float64)
-    filled: NDArray[np.bool_] = target.average[:-1].sum(1) > 0  # classes that have examples
+    filled = target.sizes > 0
     outputs = {"example": examples, "class": means[:, :-1][:, filled], "overall": means[:, -1:]}
     units = UNITS.get(study.output, study.output)
     variables: dict[str, Any] = {}
