@@ -91,6 +91,8 @@ def test_curves_listed_subsets_and_other_studies_are_kept_apart() -> None:
     names = [curve["name"] for curve in here["curves"]]
     assert names == ["worst, influences/pets", "worst, label_mapping", "random"]
     assert [point["name"] for point in here["listed"]] == ["only g0, g1, g2, g3"]
+    marks = figures.removal(here).data[-1]
+    assert (marks.text, list(marks.x), list(marks.y)) == (("only g0, g1, g2, g3",), [20], pytest.approx([30]))
     assert (there["study"], there["listed"]) == ("wide", [])
     assert there["curves"][0]["points"][0]["score"]["value"] == 0.5
     assert "predicted" in here["curves"][0]["points"][0]

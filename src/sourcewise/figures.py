@@ -296,15 +296,16 @@ def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
         """Middles and ends of their intervals; NaN ends where one run cannot tell."""
         return factor * pd.DataFrame([point[key] for point in points], columns=["value", "low", "high"], dtype=float)
 
-    full, listed = [found["full"]] if found["full"] else [], found["listed"]
+    full, alone = [found["full"]] if found["full"] else [], not found["curves"]
+    listed = found["listed"][: 60 if alone else None]
+    names, (middles, _, highs) = labels([point["name"] for point in listed]), level(listed).to_numpy().T
+    intervals = {"type": "data", "array": _numbers(highs - middles), "color": LIGHT["soft"], "thickness": 1}
+    diamonds = {"mode": "markers", "marker": {"color": LIGHT["text"], "symbol": "diamond", "size": 9}}
     dotted = {"name": "full source", "mode": "lines", "line": {"color": LIGHT["text"], "width": 1, "dash": "dot"}}
-    diamond = {"color": LIGHT["text"], "symbol": "diamond", "size": 9}
-    if not found["curves"]:
-        names, at = labels([point["name"] for point in listed[:60]]), level(listed[:60])
-        error = {"type": "data", "array": _numbers(at["high"] - at["value"]), "color": LIGHT["soft"], "thickness": 1}
-        about = {"name": "95% interval", "mode": "markers", "marker": diamond, "error_x": error}
-        drawn = [go.Scatter(x=_numbers(at["value"]), y=names, **about)]
-        drawn += [go.Scatter(x=[v, v], y=[names[0], names[-1]], **dotted) for v in _numbers(level(full)["value"])]
+    wholes = _numbers(level(full)["value"])
+    if alone:
+        drawn = [go.Scatter(x=_numbers(middles), y=names, name="95% interval", error_x=intervals, **diamonds)]
+        drawn += [go.Scatter(x=[whole, whole], y=[names[0], names[-1]], **dotted) for whole in wholes]
         figure = _draw(drawn, 22 * len(names) + 110, title)
         return figure.update_yaxes(type="category", autorange="reversed", dtick=1, ticksuffix=" ")
     bands, lines, seen = [], [], Counter[str]()
@@ -327,12 +328,13 @@ def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
         if predicted:
             y = _numbers([*predicted.values()])
             lines.append(go.Scatter(x=[*predicted], y=y, line={**line, "dash": "dash"}, **shared))
-    last = max(point["removed"] for points in (listed, *(c["points"] for c in found["curves"])) for point in points)
-    lines += [go.Scatter(x=[0, last], y=[value, value], **dotted) for value in _numbers(level(full)["value"])]
-    for point, middle, high in zip(listed, *(_numbers(level(listed)[end]) for end in ("value", "high")), strict=True):
-        error = {"type": "data", "array": [high and high - middle], "color": LIGHT["soft"]}
-        about = {"name": labels([point["name"]])[0], "mode": "markers", "marker": diamond, "error_y": error}
-        lines.append(go.Scatter(x=[point["removed"]], y=[middle], **about))
+    places = [point["removed"] for point in listed]
+    last = max(places + [point["removed"] for curve in found["curves"] for point in curve["points"]])
+    lines += [go.Scatter(x=[0, last], y=[whole, whole], **dotted) for whole in wholes]
+    if listed:
+        named = {"name": "listed subsets", "text": names, "textposition": "middle right", "error_y": intervals}
+        mode = "markers+text" if len(names) <= 6 else "markers"
+        lines.append(go.Scatter(x=places, y=_numbers(middles), **{**diamonds, **named, "mode": mode}))
     return _draw([*bands, *lines], 400, "source groups removed", title)
 
 

@@ -37,14 +37,19 @@ class Picture:
 
 @dataclass
 class Album:
-    """Pictures of the examples of datasets, by the names of targets, and "" for the source; `left`: bytes of URIs."""
+    """Pictures of the examples of datasets, by the names of targets, and "" for the source.
+
+    left: bytes of URIs. missing: whether some were asked for of datasets that are not at hand.
+    """
 
     images: Mapping[str, ImageDataset] = field(default_factory=dict)
     left: int = BYTES
+    missing: bool = False
 
     def __call__(self, name: str, example: int) -> Picture | None:
         """The picture of an example by its id, or of the source by its number; None where there is none to be shown."""
         dataset = self.images.get(name)
+        self.missing |= dataset is None
         if dataset is None or dataset.channels not in (1, 3) or self.left <= 0:
             return None
         rows = np.flatnonzero((dataset.ids if name else np.arange(len(dataset))) == example)

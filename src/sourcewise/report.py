@@ -18,7 +18,6 @@ from sourcewise.sections.target import Summary, Target
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
     from sourcewise.data import ImageDataset
 
-ILLUSTRATED = ("subpopulations", "brittle", "review")
 NO_PICTURES = (
     "Examples go by their ids where their images were not found on this machine. Settings of train.py that choose these"
     " datasets find them: python estimate.py ... 'images={source: <name>, target: [<name>]}'"
@@ -95,8 +94,7 @@ def build(
         target = Target(name, dataset, summary, album)
         parts = {key: SECTIONS[key](target) for key in sections or SECTIONS}
         needs = {key: what for key, what in parts.items() if isinstance(what, str)}
-        if name not in album.images and any(isinstance(parts.get(key), Section) for key in ILLUSTRATED):
-            needs["pictures"] = NO_PICTURES
+        needs |= {"pictures": NO_PICTURES} if album.missing else {}
         built.append(Built(target, [part for part in parts.values() if isinstance(part, Section)], needs))
     return built
 
