@@ -73,7 +73,6 @@ THEMES: dict[str, dict[str, Any]] = {
         "grid": "#e4e5e2",
         "surface": "#ffffff",
         "missing": "#d3d4d2",
-        "mark": "#111418",
         "helps": "#1f6cab",
         "hurts": "#c0531c",
         "scale": _scale(
@@ -87,7 +86,6 @@ THEMES: dict[str, dict[str, Any]] = {
         "grid": "#2e3238",
         "surface": "#1a1d21",
         "missing": "#3b4047",
-        "mark": "#ffffff",
         "helps": "#6fb1ea",
         "hurts": "#ee9460",
         "scale": _scale(
@@ -97,7 +95,7 @@ THEMES: dict[str, dict[str, Any]] = {
     },
 }
 LIGHT = THEMES["light"]
-COLOURS = tuple(LIGHT[name] for name in ("helps", "hurts", "soft", "mark"))
+COLOURS = tuple(LIGHT[name] for name in ("helps", "hurts", "soft", "text"))
 
 
 def labels(names: Sequence[object], width: int = 36) -> list[str]:
@@ -312,7 +310,7 @@ def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
     colours = dict(zip(("worst", "best", "random"), COLOURS, strict=False))
     for curve in found["curves"]:
         order, name = curve["name"].partition(",")[0], labels([curve["name"]])[0]
-        colour = LIGHT["mark"] if seen[order] else colours[order]  # of further rankings, and of the first one
+        colour = LIGHT["text"] if seen[order] else colours[order]  # of further rankings, and of the first one
         line = {"color": colour, "width": 2, "dash": ("solid", "dot", "dashdot", "longdash")[seen[order] % 4]}
         seen[order] += 1
         points = [*full, *curve["points"]]

@@ -16,7 +16,6 @@ from typing import Any
 import jinja2
 import numpy as np
 import plotly.graph_objects as go
-from markupsafe import Markup
 from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
@@ -174,7 +173,7 @@ def html(**parts: Any) -> str:
         **parts,
         themes=figures.THEMES,
         rows=ROWS,
-        style=Markup(style),  # noqa: S704 (our own file)
-        scripts=[Markup(text) for text in scripts],  # noqa: S704 (plotly's file and our own)
+        style=style,
+        scripts=scripts,
         policy=f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}",
     )

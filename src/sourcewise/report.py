@@ -38,7 +38,7 @@ def verdict(target: Target) -> dict[str, Any]:
     found, cells = facts["significant_class"], facts["cells_class"]
     overall, examples = facts["significant_overall"], facts["significant_example"]
     percent = f"{summary['fdr']:.0%}"
-    lead = [facts["verdict"]] if facts.get("verdict") else []
+    lead = [facts["verdict"]] if facts["verdict"] else []
     if not (found or overall or examples):
         headline = f"These data cannot support a claim about {target.name}."
         lead.append(

@@ -25,7 +25,7 @@
     }
     const rectangle = (axis, other, i) => ({
       type: "rect", [`${axis}ref`]: axis, [`${axis}0`]: i - 0.5, [`${axis}1`]: i + 0.5,
-      [`${other}ref`]: "paper", [`${other}0`]: 0, [`${other}1`]: 1, line: { color: colours.mark, width: 1.75 },
+      [`${other}ref`]: "paper", [`${other}0`]: 0, [`${other}1`]: 1, line: { color: colours.text, width: 1.75 },
     });
     const columns = found(pick(meta.groups, order)), rows = found(meta.classes);
     layout.shapes = columns.length + rows.length > 60 ? [] :
@@ -41,7 +41,7 @@
     } else {
       layout.shapes = hits.map((i) => ({
         type: "rect", xref: "paper", x0: 0, x1: 1, yref: "y", y0: i - 0.5, y1: i + 0.5,
-        layer: "below", fillcolor: colours.mark, opacity: 0.09, line: { width: 0 },
+        layer: "below", fillcolor: colours.text, opacity: 0.09, line: { width: 0 },
       }));
     }
     trace.y = pick(meta.labels, shown);
