@@ -18,7 +18,8 @@ from scipy.special import expit, logit
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from sourcewise.estimators import Estimate, difference, ridge
+from sourcewise.estimators import ESTIMATORS, Estimate
+from sourcewise.fitting import halved
 from sourcewise.inference import Mean, pvalues, qvalues
 from sourcewise.influences import SMALL, Estimated, Study
 from sourcewise.moments import Array, Index, Moments, Subsets, collapse
@@ -45,7 +46,7 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
     outputs = target.examples.array().astype(np.float64)
     subsets = collapse(study.packed(), outputs, np.array(study.seeds))
     units = np.random.default_rng(seed).permutation(subsets.units)
-    estimator = difference if found.checks["example"]["estimator"] == "difference" else ridge
+    estimator = ESTIMATORS[halved(found.checks["example"]["estimator"])]
     whole, splits = estimator(subsets.moments()), []
     if len(units) >= 2 * LEAST:
         halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])

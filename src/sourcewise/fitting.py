@@ -85,10 +85,10 @@ class Fit:
 
     def curve(self) -> list[Point]:
         """LDS and split-half reliability against the number of models, up to all."""
-        return checks.curve(self.sample, _halved(self.estimator))
+        return checks.curve(self.sample, halved(self.estimator))
 
 
-def _halved(name: str) -> str:
+def halved(name: str) -> str:
     """What estimates from a part of the models: least squares may need all, and the lasso's influences are ridge's."""
     return name if name == "difference" else "ridge"
 
@@ -156,7 +156,7 @@ def fit(
     estimate, qvalue = _estimate(subsets, used, np.unique(subsets.unit[fold == 0]))
     score, reliability, more = scores.get(used), None, None
     if subsets.units >= 2 * checks.LEAST:
-        reliability = checks.split_half(sample, _halved(used))
+        reliability = checks.split_half(sample, halved(used))
         more = _more_models(reliability, sample, used != "difference")
         more = None if more is None else int(np.ceil(more * models / len(subsets.masks)))
     ceiling = checks.noise_ceiling(sample)
