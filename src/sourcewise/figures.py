@@ -239,21 +239,19 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     meta = {"kind": "bars", "groups": groups, **columns, "fdr": fdr, "muted": MUTED, "ends": ends}
     pick = range(len(groups)) if len(groups) <= 2 * ends else [*range(ends), *range(-ends, 0)]
     names, x, interval, qvalue = ([column[i] for i in pick] for column in columns.values())
-    bars = go.Bar(
-        y=names,
-        x=x,
-        customdata=list(zip(interval, qvalue, strict=True)),
-        error_x={"type": "data", "array": interval, "thickness": 1.2, "width": 3, "color": LIGHT["soft"]},
-        marker={
-            "color": [LIGHT["helps"] if v >= 0 else LIGHT["hurts"] for v in x],
-            "opacity": [1.0 if p is not None and p <= fdr else MUTED for p in qvalue],
-        },
-        orientation="h",
-        meta="bars",
-        hovertemplate=f"<b>%{{y}}</b><br>%{{x:+.{shown.decimals}f}} {html.escape(shown.name)}, 95% interval "
-        f"± %{{customdata[0]:.{shown.decimals}f}}<br>q = %{{customdata[1]:.2~g}}<extra></extra>",
+    whiskers = {"type": "data", "array": interval, "thickness": 1.2, "width": 3, "color": LIGHT["soft"]}
+    marker = {
+        "color": [LIGHT["helps"] if v >= 0 else LIGHT["hurts"] for v in x],
+        "opacity": [1.0 if p is not None and p <= fdr else MUTED for p in qvalue],
+    }
+    name, decimals, details = html.escape(shown.name), shown.decimals, list(zip(interval, qvalue, strict=True))
+    hover = (
+        f"<b>%{{y}}</b><br>%{{x:+.{decimals}f}} {name}, 95% interval ± %{{customdata[0]:.{decimals}f}}"
+        "<br>q = %{customdata[1]:.2~g}<extra></extra>"
     )
-    title = f"hurts ← {html.escape(shown.name)} → helps"
+    about = {"orientation": "h", "meta": "bars", "customdata": details, "hovertemplate": hover}
+    bars = go.Bar(x=x, y=names, error_x=whiskers, marker=marker, **about)
+    title = f"hurts ← {name} → helps"
     figure = _draw([bars], 18 * len(x) + 70, title, meta=meta, showlegend=False, bargap=0.3)
     return figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticksuffix=" ", dtick=1)
 
@@ -346,24 +344,14 @@ def trades(groups: Sequence[Mapping[str, Any]], targets: Sequence[str], shown: U
         for label, target in zip(labels(targets), targets, strict=True)
     )
     names = labels([group["group"] for group in groups])
-    points = [
-        go.Scatter(
-            x=first[1],
-            y=y,
-            text=[name if group["removal"] else "" for name, group in zip(names, groups, strict=True)],
-            textposition="top center",
-            hovertext=names,
-            name=label,
-            mode="markers+text",
-            marker={
-                "color": COLOURS[i % len(COLOURS)],
-                "symbol": ["circle" if group["front"] else "circle-open" for group in groups],
-                "size": 9,
-            },
-            hovertemplate=f"<b>%{{hovertext}}</b><br>{first[0]} %{{x:+}}, {label} %{{y:+}}<extra></extra>",
-        )
-        for i, (label, y) in enumerate(others)
-    ]
+    text = [name if group["removal"] else "" for name, group in zip(names, groups, strict=True)]
+    symbols = ["circle" if group["front"] else "circle-open" for group in groups]
+    shared = {"mode": "markers+text", "text": text, "textposition": "top center", "hovertext": names}
+    points = []
+    for i, (label, y) in enumerate(others):
+        marker = {"color": COLOURS[i % len(COLOURS)], "symbol": symbols, "size": 9}
+        hover = f"<b>%{{hovertext}}</b><br>{first[0]} %{{x:+}}, {label} %{{y:+}}<extra></extra>"
+        points.append(go.Scatter(x=first[1], y=y, name=label, marker=marker, hovertemplate=hover, **shared))
     axes = first[0], others[0][0] if len(others) == 1 else "other targets"
     titles = (f"influence on {name}, {shown.name}" for name in axes)
     return _draw(points, 400, *titles, showlegend=len(points) > 1)
