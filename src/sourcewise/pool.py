@@ -190,7 +190,7 @@ class Pool:
     def _fork(self, slot: int) -> _Worker:
         ours, theirs = Pipe()
         _flush()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the worker has handlers of its own
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a worker unblocks them within its runs
         pid = os.fork()
         if pid == 0:
             others = [ours, self._wake_r, self._wake_w, *(worker.channel for worker in self._workers)]
@@ -296,12 +296,10 @@ def _worker(channel: Channel, others: Sequence[Any], function: Function, environ
         for item in others:
             item.close()
         atexit._clear()
-        interrupt = Interrupt()
         for number in STOPS:
-            signal.signal(number, interrupt)
+            signal.signal(number, _interrupt)
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # Slurm tells all processes of a task
             signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         os.register_at_fork(after_in_child=channel.close)  # only the worker itself keeps it open
         with Path(os.devnull).open() as null:
             os.dup2(null.fileno(), 0)
@@ -315,7 +313,7 @@ def _worker(channel: Channel, others: Sequence[Any], function: Function, environ
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_lifeline, args=(channel, inbox), daemon=True, name="lifeline").start()
         while message := inbox.get():
-            ending = perform(function, **message, interrupt=interrupt)
+            ending = perform(function, **message)
             channel.send_bytes(json.dumps(ending, default=str).encode())
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
@@ -327,50 +325,32 @@ def _worker(channel: Channel, others: Sequence[Any], function: Function, environ
         os._exit(status)
 
 
-class Interrupt:
-    """Turns a signal into KeyboardInterrupt within a run, at its start if it came before, and never between runs."""
-
-    def __init__(self) -> None:
-        self.armed = self.asked = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
-        self.asked = True
-        self._act()
-
-    def arm(self) -> None:
-        """A run begins."""
-        self.armed = True
-        self._act()
-
-    def _act(self) -> None:
-        if self.armed and self.asked:
-            self.armed = False
-            raise KeyboardInterrupt
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """End a run. What it then does to end well is not interrupted once more."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    raise KeyboardInterrupt
 
 
 def _lifeline(channel: Channel, inbox: "queue.SimpleQueue[Any]") -> None:
     """Pass messages on; when the launching process is gone, so is this one, with all that it started."""
-    # A second signal that this thread took would not wake the main one from a system call.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     with contextlib.suppress(OSError, EOFError):
         while True:
             inbox.put(json.loads(channel.recv_bytes()))
     os.killpg(0, signal.SIGKILL)
 
 
-def perform(function: Function, config: Mapping[str, Any], log: str, interrupt: Interrupt) -> Ending:
-    """One run, its output in its log."""
+def perform(function: Function, config: Mapping[str, Any], log: str) -> Ending:
+    """One run, its output in its log. Signals that ask it to stop interrupt it, at its start if they came before."""
     try:
         _redirect(Path(log))
     except OSError as error:
         return "raised", f"{type(error).__name__}: {error}", None
     try:
         try:
-            interrupt.arm()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             value = function(config)
         finally:
-            interrupt.armed = False
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         return "returned", "", value
     except claims.Claimed as error:
         return "claimed", str(error), None

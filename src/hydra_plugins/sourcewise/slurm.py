@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from hydra_plugins.sourcewise.launcher import LocalLauncher, Run, Shape
 from sourcewise import claims, study
 from sourcewise.errors import SourcewiseError
-from sourcewise.pool import Ending, Interrupt, Job, Outcome, Status, load, noted, perform
+from sourcewise.pool import Ending, Job, Outcome, Status, load, noted, perform
 
 TASKS = 1000
 """Tasks of an array, at most: the default of Slurm's MaxArraySize, less one."""
@@ -122,7 +122,7 @@ class Task:
     def _together(self, job: Job) -> Ending:
         """One run on several devices: this process is one rank of it."""
         os.environ[claims.WORKER] = "1"
-        ending = perform(lambda config: load(self.launcher.function)(config), job.config, str(job.log), Interrupt())
+        ending = perform(lambda config: load(self.launcher.function)(config), job.config, str(job.log))
         if ending[0] != "returned":
             atexit.register(os._exit, 1)  # srun then ends the other ranks, too
         return ending
