@@ -110,8 +110,6 @@ class Project:
         entity, _, project = self.path.partition("/")
         if not entity or not project or "/" in project:
             raise SourcewiseError(f"records=wandb:{self.path}: write it as wandb:<entity>/<project>")
-        if self.refresh not in (True, False, "auto"):
-            raise SourcewiseError(f"refresh={self.refresh}: choose auto, true or false")
         self.entity, self.project = entity, project
         url, self._key = tracking.server()
         self.url = url

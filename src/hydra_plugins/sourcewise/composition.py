@@ -25,7 +25,7 @@ _OTHER = "another value"
 
 @dataclass
 class _Example:
-    """A job that Hydra has composed, and for its plain values whether they are free."""
+    """A job that Hydra has composed, and which of its values are free, as far as that was asked."""
 
     overrides: list[Override]
     config: Config
@@ -47,10 +47,10 @@ class Composer:
         Raises what Hydra and OmegaConf raise.
         """
         job = [self._parse(text) for text in overrides]
-        alike = self._examples[tuple(o.key_or_group if _is_plain(o) else _text(o) for o in job)]
+        alike = self._examples[tuple(override.key_or_group for override in job)]
         for example in alike:
             changed = [new for old, new in zip(example.overrides, job, strict=True) if _text(old) != _text(new)]
-            if all(self._is_free(example, override.key_or_group) for override in changed):
+            if all(_is_plain(override) and self._is_free(example, override.key_or_group) for override in changed):
                 config = dict(example.config)
                 for override in changed:
                     config = _replaced(config, override.key_or_group.split("."), override.value())
@@ -88,7 +88,7 @@ def _text(override: Override) -> str:
 
 def _is_plain(override: Override) -> bool:
     """Whether the override sets one value that is no interpolation and not missing."""
-    if override.type is not OverrideType.CHANGE or override.package is not None or override.is_sweep_override():
+    if override.type is not OverrideType.CHANGE or override.package is not None:
         return False
     value = override.value()
     return (
