@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from records import GROUPS, write_study
 from wandb_server import Run, WandbServer, wandb_server
 
-from sourcewise import tracking
+from sourcewise import settings, tracking
 from sourcewise.errors import SourcewiseError
 from sourcewise.tracking import NoTracker, WandbTracker
 
@@ -398,8 +398,8 @@ def test_disabled_and_no_tracking_track_nothing(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_wrong_mode_is_one_clear_line() -> None:
-    with pytest.raises(SourcewiseError, match="logger.mode=on: choose auto, online or offline"):
-        WandbTracker(mode="on")
+    with pytest.raises(SourcewiseError, match="logger.mode=on: input should be 'auto', 'online' or 'offline'"):
+        settings.check({"_target_": "sourcewise.tracking.WandbTracker", "mode": "on"}, "logger")
 
 
 def test_the_config_builds_the_tracker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sourcewise import claims
 from sourcewise.errors import SourcewiseError
@@ -172,15 +172,11 @@ class WandbTracker:
 
     project: str = "sourcewise"
     entity: str | None = None
-    mode: str = "auto"
+    mode: Literal["auto", "online", "offline"] = "auto"
     tags: list[str] = field(default_factory=list)
     dir: str = "runs"
     init_timeout: float = 20.0
     finish_timeout: float = 60.0
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("auto", "online", "offline"):
-            raise SourcewiseError(f"logger.mode={self.mode}: choose auto, online or offline (or logger=none)")
 
     @contextmanager
     def start(self, name: str, study: str, config: Mapping[str, Any], job: str = "run") -> Iterator[TrackedRun]:
