@@ -70,7 +70,7 @@ def overrides(config: Mapping[str, Any]) -> list[str]:
         general = f"transfer.{key.rpartition('.')[2]}" if key.startswith("target.") else ""
         if general in wanted and (value, given.get(key)) == (wanted[general], given.get(general)):
             continue  # a target takes the transfer settings
-        if key.startswith(("logger.", "subset.", "trainer.accelerator")) or key == "seed" or given.get(key) == value:
+        if key.startswith(("logger.", "subset.", "trainer.accelerator", "trainer._target_")) or key == "seed" or given.get(key) == value:
             continue
         text = (
             value
