@@ -44,6 +44,10 @@ def resolve(config: DictConfig, kind: type) -> dict[str, Any]:
     return resolved
 
 
+_NO_RECIPE = ("logger.", "subset.", "trainer.accelerator", "trainer._target_")
+"""Settings of a run that do not choose what it is a model of."""
+
+
 def overrides(config: Mapping[str, Any]) -> list[str]:
     """What to add to `python train.py` for the recipe and the runs_dir of a resolved config; within a Hydra main.
 
@@ -70,7 +74,7 @@ def overrides(config: Mapping[str, Any]) -> list[str]:
         general = f"transfer.{key.rpartition('.')[2]}" if key.startswith("target.") else ""
         if general in wanted and (value, given.get(key)) == (wanted[general], given.get(general)):
             continue  # a target takes the transfer settings
-        if key.startswith(("logger.", "subset.", "trainer.accelerator", "trainer._target_")) or key == "seed" or given.get(key) == value:
+        if key.startswith(_NO_RECIPE) or key == "seed" or given.get(key) == value:
             continue
         text = (
             value
