@@ -108,23 +108,51 @@ def test_the_most_harmed_example_names_its_group_and_what_removal_does(
     assert all(item["real"] is None for item in harmed["examples"] if item["group"] != "g9")
 
 
-def test_predictions_are_those_of_the_full_source_in_a_world_that_adds_on_the_logit() -> None:
+def test_shrunken_influences_are_near_the_best_guess_that_knows_the_world() -> None:
     rng = np.random.default_rng(0)
-    masks, shift = rng.random((4000, 6)) < 0.5, rng.normal(0, 0.5, (30, 6))
+    labels = np.repeat([0, 1], 300)
+    mean, apart = rng.normal(0, 0.1, (2, 5)), np.array([0.0, 0.02, 0.05, 0.1, 0.3])
+    truth = mean[labels] + apart * rng.normal(size=(600, 5))
+    stderr = 0.1 * rng.uniform(0.1, 1.9, (600, 1)) * rng.uniform(0.5, 1.5, 5)
+    influence = truth + stderr * rng.normal(size=truth.shape)
+    noisy = stderr * np.sqrt(rng.chisquare(4, truth.shape) / 4)
+    best = mean[labels] + (influence - mean[labels]) * apart**2 / (apart**2 + stderr**2)
+    found = analyses.shrunk(influence, noisy, labels)
+    raw, ours, least = (((table - truth) ** 2).mean(0) for table in (influence, found, best))
+    assert (ours < least + 0.03 * raw).all()
+    assert (ours[:3] < 0.3 * raw[:3]).all()
+
+
+def test_shrinking_ends_where_there_is_nothing_to_tell() -> None:
+    labels = np.array([0, 0, 0, 1])
+    influence = np.array([[0.1, np.nan], [0.2, np.nan], [0.6, np.nan], [0.4, np.nan]])
+    none, much = (np.where(np.isnan(influence), np.nan, error) for error in (0.0, 9.0))
+    assert analyses.shrunk(influence, none, labels)[:, 0] == pytest.approx(influence[:, 0])
+    assert analyses.shrunk(influence, much, labels)[:, 0] == pytest.approx([0.3, 0.3, 0.3, 0.4])
+    assert (analyses.shrunk(influence, much, labels)[:, 1] == 0).all()
+    assert np.isnan(influence[0, 1])  # the table is not changed in place
+
+
+@pytest.mark.parametrize(("share", "closer"), [(0.5, 0.3), (0.9, 0.4)])
+def test_predictions_are_those_of_the_full_source_in_a_world_that_adds_on_the_logit(
+    share: float, closer: float
+) -> None:
+    rng = np.random.default_rng(0)
+    masks, shift = rng.random((4000, 6)) < share, rng.normal(0, 1, (30, 6))
     level = rng.normal(1, 1, 30)
 
     def prob(masks: np.ndarray) -> np.ndarray:
         return expit(level + (masks - 0.5) @ shift.T)
 
-    slopes = ridge(collapse(masks, prob(masks)).moments()).influence
+    slopes, outputs = ridge(collapse(masks, prob(masks)).moments()).influence, prob(masks)
     full, runs = np.ones(6), prob(np.ones((3, 6)))
     real = np.stack([prob(full - np.eye(6)[k]) - prob(full) for k in range(6)], 1)
-    apart = {
-        key: np.abs(analyses.predicted(slopes, prob(masks), base) - real).mean()
-        for key, base in (("subsets", None), ("full", runs))
-    }
-    assert apart["full"] < 0.3 * apart["subsets"]
-    assert (analyses.predicted(slopes, prob(masks), None) == -slopes).all()
+    apart = {}
+    for key, base in (("subsets", None), ("full", runs)):
+        found = [analyses.predicted(slopes[:, k], np.full(30, share), outputs, base) for k in range(6)]
+        apart[key] = np.abs(np.stack(found, 1) - real).mean()
+    assert apart["full"] < closer * apart["subsets"]
+    assert (analyses.predicted(slopes[:, 0], np.full(30, share), outputs, None) == -slopes[:, 0]).all()
 
 
 def test_what_predictions_start_from_is_not_what_they_are_held_against(planted: np.ndarray) -> None:

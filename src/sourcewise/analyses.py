@@ -28,6 +28,8 @@ LEAST = 20
 """Examples that a class needs to be split; a subpopulation needs a quarter as many."""
 RUNS = 50
 """Models of the full source that predictions start from, at most."""
+MODELS = 200
+"""Models of subsets that a shift of the logit is fitted to, at most."""
 AGREE = 0.5
 """Adjusted Rand index that subpopulations from two halves of the models must reach."""
 
@@ -61,7 +63,8 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
     if study.output == "prob" and len(runs := without.get(-1, [])) >= 4:
         # One half for what is predicted, the other for what is real: what they shared would make them agree.
         full, without = np.array([run[0] for run in runs[1 : 2 * RUNS : 2]]), {**without, -1: runs[::2]}
-    brittle = _brittle(dataset, outputs.mean(0), predicted(whole.slopes, outputs, full), without)
+    slopes = shrunk(dataset["influence"].values, dataset["stderr"].values, target.labels)
+    brittle = _brittle(dataset, slopes, whole.kept, outputs, full, without)
     return {
         "subpopulations": {"groups": _ends(dataset), "splits": splits},
         "brittle": {"base": 0 if full is None else len(full), **brittle},
@@ -204,29 +207,61 @@ def _named(dataset: xr.Dataset, rows: Index, found: dict[str, Any]) -> dict[str,
     return found
 
 
-def predicted(slopes: Array, outputs: Array, full: Array | None) -> Array:
-    """Change of each example's mean output on removing each group, float[E, G].
+def shrunk(influence: Array, stderr: Array, labels: NDArray[np.integer[Any]]) -> Array:
+    """Influences drawn to the mean of their class, as far as what sets them apart is noise; float[E, G], NaN as zero.
 
-    Near 0 and 1 a probability hardly moves, and models of the full source are nearer to 1 than those of subsets. So a
-    slope becomes a shift of the logit, by the mean of p (1 - p) in the models that it was estimated from, and shifts
-    the probability of every model of the full source.
+    Of many noisy influences the largest are mostly noise. Those of one group on the examples of one class are taken as
+    normal about their mean, with the variance that they have beyond their errors: these are their expected values then
+    (empirical Bayes; Efron & Morris, J. Am. Stat. Assoc. 68, 1973). Squared errors are noisy too, and count as what
+    their example and their group make of them on average.
 
     Args:
-        slopes: float[E, G], what keeping a group does to the output in the subsets as they were drawn.
+        influence: float[E, G].
+        stderr: float[E, G], its standard error.
+        labels: int[E], the class of each example.
+    """
+    known = np.isfinite(influence) & np.isfinite(stderr)
+    values, noise = np.where(known, influence, 0.0).astype(np.float64), np.where(known, stderr, 0.0) ** 2
+    noise = noise.mean(1, keepdims=True) * noise.mean(0) / max(noise.mean(), 1e-300)
+    for label in np.unique(labels):
+        rows = labels == label
+        apart = values[rows] - values[rows].mean(0)
+        beyond = np.maximum((apart**2).sum(0) / max(len(apart) - 1, 1) - noise[rows].mean(0), 0.0)
+        values[rows] += apart * (beyond / np.maximum(beyond + noise[rows], 1e-300) - 1)
+    return values
+
+
+def predicted(slopes: Array, kept: Array, outputs: Array, full: Array | None) -> Array:
+    """Change of each example's mean output on removing one group from the full source, float[E].
+
+    Near 0 and 1 a probability hardly moves, and models of the full source are nearer to 1 than those of subsets. So a
+    group is taken to shift the logit of its example, the same in every model: by as much as makes its slope in the
+    models that this was estimated from. That shift is then taken from every model of the full source.
+
+    Args:
+        slopes: float[E], what keeping the group does to the output in the subsets as they were drawn.
+        kept: float[E], share of the subsets that kept the group.
         outputs: float[models, E], probabilities of these models.
         full: float[runs, E], those of models of the full source; None: the change is that of the subsets, -slopes.
     """
     if full is None:
         return -slopes
-    shift = slopes / np.maximum((outputs * (1 - outputs)).mean(0), 1e-3)[:, None]
-    levels = logit(np.clip(full.astype(np.float64), 1e-4, 1 - 1e-4))[:, :, None]
-    return np.asarray(sum(expit(level - shift) - expit(level) for level in levels) / len(levels))
+    some = np.linspace(0, len(outputs) - 1, min(len(outputs), MODELS)).astype(int)
+    level, top = (logit(np.clip(table.astype(np.float64), 1e-4, 1 - 1e-4)) for table in (outputs[some], full))
+    low, high = np.full(slopes.shape, -20.0), np.full(slopes.shape, 20.0)
+    for _ in range(30):  # the slope rises with the shift
+        shift = (low + high) / 2
+        less = (expit(level + (1 - kept) * shift) - expit(level - kept * shift)).mean(0) < slopes
+        low, high = np.where(less, shift, low), np.where(less, high, shift)
+    return np.asarray((expit(top - low) - expit(top)).mean(0))
 
 
 def _brittle(
     dataset: xr.Dataset,
-    mean: Array,
-    change: Array,
+    slopes: Array,
+    kept: Array,
+    outputs: Array,
+    full: Array | None,
     without: Mapping[int, Sequence[NDArray[Any]]],
     most: int = 100,
 ) -> dict[str, Any]:
@@ -234,18 +269,19 @@ def _brittle(
 
     `predicted` is the change of the output on removing the group; `real` what runs without it say, where there are any;
     `spearman` the rank correlation of both over these examples, `spread` the standard deviation of the real changes,
-    `noise` that of their errors (root mean square). change: float[E, G], as `predicted` has it.
+    `noise` that of their errors (root mean square). slopes: float[E, G], as `shrunk` has them; kept: float[G];
+    outputs, full: as in `predicted`.
     """
     found: dict[str, Any] = {}
     for side, sign in (("harmed", 1), ("supported", -1)):
-        groups = (sign * change).argmax(1)
-        value = sign * change[np.arange(len(change)), groups]
-        rows = np.argsort(-value, kind="stable")[:most]
+        groups = (-sign * slopes).argmax(1)
+        change = predicted(slopes[np.arange(len(slopes)), groups], kept[groups], outputs, full)
+        rows = np.argsort(-sign * change, kind="stable")[:most]
         examples = []
-        for row in rows[value[rows] > 0].tolist():
+        for row in rows[sign * change[rows] > 0].tolist():
             item = _example(dataset, row, int(groups[row]))
-            real = removal(without, int(groups[row]), row)
-            examples.append({**item, "mean": float(mean[row]), "predicted": float(sign * value[row]), "real": real})
+            said = {"mean": float(outputs[:, row].mean()), "predicted": float(change[row])}
+            examples.append({**item, **said, "real": removal(without, int(groups[row]), row)})
         table = pd.DataFrame([{"predicted": item["predicted"], **item["real"]} for item in examples if item["real"]])
         found[side] = {"examples": examples, "compared": len(table)}
         if len(table) > 2:

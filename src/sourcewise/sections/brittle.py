@@ -24,10 +24,10 @@ def section(target: Target) -> Section | str:
     if found is None:
         return "It lists target examples that hang on one source group. " + target.unexamined
     lead = [
-        "For each example the one group that matters most to it. As the largest of many influences, each is likely to"
-        f" be overestimated, and the pale ones may be noise. Removal: the change of mean {target.summary['output']},"
-        f" in {target.unit.name}, that influences predict, and that of models really trained on all groups but that"
-        " one, against models trained on all."
+        "For each example the one group that matters most to it, by influences that are drawn to the mean of their"
+        " class as far as they are noise; those shown are as estimated, and the pale ones may be noise. Removal: the"
+        f" change of mean {target.summary['output']}, in {target.unit.name}, that influences predict, and that of"
+        " models really trained on all groups but that one, against models trained on all."
     ]
     if found["base"]:
         lead.append(
@@ -44,7 +44,7 @@ def section(target: Target) -> Section | str:
             f"Over the {count(part['compared'], 'example')} {SIDES[side]}, the predicted change is"
             f" {target.show(part['predicted'])} on average and the real one {target.show(part['real'])}; their rank"
             f" correlation (Spearman) is {number(part['spearman'])}. Real changes have a standard deviation of"
-            f" {target.show(part['spread'], sign=False)}, of which training noise, with so few runs, is"
+            f" {target.show(part['spread'], sign=False)}, of which training noise is"
             f" {target.show(part['noise'], sign=False)}."
             for side, part in compared
         ]
