@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 Config = dict[str, Any]
@@ -73,9 +73,8 @@ class Composer:
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         try:
-            with open_dict(config):
-                del config["hydra"]
-            resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            resolved = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
         finally:
             HydraConfig.instance().cfg = before
         assert isinstance(resolved, dict)
