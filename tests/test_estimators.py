@@ -21,6 +21,7 @@ from sourcewise.estimators import (
     balanced,
     centred,
     confounded,
+    crowding,
     difference,
     eigen,
     lasso,
@@ -84,10 +85,11 @@ def test_outputs_that_never_vary_give_zero_influence_zero_error_and_no_noise(dty
     masks = np.random.default_rng(0).random((60, 4)) < 0.5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = difference(moments(masks, np.full((60, 2), 0.1, dtype)))
-        assert not found.influence.any()
-        assert not found.stderr.any()
-        assert (pvalues(found.influence, found.stderr, found.dof) == 1).all()
+        for estimator in (difference, ridge, ols):
+            found = estimator(moments(masks, np.full((60, 2), 0.1, dtype), gram=True))
+            assert not found.influence.any()
+            assert not found.stderr.any()
+            assert (pvalues(found.influence, found.stderr, found.dof) == 1).all()
         sided = difference(moments(masks, np.where(masks[:, :1], 0.9, 0.1).astype(dtype)))
     assert sided.influence[0, 0] == pytest.approx(0.8, abs=1e-3)
     assert sided.stderr[0, 0] == 0
@@ -309,6 +311,11 @@ def test_errors_are_what_noise_and_other_groups_do_to_the_influence(kind):
     for penalty in (0, 10, 20, 31):
         noise = (answers(masks, np.eye(60), penalty) ** 2).sum(1)
         np.testing.assert_allclose(normal.noise[penalty], noise, rtol=1e-9)
+        even = np.abs(masks.sum(0) - 30) <= 3  # others get a correction on top
+        both = np.full(60, penalty), np.full(60, 2.0), np.full(60, 3.0)  # variances of noise and of effects
+        error = normal.estimate(slice(None), normal.fit(slice(None)), *both)[1]
+        total = 2 * normal.noise[penalty] + 3 * normal.leak[penalty]
+        np.testing.assert_allclose(error[:, even] ** 2, np.tile(total, (60, 1))[:, even], rtol=1e-9)
         leak = ((answers(masks, masks.astype(float), penalty) - truth) ** 2).sum(1)
         if normal.absolute:  # what size and the other groups have in common is left out: it is nothing on average
             assert normal.leak[penalty].mean() == pytest.approx(leak.mean(), rel=0.05, abs=1e-9)
@@ -331,7 +338,32 @@ def test_errors_of_differences_of_a_balanced_design_are_those_of_noise_and_other
     expected = np.outer(fit.sigma, 1 / masks.sum(0) + 1 / (~masks).sum(0))
     expected += np.outer(fit.tau, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
     assert balanced(sums)
-    np.testing.assert_allclose(difference(sums).stderr ** 2, expected, rtol=1e-9)
+    found = difference(sums)
+    np.testing.assert_allclose(found.stderr**2, expected, rtol=1e-9)
+    leaked = np.outer(fit.tau, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
+    np.testing.assert_allclose(found.dof, _Normal(sums).dof(fit, expected, leaked), rtol=1e-9)
+    with_one = difference(moments(np.insert(masks, 3, True, 1), y, gram=True))  # that every model kept
+    assert np.isnan(with_one.influence[:, 3]).all()
+    for name in ("influence", "stderr", "dof"):
+        np.testing.assert_allclose(np.delete(getattr(with_one, name), 3, 1), getattr(found, name), rtol=1e-9)
+
+
+def test_crowding_is_the_mean_square_correlation_of_two_groups_times_the_models():
+    masks, outputs = study("bernoulli", groups=7, models=50)
+    masks[:, 2] = True
+    square = np.corrcoef(np.delete(masks, 2, 1).T) ** 2
+    expected = 50 * square[~np.eye(6, dtype=bool)].mean()
+    assert crowding(moments(masks, outputs, gram=True)) == pytest.approx(expected)
+    assert crowding(moments(masks, outputs)) == 1  # that cannot be told
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [(10, True), (9, False)])
+def test_a_design_is_balanced_if_half_of_its_models_are_complements_of_others(pairs, expected):
+    masks = np.random.default_rng(3).random((40 - pairs, 20)) < 0.5
+    masks = np.concatenate([masks, ~masks[:pairs]])
+    sums = collapse(masks, np.random.default_rng(4).random((40, 1))).moments()
+    assert (sums.count, sums.pairs) == (40, pairs)
+    assert balanced(sums) is expected
 
 
 def test_uneven_noise_changes_the_variance_as_far_as_it_is_sure():

@@ -90,6 +90,7 @@ def test_replicas_share_their_subset_and_not_their_training() -> None:
         for seed in (0, 1)
     }
     assert len(seeds) == 32 * (4 + 1) * 2  # and none of them is that of a random run
+    assert subsets.replica("random", fraction=0.5, seed=0) == ""  # whose streams are those of its seed and mask alone
 
 
 def test_replicas_are_runs_with_outputs_of_their_own(tiny: Compose) -> None:
@@ -199,6 +200,11 @@ def test_a_ranked_run_is_named_by_what_is_removed(tiny: Compose, tmp_path: Path)
         return study.run_name(config)
 
     path = write_ranking(tmp_path / "a.csv", SCORES)
+    worst, drawn = (
+        subsets.settled({"design": "ranked", "ranking": path, "order": o, "remove": 5, "target": None, "seed": 7})
+        for o in ("worst", "random")
+    )
+    assert (worst["ranking"][:2], worst.get("seed"), drawn.get("ranking"), drawn["seed"]) == ("a@", None, None, 7)
     before, drawn = name(path), name(path, "subset.order=random")
     (tmp_path / "other").mkdir()
     moved = write_ranking(tmp_path / "other" / "a.csv", {group: 2 * score for group, score in SCORES.items()})
@@ -247,7 +253,7 @@ def test_a_ranking_is_read_from_influences(tmp_path: Path) -> None:
         ({}, "group,score\n", "it is empty"),
         ({}, "name,score\nA,1\n", "it has no 'group'"),
         ({}, "group,score\nA,much\n", "much"),
-        ({"ranking": __file__}, None, "cannot read this ranking"),
+        ({"ranking": __file__}, None, r"cannot read this ranking \((?!it has no).*\); give an influences.nc"),
     ],
 )
 def test_bad_rankings_are_one_clear_line(tmp_path: Path, changes: dict, text: str | None, message: str) -> None:
@@ -259,6 +265,11 @@ def test_bad_rankings_are_one_clear_line(tmp_path: Path, changes: dict, text: st
     assert "\n" not in str(caught.value)
 
 
+def test_a_ranking_that_is_no_path_is_told_before_a_run_is_named() -> None:
+    with pytest.raises(SourcewiseError, match=r"^subset.ranking=3: this must be the path"):
+        subsets.settled({"design": "ranked", "ranking": 3, "order": "worst", "remove": 1, "target": None})
+
+
 def test_full_keeps_all() -> None:
     assert subsets.draw(GROUPS, design="full").all()
 
@@ -266,9 +277,13 @@ def test_full_keeps_all() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"design": "listed"}, "exactly one"),
+        ({"design": "listed"}, r"^subset=listed: set exactly one of subset.keep and subset.drop$"),
         ({"design": "listed", "keep": ["A"], "drop": ["B"]}, "exactly one"),
         ({"design": "listed", "keep": ["a"]}, "'a'"),
+        (
+            {"design": "listed", "drop": ["zzz"]},
+            r"subset.drop: .* 'zzz'; the groups are '\w', ('\w+', ){3}'\w' and 31 more",
+        ),
         ({"design": "listed", "keep": []}, "no group is left"),
         ({"design": "listed", "drop": GROUPS}, "no group is left"),
         ({"design": "listed", "keep": "missing.txt"}, "missing.txt"),
