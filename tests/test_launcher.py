@@ -127,7 +127,7 @@ def test_failures_cost_their_runs_only_and_are_listed(sweeps):
         "6": "nothing",
         "7": "late",
     }
-    done = sweeps.run("hydra.launcher.timeout=1", "hydra.launcher.grace=0.5", seeds=9, deeds=deeds)
+    done = sweeps.run("hydra.launcher.timeout=4", "hydra.launcher.grace=0.5", seeds=9, deeds=deeds)
     assert done.returncode == 1
     assert set(sweeps.records()) == {0, 3, 7, 8}
     last = done.stderr.rpartition("are done already")[2]
@@ -135,7 +135,7 @@ def test_failures_cost_their_runs_only_and_are_listed(sweeps):
         1: "ValueError: this went wrong",
         2: "killed by SIGKILL (out of memory?)",
         4: "SystemExit: 3",
-        5: "hung: stopped after 1 s",
+        5: "hung: stopped after 4 s",
         6: "it ended without a record",
     }.items():
         entry = f"  cause: {cause}\n  log:   {sweeps.folder(seed) / 'log.txt'}\n"
