@@ -108,6 +108,22 @@ def test_the_most_harmed_example_names_its_group_and_what_removal_does(
     assert all(item["real"] is None for item in harmed["examples"] if item["group"] != "g9")
 
 
+def test_the_full_source_tells_the_constant_that_subsets_of_one_size_cannot_see() -> None:
+    rng = np.random.default_rng(0)
+    effect = rng.normal(0.05, 0.02, (4, 10))
+    masks = np.array([rng.permutation(10) < 7 for _ in range(500)])
+    outputs = masks @ effect.T
+    influence = ridge(collapse(masks, outputs).moments()).influence
+    assert np.abs(influence.mean(1)).max() < 1e-6
+    found = analyses.levelled(influence, masks.mean(0), effect.sum(1) - outputs.mean(0))
+    mean = effect.mean(1, keepdims=True)
+    assert found == pytest.approx(mean + (effect - mean) * 10 / 9, abs=1e-4)  # against the mean of the other nine
+    influence[:, 3] = np.nan  # of a group that no subset lacked
+    again = analyses.levelled(influence, np.where(np.arange(10) == 3, 1, masks.mean(0)), np.zeros(4))
+    assert np.isnan(again[:, 3]).all()
+    assert np.nan_to_num(again) @ (1 - masks.mean(0)) == pytest.approx(0, abs=1e-9)
+
+
 def test_shrunken_influences_are_near_the_best_guess_that_knows_the_world() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 300)

@@ -60,10 +60,13 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
                 splits.append({"class": class_name, **_named(dataset, rows, parts)})
     splits.sort(key=lambda item: -min(part["influence"] for part in item["parts"]))
     without, full = study.without.get(name, {}), None
+    influence = dataset["influence"].values
     if study.output == "prob" and len(runs := without.get(-1, [])) >= 4:
-        # One half for what is predicted, the other for what is real: what they shared would make them agree.
-        full, without = np.array([run[0] for run in runs[1 : 2 * RUNS : 2]]), {**without, -1: runs[::2]}
-    slopes = shrunk(dataset["influence"].values, dataset["stderr"].values, target.labels)
+        # Some for what is predicted, the others for what is real: what they shared would make them agree.
+        full = np.array([run[0] for run in runs[1 : 2 * RUNS : 2]])
+        without = {**without, -1: [*runs[::2], *runs[2 * RUNS + 1 :: 2]]}
+        influence = levelled(influence, whole.kept, full.mean(0, dtype=np.float64) - outputs.mean(0))
+    slopes = shrunk(influence, dataset["stderr"].values, target.labels)
     brittle = _brittle(dataset, slopes, whole.kept, outputs, full, without)
     return {
         "subpopulations": {"groups": _ends(dataset), "splits": splits},
@@ -205,6 +208,21 @@ def _named(dataset: xr.Dataset, rows: Index, found: dict[str, Any]) -> dict[str,
         mine = mine[np.argsort(-dataset["influence"].values[mine, group], kind="stable")]
         part |= {"group": str(dataset["group"].values[group]), "examples": dataset["example"].values[mine].tolist()}
     return found
+
+
+def levelled(influence: Array, kept: Array, gap: Array) -> Array:
+    """Influences with the constant that takes an example from the subsets to the full source, float[E, G].
+
+    Subsets of one size cannot see a constant in the influences of all groups; models of the full source can. Together
+    the groups that subsets lack then make the gap.
+
+    Args:
+        influence: float[E, G]; NaN stays, and makes nothing of the gap.
+        kept: float[G], share of the subsets that kept each group.
+        gap: float[E], mean output of models of the full source minus that of the subsets.
+    """
+    lacking = 1 - kept
+    return np.asarray(influence + ((gap - np.nan_to_num(influence) @ lacking) / lacking.sum())[:, None])
 
 
 def shrunk(influence: Array, stderr: Array, labels: NDArray[np.integer[Any]]) -> Array:
