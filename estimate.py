@@ -75,7 +75,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
         for baseline, said in item.baselines.items():
             scores = {row["group"]: row["score"] for row in said["overall"]}
             curation.write_ranking(out / name / f"{baseline}.csv", scores)
-    (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    (out / "summary.json").write_text(json.dumps(influences.plain(summary), indent=1), encoding="utf-8")
     (out / "records.txt").write_text("\n".join(records.used) + "\n", encoding="utf-8")
     pages = {name: influences.shown(dataset) for name, dataset in found.items()}
     built = report.build(pages, summary, config["sections"], images)

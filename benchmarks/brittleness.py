@@ -1,11 +1,11 @@
 """Is it predicted what removing a group does to single examples? Over the 100 that one group harms, or supports, most.
 
     python benchmarks/brittleness.py                  # trains 5,130 models once, about an hour on two cores
-    python benchmarks/brittleness.py --no-training    # with whatever records there are
+    python benchmarks/brittleness.py --no-training    # with the records that are there
 
-Influences come from 640 random subsets of half the groups, or of nine tenths, of the embedded default. Real changes
-come from 100 runs without each group against 200 of the full source; predictions start from 50 other full ones. The
-last column is the rank correlation from 400 of the 640 models, mean and standard deviation over ten draws.
+Effects come from random subsets of half the groups, or of nine tenths, of the embedded default. Real changes come from
+100 runs without each group against 200 of the full source; predictions start from 50 other full ones. Rows of fewer
+than all models are means over as many sets of them as there are without one in common, which share the real changes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ from sourcewise.record import Record
 from sourcewise.records import Records
 
 ROOT = Path(__file__).parents[1]
-MODELS, FEWER, RUNS, FULL = 640, 400, 100, 250
+COUNTS, RUNS, FULL = (640, 213, 96), 100, 250
+FDR = 0.05
 SHARES = (0.5, 0.9)
+KEYS = ("predicted", "real", "spearman", "spread", "noise")
 
 
 def train(runs: Path, groups: str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") -> None:
     """Train what is not there yet; the same command goes on where it was stopped."""
-    sweeps = [[f"subset.fraction={share}", f"subset.seed=range(0,{MODELS})"] for share in SHARES]
+    sweeps = [[f"subset.fraction={share}", f"subset.seed=range(0,{COUNTS[0]})"] for share in SHARES]
     sweeps.append(["subset=full", f"seed=range(0,{FULL})"])
     sweeps.append(["subset=listed", f"seed=range(0,{RUNS})", "subset.drop=" + ",".join(f'["{g}"]' for g in groups)])
     for sweep in sweeps:
@@ -42,8 +44,13 @@ def train(runs: Path, groups: str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") -> N
 def brittle(items: list[Record]) -> dict[str, Any]:
     """What the report's section says."""
     study = collect(items)
-    found: dict[str, Any] = examine(study, "digits", estimate(study, "auto")["digits"], 0.05)["brittle"]
+    found: dict[str, Any] = examine(study, "digits", estimate(study, "auto")["digits"], FDR)["brittle"]
     return found
+
+
+def changes(item: dict[str, Any]) -> tuple[float, float]:
+    """Of one example, what is predicted and what is real."""
+    return item["predicted"], item["real"]["change"]
 
 
 def main() -> None:
@@ -56,21 +63,27 @@ def main() -> None:
         train(options.runs)
     items = list(Records(str(options.runs)))
     real = [item for item in items if item.header.design in ("full", "listed")]
-    rng = np.random.default_rng(0)
-    columns = ["examples", "subsets keep", "predicted", "real", "rank correlation", "real changes vary by", "noise"]
-    print(f"| {' | '.join([*columns, f'{FEWER} models'])} |\n|{' --- |' * 8}")
+    columns = ["100 examples", "subsets keep", "models", "predicted", "real", "rank correlation", "real vary by, noise"]
+    columns += ["significant", "predicted of these", "real of these"]
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for share in SHARES:
         models = [item for item in items if item.header.config["subset"].get("fraction") == share]
-        whole = brittle([*models, *real])
-        draws = [brittle([*(models[i] for i in rng.permutation(len(models))[:FEWER]), *real]) for _ in range(10)]
-        for side in ("supported", "harmed"):
-            part = whole[side]
-            ranks = np.array([draw[side]["spearman"] for draw in draws])
-            points = [f"{100 * part[key]:+.1f}" for key in ("predicted", "real")]
-            spread = [f"{100 * part[key]:.1f}" for key in ("spread", "noise")]
-            fewer = f"{ranks.mean():.2f} ± {ranks.std(ddof=1):.2f}"
-            cells = [f"{part['compared']} {side}", f"{share}", *points, f"{part['spearman']:.2f}", *spread, fewer]
-            print(f"| {' | '.join(cells)} |", flush=True)
+        models = [models[i] for i in np.random.default_rng(0).permutation(len(models))]
+        for count in COUNTS:
+            sets = [models[i : i + count] for i in range(0, len(models) - count + 1, count)]
+            found = [brittle([*part, *real]) for part in sets]
+            for side in ("supported", "harmed"):
+                table = {key: np.array([each[side][key] for each in found]) for key in KEYS}
+                mean = {key: f"{100 * values.mean():+.1f}" for key, values in table.items()}
+                rank = f"{table['spearman'].mean():.2f}"
+                if len(sets) > 1:
+                    rank += f" ± {table['spearman'].std(ddof=1):.2f}"
+                both = f"{mean['spread'][1:]}, {mean['noise'][1:]}"
+                sure = [item for each in found for item in each[side]["examples"] if item["qvalue"] <= FDR]
+                those = [np.mean(values) for values in zip(*(changes(item) for item in sure), strict=True)]
+                cells = [side, f"{share}", f"{count}", mean["predicted"], mean["real"], rank, both]
+                cells += [f"{len(sure) / len(sets):.0f}", *(f"{100 * value:+.1f}" for value in those)]
+                print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,17 @@ import pytest
 import records
 import xarray as xr
 from records import GROUPS
-from scipy.special import expit
+from scipy.special import expit, logit
 from test_report import EVIL, Page, make_summary, make_target
 
 from sourcewise import analyses, figures, report
 from sourcewise.estimators import ridge
+from sourcewise.inference import Mean
 from sourcewise.influences import collect, estimate
 from sourcewise.moments import collapse
 from sourcewise.page import Section
 from sourcewise.record import Record
-from sourcewise.sections import SECTIONS
+from sourcewise.sections import SECTIONS, brittle
 from sourcewise.sections.target import Target
 from sourcewise.summary import summarise
 
@@ -38,7 +39,9 @@ def told(item: Record, effect: np.ndarray, seed: int) -> Record:
     prob = np.clip(0.5 + effect @ (item.mask - 0.5) + noise, 0, 1)
     outputs = item.targets["pets"]
     prediction = np.where(prob > 0.5, outputs.labels, (outputs.labels + 1) % 3).astype(np.int32)
-    return replace(item, targets={"pets": replace(outputs, prob=prob.astype(np.float16), prediction=prediction)})
+    margin = logit(np.clip(prob, 1e-4, 1 - 1e-4)).astype(np.float16)
+    outputs = replace(outputs, prob=prob.astype(np.float16), prediction=prediction, margin=margin)
+    return replace(item, targets={"pets": outputs})
 
 
 def without(group: int, runs: int, effect: np.ndarray) -> list[Record]:
@@ -112,16 +115,24 @@ def test_the_full_source_tells_the_constant_that_subsets_of_one_size_cannot_see(
     rng = np.random.default_rng(0)
     effect = rng.normal(0.05, 0.02, (4, 10))
     masks = np.array([rng.permutation(10) < 7 for _ in range(500)])
-    outputs = masks @ effect.T
-    influence = ridge(collapse(masks, outputs).moments()).influence
-    assert np.abs(influence.mean(1)).max() < 1e-6
-    found = analyses.levelled(influence, masks.mean(0), effect.sum(1) - outputs.mean(0))
-    mean = effect.mean(1, keepdims=True)
-    assert found == pytest.approx(mean + (effect - mean) * 10 / 9, abs=1e-4)  # against the mean of the other nine
-    influence[:, 3] = np.nan  # of a group that no subset lacked
-    again = analyses.levelled(influence, np.where(np.arange(10) == 3, 1, masks.mean(0)), np.zeros(4))
-    assert np.isnan(again[:, 3]).all()
-    assert np.nan_to_num(again) @ (1 - masks.mean(0)) == pytest.approx(0, abs=1e-9)
+    outputs, kept = masks @ effect.T, masks.mean(0)
+    found = ridge(collapse(masks, outputs).moments())
+    assert np.abs(found.influence.mean(1)).max() < 1e-6
+    gap = Mean(effect.sum(1) - outputs.mean(0), np.array([0, 0, 0.09, 0]), np.full(4, 9.0))
+    error = np.full((4, 10), 0.4)
+    whole, doubt = analyses.levelled(found.influence, error, kept, gap)
+    assert whole == pytest.approx(effect, abs=1e-4)
+    assert doubt[0] == pytest.approx(0.4 * 9 / 10)
+    assert doubt[2] == pytest.approx(np.hypot(0.36, 0.3 / 3))  # three groups are lacking
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_a_group_that_cannot_be_told_counts_as_an_average_one(always: bool) -> None:
+    influence = np.array([[0.3, np.nan, -0.3]])
+    kept, gap = np.array([0.5, float(always), 0.5]), Mean(np.array([0.4]), np.zeros(1), np.ones(1))
+    found, _ = analyses.levelled(influence, influence, kept, gap)
+    constant = 0.4 / (1 if always else 2)
+    assert found[0] == pytest.approx([0.15 + constant, np.nan, -0.15 + constant], nan_ok=True)
 
 
 def test_shrunken_influences_are_near_the_best_guess_that_knows_the_world() -> None:
@@ -149,34 +160,69 @@ def test_shrinking_ends_where_there_is_nothing_to_tell() -> None:
     assert np.isnan(influence[0, 1])  # the table is not changed in place
 
 
-@pytest.mark.parametrize(("share", "closer"), [(0.5, 0.3), (0.9, 0.4)])
-def test_predictions_are_those_of_the_full_source_in_a_world_that_adds_on_the_logit(
-    share: float, closer: float
+def additive(item: Record, level: np.ndarray, effect: np.ndarray) -> Record:
+    """The record as a world has it whose logits are `level` plus float[examples, groups] of the groups kept."""
+    margin = level + effect @ item.mask
+    outputs = replace(item.targets["pets"], prob=expit(margin).astype(np.float16), margin=margin.astype(np.float16))
+    return replace(item, targets={"pets": outputs})
+
+
+@pytest.mark.parametrize("share", [None, 0.7], ids=["subsets of one size", "of many sizes"])
+@pytest.mark.parametrize("full", [0, 4])
+def test_predictions_are_right_in_a_world_that_adds_on_the_logit(
+    full: int, share: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(analyses, "RUNS", 200)
     rng = np.random.default_rng(0)
-    masks, shift = rng.random((4000, 6)) < share, rng.normal(0, 1, (30, 6))
-    level = rng.normal(1, 1, 30)
+    level, effect = rng.normal(-2, 1, 30), rng.normal(0.3, 1, (30, len(GROUPS)))
+    models = [records.make(seed, examples=30) for seed in range(200)]
+    if share:
+        models = [replace(item, mask=rng.random(len(GROUPS)) < share) for item in models]
+    whole = [additive(item, level, effect) for item in without(-1, full, effect)]
+    models = [additive(item, level, effect) for item in models]
+    study = collect([*models, *whole])
+    found = summarise(study, estimate(study, "ridge"), [], 0.05)["targets"]["pets"]["brittle"]
+    assert found["base"] == full // 2
+    if not full and not share:  # all that these subsets can tell
+        effect = (effect - effect.mean(1, keepdims=True)) * 14 / 13
+    start = whole or models
+    margins = np.array([item.targets["pets"].margin for item in start], np.float64)
+    for side, sign in (("harmed", 1), ("supported", -1)):
+        assert len(found[side]["examples"]) == 30
+        for item in found[side]["examples"]:
+            row = item["example"] // 3
+            group = int((-sign * effect[row]).argmax())
+            assert item["group"] == GROUPS[group]
+            has, one = np.array([model.mask[group] for model in start]), effect[row, group]
+            change = expit(margins[:, row] - has * one) - expit(margins[:, row] + ~has * one)
+            assert item["predicted"] == pytest.approx(change.mean(), abs=0.01)
 
-    def prob(masks: np.ndarray) -> np.ndarray:
-        return expit(level + (masks - 0.5) @ shift.T)
 
-    slopes, outputs = ridge(collapse(masks, prob(masks)).moments()).influence, prob(masks)
-    full, runs = np.ones(6), prob(np.ones((3, 6)))
-    real = np.stack([prob(full - np.eye(6)[k]) - prob(full) for k in range(6)], 1)
-    apart = {}
-    for key, base in (("subsets", None), ("full", runs)):
-        found = [analyses.predicted(slopes[:, k], np.full(30, share), outputs, base) for k in range(6)]
-        apart[key] = np.abs(np.stack(found, 1) - real).mean()
-    assert apart["full"] < closer * apart["subsets"]
-    assert (analyses.predicted(slopes[:, 0], np.full(30, share), outputs, None) == -slopes[:, 0]).all()
+def test_examples_that_no_group_harms_are_not_listed() -> None:
+    effect = np.full((12, len(GROUPS)), 0.03)
+    items = models(80, effect)
+    items = [replace(item, mask=item.mask | (np.arange(len(GROUPS)) == 3)) for item in items]  # nobody can tell g3
+    study = collect([*items, *without(-1, 8, effect)])
+    summary = summarise(study, estimate(study, "ridge"), [], 0.05)
+    found = summary["targets"]["pets"]["brittle"]
+    assert "g3" not in {item["group"] for side in ("harmed", "supported") for item in found[side]["examples"]}
+    facts = {"pets": {**summary["targets"]["pets"], "brittle": found | {"harmed": {"examples": [], "compared": 0}}}}
+    for supported in (found["supported"], {"examples": [], "compared": 0}):
+        facts["pets"]["brittle"]["supported"] = supported
+        section = brittle.section(Target("pets", xr.Dataset(), summary | {"targets": facts}))
+        assert isinstance(section, Section)
+        assert any("subset=listed 'subset.drop=[\"g" in line for line in section.lead) == bool(supported["examples"])
 
 
-def test_what_predictions_start_from_is_not_what_they_are_held_against(planted: np.ndarray) -> None:
+def test_what_predictions_start_from_is_not_what_they_are_held_against(
+    planted: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analyses, "RUNS", 2)
     study = collect([*models(80, planted), *without(-1, 4, planted), *without(9, 4, planted)])
     first, second, *_ = study.without["pets"][-1]
-    study.without["pets"][-1] = [first, second] * 4
+    study.without["pets"][-1] = [first, second, first, second, first, first, first]
     found = summarise(study, estimate(study, "ridge"), [], 0.05)["targets"]["pets"]["brittle"]
-    assert found["base"] == 4
+    assert found["base"] == 2
     after = np.mean([run[0][4] for run in study.without["pets"][9]], dtype=np.float64)
     change = next(item["real"]["change"] for item in found["harmed"]["examples"] if item["example"] == 12)
     assert change == pytest.approx(after - first[0][4], abs=1e-3)
@@ -265,7 +311,7 @@ def test_sections_show_what_was_found_and_escape_it(summary: dict[str, Any]) -> 
     assert len(set(found.ids())) == len(found.ids())
     assert text.count(EVIL) == 0
     assert f"3 (class {EVIL})" in found.text
-    assert "Nobody has trained without these groups yet." in found.text
+    assert "What really happens needs models of the full source and models without a group." in found.text
     assert "needs groups of several source examples" in found.text  # the other target has no such facts
 
 

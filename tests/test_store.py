@@ -243,6 +243,15 @@ def test_views_that_do_not_fit_are_one_clear_line(dataset: ImageDataset) -> None
         replace(source, train=memory)
 
 
+@pytest.mark.parametrize("built", ["a string", 3, [print]])
+def test_what_builds_no_augmentations_is_one_clear_line(dataset: ImageDataset, built: object) -> None:
+    source, target = parts(dataset)
+    with pytest.raises(SourcewiseError, match="source .*: augmentation is a list of"):
+        replace(source, augmentation=built)
+    with pytest.raises(SourcewiseError, match="target: augmentation is a list of"):
+        replace(target, augmentation=built)
+
+
 def test_images_in_memory_are_resized_after_augmentation() -> None:
     memory = ImageDataset(torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8), torch.zeros(5).long(), NAMES)
     (small,), (large,) = (batches(memory, crop=None, resolution=side) for side in (None, 24))

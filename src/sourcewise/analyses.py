@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
@@ -27,9 +27,7 @@ from sourcewise.moments import Array, Index, Moments, Subsets, collapse
 LEAST = 20
 """Examples that a class needs to be split; a subpopulation needs a quarter as many."""
 RUNS = 50
-"""Models of the full source that predictions start from, at most."""
-MODELS = 200
-"""Models of subsets that a shift of the logit is fitted to, at most."""
+"""Models that predictions start from, at most."""
 AGREE = 0.5
 """Adjusted Rand index that subpopulations from two halves of the models must reach."""
 
@@ -59,18 +57,9 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
             if parts := split([table[rows] for table in tables], held, estimator, fdr):
                 splits.append({"class": class_name, **_named(dataset, rows, parts)})
     splits.sort(key=lambda item: -min(part["influence"] for part in item["parts"]))
-    without, full = study.without.get(name, {}), None
-    influence = dataset["influence"].values
-    if study.output == "prob" and len(runs := without.get(-1, [])) >= 4:
-        # Some for what is predicted, the others for what is real: what they shared would make them agree.
-        full = np.array([run[0] for run in runs[1 : 2 * RUNS : 2]])
-        without = {**without, -1: [*runs[::2], *runs[2 * RUNS + 1 :: 2]]}
-        influence = levelled(influence, whole.kept, full.mean(0, dtype=np.float64) - outputs.mean(0))
-    slopes = shrunk(influence, dataset["stderr"].values, target.labels)
-    brittle = _brittle(dataset, slopes, whole.kept, outputs, full, without)
     return {
         "subpopulations": {"groups": _ends(dataset), "splits": splits},
-        "brittle": {"base": 0 if full is None else len(full), **brittle},
+        "brittle": _brittle(study, name, dataset, estimator),
     }
 
 
@@ -210,36 +199,39 @@ def _named(dataset: xr.Dataset, rows: Index, found: dict[str, Any]) -> dict[str,
     return found
 
 
-def levelled(influence: Array, kept: Array, gap: Array) -> Array:
-    """Influences with the constant that takes an example from the subsets to the full source, float[E, G].
+def levelled(influence: Array, stderr: Array, kept: Array, gap: Mean) -> tuple[Array, Array]:
+    """Effects of keeping each group, and their standard errors, from influences that know them up to a constant.
 
-    Subsets of one size cannot see a constant in the influences of all groups; models of the full source can. Together
-    the groups that subsets lack then make the gap.
+    Subsets of one size tell effects only against the mean of the other groups (see `estimators`); models of the full
+    source tell the constant: together, the groups that subsets lack make the gap. Units are those of the influences.
 
     Args:
-        influence: float[E, G]; NaN stays, and makes nothing of the gap.
+        influence: float[E, G], NaN for a group that all subsets keep or lack, which counts as an average one.
+        stderr: float[E, G], its standard error.
         kept: float[G], share of the subsets that kept each group.
-        gap: float[E], mean output of models of the full source minus that of the subsets.
+        gap: of [E], mean output of models of the full source minus that of the subsets.
     """
-    lacking = 1 - kept
-    return np.asarray(influence + ((gap - np.nan_to_num(influence) @ lacking) / lacking.sum())[:, None])
+    lacking, against_all = 1 - kept, 1 - 1 / np.count_nonzero((kept > 0) & (kept < 1))
+    effect, error = influence * against_all, stderr * against_all
+    constant = (gap.value - np.nan_to_num(effect) @ lacking) / lacking.sum()
+    return effect + constant[:, None], np.sqrt(error**2 + (gap.variance / lacking.sum() ** 2)[:, None])
 
 
-def shrunk(influence: Array, stderr: Array, labels: NDArray[np.integer[Any]]) -> Array:
-    """Influences drawn to the mean of their class, as far as what sets them apart is noise; float[E, G], NaN as zero.
+def shrunk(effect: Array, stderr: Array, labels: NDArray[np.integer[Any]]) -> Array:
+    """Effects drawn to the mean of their class, as far as what sets them apart is noise; float[E, G], NaN as zero.
 
-    Of many noisy influences the largest are mostly noise. Those of one group on the examples of one class are taken as
-    normal about their mean, with the variance that they have beyond their errors: these are their expected values then
-    (empirical Bayes; Efron & Morris, J. Am. Stat. Assoc. 68, 1973). Squared errors are noisy too, and count as what
-    their example and their group make of them on average.
+    Of many noisy effects the largest are mostly noise. Those of one group on the examples of one class are taken as
+    normal about their mean, with the variance that they have beyond their errors, as if these were independent: these
+    are their expected values then (empirical Bayes; Efron & Morris, J. Am. Stat. Assoc. 68, 1973). Squared errors are
+    noisy too, and count as what their example and their group make of them on average.
 
     Args:
-        influence: float[E, G].
+        effect: float[E, G], of keeping each group.
         stderr: float[E, G], its standard error.
         labels: int[E], the class of each example.
     """
-    known = np.isfinite(influence) & np.isfinite(stderr)
-    values, noise = np.where(known, influence, 0.0).astype(np.float64), np.where(known, stderr, 0.0) ** 2
+    known = np.isfinite(effect) & np.isfinite(stderr)
+    values, noise = np.where(known, effect, 0.0).astype(np.float64), np.where(known, stderr, 0.0) ** 2
     noise = noise.mean(1, keepdims=True) * noise.mean(0) / max(noise.mean(), 1e-300)
     for label in np.unique(labels):
         rows = labels == label
@@ -249,51 +241,41 @@ def shrunk(influence: Array, stderr: Array, labels: NDArray[np.integer[Any]]) ->
     return values
 
 
-def predicted(slopes: Array, kept: Array, outputs: Array, full: Array | None) -> Array:
-    """Change of each example's mean output on removing one group from the full source, float[E].
-
-    Near 0 and 1 a probability hardly moves, and models of the full source are nearer to 1 than those of subsets. So a
-    group is taken to shift the logit of its example, the same in every model: by as much as makes its slope in the
-    models that this was estimated from. That shift is then taken from every model of the full source.
-
-    Args:
-        slopes: float[E], what keeping the group does to the output in the subsets as they were drawn.
-        kept: float[E], share of the subsets that kept the group.
-        outputs: float[models, E], probabilities of these models.
-        full: float[runs, E], those of models of the full source; None: the change is that of the subsets, -slopes.
-    """
-    if full is None:
-        return -slopes
-    some = np.linspace(0, len(outputs) - 1, min(len(outputs), MODELS)).astype(int)
-    level, top = (logit(np.clip(table.astype(np.float64), 1e-4, 1 - 1e-4)) for table in (outputs[some], full))
-    low, high = np.full(slopes.shape, -20.0), np.full(slopes.shape, 20.0)
-    for _ in range(30):  # the slope rises with the shift
-        shift = (low + high) / 2
-        less = (expit(level + (1 - kept) * shift) - expit(level - kept * shift)).mean(0) < slopes
-        low, high = np.where(less, shift, low), np.where(less, high, shift)
-    return np.asarray((expit(top - low) - expit(top)).mean(0))
-
-
 def _brittle(
-    dataset: xr.Dataset,
-    slopes: Array,
-    kept: Array,
-    outputs: Array,
-    full: Array | None,
-    without: Mapping[int, Sequence[NDArray[Any]]],
-    most: int = 100,
+    study: Study, name: str, dataset: xr.Dataset, estimator: Callable[[Moments], Estimate], most: int = 100
 ) -> dict[str, Any]:
     """The `most` examples that one group harms most, and those that hang on one group most, with what removing it does.
 
-    `predicted` is the change of the output on removing the group; `real` what runs without it say, where there are any;
-    `spearman` the rank correlation of both over these examples, `spread` the standard deviation of the real changes,
-    `noise` that of their errors (root mean square). slopes: float[E, G], as `shrunk` has them; kept: float[G];
-    outputs, full: as in `predicted`.
+    Near 0 and 1 a probability hardly moves, and models of the full source are nearer to 1 than those of subsets. So
+    effects are estimated on the logit (`level_of`), and taken from every one of the models that predictions start from:
+    models of the full source where there are four or more, which tell the constant of effects too; else, of subsets.
+
+    `predicted` is the change of the mean output on removing the group, positive where that raises it; `real` what runs
+    without it say, where there are any; `spearman` the rank correlation of both over these examples, `spread` the
+    standard deviation of the real changes, `noise` that of their errors (root mean square); `base`, how many models of
+    the full source predictions start from.
     """
-    found: dict[str, Any] = {}
+    target, masks, without = study.targets[name], study.packed(), study.without.get(name, {})
+    outputs, levels = (spool.array().astype(np.float64) for spool in (target.examples, target.levels))
+    found = estimator(collapse(masks, levels, np.array(study.seeds)).moments())
+    effect, error, full = found.influence, found.stderr, without.get(-1, [])
+    if base := len(full[1 : 2 * RUNS : 2]) if len(full) >= 4 else 0:
+        # Some for what is predicted, the others for what is real: what they shared would make them agree.
+        without = {**without, -1: [*full[::2], *full[2 * RUNS + 1 :: 2]]}
+        start = np.array([run[2] for run in full[1 : 2 * RUNS : 2]], np.float64)
+        has = np.ones((base, study.groups), np.bool_)
+        if len(np.unique(masks.sizes())) == 1:
+            effect, error = levelled(effect, error, masks.share(), Mean.of(start) - Mean.of(levels))
+    else:
+        some = np.linspace(0, len(levels) - 1, min(len(levels), RUNS)).astype(int)
+        start, has = levels[some], masks[some].unpack()
+    effect = shrunk(effect, error, target.labels)
+    output = expit if study.output == "prob" else np.positive
+    result: dict[str, Any] = {"base": base}
     for side, sign in (("harmed", 1), ("supported", -1)):
-        groups = (-sign * slopes).argmax(1)
-        change = predicted(slopes[np.arange(len(slopes)), groups], kept[groups], outputs, full)
+        groups = (-sign * effect).argmax(1)
+        one, kept = effect[np.arange(len(effect)), groups], has[:, groups]
+        change = (output(start - kept * one) - output(start + ~kept * one)).mean(0)
         rows = np.argsort(-sign * change, kind="stable")[:most]
         examples = []
         for row in rows[sign * change[rows] > 0].tolist():
@@ -301,28 +283,29 @@ def _brittle(
             said = {"mean": float(outputs[:, row].mean()), "predicted": float(change[row])}
             examples.append({**item, **said, "real": removal(without, int(groups[row]), row)})
         table = pd.DataFrame([{"predicted": item["predicted"], **item["real"]} for item in examples if item["real"]])
-        found[side] = {"examples": examples, "compared": len(table)}
+        result[side] = {"examples": examples, "compared": len(table)}
         if len(table) > 2:
-            found[side] |= {
+            result[side] |= {
                 "spearman": table["predicted"].corr(table["change"], method="spearman"),
                 "predicted": table["predicted"].mean(),
                 "real": table["change"].mean(),
                 "spread": table["change"].std(),
                 "noise": float(np.sqrt((table["error"] ** 2).mean())),
             }
-    return found
+    return result
 
 
 def removal(without: Mapping[int, Sequence[NDArray[Any]]], group: int, row: int) -> dict[str, float] | None:
     """What runs without one group say of an example, against runs with all groups; None when either are missing.
 
-    without: by group, and -1 for all groups, [output, whether it is right] of every run, as arrays [2, examples].
+    without: by group, and -1 for all groups, of every run an array whose rows are the outputs of the examples and
+    whether they are right.
     change: of the mean output, with its standard `error` over runs; before and after: the share of runs that are right;
     runs: how many were without the group.
     """
     if min(len(without.get(key, ())) for key in (-1, group)) < 2:
         return None
-    whole, rest = (np.array([run[:, row] for run in without[key]], np.float64).T for key in (-1, group))
+    whole, rest = (np.array([run[:2, row] for run in without[key]], np.float64).T for key in (-1, group))
     change = Mean.of(rest[0]) - Mean.of(whole[0])
     return {
         "change": float(change.value),

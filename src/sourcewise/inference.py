@@ -71,10 +71,10 @@ class Mean:
 
     @classmethod
     def of(cls, values: Sequence[float] | Array) -> Mean:
-        """Of independent runs [n]. Of one run alone the variance is not known: NaN."""
+        """Of independent runs [n], or [n, columns]. Of one run alone the variance is not known: NaN."""
         table = np.asarray(values, dtype=np.float64)
-        variance = table.var(ddof=1) / len(table) if len(table) > 1 else np.nan
-        return cls(np.asarray(table.mean()), np.asarray(variance), np.asarray(len(table) - 1.0))
+        variance = table.var(0, ddof=1) / len(table) if len(table) > 1 else np.nan
+        return cls(np.asarray(table.mean(0)), np.asarray(variance), np.asarray(len(table) - 1.0))
 
     def __sub__(self, other: Mean) -> Mean:
         """Of independent means, with the degrees of freedom of Welch and Satterthwaite (Biometrika 34, 1947)."""

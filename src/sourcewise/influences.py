@@ -82,12 +82,13 @@ class Spool:
 
 @dataclass
 class Target:
-    """Outputs on one target: of every example, and their means by class and overall (the last column)."""
+    """Outputs and levels (`level_of`) on one target of every example, and mean outputs by class and overall (last)."""
 
     ids: NDArray[np.int32]
     labels: NDArray[np.int32]
     class_names: list[str]
     examples: Spool = field(default_factory=Spool)
+    levels: Spool = field(default_factory=Spool)
     means: list[NDArray[np.float64]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
 
@@ -100,6 +101,7 @@ class Target:
         """One more record."""
         values = outputs_of(outputs, output)
         self.examples.append(values)
+        self.levels.append(level_of(outputs, output))
         wide = values.astype(np.float64)
         totals = np.bincount(self.labels, wide, len(self.class_names))
         self.means.append(np.append(totals / np.maximum(self.sizes, 1), wide.mean()))
@@ -114,8 +116,9 @@ class Study:
     header: that of the first record. groups: how many the source has. designs: records by design. masks (as bits) and
     seeds: of the records that influences rest on, in the order of every target's outputs. full: the outputs of a run
     that kept all groups, with its baselines. trials: the other records, of chosen subsets. without: of those that keep
-    all groups but one (-1: all groups), by target and that group, each run's outputs and whether they are right, as
-    arrays [2, examples]; nothing where groups are examples. beliefs: what models say of the source, where they are.
+    all groups but one (-1: all groups), by target and that group, each run's outputs, whether they are right, and
+    levels (`level_of`), as arrays [3, examples]; nothing where groups are examples. beliefs: what models say of the
+    source, where they are.
     """
 
     header: Header
@@ -190,8 +193,9 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
             study.trials.append(_trial(item, output))
             dropped = [*np.flatnonzero(~item.mask).tolist(), -1]
             for name, outputs in item.targets.items() if len(dropped) <= 2 and item.header.group_names else ():
-                both = [outputs_of(outputs, output), outputs.prediction == outputs.labels]
-                study.without.setdefault(name, {}).setdefault(dropped[0], []).append(np.array(both, np.float16))
+                right = outputs.prediction == outputs.labels
+                rows = np.array([outputs_of(outputs, output), right, level_of(outputs, output)], np.float16)
+                study.without.setdefault(name, {}).setdefault(dropped[0], []).append(rows)
     if study is None or not study.models:
         raise SourcewiseError(NONE_DRAWN)
     return study
@@ -228,8 +232,17 @@ def estimate(study: Study, estimator: str = "auto", targets: Sequence[str] | Non
 
 
 def describe(found: Fit) -> dict[str, Any]:
-    """What is to be said of a fit, as JSON; numbers that cannot be told are null."""
-    return dict(json.loads(json.dumps({key: getattr(found, key) for key in SAID}), parse_constant=lambda _: None))
+    """What is to be said of a fit, as JSON."""
+    return plain({key: getattr(found, key) for key in SAID})
+
+
+def plain(said: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it; numbers that cannot be told are null.
+
+    >>> plain({"known": 1.5, "unknown": float("nan")})
+    {'known': 1.5, 'unknown': None}
+    """
+    return dict(json.loads(json.dumps(said), parse_constant=lambda _: None))
 
 
 def shown(dataset: xr.Dataset) -> xr.Dataset:
@@ -264,6 +277,11 @@ def outputs_of(outputs: TargetOutputs, output: str) -> Array:
         right: NDArray[np.float16] = (outputs.prediction == outputs.labels).astype(np.float16)
         return right
     return outputs.margin if output == "margin" else outputs.prob
+
+
+def level_of(outputs: TargetOutputs, output: str) -> Array:
+    """The output of every example where what groups do adds up best: logits of probabilities, others as they are."""
+    return outputs.margin if output == "prob" else outputs_of(outputs, output)
 
 
 def _trial(item: Record, output: str, study: str = "") -> Trial:

@@ -73,7 +73,7 @@ class Source:
                 f"source {self.name}: its images have {self.train.channels} colour channels;"
                 " source.normalise.mean and std must have as many numbers"
             )
-        _check_view(f"source {self.name}", self.train, self.crop, self.resolution)
+        _check_view(f"source {self.name}", self.train, self)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Target:
         for what, dataset in (("training", self.train), ("test", self.test)):
             if not len(dataset):
                 raise SourcewiseError(f"target: it has no {what} examples")
-            _check_view("target", dataset, self.crop, self.resolution)
+            _check_view("target", dataset, self)
 
     @property
     def cacheable(self) -> bool:
@@ -460,11 +460,14 @@ def balanced(labels: Tensor, classes: int) -> Tensor:
     return len(labels) / (counts.gt(0).sum() * counts.clamp_min(1))
 
 
-def _check_view(name: str, dataset: ImageDataset, crop: Crop | None, resolution: Resolution | int | None) -> None:
+def _check_view(name: str, dataset: ImageDataset, of: Source | Target) -> None:
+    changes = of.augmentation
+    if not isinstance(changes, Sequence) or not all(isinstance(change, Augmentation) for change in changes):
+        raise SourcewiseError(f"{name}: augmentation is a list of lightning_modules.augmentation.*, not {changes!r}")
     stored = not isinstance(dataset.images, Tensor)
-    if stored and resolution is None:
+    if stored and of.resolution is None:
         raise SourcewiseError(f"{name}: its images are of many sizes; set resolution, in pixels")
-    if crop and not stored:
+    if of.crop and not stored:
         raise SourcewiseError(f"{name}: crop is for stored images (format: jpeg); those in memory take augmentations")
 
 

@@ -23,22 +23,24 @@ def section(target: Target) -> Section | str:
     found = target.facts.get("brittle")
     if found is None:
         return "It lists target examples that hang on one source group. " + target.unexamined
+    scale = "on the logit " if target.summary["output"] == "prob" else ""
     lead = [
-        "For each example the one group that matters most to it, by influences that are drawn to the mean of their"
-        " class as far as they are noise; those shown are as estimated, and the pale ones may be noise. Removal: the"
-        f" change of mean {target.summary['output']}, in {target.unit.name}, that influences predict, and that of"
-        " models really trained on all groups but that one, against models trained on all."
+        f"For each example the one group that moves it most, by effects that are estimated {scale}and drawn to the"
+        " mean of their class as far as they are noise. Influences shown are as estimated; the pale ones may be noise."
+        f" Removal: the change of mean {target.summary['output']}, in {target.unit.name}, that is predicted, and"
+        " that of models really trained on all groups but that one, against models trained on all."
     ]
     if found["base"]:
         lead.append(
-            f"Predictions are for the full source: {count(found['base'], 'model')} of it, other than those that real"
-            " changes are measured against, are each moved by the influence, on the scale of the logit."
+            f"Predictions are for the full source: they start from {count(found['base'], 'model')} of it, other than"
+            " those that real changes are measured against."
         )
     else:
         lead.append(
             "Predictions are for subsets such as influences were estimated from. In a full source a group is missed"
-            f" less: with outputs=prob and four or more runs of {FULL}, predictions start from these."
+            f" less: with four or more runs of {FULL}, predictions start from these."
         )
+    groups = list(dict.fromkeys(item["group"] for side in SIDES for item in found[side]["examples"][:ROWS]))[:3]
     if compared := [(side, found[side]) for side in SIDES if found[side]["compared"] > 2]:
         lead += [
             f"Over the {count(part['compared'], 'example')} {SIDES[side]}, the predicted change is"
@@ -48,21 +50,21 @@ def section(target: Target) -> Section | str:
             f" {target.show(part['noise'], sign=False)}."
             for side, part in compared
         ]
-    else:
-        groups = list(dict.fromkeys(item["group"] for item in found["harmed"]["examples"]))[:3]
+    elif groups:
         drop = shlex.quote(f"subset.drop={','.join(json.dumps([group]) for group in groups)}")
         lead.append(
-            "Nobody has trained without these groups yet. These commands do, for the first of them:"
-            f" python train.py -m subset=listed {drop} 'seed=range(0,5)' and"
+            "What really happens needs models of the full source and models without a group. These commands make some,"
+            f" for the first of the groups: python train.py -m subset=listed {drop} 'seed=range(0,5)' and"
             f" {FULL}, with the settings of this study."
         )
     columns = ["Example", "Class", "Group", "Influence", "q-value", "Mean", "Predicted", "Real", "Right: all, without"]
     tables = []
     for side, words in SIDES.items():
-        rows = [_row(target, item) for item in found[side]["examples"][:ROWS]]
-        total = len(found[side]["examples"])
-        caption = f"Examples of {target.name} {words}, by id"
-        caption += f"; summary.json has {total}" if total > len(rows) else ""
+        examples = found[side]["examples"]
+        rows = [_row(target, item) for item in examples[:ROWS]]
+        sure = sum(target.significant(item["qvalue"]) for item in examples)
+        caption = f"Examples of {target.name} {words}, by id; of {len(examples)}, {sure} with a significant influence"
+        caption += "; summary.json has the others" if len(examples) > len(rows) else ""
         tables.append(Table(side, caption, columns, rows, (4, 5, 6, 7, 8)))
     return Section("brittle", "Brittle examples", lead, tables=tables)
 
