@@ -1,6 +1,8 @@
 """What README and docs say is there, runs, and composes."""
 
+import doctest
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -13,6 +15,9 @@ import pytest
 from conftest import ROOT, TINY, compose_config
 from nbclient import NotebookClient
 from PIL import Image
+
+import lightning_modules
+import sourcewise
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -27,6 +32,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_python_examples_run(page: Path) -> None:
     for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
         exec(compile(code, page.name, "exec"), {})
+
+
+def test_examples_in_docstrings_are_true() -> None:
+    names = [
+        m.name for p in (sourcewise, lightning_modules) for m in pkgutil.walk_packages(p.__path__, f"{p.__name__}.")
+    ]
+    results = {name: doctest.testmod(pkgutil.resolve_name(name)) for name in names}
+    assert [name for name, result in results.items() if result.failed] == []
+    assert sum(result.attempted for result in results.values()) >= 14
 
 
 def commands() -> list[str]:
