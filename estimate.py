@@ -42,7 +42,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     """Everything from records to results on disk and in W&B; returns the summary."""
     from hydra.utils import instantiate
 
-    from sourcewise import counterfactuals, curation, influences, report, review
+    from sourcewise import analyses, counterfactuals, curation, influences, report, review
     from sourcewise.files import write_whole
     from sourcewise.records import Records
     from sourcewise.summary import summarise
@@ -77,7 +77,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
             curation.write_ranking(out / name / f"{baseline}.csv", scores)
     (out / "summary.json").write_text(json.dumps(influences.plain(summary), indent=1), encoding="utf-8")
     (out / "records.txt").write_text("\n".join(records.used) + "\n", encoding="utf-8")
-    pages = {name: influences.shown(dataset) for name, dataset in found.items()}
+    pages = {name: influences.shown(data, analyses.named(summary["targets"][name])) for name, data in found.items()}
     built = report.build(pages, summary, config["sections"], images)
     write_whole(out / "report.html", report.render(built).encode())
     about = {**config, "study": study.header.study, "models": study.models}

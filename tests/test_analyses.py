@@ -24,7 +24,7 @@ from sourcewise.page import Section
 from sourcewise.record import Record
 from sourcewise.sections import SECTIONS, brittle
 from sourcewise.sections.target import Target
-from sourcewise.summary import summarise
+from sourcewise.summary import as_text, summarise
 
 EXAMPLES = 120
 
@@ -85,6 +85,19 @@ def test_a_class_is_split_along_the_groups_that_its_examples_lean_on(summary: di
         assert set(rows % 2) == {0 if part["group"] == "g2" else 1}
         of_others = -0.12 / 13  # with subsets of one size, influences are relative to the mean of the other groups
         assert part["influence"] == pytest.approx(0.12 - of_others, abs=4 * part["stderr"])
+
+
+def test_groups_that_set_parts_apart_are_named(summary: dict[str, Any]) -> None:
+    assert analyses.named(summary["targets"]["pets"]) == {"g2", "g5"}
+    assert analyses.named({"unexamined": True}) == set()
+
+
+def test_the_terminal_does_not_deny_what_is_significant_at_another_level(summary: dict[str, Any]) -> None:
+    denied = "No influence stands out from noise"
+    none = summary["targets"]["pets"] | {f"significant_{level}": 0 for level in ("example", "class", "overall")}
+    for level in ("example", "class", "overall", None):
+        facts = none | {f"significant_{level}": 1}
+        assert (denied in as_text(summary | {"targets": {"pets": facts}})) == (level is None)
 
 
 def test_noise_is_not_split(planted: np.ndarray) -> None:
@@ -211,7 +224,7 @@ def test_examples_that_no_group_harms_are_not_listed() -> None:
         facts["pets"]["brittle"]["supported"] = supported
         section = brittle.section(Target("pets", xr.Dataset(), summary | {"targets": facts}))
         assert isinstance(section, Section)
-        assert any("subset=listed 'subset.drop=[\"g" in line for line in section.lead) == bool(supported["examples"])
+        assert any("subset=listed 'subset.drop=[g" in line for line in section.lead) == bool(supported["examples"])
 
 
 def test_what_predictions_start_from_is_not_what_they_are_held_against(

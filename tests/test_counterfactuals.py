@@ -270,6 +270,8 @@ def test_a_proposal_stays_until_the_random_models_change(runs: Path) -> None:
     lines = drop.read_text().splitlines()
     drop.write_text("\n".join([*lines, "g5"]))  # as if fewer models of the full source had let it propose three
     assert len(run_estimate(runs, "curate=true")["curation"]["drop"]) == 3
+    drop.write_text("")
+    assert len(run_estimate(runs, "curate=true")["curation"]["drop"]) == 2
     next(runs.glob("random*/record.safetensors")).unlink()
     assert len(run_estimate(runs, "curate=true")["curation"]["drop"]) == 2
 

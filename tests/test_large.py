@@ -48,7 +48,12 @@ def test_example_level_groups_are_estimated_in_memory_that_does_not_hold_their_t
     tracemalloc.stop()
     assert peak < table, f"{peak / 2**20:.0f} MiB, and the table of influences alone has {table / 2**20:.0f} MiB"
     assert summary["targets"]["pets"]["cells_example"] == groups * examples
-    assert len(summary["targets"]["pets"]["overall"]) == influences.shown(found["pets"].dataset).sizes["group"] == 2000
+    dataset = found["pets"].dataset
+    assert len(summary["targets"]["pets"]["overall"]) == influences.shown(dataset).sizes["group"] == 2000
+    hidden = sorted(set(dataset["group"].values) - set(influences.shown(dataset)["group"].values))[:2]
+    also = influences.shown(dataset, hidden)
+    assert also.sizes["group"] == 2002
+    assert set(hidden) <= set(also["group"].values)
     assert any("Of 5,000 groups" in note for note in summary["notes"])
 
     monkeypatch.setattr(fitting, "CELLS", 2**24)

@@ -59,6 +59,7 @@ def make_target(
         for field, array in zip(("influence", "stderr", "qvalue"), arrays, strict=True):
             array[..., list(missing)] = np.nan
             variables[field + suffix] = (dims, array)
+    variables["interval_overall"] = ("group",), 1.98 * variables["stderr_overall"][1]
     empty = np.broadcast_to(np.float32(0), (examples, len(groups)))
     variables |= dict.fromkeys(("influence", "stderr", "qvalue"), (("example", "group"), empty))
     dataset = xr.Dataset(
@@ -88,6 +89,7 @@ def make_target(
         "metric_std": 0.013,
         "significant_class": found,
         "cells_class": value.size,
+        "unknown": len(missing),
         "significant_example": found * 7,
         "cells_example": examples * len(groups),
         "significant_overall": found_overall,
@@ -322,6 +324,7 @@ def test_an_influence_without_an_error_claims_nothing() -> None:
     for field in ("stderr", "qvalue"):
         for suffix in ("class", "overall"):
             influences["digits"][f"{field}_{suffix}"][..., 1] = np.nan
+    influences["digits"]["interval_overall"][1] = np.nan
     page = Page(report.render(report.build(influences, summary)))
     assert "92.1%" in page.text
     assert "nan" not in page.text
@@ -337,6 +340,33 @@ def test_without_significance_the_page_says_so_plainly() -> None:
     assert "These data cannot support a claim about digits." in page.text
     assert "cannot be told from noise" in page.text
     assert ("div", {"class": "verdict unsupported"}) in page.elements
+
+
+def test_a_metric_is_shown_by_its_name_in_its_own_unit() -> None:
+    influences, summary = make(examples=3)
+    summary["output"] = "metric:target/digits/loss"
+    summary["targets"]["digits"] |= {"metric_mean": 2.0391, "metric_std": 0.23}
+    page = Page(report.render(report.build(influences, summary)))
+    assert "target/digits/loss, mean ± sd 2.039 ± 0.23 " in page.text
+    assert "Accuracy" not in page.text
+
+
+def test_costs_are_those_of_all_runs() -> None:
+    influences, summary = make(examples=3)
+    summary |= {"designs": {"random": 30, "full": 90}, "models": 30, "seconds": {"pretraining": 60.0}}
+    page = Page(report.render(report.build(influences, summary)))
+    assert "Wall time of all runs 2.0 h" in page.text
+    assert "pretraining 60.00 2.0 h" in page.text
+
+
+def test_a_proposal_for_other_targets_makes_no_empty_section() -> None:
+    one, two = make_target("digits", examples=3), make_target("letters", examples=3)
+    summary = make_summary({"digits": one[1], "letters": two[1]})
+    gain = {"value": 0.1, "low": 0.05, "high": 0.15}
+    proposal = {"expected": {"full": gain, "random": gain}, "drop": ["a"], "keep": ["b"], "command": "x"}
+    summary["curation"] = {**proposal, "weights": {"digits": 1.0}, "verified": {"digits": None}}
+    built = report.build({"digits": one[0], "letters": two[0]}, summary, ["counterfactuals"])
+    assert [[part.id for part in item.sections] for item in built] == [["counterfactuals"], []]
 
 
 def test_several_targets_become_tabs() -> None:

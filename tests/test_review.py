@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import records
+import torch
 import xarray as xr
 from test_report import EVIL, Page, make_summary, make_target
 
 from sourcewise import report, review, subsets
-from sourcewise.data import embedded, planted
+from sourcewise.data import ImageDataset, embedded, planted
 from sourcewise.errors import SourcewiseError
 from sourcewise.inference import qvalues
 from sourcewise.influences import collect
@@ -59,8 +61,16 @@ def test_planted_leaks_are_found_without_false_alarms() -> None:
 
 
 def test_images_that_cannot_be_compared_are_one_line() -> None:
-    with pytest.raises(SourcewiseError, match="300 source and 3 target images of 12x12 pixels cannot be compared"):
+    with pytest.raises(SourcewiseError, match=r"300 images of \(1, 12, 12\) and 3 images of \(1, 12, 12\) cannot be"):
         review.copies(images(300, 1), images(3, 2))
+
+
+@pytest.mark.parametrize(("count", "side"), [(4, 12), (30, 10), (30, 14)])
+def test_images_that_cannot_be_compared_leave_the_other_findings(count: int, side: int) -> None:
+    pixels = torch.zeros(count, 1, side, side, dtype=torch.uint8)
+    target = ImageDataset(pixels, torch.zeros(count).long(), ["a"])
+    source = ImageDataset(torch.from_numpy(images(30, 1)), torch.zeros(30).long(), ["a"])
+    assert review.review({"pets": made_up()}, None, {"": source, "pets": target}, 0.05) == []
 
 
 def outputs(prob: list[float], prediction: list[int]) -> TargetOutputs:
@@ -70,14 +80,20 @@ def outputs(prob: list[float], prediction: list[int]) -> TargetOutputs:
 
 
 def test_beliefs_are_means_over_models_that_saw_the_example_or_not() -> None:
-    beliefs = Beliefs(2)
-    for _ in range(4):
-        beliefs.add(np.array([False, True]), outputs([0.25, 1.0], [1, 0]))
-        beliefs.add(np.array([True, True]), outputs([0.75, 0.5], [0, 1]))
+    beliefs = Beliefs(4)
+    for prob in (0.5, 1.0):  # the second models of the same subsets do not count
+        for one, other in product([False, True], repeat=2):
+            beliefs.add(np.array([False, True, one, other]), outputs([prob / 2, prob, 0, 0], [1, 0, 0, 0]))
+            beliefs.add(np.array([True, True, one, other]), outputs([0.75, prob / 2, 0, 0], [0, 1, 0, 0]))
     assert beliefs.means()[:, 0].tolist() == [0.25, 0.75]
     assert np.isnan(beliefs.means()[0, 1])
-    assert beliefs.means()[1, 1] == 0.75
-    assert beliefs.qvalues().tolist() == [2 / 16, 1]  # four of four do not believe it; nothing is known of the other
+    assert beliefs.means()[1, 1] == 0.375
+    assert beliefs.qvalues().tolist() == [4 / 16, 1, 1, 1]  # four of four do not believe it; nobody left out the next
+
+
+def test_beliefs_need_groups_that_are_numbered_as_the_examples_are() -> None:
+    items = [replace(records.make(seed), source=outputs([0.5] * 14, [0] * 14)) for seed in range(4)]
+    assert collect(items).beliefs is None  # as many groups as examples, in an order of their own
 
 
 def study(wrong: int) -> Any:

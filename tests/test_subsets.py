@@ -1,17 +1,21 @@
 import string
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import xarray as xr
 from conftest import Compose
-from hypothesis import given
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from scipy import stats
 
 import train
 from sourcewise import randomness, record, study, subsets
+from sourcewise.cli import written
 from sourcewise.errors import SourcewiseError
 
 GROUPS = list(string.digits + string.ascii_uppercase)
@@ -148,6 +152,28 @@ def test_listed_reads_a_file(tmp_path: Path) -> None:
     path = tmp_path / "keep.txt"
     path.write_text("# the vowels\nA\nE\n\n I \nO\nU\n", encoding="utf-8")
     assert kept(subsets.listed(GROUPS, keep=str(path))) == "AEIOU"
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+
+
+@given(st.lists(NAMES, min_size=2, unique=True), st.data())
+def test_a_file_of_any_names_is_read_as_written(names: list[str], data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "keep.txt")
+        path.write_bytes(subsets.names_file("three of them", chosen))
+        mask = subsets.listed(names, keep=str(path))
+    assert set(np.array(names, object)[mask]) == set(chosen)
+
+
+@given(st.one_of(NAMES, st.lists(NAMES)))
+@example("${a}")
+@example("null")
+@example(["1", "\\", "Tr,ue"])
+def test_any_name_can_be_an_override(value: str | list[str]) -> None:
+    (override,) = OverridesParser.create().parse_overrides([f"key={written(value)}"])
+    assert OmegaConf.to_object(OmegaConf.create({"key": override.value()})) == {"key": value}
 
 
 def write_ranking(path: Path, scores: dict[str, float | str]) -> str:

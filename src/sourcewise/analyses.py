@@ -63,6 +63,12 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
     }
 
 
+def named(facts: Mapping[str, Any]) -> set[str]:
+    """Groups that set the subpopulations of a target's facts apart, whose influences a page has to show."""
+    splits = facts.get("subpopulations", {}).get("splits", ())
+    return {part["group"] for split in splits for part in split["parts"]}
+
+
 def between(targets: Mapping[str, Mapping[str, Any]], fdr: float) -> list[dict[str, Any]]:
     """What removing each group does to several targets, the most harmful groups first; empty for one target alone.
 

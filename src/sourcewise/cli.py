@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from sourcewise.data import ImageDataset
     from sourcewise.record import Header
 
+_WORDS = frozenset({"null", "true", "false", "inf", "nan"})
+"""What is not text for Hydra though it looks so."""
 _USERS = (SourcewiseError, HydraException, OmegaConfBaseException)  # exceptions that speak to the user
 
 
@@ -76,13 +79,19 @@ def overrides(config: Mapping[str, Any]) -> list[str]:
             continue  # a target takes the transfer settings
         if key.startswith(_NO_RECIPE) or key == "seed" or given.get(key) == value:
             continue
-        text = (
-            value
-            if isinstance(value, str) and re.fullmatch(r"[\w./+-]+", value)
-            else json.dumps(value, ensure_ascii=False)
-        )
-        found.append(f"{key}={text}" if key in given and "_target_" not in key else "...")
+        found.append(f"{key}={written(value)}" if key in given and "_target_" not in key else "...")
     return found
+
+
+def written(value: Any) -> str:
+    """A value as the grammar of Hydra's overrides reads it; see shlex.quote for the shell."""
+    if isinstance(value, str):
+        if re.fullmatch(r"[A-Za-z_/][\w./+-]*", value, re.ASCII) and value.lower() not in _WORDS:
+            return value
+        return QuotedString(value.replace("${", r"\${"), Quote.double).with_quotes()
+    if isinstance(value, Sequence):
+        return f"[{','.join(map(written, value))}]"
+    return json.dumps(value)
 
 
 def images(chosen: Mapping[str, Any] | str | None, header: Header) -> dict[str, ImageDataset]:

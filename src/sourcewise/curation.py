@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sourcewise.cli import written
 from sourcewise.counterfactuals import RANDOM, Trial, as_json, gain, means
 from sourcewise.errors import SourcewiseError
 from sourcewise.estimators import ridge
@@ -29,6 +30,7 @@ from sourcewise.files import write_whole
 from sourcewise.inference import Mean
 from sourcewise.influences import UNITS, Study
 from sourcewise.moments import GRAM, Array, Mask, Subsets, collapse
+from sourcewise.subsets import names_file
 
 FOLDS = 5
 SPLITS = 20
@@ -168,7 +170,7 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
     content = hashlib.sha256(np.packbits(masks).tobytes() + y.tobytes() + repr(sorted(weights.items())).encode())
     mark = f"# {content.hexdigest()[:16]}"
     drop, before = out / "drop.txt", []
-    if drop.is_file() and (lines := drop.read_text(encoding="utf-8").splitlines())[0].endswith(mark):
+    if drop.is_file() and (lines := drop.read_text(encoding="utf-8").splitlines() or [""])[0].endswith(mark):
         before = lines[1:]
     found = propose(masks, y, np.array(study.seeds), full, len(before) or None)
     order = np.argsort(found.scores, kind="stable")
@@ -177,10 +179,10 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
         ("keep.txt", f"{len(kept)} groups to keep {mark}", kept),
         ("drop.txt", f"{len(dropped)} groups to remove, the worst first {mark}", dropped),
     ):
-        write_whole(out / file, "\n".join([f"# {about}", *lines, ""]).encode())
+        write_whole(out / file, names_file(about, lines))
     write_ranking(out / "ranking.csv", dict(zip(names, found.scores.tolist(), strict=True)))
-    verify = [*recipe, "subset=ranked", f"subset.ranking={out / 'ranking.csv'}", "subset.order=worst,random"]
-    verify += [f"subset.remove=0,{found.removed}", f"seed=range(0,{SEEDS})"]
+    verify = [*recipe, "subset=ranked", f"subset.ranking={written(str(out / 'ranking.csv'))}"]
+    verify += ["subset.order=worst,random", f"subset.remove=0,{found.removed}", f"seed=range(0,{SEEDS})"]
     return {
         "weights": dict(weights),
         "drop": dropped,

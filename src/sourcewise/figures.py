@@ -29,7 +29,6 @@ KEYS = ("influence", "stderr", "qvalue")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MUTED = 0.32
 """Opacity of what is not significant."""
-Z95 = 1.959963984540054
 """Half-width of a 95% interval in standard errors."""
 
 
@@ -226,14 +225,14 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     `layout.meta` holds all groups, so that a page can show the ones a reader asks for.
     """
     shown = unit(str(influences.attrs.get("output", "prob")))
-    value, error, q = arrays(influences, "_overall", "group")
+    value, _, q = arrays(influences, "_overall", "group")
     order = np.argsort(-value, kind="stable")
     order = order[np.isfinite(value[order])]
     groups = [str(name) for name in influences["group"].values[order]]
     columns = {
         "labels": labels(groups),
         "influence": _numbers(shown.factor * value[order]),
-        "interval": _numbers(shown.factor * Z95 * error[order]),
+        "interval": _numbers(shown.factor * influences["interval_overall"].values[order]),
         "qvalue": _numbers(q[order]),
     }
     meta = {"kind": "bars", "groups": groups, **columns, "fdr": fdr, "muted": MUTED, "ends": ends}

@@ -6,7 +6,7 @@ import json
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -186,7 +186,8 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
                     names = list(item.header.class_names[name])
                     study.targets[name] = Target(outputs.ids, outputs.labels, names)
                 study.targets[name].add(outputs, output)
-            if item.source is not None and len(item.source.labels) == len(item.mask):
+            examples_are_groups = item.header.group_names is None
+            if item.source is not None and examples_are_groups and len(item.source.labels) == len(item.mask):
                 study.beliefs = study.beliefs or Beliefs(len(item.mask))
                 study.beliefs.add(item.mask, item.source)
         elif output in UNITS:
@@ -245,12 +246,13 @@ def plain(said: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(said), parse_constant=lambda _: None))
 
 
-def shown(dataset: xr.Dataset) -> xr.Dataset:
-    """The influences of as many groups as a page can list: those that help and that hurt most overall."""
+def shown(dataset: xr.Dataset, names: Collection[str] = ()) -> xr.Dataset:
+    """The influences of as many groups as a page can list: those that help and that hurt most overall, and `names`."""
     if dataset.sizes["group"] <= SHOWN:
         return dataset
     order = np.argsort(np.nan_to_num(dataset["influence_overall"].values), kind="stable")
-    return dataset.isel(group=np.sort(np.concatenate([order[: SHOWN // 2], order[-SHOWN // 2 :]])))
+    named = np.flatnonzero(np.isin(dataset["group"].values, list(names)))
+    return dataset.isel(group=np.unique(np.concatenate([order[: SHOWN // 2], order[-SHOWN // 2 :], named])))
 
 
 def write(influences: Mapping[str, xr.Dataset], out: Path, top: int = 10) -> None:
@@ -332,6 +334,8 @@ def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqd
             dims, values = (("group",), table[0]) if level == "overall" else ((level, "group"), table)
             unit = {"long_name": "Benjamini-Hochberg q-value"} if variable == "qvalue" else {"units": units}
             variables[variable + suffix] = dims, values, unit
+    interval = {"units": units, "long_name": "half of the 95% interval (Student's t)"}
+    variables["interval_overall"] = ("group",), (found.interval()[1] - found.influence)[0], interval  # the last level's
     coordinates: dict[str, Any] = {
         "example": target.ids,
         "label": ("example", target.labels),

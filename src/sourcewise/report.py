@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 
 from sourcewise import figures, page
@@ -54,14 +53,14 @@ def verdict(target: Target) -> dict[str, Any]:
             expected = f": of those {found:,}, about {max(round(found * summary['fdr']), 1):,} may be false"
         lead.append(
             f"The false discovery rate is held at {percent}{expected}. {overall:,} of "
-            f"{count(target.influences.sizes['group'], 'group')} have a significant overall effect, and {examples:,}"
+            f"{count(summary['groups'], 'group')} have a significant overall effect, and {examples:,}"
             f" of {facts['cells_example']:,} influences on single examples are significant."
         )
     arrays = figures.arrays(target.influences, "_overall", "group")
     sides = zip(("helps", "hurts"), target.ends("group", arrays, summary["fdr"]), strict=True)
     parts = [f"what {word} most is {join([f'{e.name} ({e.value})' for e in side])}" for word, side in sides if side]
     lead += [f"Over all classes, {'; '.join(parts)}, in {target.unit.name}."] if parts else []
-    if unknown := int(np.isnan(arrays[0]).sum()):
+    if unknown := facts["unknown"]:
         were, their = ("was", "its") if unknown == 1 else ("were", "their")
         lead.append(
             f"{count(unknown, 'group')} {were} kept in every model, or in none: {their} influence is not identifiable."

@@ -23,6 +23,7 @@ from sourcewise.files import write_whole
 from sourcewise.inference import qvalues
 from sourcewise.moments import Array, Index, Mask
 from sourcewise.record import TargetOutputs
+from sourcewise.subsets import names_file
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
     from sourcewise.data.dataset import ImageDataset
@@ -44,14 +45,20 @@ COLUMNS = ["why", "source", "target", "example", "qvalue", "flagged", "influence
 class Beliefs:
     """Sums over models of what they say of source examples; rows: models that did not train on the example, and did.
 
-    models, prob (of the example's label) and right (how many predict it): float[2, examples].
+    Of the models of one subset only the first counts: the others are not independent of it. models, prob (of the
+    example's label) and right (how many predict it): float[2, examples].
     """
 
     def __init__(self, examples: int) -> None:
         self.models, self.prob, self.right = np.zeros((3, 2, examples))
+        self._subsets = set[bytes]()
 
     def add(self, mask: Mask, outputs: TargetOutputs) -> None:
         """One more model, which kept the examples bool[examples]."""
+        subset = np.packbits(mask).tobytes()
+        if subset in self._subsets:
+            return
+        self._subsets.add(subset)
         at = mask.astype(np.intp), np.arange(len(mask))
         self.models[at] += 1
         self.prob[at] += outputs.prob
@@ -85,11 +92,9 @@ def copies(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tuple[Index,
     Raises:
         SourcewiseError: fewer than NEAR images, or too many, or of fewer pixels a side.
     """
-    if min(len(source), len(target), *target.shape[2:]) < NEAR or len(source) * len(target) > PAIRS:
-        size = "x".join(map(str, target.shape[2:]))
-        raise SourcewiseError(
-            f"images: {len(source):,} source and {len(target):,} target images of {size} pixels cannot be compared"
-        )
+    if not comparable(source, target):
+        shapes = " and ".join(f"{len(images):,} images of {images.shape[1:]}" for images in (source, target))
+        raise SourcewiseError(f"images: {shapes} cannot be compared")
     # Moving an image does not tell what comes in at its border: that is filled with the border's median, and left out.
     inside = (..., slice(1, -1), slice(1, -1))
     pixels, distance = _scaled(source[inside]).T, np.full((len(target), len(source)), np.inf, np.float32)
@@ -110,6 +115,12 @@ def copies(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tuple[Index,
     return nearest, p
 
 
+def comparable(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> bool:
+    """Whether `copies` can hold the images against each other: as large, and neither too few or small nor too many."""
+    enough = min(len(source), len(target), *target.shape[2:]) >= NEAR
+    return enough and source.shape[1:] == target.shape[1:] and len(source) * len(target) <= PAIRS
+
+
 def _moved(side: int, scale: float, by: float) -> NDArray[np.float32]:
     """The matrix that resizes a line of pixels about its middle and moves it on: linear between them, 0 beyond."""
     middle = (side - 1) / 2
@@ -128,9 +139,9 @@ def review(
 ) -> list[dict[str, Any]]:
     """Rows of `COLUMNS`: `label`s, the least believed first, and `copy`s, the surest first.
 
-    images: the source's under "", and those of targets; not compared if too many. outside, inside: mean probability of
-    a label by models that did not see it, and did. A copy's influence is on its target example, a label's on the first
-    target overall.
+    images: the source's under "", and those of targets; compared where they are `comparable`. outside, inside: mean
+    probability of a label by models that did not see it, and did. A copy's influence is on its target example, a
+    label's on the first target overall.
     """
     rows = []
     if beliefs is not None:
@@ -143,7 +154,10 @@ def review(
     for name in [name for name in both if len(images[""]) * len(images[name]) <= PAIRS]:
         known = np.flatnonzero(np.isin(images[name].ids.numpy(), influences[name]["example"].values))
         target = images[name].select(images[name].ids.new_tensor(known))
-        nearest, p = copies(images[""].thumbnails(SIDE).numpy(), target.thumbnails(SIDE).numpy())
+        both_sides = images[""].thumbnails(SIDE).numpy(), target.thumbnails(SIDE).numpy()
+        if not comparable(*both_sides):
+            continue
+        nearest, p = copies(*both_sides)
         ids = target.ids.numpy()[nearest]
         at = influences[name].indexes["example"].get_indexer(pd.Index(ids)), np.arange(len(p))
         effect = {key: influences[name][key].values[at] for key in ("influence", "stderr")}
@@ -166,5 +180,5 @@ def write(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     table = pd.DataFrame(rows, columns=COLUMNS).astype({"example": "Int64"})
     write_whole(out / "review.csv", table.to_csv(index=False, lineterminator="\n").encode())
     flagged = dict.fromkeys(str(row["source"]) for row in rows if row["flagged"])
-    about = f"# {len(flagged)} source examples; to train without them: subset=listed subset.drop=<this file>"
-    write_whole(out / "review_drop.txt", "\n".join([about, *flagged, ""]).encode())
+    about = f"{len(flagged)} source examples; to train without them: subset=listed subset.drop=<this file>"
+    write_whole(out / "review_drop.txt", names_file(about, flagged))

@@ -7,8 +7,9 @@ randomness comes from SHAKE-256 rather than from a random number library, and go
 
 import csv
 import hashlib
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -248,12 +249,23 @@ def _read_ranking(path: Path, changed: int, target: str | None) -> tuple[dict[st
     return dict(rows), name
 
 
+def names_file(about: str, names: Iterable[str]) -> bytes:
+    """A file for `listed`, of a name a line below one line that says what it is.
+
+    A name that a line cannot hold as it is stands there as a JSON string.
+    """
+    plain = (name == name.strip() and name.isprintable() and not name.startswith(("#", '"')) for name in names)
+    lines = [name if name and ok else json.dumps(name) for name, ok in zip(names, plain, strict=True)]
+    return "\n".join([f"# {about}", *lines, ""]).encode()
+
+
 def _read_names(path: str, where: str) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        return [str(json.loads(name)) if name.startswith('"') else name for name in names]
+    except (OSError, ValueError) as error:
         raise SourcewiseError(f"{where}: cannot read this list of names ({error})") from error
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def _short(names: Sequence[str], limit: int = 5) -> str:

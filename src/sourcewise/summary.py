@@ -79,6 +79,7 @@ def _target(found: Estimated, scores: Sequence[float], fdr: float) -> dict[str, 
     return {
         "examples": dataset.sizes["example"],
         "classes": dataset.sizes["class"],
+        "unknown": int(np.isnan(dataset["influence_overall"].values).sum()),
         "metric_mean": float(np.mean(scores)),
         "metric_std": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         **counts,
@@ -138,7 +139,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
         lines += ["", *(f"  {target['checks'][level]['verdict']}" for level in levels)]
         if target["baselines"]:
             lines.append(f"  {baselines.as_text(target['baselines'])}")
-        if not target["significant_class"]:
+        if not any(target[f"significant_{level}"] for level in LEVELS):
             lines.append("  No influence stands out from noise: these models cannot support a claim about any group.")
     for found in summary.get("counterfactuals", ()):
         lines += counterfactuals.as_text(found)

@@ -13,13 +13,14 @@ from sourcewise.sections.target import Summary
 def sections(summary: Summary, needs: Mapping[str, str], most: int = 200) -> list[Section]:
     """From the summary, and by name of a section that was left out what it needs."""
     models, seconds, left_out = summary["models"], summary["seconds"], summary["left_out"]
+    runs = sum(summary["designs"].values())
     costs = [
         ("Models", f"{models:,}"),
         ("Subset designs", ", ".join(f"{design} ({n:,})" for design, n in summary["designs"].items()) or "–"),
         ("Estimator", summary["estimator"]),
         ("Output", f"{summary['output']}: {figures.unit(summary['output']).meaning}"),
         ("False discovery rate", f"{summary['fdr']:.0%}, Benjamini–Hochberg over each table of a target"),
-        ("Wall time of all runs", duration(sum(seconds.values()) * models) if seconds else "–"),
+        ("Wall time of all runs", duration(sum(seconds.values()) * runs) if seconds else "–"),
     ]
     origin = [
         ("Study", summary["study"]),
@@ -27,7 +28,7 @@ def sections(summary: Summary, needs: Mapping[str, str], most: int = 200) -> lis
         ("Commit", summary["commit"] or "unknown"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary["versions"].items())),
     ]
-    times = [Row(stage, [number(s), duration(s * models)]) for stage, s in seconds.items()]
+    times = [Row(stage, [number(s), duration(s * runs)]) for stage, s in seconds.items()]
     time_table = Table("seconds", "Wall time by stage", ["Stage", "Seconds a run", "All runs"], times, (1, 2))
     settings = json.dumps(summary["config"], indent=2, ensure_ascii=False, default=str)
     unused = f"{count(len(left_out), 'record')} found and not used." if left_out else "Nothing."

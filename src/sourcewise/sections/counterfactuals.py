@@ -17,13 +17,13 @@ def section(target: Target) -> Section | str:
         if found["target"] == target.name or (first and found["target"] not in summary["targets"])
     ]
     proposal = summary.get("curation")
-    if not (shown or proposal):
+    lead = curation.as_text(proposal, summary["output"]) if proposal and target.name in proposal["weights"] else []
+    if not (shown or lead):
         return (
             "It shows what really happens without the worst, best and random groups. It needs models of such subsets:"
             f" python train.py -m subset=ranked subset.ranking=<out>/{target.name}/influences.nc"
             " subset.order=worst,best,random 'subset.remove=range(0,31,5)' 'seed=range(0,5)'"
         )
-    lead = curation.as_text(proposal, summary["output"]) if proposal and target.name in proposal["weights"] else []
     drawn, tables = [], []
     for place, found in enumerate(shown):
         about, id = " in ".join(filter(None, (found["target"], found["study"]))), f"removal-{place}"

@@ -19,12 +19,13 @@ def section(target: Target) -> Section:
     )
     if total > 2 * ends:
         caption += f" Shown are the {ends} that help most and the {ends} that hurt most; search for any other."
-    value, error, q = figures.arrays(target.influences, "_overall", "group")
+    value, _, q = figures.arrays(target.influences, "_overall", "group")
+    half = target.influences["interval_overall"].values
     by_class = figures.arrays(target.influences, "_class", "group", "class")
     rows = []
     for i in np.argsort(-value, kind="stable"):
-        low, high = (target.show(value[i] + side * figures.Z95 * error[i]) for side in (-1, 1))
-        interval = f"{low} to {high}" if np.isfinite(value[i] + error[i]) else "–"
+        low, high = (target.show(value[i] + side * half[i]) for side in (-1, 1))
+        interval = f"{low} to {high}" if np.isfinite(value[i] + half[i]) else "–"
         helps, hurts = target.ends("class", [array[i] for array in by_class], target.summary["fdr"])
         cells: list[str | list[Effect]] = [target.show(value[i]), interval, small(q[i]), helps, hurts]
         rows.append(Row(str(target.influences["group"].values[i]), cells, muted=not target.significant(q[i])))
