@@ -1,6 +1,7 @@
 """Which part of a stored image is read, and at what size: pure functions of the images' sizes and the epoch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,8 +48,8 @@ class RandomResizedCrop:
     flip: mirror half of them, which costs less here than as an augmentation.
     """
 
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    scale: Sequence[float] = (0.08, 1.0)
+    ratio: Sequence[float] = (3 / 4, 4 / 3)
     flip: bool = False
 
     def __call__(self, sizes: Tensor, generator: Generator) -> Tensor:

@@ -83,7 +83,7 @@ class Normalise:
             return images
         mean, std = (torch.tensor(values, device=images.device) for values in (self.mean, self.std))
         scale, shift, result = std.mul(255).reciprocal(), mean.div(std), images.float()
-        if result.is_contiguous():
+        if not result.is_contiguous(memory_format=torch.channels_last):
             return result.mul_(scale[:, None, None]).sub_(shift[:, None, None])
         # Channels last, as stored images come: whole rows at a time take a third of the time that pixels take.
         rows, width = result.permute(0, 2, 3, 1).flatten(2), images.shape[3]

@@ -5,9 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
-from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy
 
 from lightning_modules.classification import Classification, Optimisation
 from lightning_modules.data import Batch
@@ -44,13 +42,6 @@ class Transfer(Classification):
         if frozen is not None:
             frozen.requires_grad_(False)
         self.examples = ExampleOutputs(test_examples)
-        self.accuracy = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(classes, average="micro"),
-                "mean_per_class": MulticlassAccuracy(classes, average="macro"),
-            },
-            compute_groups=False,
-        )
 
     def on_train_epoch_start(self) -> None:
         """What is frozen evaluates, the rest trains, and BatchNorm layers take the mode that was asked for."""
@@ -69,9 +60,14 @@ class Transfer(Classification):
         """Outputs by example id, and the scores from them: so that padding never counts twice."""
         # torchmetrics squeezes what has one element
         self.outputs = Outputs(*(values.reshape(-1) for values in self.examples.compute()))
-        scores = self.accuracy(self.outputs.prediction, self.outputs.labels)
-        self.scores = {name: float(value) for name, value in scores.items()}
-        self.scores["prob"] = float(self.outputs.prob.double().mean())
+        said = self.outputs.prediction, self.outputs.labels, self.classes
+        # Of the classes that have examples: torchmetrics' macro average counts others as wrong.
+        there = self.outputs.labels.bincount(minlength=self.classes) > 0
+        self.scores = {
+            "accuracy": float(multiclass_accuracy(*said, average="micro")),
+            "mean_per_class": float(multiclass_accuracy(*said, average="none")[there].mean()),
+            "prob": float(self.outputs.prob.double().mean()),
+        }
         if self.classes == 2 and 0 < self.outputs.labels.sum() < len(self.outputs.labels):
             # Of two classes, the margin is the logit of the correct one.
             logit = torch.where(self.outputs.labels == 1, self.outputs.margin, -self.outputs.margin)

@@ -113,6 +113,22 @@ def test_any_config_can_be_tried_on_noise(tmp_path: Path) -> None:
     assert len(found.targets["table"].labels) == 16
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("source.groups=part",),
+        ("subset=listed", "subset.drop=[abbey]"),
+        ("target.table.metric=auroc",),
+    ],
+)
+def test_what_names_real_data_can_be_tried_on_noise(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    places = ("source=imagefolder", "source.root=/none", "target=[table]", "target.table.root=/none")
+    sizes = ("source.train.side=8", "source.resolution=8", "target.table.resolution=8", "model.width=4")
+    found = small(tmp_path, *places, *sizes, "target.table.train.side=8", "target.table.test.side=8", *overrides)
+    assert 0 < found.mask.sum() < 10
+    assert 0 <= found.header.metrics["target/table/score"] <= 1
+
+
 @pytest.mark.slow
 def test_the_dry_run_says_what_would_run() -> None:
     command = [sys.executable, str(ROOT / "train.py"), "experiment=imagenet_paper", "only=dry_run"]

@@ -100,6 +100,36 @@ def test_a_table_of_paths(tmp_path: Path, kind: str) -> None:
     assert (part.class_names, part.labels.tolist(), shades(part)) == (("9", "10"), [0], [2])
 
 
+@pytest.mark.parametrize("name", ["id", "label", "width", "image", "column x"])
+def test_a_column_may_have_any_name(tmp_path: Path, name: str) -> None:
+    for i in range(3):
+        paint(tmp_path / f"{i}.png", i)
+    table = pd.DataFrame({"path": [f"{i}.png" for i in range(3)], "what": ["a", "b", "a"], name: ["x", "y", "y"]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    for style in ("raw", "jpeg"):
+        found = regroup(load(Table(str(tmp_path), "t.csv", label="what"), side=8, format=style), name)
+        assert (found.labels.tolist(), found.groups.tolist()) == ([0, 1, 0], [0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series(pd.to_datetime(["2020-01-01", None, "2021-05-05"])),
+        pd.Series([1, None, 2], dtype="Int64"),
+        pd.Series(["long", None, "b"], dtype="category"),
+        pd.Series(["long", None, "b"]),
+    ],
+)
+def test_what_a_table_misses_is_a_group_of_its_own(tmp_path: Path, values: "pd.Series[Any]") -> None:
+    for i in range(3):
+        paint(tmp_path / f"{i}.png", i)
+    table = pd.DataFrame({"path": [f"{i}.png" for i in range(3)], "label": ["a", "b", "a"], "of": values})
+    table.to_parquet(tmp_path / "t.parquet")
+    found = regroup(small(Table(str(tmp_path), "t.parquet")), "of")
+    first, last = str(values[0]).removesuffix(" 00:00:00"), str(values[2]).removesuffix(" 00:00:00")
+    assert [found.group_names[i] for i in found.groups.tolist()] == [first, "", last]
+
+
 def test_one_label_of_many(tmp_path: Path) -> None:
     for i in range(3):
         paint(tmp_path / f"{i}.png", i)
@@ -153,6 +183,17 @@ def test_hugging_face_folders(tmp_path: Path) -> None:
         assert regroup(found, "camera").group_names == ("5", "7")
     with pytest.raises(SourcewiseError, match="no column picture; there are image, label, camera"):
         small(HuggingFace(str(tmp_path / "one"), image="picture"))
+    with pytest.raises(SourcewiseError, match="camera must be a column of images, label one of labels"):
+        small(HuggingFace(str(tmp_path / "one"), image="camera"))
+    torn = datasets.Dataset.from_dict({"image": [images[0], None], "label": [1, 0], "camera": [7, None]}, features)
+    torn.save_to_disk(str(tmp_path / "torn"))
+    with pytest.raises(SourcewiseError, match="image 1 of 2 is broken"):
+        small(HuggingFace(str(tmp_path / "torn")))
+    assert shades(small(HuggingFace(str(tmp_path / "torn")), broken="skip")) == [1]
+    nameless = datasets.Dataset.from_dict({"image": images[:2], "label": [1, None], "camera": [7, 5]}, features)
+    nameless.save_to_disk(str(tmp_path / "nameless"))
+    with pytest.raises(SourcewiseError, match="1 rows have no label"):
+        small(HuggingFace(str(tmp_path / "nameless")))
 
 
 def test_torchvision_joins_its_splits(tmp_path: Path) -> None:
@@ -213,6 +254,32 @@ def test_a_store_is_used_again_until_something_changes(tmp_path: Path, cache: Pa
     paint(root / "a" / "new.png", 99)
     assert 99 in shades(small(Folder(str(root))))
     assert len(small(Folder(str(root)), channels=1).images[0]) == 1
+
+
+def test_nested_folders_are_looked_at_as_well(tmp_path: Path) -> None:
+    root = folder(tmp_path / "data" / "deep", a=2, b=2).parent
+    assert len(small(Folder(str(root), nested=True))) == 4
+    paint(root / "deep" / "a" / "new.png", 99)
+    assert 99 in shades(small(Folder(str(root), nested=True)))
+
+
+def test_pictures_are_upright_and_on_white(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    left_black = Image.new("L", (16, 16), 255)
+    left_black.paste(0, (0, 0, 8, 16))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by a quarter clockwise
+    left_black.save(tmp_path / "a" / "1.jpg", exif=turned, quality=100)
+    drawing = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    drawing.paste((0, 0, 0, 255), (2, 2, 6, 6))
+    for name, image in {"2.png": drawing, "3.png": drawing.convert("LA")}.items():
+        image.save(tmp_path / "a" / name)
+    photo, *drawings = small(Folder(str(tmp_path))).images
+    assert (photo[:, :3] < 50).all()
+    assert (photo[:, 5:] > 200).all()
+    for image in drawings:
+        assert image[0].unique().tolist() == [0, 255]
+        assert image[:, 0, 0].tolist() == [255] * 3
 
 
 def test_prepare_looks_for_everything_before_it_makes_anything(
@@ -324,6 +391,10 @@ def test_what_cannot_be_trained_is_one_clear_line(run: Any, tmp_path: Path) -> N
         InstantiationException, match="1 colour channels; source.normalise.mean and std must have as many"
     ):
         run("source.train.channels=1")
+    folder(tmp_path / "high" / "train" / "data", a=3, b=2)
+    folder(tmp_path / "high" / "test" / "data", a=3, b=2)
+    with pytest.raises(InstantiationException, match="all images are of one class, data; is its root one folder"):
+        run(f"target.imagefolder.root={tmp_path / 'high'}")
     (tmp_path / "target" / "test" / "c").mkdir()
     with pytest.raises(InstantiationException, match="not of the same classes: they differ in c"):
         run()

@@ -169,6 +169,8 @@ def test_normalise_is_torchvision_s() -> None:
     torch.testing.assert_close(Normalise(mean, std)(images), expected, atol=1e-5, rtol=1e-5)
     last = Normalise(mean, std)(images.contiguous(memory_format=torch.channels_last))
     assert torch.equal(last, Normalise(mean, std)(images))
+    turned = images.transpose(2, 3).contiguous().transpose(2, 3)  # neither way contiguous
+    assert torch.equal(Normalise(mean, std)(turned), Normalise(mean, std)(images))
     features = torch.randn(3, 7)
     assert Normalise(mean, std)(features) is features
 

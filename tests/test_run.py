@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train
+from lightning_modules.augmentation import Translate
 from lightning_modules.classification import Optimisation
 from lightning_modules.data import Normalise
 from sourcewise import record, study
@@ -170,6 +171,31 @@ def test_two_classes_have_an_auroc_and_may_be_weighted(monkeypatch: pytest.Monke
     assert rare[True] > rare[False] + 0.02
     with pytest.raises(SourcewiseError, match="two classes"):
         Target(digits, digits, TransferSettings(**recipe), metric="auroc")
+
+
+def test_a_class_without_test_examples_does_not_count_in_the_mean_of_classes() -> None:
+    digits, recipe = embedded.digits("test"), {"epochs": 1, "batch_size": 16, "lr": 0.005}
+    eight = digits.select((digits.labels < 8).nonzero().squeeze(1)[:200])
+    source = Source("s", embedded.characters(10), Normalise([0.3], [0.3]), Optimisation(**recipe))
+    target = Target(digits, eight, TransferSettings(**recipe), metric="mean_per_class")
+    job = Run(source, {"digits": target}, small_cnn, Hardware(), {"design": "full"}, 0)
+    outputs, scores = job._transfer(job._pretrain()[0], "digits", target)
+    right = outputs.prediction == outputs.labels
+    assert {8, 9} & set(outputs.prediction.tolist())
+    assert scores["mean_per_class"] == pytest.approx(np.mean([right[outputs.labels == c].mean() for c in range(8)]))
+    assert scores["accuracy"] == pytest.approx(right.mean())
+
+
+def test_what_cannot_be_a_target_is_one_clear_line() -> None:
+    digits, recipe = embedded.digits("test"), {"epochs": 1, "batch_size": 16}
+    one = digits.select((digits.labels == 0).nonzero().squeeze(1))
+    one = replace(one, class_names=("0",), group_names=(), fingerprint="")
+    with pytest.raises(SourcewiseError, match="all images are of one class, 0;"):
+        Target(one, one, TransferSettings(**recipe, lr=0.1))
+    with pytest.raises(SourcewiseError, match="give a learning rate, or several"):
+        TransferSettings(**recipe, lr=[])
+    with pytest.raises(SourcewiseError, match="its images are 8 pixels wide, and an augmentation changes 8"):
+        Target(digits, digits, TransferSettings(**recipe, lr=0.1), augmentation=[Translate(8)])
 
 
 def parts(config: dict):

@@ -14,6 +14,7 @@ from sourcewise.data.store import Listing
 from sourcewise.study import Config
 
 BATCH = 8
+LOAD = "sourcewise.data.load.load"
 
 
 def prepare(config: Config) -> None:
@@ -22,7 +23,7 @@ def prepare(config: Config) -> None:
     for name, target in config["target"].items():
         parts |= {f"{name}/train": target["train"], f"{name}/test": target["test"]}
     for part in parts.values():  # what is missing should be known before hours go into what is there
-        if part["_target_"] == "sourcewise.data.load.load":
+        if part["_target_"] == LOAD:
             instantiate(part["dataset"], _convert_="all").stamp()
     for name, part in parts.items():
         dataset = instantiate(part, _convert_="all")
@@ -68,13 +69,21 @@ class Noise:
 def shrunk(config: Config, folder: str) -> dict[str, Any]:
     """The resolved config of a run that keeps all but its data, epochs, batch sizes and devices, below `folder`.
 
-    Two steps a stage. Of a source, twice the images that targets have: a subset keeps about half.
+    Two steps a stage. Of a source, twice the images that targets have: a subset keeps about half. Noise has none of the
+    names that groups and chosen subsets are of.
     """
+    source, subset = _small(config["source"], 4 * BATCH, folder), config["subset"]
+    if config["source"]["train"].get("_target_") == LOAD:
+        source["groups"] = source["groups"] if source["groups"] in ("class", "example") else "class"
+        subset = (
+            {"design": "random", "fraction": 0.5, "seed": 0} if subset["design"] in ("listed", "ranked") else subset
+        )
     accelerator = config["trainer"]["accelerator"] if torch.cuda.is_available() else "cpu"
     hardware = {"accelerator": accelerator, "devices": 1, "strategy": "auto"}
     return {
         **config,
-        "source": _small(config["source"], 4 * BATCH, folder),
+        "source": source,
+        "subset": subset,
         "target": _small(config["target"], 2 * BATCH, folder),
         "trainer": {**config["trainer"], **hardware},
         "logger": {"_target_": "sourcewise.tracking.NoTracker"},
@@ -82,14 +91,15 @@ def shrunk(config: Config, folder: str) -> dict[str, Any]:
     }
 
 
-def _small(node: Any, count: int, folder: str) -> Any:
+def _small(node: Any, count: int, folder: str, classes: int = 10) -> Any:
     if isinstance(node, list):
-        return [_small(item, count, folder) for item in node]
+        return [_small(item, count, folder, classes) for item in node]
     if not isinstance(node, Mapping):
         return node
-    made = {key: _small(value, count, folder) for key, value in node.items()}
-    if node.get("_target_") == "sourcewise.data.load.load":
-        noise = {"count": count, "classes": node["num_classes"] or 10, "side": node["side"]}
+    classes = 2 if node.get("metric") == "auroc" else classes
+    made = {key: _small(value, count, folder, classes) for key, value in node.items()}
+    if node.get("_target_") == LOAD:
+        noise = {"count": count, "classes": node["num_classes"] or classes, "side": node["side"]}
         made |= {"dataset": {"_target_": "sourcewise.rehearsal.Noise", **noise}}
         made |= {"per_class": None, "rest": False, "cache_dir": folder}
     if "batch_size" in node:

@@ -93,6 +93,8 @@ class TransferSettings(Optimisation):
             raise SourcewiseError(f"transfer.mode={self.mode}: choose fixed or full")
         if self.batchnorm not in ("frozen", "adapting"):
             raise SourcewiseError(f"transfer.batchnorm={self.batchnorm}: choose frozen or adapting")
+        if self.lr == []:
+            raise SourcewiseError("transfer.lr=[]: give a learning rate, or several to choose from")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,10 @@ class Target:
     data: str | None = None
 
     def __post_init__(self) -> None:
+        if len(self.train.class_names) < 2:
+            raise SourcewiseError(
+                f"target: all images are of one class, {self.train.class_names[0]}; is its root one folder too high?"
+            )
         if self.train.class_names != self.test.class_names:
             differ = sorted(set(self.train.class_names) ^ set(self.test.class_names)) or ["their order"]
             raise SourcewiseError(
@@ -465,6 +471,9 @@ def _check_view(name: str, dataset: ImageDataset, of: Source | Target) -> None:
     if not isinstance(changes, Sequence) or not all(isinstance(change, Augmentation) for change in changes):
         raise SourcewiseError(f"{name}: augmentation is a list of lightning_modules.augmentation.*, not {changes!r}")
     stored = not isinstance(dataset.images, Tensor)
+    most = max((getattr(change, "pixels", 0) for change in changes), default=0)
+    if not stored and most >= (side := min(dataset.images.shape[2:])):
+        raise SourcewiseError(f"{name}: its images are {side} pixels wide, and an augmentation changes {most}")
     if stored and of.resolution is None:
         raise SourcewiseError(f"{name}: its images are of many sizes; set resolution, in pixels")
     if of.crop and not stored:

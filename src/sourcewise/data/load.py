@@ -49,18 +49,19 @@ def load(
     Raises:
         SourcewiseError: when the data are missing, broken or none are left.
     """
-    settings = [repr(dataset), dataset.stamp(), num_classes, side, format, channels, quality, broken, per_class, rest]
+    settings = [SCHEMA, repr(dataset), dataset.stamp(), num_classes, side, format, channels, quality, broken]
+    settings += [per_class, rest]
     path = Path(cache_dir or _home()) / f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
 
     def listing() -> Listing:
         found = dataset.listing()
         if num_classes and len(found.class_names) != num_classes:
             raise SourcewiseError(f"{dataset}: it has {len(found.class_names)} classes; there should be {num_classes}")
+        if (low := int(np.min(np.asarray(found.labels), initial=0))) < 0:
+            raise SourcewiseError(f"{dataset}: images with label {low}; images that have no label cannot be used")
         found = found if per_class is None else _chosen(found, per_class, rest)
         if not len(found.labels):
             raise SourcewiseError(f"{dataset}, per_class={per_class}, rest={rest}: no image is left")
-        if (low := int(np.min(np.asarray(found.labels)))) < 0:
-            raise SourcewiseError(f"{dataset}: images with label {low}; images that have no label cannot be used")
         return found
 
     if not path.exists():

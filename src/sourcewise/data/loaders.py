@@ -5,6 +5,7 @@ is ever downloaded, but a repository that `HuggingFace` is told to use.
 """
 
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,9 +53,13 @@ class Folder:
     obtain: str = field(default="", repr=False)
 
     def stamp(self) -> str:
-        """From when `root`/`folder` and the folders in it were last changed."""
+        """From when `root`/`folder` and the folders of classes in it were last changed."""
         top = self._top()
-        return _stamps(top, *(path for path in sorted(top.iterdir()) if path.is_dir()), *self._lists())
+        if self.nested:
+            folders = [Path(path) for path, *_ in os.walk(top, followlinks=True)]
+        else:
+            folders = [top, *(path for path in top.iterdir() if path.is_dir())]
+        return _stamps(*sorted(folders), *self._lists())
 
     def listing(self) -> Listing:
         """Classes in the order of their folders, images in that of their paths."""
@@ -132,7 +137,7 @@ class Table:
         for name in (self.path, self.label, *self.where):
             if name not in table.columns:
                 raise SourcewiseError(f"{source}: no column {name}; there are {', '.join(map(str, table.columns))}")
-        table = table.fillna("").astype(str).reset_index(drop=True)
+        table = table.astype(str).where(table.notna(), "").reset_index(drop=True)
         if bad := int((table[self.label] == "").sum()):
             raise SourcewiseError(f"{source}: {bad} rows have no {self.label}")
         if self.positive is None:
@@ -175,7 +180,11 @@ class HuggingFace:
             if column not in data.column_names:
                 raise SourcewiseError(f"{self.root}: no column {column}; there are {', '.join(data.column_names)}")
         plain = {c: data[c][:] for c, kind in data.features.items() if type(kind).__name__ in ("Value", "ClassLabel")}
+        if type(data.features[self.image]).__name__ != "Image" or self.label not in plain:
+            raise SourcewiseError(f"{self.root}: {self.image} must be a column of images, {self.label} one of labels")
         labels = plain.pop(self.label)
+        if None in labels:
+            raise SourcewiseError(f"{self.root}: {labels.count(None)} rows have no {self.label}")
         names = getattr(data.features[self.label], "names", None)
         names, labels = (names, np.array(labels)) if names else _named(list(map(str, labels)))
         columns = {column: np.array(values).astype(str) for column, values in plain.items()}
@@ -294,23 +303,30 @@ def opened(path: str | Path) -> "Image":
     try:
         with Image.open(path) as image:
             return eight_bit(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise OSError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
-def eight_bit(image: "Image") -> "Image":
-    """The same picture in grey (L) or colour (RGB), decoded; 16-bit values become their high byte.
+def eight_bit(image: "Image | None") -> "Image":
+    """The same picture in grey (L) or colour (RGB), decoded and upright; 16-bit values become their high byte.
 
-    Raises ValueError for floating-point pixels, which have no agreed range.
+    What shows through is white. Raises ValueError for no image, and for floating-point pixels, which have no agreed
+    range.
     """
-    from PIL import Image  # slow to import, and only needed here
+    from PIL import Image, ImageOps  # slow to import, and only needed here
 
+    if image is None:
+        raise ValueError("there is no image")
+    image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
         values: NDArray[Any] = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray((values >> 8).astype(np.uint8))
-    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert(mode)
 
 
 def _is_image(file: str) -> bool:

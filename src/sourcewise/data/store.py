@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 Format = Literal["jpeg", "raw"]
 
-SCHEMA = 1
+SCHEMA = 2
+COLUMN = "column "
+"""What a listing's columns have before their names in a store, so that none is taken for the store's own."""
 BATCH = 1000
 """Images in a record batch."""
 
@@ -152,8 +154,10 @@ def opened(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
         wanted = {key: settings[key] for key in other}
         raise SourcewiseError(f"{file}: made with {other}, not {wanted}; delete it, or give another path")
     table = pa.Table.from_batches([batch for batch, _ in batches], reader.schema).drop_columns(["image"])
-    columns = {name: table.column(name).to_numpy() for name in table.column_names}
-    labels, ids, height, width = (torch.from_numpy(columns.pop(k).copy()) for k in ("label", "id", "height", "width"))
+    own = (table.column(name).to_numpy().copy() for name in ("label", "id", "height", "width"))
+    labels, ids, height, width = map(torch.from_numpy, own)
+    names = [name for name in table.column_names if name.startswith(COLUMN)]
+    columns = {name.removeprefix(COLUMN): table.column(name).to_numpy() for name in names}
     encoded = [batch.column("image") for batch, _ in batches]
     images: Tensor | Store
     if about["format"] == "raw":
@@ -199,7 +203,7 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
                 chosen = np.array(ids)
                 state.update(chosen.tobytes() + labels[chosen].tobytes())
                 known = {"id": chosen, "label": labels[chosen], "height": np.array(height), "width": np.array(width)}
-                known |= {name: np.asarray(values)[chosen] for name, values in listing.columns.items()}
+                known |= {COLUMN + name: np.asarray(values)[chosen] for name, values in listing.columns.items()}
                 yield pa.RecordBatch.from_pydict({"image": pa.array(encoded, pa.binary()), **known})
 
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
