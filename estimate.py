@@ -43,12 +43,13 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from sourcewise import analyses, counterfactuals, curation, influences, report, review
-    from sourcewise.files import write_whole
+    from sourcewise.files import check_place, write_whole
     from sourcewise.records import Records
     from sourcewise.summary import summarise
     from sourcewise.tracking import check_report
 
     report.check(config["sections"])
+    check_place(Path(config["out"]))
     tracker = instantiate(config["logger"])
     if config["wandb_report"]:
         check_report(tracker)
@@ -59,6 +60,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
         study.trials += influences.further_trials(Records(place, {}, config["refresh"]), study)
     images = cli.images(config["images"], study.header)
     estimated = influences.estimate(study, config["estimator"])
+    _clear(out, study.header.study, list(estimated))
     summary = summarise(study, estimated, records.left_out, config["fdr"])
     summary["counterfactuals"] = counterfactuals.tables(
         study.trials, study.names, {name: item.slopes for name, item in estimated.items()}
@@ -69,14 +71,13 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     summary["review"] = review.review(found, study.beliefs, images, config["fdr"])
     if summary["review"]:
         review.write(out, summary["review"])
-    out.mkdir(parents=True, exist_ok=True)
     influences.write(found, out, config["top"])
     for name, item in estimated.items():
         for baseline, said in item.baselines.items():
             scores = {row["group"]: row["score"] for row in said["overall"]}
             curation.write_ranking(out / name / f"{baseline}.csv", scores)
-    (out / "summary.json").write_text(json.dumps(influences.plain(summary), indent=1), encoding="utf-8")
-    (out / "records.txt").write_text("\n".join(records.used) + "\n", encoding="utf-8")
+    write_whole(out / "summary.json", json.dumps(influences.plain(summary), indent=1).encode())
+    write_whole(out / "records.txt", ("\n".join(records.used) + "\n").encode())
     pages = {name: influences.shown(data, analyses.named(summary["targets"][name])) for name, data in found.items()}
     built = report.build(pages, summary, config["sections"], images)
     write_whole(out / "report.html", report.render(built).encode())
@@ -104,6 +105,21 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
         files = {name: out / name for name in (*results, "summary.json", "records.txt")}
         tracked.artifact(f"influences-{study.header.study}", "influences", files, {"recipe": study.header.recipe})
     return summary
+
+
+def _clear(out: Path, study: str, targets: Sequence[str]) -> None:
+    """Remove what an estimate of another study, or of other targets, left in `out`: its lists would pass for ours."""
+    from sourcewise.record import is_name
+
+    try:
+        before = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        other, old = before["study"] != study, [name for name in before["targets"] if is_name(name)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # nothing there that we wrote
+    stale = [out / name for name in ("keep.txt", "drop.txt", "ranking.csv", "review.csv", "review_drop.txt") if other]
+    stale += [out / name / file for name in old if name not in targets for file in ("influences.nc", "top.parquet")]
+    for path in stale:
+        path.unlink(missing_ok=True)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="estimate")

@@ -24,7 +24,7 @@ class Settings:
     """What conf/train.yaml holds at its top."""
 
     source: Mapping[str, Any]
-    target: Mapping[str, Any]
+    target: Mapping[str, Mapping[str, Any]]
     subset: Mapping[str, Any]
     model: Mapping[str, Any]
     transfer: Mapping[str, Any]

@@ -1,5 +1,6 @@
 """Curves of retrained models, curation, and the commands around them, on made-up models whose truth is known."""
 
+import json
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -262,6 +263,29 @@ def test_curation_proposes_and_then_verifies_the_same(runs: Path) -> None:
     assert "What happens without chosen groups" in page
     (found,) = summary["counterfactuals"]
     assert {curve["name"] for curve in found["curves"]} == {"worst", "random"}
+
+
+def test_another_study_s_lists_do_not_stay_beside_our_results(runs: Path) -> None:
+    run_estimate(runs, "curate=true")
+    out = runs.parent / "out"
+    run_estimate(runs)
+    assert (out / "drop.txt").exists()  # of this study
+    before = json.loads((out / "summary.json").read_text())
+    before |= {"study": "another", "targets": {"pets": {}, "others": {}, "../up": {}}}
+    (out / "summary.json").write_text(json.dumps(before))
+    (out / "others").mkdir()
+    for path in (out / "others" / "influences.nc", out / "mine.txt", runs.parent / "up.txt"):
+        path.write_text("x")
+    run_estimate(runs)
+    assert not {"drop.txt", "keep.txt", "ranking.csv"} & {path.name for path in out.iterdir()}
+    assert not (out / "others" / "influences.nc").exists()
+    assert (out / "mine.txt").exists()
+
+
+def test_a_place_that_cannot_be_is_told_before_the_work(runs: Path) -> None:
+    (runs.parent / "out").write_text("a file")
+    with pytest.raises(SourcewiseError, match="out: it is not a folder; choose another place"):
+        run_estimate(runs)
 
 
 def test_a_proposal_stays_until_the_random_models_change(runs: Path) -> None:

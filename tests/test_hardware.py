@@ -11,6 +11,8 @@ from torch import nn
 
 import train
 from sourcewise import record, study
+from sourcewise.errors import SourcewiseError
+from sourcewise.hardware import Hardware
 from sourcewise.record import Record
 
 SHORT = ("source.pretraining.epochs=2", "model.width=8")
@@ -19,6 +21,13 @@ SHORT = ("source.pretraining.epochs=2", "model.width=8")
 def run(config: dict) -> Record:
     train.train(config)
     return record.read(study.run_dir(config) / study.RECORD)
+
+
+@pytest.mark.parametrize("asked", [{"accelerator": "gpuu"}, {"precision": "abc"}, {"strategy": "abc"}])
+def test_what_lightning_cannot_do_is_one_clear_line(asked: dict[str, str]) -> None:
+    ((name, value),) = asked.items()
+    with pytest.raises(SourcewiseError, match=f"trainer.{name}={value}.*: "):
+        Hardware(**asked).trainer(1)
 
 
 @pytest.mark.parametrize("transfer", ["fixed", "full"])

@@ -1,5 +1,6 @@
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,15 @@ def brute_force(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         stderr[:, g] = np.sqrt(kept.var(0, ddof=1) / len(kept) + dropped.var(0, ddof=1) / len(dropped))
         p[:, g] = stats.ttest_ind(kept, dropped, equal_var=False).pvalue
     return influence, stderr, multipletests(p.ravel(), method="fdr_bh")[1].reshape(p.shape)
+
+
+def test_a_disk_that_is_too_small_is_told_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = collect([*MODELS[:8]])
+    found = {"pets": estimate(study, "difference")["pets"].dataset}
+    monkeypatch.setattr(influences.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(SourcewiseError, match="the disk has 1,000 left"):
+        influences.write(found, tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
 
 
 @pytest.mark.parametrize("output", ["prob", "margin", "correct"])

@@ -335,7 +335,7 @@ def test_status(sweeps):
     counts = {"done": "2", "running": "1", "failed": "2", "damaged": "1", "missing": "2"}
     assert dict(line.split() for line in lines[:5]) == counts
     assert lines[5].startswith(f"running  subset.seed=3  process {os.getpid()} on ")
-    assert lines[6] == f"failed   subset.seed=1  and more of it (see {sweeps.folder(1) / 'log.txt'})"
+    assert lines[6] == f"failed   subset.seed=1  ValueError: this went wrong (see {sweeps.folder(1) / 'log.txt'})"
     assert lines[7].startswith("failed   subset.seed=5  killed by SIGKILL (out of memory?) (see ")
     assert lines[8].startswith("damaged  subset.seed=4  ")
     assert "truncated" in lines[8]

@@ -22,6 +22,22 @@ def pool() -> Iterator[Pool]:
         yield pool
 
 
+def test_a_failure_is_told_as_its_user_would_hear_it(tmp_path: Path) -> None:
+    code = """
+from sourcewise import pool
+from sourcewise.errors import SourcewiseError
+def fail(config):
+    try:
+        raise SourcewiseError("there is no such folder")
+    except SourcewiseError as error:
+        raise RuntimeError("Error in call to target") from error
+status, cause, _ = pool.perform(fail, {}, "log.txt")
+assert (status, cause) == ("raised", "there is no such folder"), cause
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert (tmp_path / "log.txt").read_text().splitlines()[-1] == "there is no such folder"
+
+
 def do(pool: Pool, folder: Path, *configs: dict[str, Any]) -> list[Outcome]:
     """Outcomes of jobs, in the jobs' order."""
     pending = [Job(i, config, folder / f"{i}.txt") for i, config in enumerate(configs)]

@@ -6,10 +6,12 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 _WORDS = frozenset({"null", "true", "false", "inf", "nan"})
 """What is not text for Hydra though it looks so."""
+_DISKS = frozenset((ENOSPC, EDQUOT, EACCES, EPERM, EROFS, ENAMETOOLONG, ENOENT, EEXIST, ENOTDIR, EISDIR))
+"""What a disk says that a user can do something about."""
 _USERS = (SourcewiseError, HydraException, OmegaConfBaseException)  # exceptions that speak to the user
 
 
@@ -180,7 +184,8 @@ def errors() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError:  # who reads our output, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the interpreter's own flush at its end
         sys.exit(1)
@@ -202,6 +207,11 @@ def users_error(error: BaseException) -> Exception | None:
         for item in chain:
             if isinstance(item, kind):
                 return item
+    for item in chain:
+        if isinstance(item, OSError) and item.errno in _DISKS and item.filename is not None:
+            return item
+        if isinstance(item, ValueError) and str(item).startswith(("Config group override must be", "range() arg")):
+            return item
     return None
 
 
@@ -221,7 +231,13 @@ def _one_line(error: Exception) -> str:
         files = (path for folder in folders for path in Path(folder, group).glob("*.yaml"))
         options = sorted({path.stem for path in files if not path.stem.startswith("base")})
         return f"{group}={name}: there is no such option{did_you_mean(name, options)} (there are {', '.join(options)})"
+    if isinstance(error, OSError):
+        return printable(f"{error.filename}: {error.strerror}")
     for cause in _chain(error):
+        if isinstance(cause, OverrideParseException):
+            key, _, value = cause.override.partition("=")
+            quoted = shlex.quote(f"{key}={written(value)}")
+            return printable(f"{cause.override}: this cannot be read; as text, its value needs quotes: {quoted}")
         if isinstance(cause, MissingMandatoryValue):
             return f"{cause.full_key}: this has no default; give it a value"
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:

@@ -5,6 +5,16 @@ import os
 import tempfile
 from pathlib import Path
 
+from sourcewise.errors import SourcewiseError
+
+
+def check_place(folder: Path) -> None:
+    """Raise SourcewiseError, before hours of work, if the folder is not one or cannot be written to or made."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        reason = "it is read-only to you" if there.is_dir() else "it is not a folder"
+        raise SourcewiseError(f"{there}: {reason}; choose another place for {folder}")
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write atomically: a reader sees the old file or all of the new. Raises OSError when the disk does not take it."""

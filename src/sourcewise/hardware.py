@@ -14,11 +14,13 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pydantic import PositiveInt
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from lightning_modules.scalars import ScalarLogger
-from sourcewise.errors import VERBOSE
+from sourcewise.errors import VERBOSE, SourcewiseError
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -28,11 +30,11 @@ class Hardware:
     """Where and how a run computes. Only `precision` decides outputs; see conf/trainer for what each setting means."""
 
     accelerator: str = "cpu"
-    devices: int = 1
+    devices: PositiveInt = 1
     strategy: str = "auto"
     precision: Any = "32-true"
     sync_batchnorm: bool = False
-    threads: int = 1
+    threads: PositiveInt = 1
     channels_last: bool = False
     compile: bool = False
     checkpoint_minutes: float | None = None
@@ -67,25 +69,27 @@ class Hardware:
     def trainer(
         self, epochs: int, logger: ScalarLogger | None = None, callbacks: Sequence[pl.Callback] = ()
     ) -> pl.Trainer:
-        """A bare Trainer: no checkpoints of its own, bars or summaries."""
-        return pl.Trainer(
-            callbacks=list(callbacks),
-            plugins=self._processes(),
-            accelerator=self.accelerator,
-            devices=self.devices,
-            strategy=self.strategy,
-            precision=self.precision,
-            sync_batchnorm=self.sync_batchnorm,
-            max_epochs=epochs,
-            logger=logger or False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-            log_every_n_steps=1,
-        )
+        """A bare Trainer: no checkpoints of its own, bars or summaries. Raises SourcewiseError if none is such."""
+        asked = {name: getattr(self, name) for name in ("accelerator", "devices", "strategy", "precision")}
+        try:
+            return pl.Trainer(
+                callbacks=list(callbacks),
+                plugins=self._processes(),
+                **asked,
+                sync_batchnorm=self.sync_batchnorm,
+                max_epochs=epochs,
+                logger=logger or False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                num_sanity_val_steps=0,
+                limit_val_batches=0,
+                log_every_n_steps=1,
+            )
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            words = " ".join(f"trainer.{name}={value}" for name, value in asked.items())
+            raise SourcewiseError(f"{words}: {' '.join(str(error).split())}") from error
 
     def _processes(self) -> LightningEnvironment | SLURMEnvironment | None:
         """Who starts a run's processes: Slurm, when it has a task for each device.

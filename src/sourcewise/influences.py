@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import weakref
 from collections import Counter
@@ -263,6 +264,9 @@ def write(influences: Mapping[str, xr.Dataset], out: Path, top: int = 10) -> Non
     for name, dataset in influences.items():
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
+        size, free = 4 * sum(table.size for table in dataset.values()), shutil.disk_usage(folder).free
+        if size > free:  # HDF5 does not survive a full disk
+            raise SourcewiseError(f"{folder}: influences of up to {size:,} bytes, and the disk has {free:,} left")
         part = folder / ".influences.nc.tmp"
         compressed = {str(key): {"zlib": True, "complevel": 4, "dtype": "float32"} for key in dataset.data_vars}
         dataset.to_netcdf(part, engine="h5netcdf", encoding=compressed)

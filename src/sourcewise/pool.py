@@ -357,9 +357,14 @@ def perform(function: Function, config: Mapping[str, Any], log: str) -> Ending:
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk
             traceback.print_exc()
-        first, *_ = [*str(error).strip().splitlines(), ""]
-        kind = "" if isinstance(error, SourcewiseError) else type(error).__name__
-        return "raised", ": ".join(filter(None, (kind, first))), None
+        from sourcewise.cli import users_error  # Hydra is slow to import, and runs that go well need none of it
+
+        told = users_error(error) or error
+        first, *_ = [*str(told).strip().splitlines(), ""]
+        cause = ": ".join(filter(None, ("" if isinstance(told, SourcewiseError) else type(told).__name__, first)))
+        with contextlib.suppress(OSError):
+            print(cause, file=sys.stderr)  # a log ends with its cause
+        return "raised", cause, None
     finally:
         _flush()
 

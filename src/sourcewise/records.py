@@ -137,6 +137,10 @@ class Records:
 
     def _records(self, place: str) -> Iterator[tuple[str, Callable[[], Record]]]:
         if not place.startswith("wandb:"):
+            if unknown := self.filters.keys() & {"tags", "sweep", "state"}:
+                raise SourcewiseError(
+                    f"filters.{min(unknown)}: only W&B knows this; take records=wandb:<entity>/<project>"
+                )
             for path in self._bar(_find(place)):
                 yield str(path), lambda path=path: record.read(path)  # type: ignore[misc]
             return

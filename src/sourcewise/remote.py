@@ -44,8 +44,8 @@ TOLERATED = 10
 FRESH = 600.0
 """Seconds for which the list of a project's runs is not asked for again, if none of them was still running."""
 
-MAX_LIST, MAX_RECORD = 2**30, 2**31
-"""Bytes that the list of runs, and a record, may have."""
+MAX_LIST, MAX_PAGE, MAX_RECORD = 2**30, 2**26, 2**28
+"""Bytes that the list of runs, each answer that makes it, and a record may have."""
 
 # With signed links to the records themselves, which spare a redirection each.
 _QUERY = """query Runs($entity: String!, $project: String!, $filters: JSONString, $first: Int, $after: String) {
@@ -159,7 +159,9 @@ class Project:
         for _ in range(PAGES):
             runs = {"entity": self.entity, "project": self.project, "filters": query, "first": PAGE, "after": after}
             try:
-                body = self._fetch(f"{self.url}/graphql", left, {"query": _QUERY % RECORD, "variables": runs})
+                body = self._fetch(
+                    f"{self.url}/graphql", min(left, MAX_PAGE), {"query": _QUERY % RECORD, "variables": runs}
+                )
             except Missing as error:
                 raise SourcewiseError(f"records=wandb:{self.path}: {self.url} is not a W&B server") from error
             left -= len(body)

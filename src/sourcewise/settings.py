@@ -3,7 +3,7 @@
 import functools
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -49,6 +49,7 @@ def top(kind: type, config: Mapping[str, Any]) -> None:
     """Raise SourcewiseError unless a resolved config has the keys and types of the dataclass, and possible values."""
     _possible(config)
     bind(kind, config, "")
+    complete(kind, config, "")
 
 
 def _possible(node: Any, where: str = "") -> None:
@@ -80,6 +81,14 @@ def bind(function: Callable[..., Any], values: Mapping[str, Any], where: str) ->
         hint = hints.get(name, Any)
         if not _is_built(value) or _is_plain(hint):
             fit(value, hint, setting)
+
+
+def complete(function: Callable[..., Any], values: Collection[str], where: str) -> None:
+    """Raise SourcewiseError if an argument without a default has no value."""
+    for name, parameter in _signature(function)[0].items():
+        optional = parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        if parameter.default is inspect.Parameter.empty and name not in values and not optional:
+            raise SourcewiseError(f"{where}.{name}: this must be given".lstrip("."))
 
 
 def fit(value: Any, hint: Any, setting: str) -> None:

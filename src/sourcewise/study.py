@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,9 @@ def run_dir(config: Config) -> Path:
 
 def is_done(folder: Path) -> bool:
     """Whether the run in this folder is complete: its record is there."""
-    return (folder / RECORD).is_file()
+    with suppress(OSError):  # such as a folder that is another user's
+        return (folder / RECORD).is_file()
+    return False
 
 
 def _decisive(value: Any) -> Any:

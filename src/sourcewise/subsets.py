@@ -20,7 +20,7 @@ from pydantic import NonNegativeInt
 
 from sourcewise.errors import SourcewiseError, did_you_mean
 from sourcewise.randomness import permutation, uniform
-from sourcewise.settings import bind
+from sourcewise.settings import bind, complete
 
 Mask = NDArray[np.bool_]
 
@@ -192,10 +192,11 @@ RANDOM_DESIGNS = frozenset({"random", "hadamard", "replicated"})
 
 
 def draw(groups: Sequence[str], design: str, **settings: Any) -> Mask:
-    """The subset `bool[groups]` that a design draws. Raises SourcewiseError for an unknown design."""
+    """The subset `bool[groups]` that a design draws. Raises SourcewiseError for an unknown design or setting."""
     if design not in list(DESIGNS):  # a design that is a list has no hash
         raise SourcewiseError(f"subset.design={design}: not a design; choose one of {', '.join(DESIGNS)}")
     bind(DESIGNS[design], settings, "subset")
+    complete(DESIGNS[design], {"groups", *settings}, "subset")
     return DESIGNS[design](groups, **settings)
 
 
@@ -216,7 +217,7 @@ def _mask(groups: Sequence[str], names: Sequence[str | int], keep: bool, where: 
 def _count(remove: Any, groups: int) -> int:
     """How many of the groups `subset.remove` means."""
     valid = isinstance(remove, int | float) and not isinstance(remove, bool) and remove >= 0
-    if not valid or (remove > 1 and remove != int(remove)):
+    if not valid or (remove > 1 and not float(remove).is_integer()):
         raise SourcewiseError(f"subset.remove={remove}: give a number of groups, or a share of them below 1")
     count = round(remove * groups) if remove < 1 else int(remove)
     if count >= groups:

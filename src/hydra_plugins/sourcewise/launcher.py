@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from hydra_plugins.sourcewise.composition import Composer
@@ -84,12 +84,17 @@ class LocalLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what Hydra hands to every launcher."""
         self._context, self._config = hydra_context, config
+        chosen: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+        mine = {item.name: chosen[item.name] for item in fields(LocalLauncher) if item.name in chosen}
+        settings.bind(LocalLauncher, mine, "hydra.launcher")
         module = getattr(task_function, "__globals__", {})
         self.function = self.task or f"{Path(module.get('__file__') or sys.argv[0]).absolute()}:train"
         self._settings = module.get("Settings")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Do all jobs that are not done. Raises RunFailed at the end if some failed, SystemExit if interrupted."""
+        if not job_overrides:
+            raise SourcewiseError("the sweep is empty: one of its ranges or lists has no values")
         runs = self._compose(job_overrides, initial_job_idx)
         first: dict[Path, Run] = {}
         for run in runs:
@@ -151,10 +156,11 @@ class Shape:
     def of(cls, config: Mapping[str, Any]) -> "Shape":
         """What this run's `trainer` settings ask for."""
         trainer = config.get("trainer") or {}
-        devices = trainer.get("devices", 1)
-        if not isinstance(devices, int) or devices < 1:
-            raise SourcewiseError(f"trainer.devices={devices}: a sweep needs a number of devices per run")
-        return cls(str(trainer.get("accelerator", "cpu")), devices, int(trainer.get("threads", 1)))
+        devices, threads = (trainer.get(name, 1) for name in ("devices", "threads"))
+        for name, value in (("devices", devices), ("threads", threads)):
+            if not isinstance(value, int) or value < 1:
+                raise SourcewiseError(f"trainer.{name}={value}: a sweep needs a number of {name} per run")
+        return cls(str(trainer.get("accelerator", "cpu")), devices, threads)
 
     def slots(self, asked: Any) -> list[dict[str, str]]:
         """The environment of every slot. asked: auto, a number of slots, or lists of GPUs."""
