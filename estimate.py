@@ -60,7 +60,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
         study.trials += influences.further_trials(Records(place, {}, config["refresh"]), study)
     images = cli.images(config["images"], study.header)
     estimated = influences.estimate(study, config["estimator"])
-    _clear(out, study.header.study, list(estimated))
+    _clear(out, study.header.study)
     summary = summarise(study, estimated, records.left_out, config["fdr"])
     summary["counterfactuals"] = counterfactuals.tables(
         study.trials, study.names, {name: item.slopes for name, item in estimated.items()}
@@ -107,19 +107,22 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _clear(out: Path, study: str, targets: Sequence[str]) -> None:
-    """Remove what an estimate of another study, or of other targets, left in `out`: its lists would pass for ours."""
+def _clear(out: Path, study: str) -> None:
+    """Remove what an estimate of another study left in `out`: its lists and rankings would pass for this one's."""
     from sourcewise.record import is_name
 
     try:
         before = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-        other, old = before["study"] != study, [name for name in before["targets"] if is_name(name)]
+        targets = [name for name in before["targets"] if is_name(name)]
+        if before["study"] == study:
+            return
     except (OSError, ValueError, KeyError, TypeError):
         return  # nothing there that we wrote
-    stale = [out / name for name in ("keep.txt", "drop.txt", "ranking.csv", "review.csv", "review_drop.txt") if other]
-    stale += [out / name / file for name in old if name not in targets for file in ("influences.nc", "top.parquet")]
-    for path in stale:
-        path.unlink(missing_ok=True)
+    for name in ("keep.txt", "drop.txt", "ranking.csv", "review.csv", "review_drop.txt"):
+        (out / name).unlink(missing_ok=True)
+    for name in targets:
+        for file in ("influences.nc", "top.parquet"):
+            (out / name / file).unlink(missing_ok=True)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="estimate")
