@@ -262,14 +262,13 @@ def _brittle(
     the full source predictions start from.
     """
     target, masks, without = study.targets[name], study.packed(), study.without.get(name, {})
-    outputs, levels = (spool.array().astype(np.float64) for spool in (target.examples, target.levels))
+    means, levels = target.examples.array().mean(0, dtype=np.float64), target.levels.array().astype(np.float64)
     found = estimator(collapse(masks, levels, np.array(study.seeds)).moments())
     effect, error, full = found.influence, found.stderr, without.get(-1, [])
-    if base := len(full[1 : 2 * RUNS : 2]) if len(full) >= 4 else 0:
+    if base := full[1 : 2 * RUNS : 2] if len(full) >= 4 else []:
         # Some for what is predicted, the others for what is real: what they shared would make them agree.
         without = {**without, -1: [*full[::2], *full[2 * RUNS + 1 :: 2]]}
-        start = np.array([run[2] for run in full[1 : 2 * RUNS : 2]], np.float64)
-        has = np.ones((base, study.groups), np.bool_)
+        start, has = np.array([run[2] for run in base], np.float64), np.ones((len(base), study.groups), np.bool_)
         if len(np.unique(masks.sizes())) == 1:
             effect, error = levelled(effect, error, masks.share(), Mean.of(start) - Mean.of(levels))
     else:
@@ -277,7 +276,7 @@ def _brittle(
         start, has = levels[some], masks[some].unpack()
     effect = shrunk(effect, error, target.labels)
     output = expit if study.output == "prob" else np.positive
-    result: dict[str, Any] = {"base": base}
+    result: dict[str, Any] = {"base": len(base)}
     for side, sign in (("harmed", 1), ("supported", -1)):
         groups = (-sign * effect).argmax(1)
         one, kept = effect[np.arange(len(effect)), groups], has[:, groups]
@@ -286,7 +285,7 @@ def _brittle(
         examples = []
         for row in rows[sign * change[rows] > 0].tolist():
             item = _example(dataset, row, int(groups[row]))
-            said = {"mean": float(outputs[:, row].mean()), "predicted": float(change[row])}
+            said = {"mean": float(means[row]), "predicted": float(change[row])}
             examples.append({**item, **said, "real": removal(without, int(groups[row]), row)})
         table = pd.DataFrame([{"predicted": item["predicted"], **item["real"]} for item in examples if item["real"]])
         result[side] = {"examples": examples, "compared": len(table)}

@@ -29,7 +29,6 @@ KEYS = ("influence", "stderr", "qvalue")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MUTED = 0.32
 """Opacity of what is not significant."""
-"""Half-width of a 95% interval in standard errors."""
 
 
 @dataclass(frozen=True)

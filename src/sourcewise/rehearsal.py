@@ -75,9 +75,8 @@ def shrunk(config: Config, folder: str) -> dict[str, Any]:
     source, subset = _small(config["source"], 4 * BATCH, folder), config["subset"]
     if config["source"]["train"].get("_target_") == LOAD:
         source["groups"] = source["groups"] if source["groups"] in ("class", "example") else "class"
-        subset = (
-            {"design": "random", "fraction": 0.5, "seed": 0} if subset["design"] in ("listed", "ranked") else subset
-        )
+        if subset["design"] in ("listed", "ranked"):
+            subset = {"design": "random", "fraction": 0.5, "seed": 0}
     accelerator = config["trainer"]["accelerator"] if torch.cuda.is_available() else "cpu"
     hardware = {"accelerator": accelerator, "devices": 1, "strategy": "auto"}
     return {
