@@ -14,7 +14,8 @@ from annotated_types import Interval
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from sourcewise import cli, settings
+from sourcewise.commands import cli
+from sourcewise.core import settings
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,13 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     """Everything from records to results on disk and in W&B; returns the summary."""
     from hydra.utils import instantiate
 
-    from sourcewise import analyses, counterfactuals, curation, influences, report, review
-    from sourcewise.files import check_place, write_whole
-    from sourcewise.records import Records
-    from sourcewise.summary import summarise
-    from sourcewise.tracking import check_report
+    from sourcewise.acting import analyses, counterfactuals, curation, review
+    from sourcewise.core.files import check_place, write_whole
+    from sourcewise.records.reading import Records
+    from sourcewise.records.tracking import check_report
+    from sourcewise.report import report
+    from sourcewise.report.summary import summarise
+    from sourcewise.study import influences
 
     report.check(config["sections"])
     check_place(Path(config["out"]))
@@ -109,7 +112,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
 
 def _clear(out: Path, study: str) -> None:
     """Remove what an estimate of another study left in `out`: its lists and rankings would pass for this one's."""
-    from sourcewise.record import is_name
+    from sourcewise.records.record import is_name
 
     try:
         before = json.loads((out / "summary.json").read_text(encoding="utf-8"))
@@ -128,7 +131,7 @@ def _clear(out: Path, study: str) -> None:
 @hydra.main(version_base="1.3", config_path="conf", config_name="estimate")
 def main(config: DictConfig) -> None:
     """One estimate of a composed config."""
-    from sourcewise.summary import as_text
+    from sourcewise.report.summary import as_text
 
     with cli.errors():
         resolved = cli.resolve(config, Settings)

@@ -15,8 +15,12 @@ import hydra
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
-from sourcewise import cli, settings, study, subsets, tracking
-from sourcewise.errors import SourcewiseError
+from sourcewise.commands import cli
+from sourcewise.core import names as study
+from sourcewise.core import settings
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.designs import subsets
+from sourcewise.records import tracking
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     # Heavy imports wait until there is something to train: --help and finished sweeps need none of them.
     from hydra.utils import instantiate
 
-    from sourcewise import claims, record
-    from sourcewise.run import Run
+    from sourcewise.records import record
+    from sourcewise.sweep import leases as claims
+    from sourcewise.training.run import Run
 
     if config.get("only"):
         raise SourcewiseError(f"only={config['only']} is for one command, not for a sweep: leave out -m")
@@ -74,7 +79,7 @@ def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     """Metrics of a complete run. A W&B agent that asked for it gets a W&B run all the same, with the same record."""
     from hydra.utils import instantiate
 
-    from sourcewise import record
+    from sourcewise.records import record
 
     result = record.read(folder / study.RECORD)
     if tracking.under_agent():
@@ -85,7 +90,7 @@ def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
 
 def rehearse(config: dict[str, Any]) -> None:
     """What `only` asks for in place of a run: make the stores of images, or say what would run and try it on noise."""
-    from sourcewise import rehearsal
+    from sourcewise.commands import dry_run as rehearsal
 
     settings.check(config)
     if config["only"] == "prepare":

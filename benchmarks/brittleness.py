@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from sourcewise.analyses import examine
-from sourcewise.influences import collect, estimate
-from sourcewise.record import Record
-from sourcewise.records import Records
+from sourcewise.acting.analyses import examine
+from sourcewise.records.reading import Records
+from sourcewise.records.record import Record
+from sourcewise.study.influences import collect, estimate
 
 ROOT = Path(__file__).parents[1]
 COUNTS, RUNS, FULL = (640, 213, 96), 100, 250

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import Lasso
 
-from sourcewise.estimators import Gram, centred, difference, lasso, ridge, shrink
-from sourcewise.moments import Moments
-from sourcewise.subsets import draw
+from sourcewise.designs.subsets import draw
+from sourcewise.estimation.estimators import Gram, centred, difference, lasso, ridge, shrink
+from sourcewise.estimation.moments import Moments
 
 BLOCK = 2048
 

@@ -26,15 +26,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from lightning_modules.augmentation import Augmentation, Flip, Translate
-from lightning_modules.classification import Optimisation
-from lightning_modules.crops import RandomResizedCrop
-from lightning_modules.data import Batches, Examples, ImageData, Normalise
-from lightning_modules.pretraining import Pretraining
-from lightning_modules.schedules import Triangular
 from sourcewise.data.store import Listing, prepared
-from sourcewise.hardware import Hardware
-from sourcewise.models import resnet9, torchvision_backbone
+from sourcewise.lightning_modules.augmentation import Augmentation, Flip, Translate
+from sourcewise.lightning_modules.classification import Optimisation
+from sourcewise.lightning_modules.crops import RandomResizedCrop
+from sourcewise.lightning_modules.data import Batches, Examples, ImageData, Normalise
+from sourcewise.lightning_modules.pretraining import Pretraining
+from sourcewise.lightning_modules.schedules import Triangular
+from sourcewise.training.hardware import Hardware
+from sourcewise.training.models import resnet9, torchvision_backbone
 
 NORMALISE = Normalise((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 RUNS_OF_THE_PAPER, IMAGES, EPOCHS = 7540, 1_281_167 // 2, 16  # arXiv 2207.05739: half of ImageNet, 16 epochs each

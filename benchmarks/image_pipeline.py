@@ -29,10 +29,10 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from lightning_modules.crops import RandomResizedCrop
-from lightning_modules.data import Batches, Examples, Normalise
 from sourcewise.data import ImageDataset
 from sourcewise.data.store import Listing, decode, prepared
+from sourcewise.lightning_modules.crops import RandomResizedCrop
+from sourcewise.lightning_modules.data import Batches, Examples, Normalise
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

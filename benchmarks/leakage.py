@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from sourcewise.acting.review import copies
 from sourcewise.data import embedded, planted
-from sourcewise.estimators import difference
-from sourcewise.inference import qvalues
-from sourcewise.moments import collapse
-from sourcewise.records import Records
-from sourcewise.review import copies
-from sourcewise.subsets import RANDOM_DESIGNS
+from sourcewise.designs.subsets import RANDOM_DESIGNS
+from sourcewise.estimation.estimators import difference
+from sourcewise.estimation.inference import qvalues
+from sourcewise.estimation.moments import collapse
+from sourcewise.records.reading import Records
 
 COUNTS = (75, 150, 300, 600)
 FURTHER = range(11, 31)

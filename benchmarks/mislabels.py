@@ -15,12 +15,12 @@ import argparse
 import numpy as np
 from sklearn.metrics import average_precision_score
 
+from sourcewise.acting.review import Beliefs
 from sourcewise.data import planted
-from sourcewise.estimators import difference
-from sourcewise.moments import collapse
-from sourcewise.records import Records
-from sourcewise.review import Beliefs
-from sourcewise.subsets import RANDOM_DESIGNS
+from sourcewise.designs.subsets import RANDOM_DESIGNS
+from sourcewise.estimation.estimators import difference
+from sourcewise.estimation.moments import collapse
+from sourcewise.records.reading import Records
 
 COUNTS = (25, 50, 100, 200)
 

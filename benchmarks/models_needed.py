@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from sourcewise.checks import correlation
-from sourcewise.errors import SourcewiseError
-from sourcewise.estimators import ESTIMATORS
-from sourcewise.moments import Packed, collapse
-from sourcewise.records import Records
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.estimation.checks import correlation
+from sourcewise.estimation.estimators import ESTIMATORS
+from sourcewise.estimation.moments import Packed, collapse
+from sourcewise.records.reading import Records
 
 ROOT = Path(__file__).parents[1]
 Array = NDArray[Any]

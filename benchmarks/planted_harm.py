@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sourcewise import curation, influences
-from sourcewise.curation import Proposal
-from sourcewise.records import Records
+from sourcewise.acting import curation
+from sourcewise.acting.curation import Proposal
+from sourcewise.records.reading import Records
+from sourcewise.study import influences
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("outputs/planted_harm")

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parents[1]
-TASK = f"hydra.launcher.task={ROOT / 'tests' / 'faketask.py'}:real"
+TASK = f"hydra.launcher.task={ROOT / 'tests' / 'fake_task.py'}:real"
 
 
 def sweep(folder: Path, runs: int, slots: int, killed: list[int]) -> tuple[float, float]:

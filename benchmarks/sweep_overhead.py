@@ -29,10 +29,10 @@ def plain_worker(config_path: str, out: str, first: int, last: int, workers: int
     import torch
     from torch.nn.functional import cross_entropy
 
+    from sourcewise.core.randomness import seed as derive
     from sourcewise.data import embedded
-    from sourcewise.models import initialise, small_cnn
-    from sourcewise.randomness import seed as derive
-    from sourcewise.subsets import random
+    from sourcewise.designs.subsets import random
+    from sourcewise.training.models import initialise, small_cnn
 
     torch.set_num_threads(1)
     config = json.loads(Path(config_path).read_text())
@@ -115,7 +115,7 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     from conftest import compose_config
 
-    from sourcewise import record
+    from sourcewise.records import record
 
     sides = {"plain PyTorch": None, "sweep, logger=none": "none", "sweep, offline W&B": "wandb"}
     seconds: dict[str, list[float]] = {side: [] for side in sides}

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from sourcewise import record
+from sourcewise.records import record
 
 ROOT = Path(__file__).parents[1]
 TARGETS = ("digits", "second", "third")
@@ -26,7 +26,7 @@ SETTINGS = (
     "+target.second=${target.digits}",
     "+target.third=${target.digits}",
 )
-NOTHING = "target.digits.augmentation=[{_target_: lightning_modules.augmentation.Translate, pixels: 0}]"
+NOTHING = "target.digits.augmentation=[{_target_: sourcewise.lightning_modules.augmentation.Translate, pixels: 0}]"
 
 
 def transfer(folder: Path, *settings: str) -> tuple[float, list[float]]:

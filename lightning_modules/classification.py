@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
-from lightning_modules.data import Batch
-from lightning_modules.schedules import Constant, Schedule
+from sourcewise.lightning_modules.data import Batch
+from sourcewise.lightning_modules.schedules import Constant, Schedule
 
 
 class Diverged(RuntimeError):  # noqa: N818  # what has happened, not where

@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from lightning_modules.augmentation import Augmentation
-from lightning_modules.crops import CentreCrop, Crop, Resolution
+from sourcewise.lightning_modules.augmentation import Augmentation
+from sourcewise.lightning_modules.crops import CentreCrop, Crop, Resolution
 
 AHEAD = 2
 """Batches that are decoded while another one is in use."""

@@ -1,6 +1,6 @@
 """Pretraining a source model."""
 
-from lightning_modules.classification import Classification
+from sourcewise.lightning_modules.classification import Classification
 
 
 class Pretraining(Classification):

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.functional.classification import binary_auroc, multiclass_accuracy
 
-from lightning_modules.classification import Classification, Optimisation
-from lightning_modules.data import Batch
-from lightning_modules.outputs import ExampleOutputs, Outputs
+from sourcewise.lightning_modules.classification import Classification, Optimisation
+from sourcewise.lightning_modules.data import Batch
+from sourcewise.lightning_modules.outputs import ExampleOutputs, Outputs
 
 BatchNormMode = Literal["frozen", "adapting"]
 

@@ -8,11 +8,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sourcewise.fitting import Fit as Fit
-    from sourcewise.fitting import fit as fit
-    from sourcewise.notebook import load as load
+    from sourcewise.commands.notebook import load as load
+    from sourcewise.estimation.fitting import Fit as Fit
+    from sourcewise.estimation.fitting import fit as fit
 
-_HOMES = {"Fit": "fitting", "fit": "fitting", "load": "notebook"}
+_HOMES = {"Fit": "estimation.fitting", "fit": "estimation.fitting", "load": "commands.notebook"}
 __all__ = ["Fit", "fit", "load"]
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from sourcewise.errors import SourcewiseError
+from sourcewise.core.errors import SourcewiseError
 
 if TYPE_CHECKING:  # Lightning is slow to import
-    from lightning_modules.data import Stored
+    from sourcewise.lightning_modules.data import Stored
 
 
 @dataclass(frozen=True)

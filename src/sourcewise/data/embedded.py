@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
+from sourcewise.core.randomness import ranks, uniform
 from sourcewise.data.dataset import ImageDataset
-from sourcewise.randomness import ranks, uniform
 
 SIDE = 8
 BLOCK = 4

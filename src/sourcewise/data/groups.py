@@ -12,8 +12,8 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
+from sourcewise.core.errors import SourcewiseError, did_you_mean
 from sourcewise.data.dataset import ImageDataset
-from sourcewise.errors import SourcewiseError, did_you_mean
 
 MAPPINGS = (".yaml", ".yml", ".json", ".csv")
 

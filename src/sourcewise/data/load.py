@@ -11,12 +11,12 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.names import fingerprint
+from sourcewise.core.randomness import ranks
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.loaders import Loader
 from sourcewise.data.store import SCHEMA, Format, Listing, opened, prepared
-from sourcewise.errors import SourcewiseError
-from sourcewise.randomness import ranks
-from sourcewise.study import fingerprint
 
 
 def load(

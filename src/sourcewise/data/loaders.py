@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sourcewise.core.errors import SourcewiseError
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.store import Listing
-from sourcewise.errors import SourcewiseError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,9 +14,9 @@ from pydantic import NonNegativeInt
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import affine
 
+from sourcewise.core.randomness import permutation, uniform
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.embedded import characters, digits
-from sourcewise.randomness import permutation, uniform
 
 COLUMN = "planted"
 

@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from sourcewise.core.errors import SourcewiseError
 from sourcewise.data.dataset import ImageDataset
-from sourcewise.errors import SourcewiseError
 
 if TYPE_CHECKING:
     from PIL import Image

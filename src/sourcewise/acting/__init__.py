@@ -1,0 +1,1 @@
+"""What follows from influences: counterfactuals, curation, subpopulations, brittle examples, review."""

@@ -1,0 +1,107 @@
+"""Before a sweep: make its stores of images; say what a config would run; make it small, to try it on noise."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from PIL import Image
+
+from sourcewise.core import names as study
+from sourcewise.core.names import Config
+from sourcewise.data.store import Listing
+
+BATCH = 8
+LOAD = "sourcewise.data.load.load"
+
+
+def prepare(config: Config) -> None:
+    """Build the datasets of a resolved config, and print what they are. Raises SourcewiseError when one is missing."""
+    parts = {"source": config["source"]["train"]}
+    for name, target in config["target"].items():
+        parts |= {f"{name}/train": target["train"], f"{name}/test": target["test"]}
+    for part in parts.values():  # what is missing should be known before hours go into what is there
+        if part["_target_"] == LOAD:
+            instantiate(part["dataset"], _convert_="all").stamp()
+    for name, part in parts.items():
+        dataset = instantiate(part, _convert_="all")
+        print(f"{name}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
+
+
+def plan(config: Config) -> str:
+    """What a run of the resolved config does, a line a stage."""
+    source, lines = config["source"], [f"study {study.study_name(config)}"]
+    stages = {f"source {source['name']}": (source, source["pretraining"])}
+    stages |= {f"target {name}": (target, target["transfer"]) for name, target in config["target"].items()}
+    for name, (data, how) in stages.items():
+        number = data["train"].get("num_classes")
+        classes, metric = f"{number} classes" if number else "", data.get("metric", "")
+        epochs = f"{how['epochs']:>4} epochs of batches of {how['batch_size']}"
+        lines.append(f"  {name:<22}{classes:>13}{epochs}, lr {how['lr']} {metric}")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A loader of `count` images a little larger than `side`, of labels spread over all classes."""
+
+    count: int
+    classes: int
+    side: int
+
+    def stamp(self) -> str:
+        """Nothing lies on disk."""
+        return ""
+
+    def listing(self) -> Listing:
+        """Each image is another."""
+
+        def picture(row: int) -> Image.Image:
+            noise = np.random.default_rng(row).integers(0, 256, (8, 8, 3), np.uint8)
+            return Image.fromarray(noise).resize((self.side + self.side // 4, self.side + row))
+
+        names = tuple(map(str, range(self.classes)))
+        return Listing(picture, np.arange(self.count) * self.classes // self.count, names)
+
+
+def shrunk(config: Config, folder: str) -> dict[str, Any]:
+    """The resolved config of a run that keeps all but its data, epochs, batch sizes and devices, below `folder`.
+
+    Two steps a stage. Of a source, twice the images that targets have: a subset keeps about half. Noise has none of the
+    names that groups and chosen subsets are of.
+    """
+    source, subset = _small(config["source"], 4 * BATCH, folder), config["subset"]
+    if config["source"]["train"].get("_target_") == LOAD:
+        source["groups"] = source["groups"] if source["groups"] in ("class", "example") else "class"
+        if subset["design"] in ("listed", "ranked"):
+            subset = {"design": "random", "fraction": 0.5, "seed": 0}
+    accelerator = config["trainer"]["accelerator"] if torch.cuda.is_available() else "cpu"
+    hardware = {"accelerator": accelerator, "devices": 1, "strategy": "auto"}
+    return {
+        **config,
+        "source": source,
+        "subset": subset,
+        "target": _small(config["target"], 2 * BATCH, folder),
+        "trainer": {**config["trainer"], **hardware},
+        "logger": {"_target_": "sourcewise.records.tracking.NoTracker"},
+        "runs_dir": folder,
+    }
+
+
+def _small(node: Any, count: int, folder: str, classes: int = 10) -> Any:
+    if isinstance(node, list):
+        return [_small(item, count, folder, classes) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    classes = 2 if node.get("metric") == "auroc" else classes
+    made = {key: _small(value, count, folder, classes) for key, value in node.items()}
+    if node.get("_target_") == LOAD:
+        noise = {"count": count, "classes": node["num_classes"] or classes, "side": node["side"]}
+        made |= {"dataset": {"_target_": "sourcewise.commands.dry_run.Noise", **noise}}
+        made |= {"per_class": None, "rest": False, "cache_dir": folder}
+    if "batch_size" in node:
+        lr = node["lr"]
+        made |= {"epochs": 1, "batch_size": BATCH, "lr": lr[0] if isinstance(lr, list) else lr}
+    return made

@@ -1,0 +1,1 @@
+"""Designs: which groups a run keeps."""

@@ -1,0 +1,1 @@
+"""Influences from plain arrays: moments, estimators, inference and checks."""

@@ -1,0 +1,1 @@
+"""Records: their bytes, where they are read from, and how they reach W&B."""

@@ -1,0 +1,233 @@
+"""The record: all that one run leaves behind, in one safetensors file, and the only module that knows its bytes."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from sourcewise.core import settings
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.files import write_whole
+
+SCHEMA = 1
+
+SOURCE = "source"
+"""What outputs on the source are called, and no target is."""
+
+
+class RecordError(SourcewiseError):
+    """This file is not a record that can be used; says which file and why."""
+
+
+class Damaged(RecordError):  # noqa: N818  # what it is
+    """This file is not what was written: truncated, changed, or another kind of file."""
+
+
+@dataclass(frozen=True)
+class TargetOutputs:
+    """Outputs on one target, one row per test example, sorted by id.
+
+    ids, labels, prediction: int32[n]; prob (of the correct class) and margin (its logit minus logsumexp of the others):
+    float16[n]. label_mapping, feature_mapping: float32[target classes, groups], see `baselines`; only in records of
+    runs that keep all groups.
+    """
+
+    ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    prediction: NDArray[np.int32]
+    prob: NDArray[np.float16]
+    margin: NDArray[np.float16]
+    label_mapping: NDArray[np.float32] | None = None
+    feature_mapping: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a record says of itself, besides its arrays; all of it JSON.
+
+    group_names: null when groups are examples. metrics: float scalars such as `target/digits/accuracy`.
+    fingerprints: dataset name to hash of its content. seconds: wall time by stage.
+    """
+
+    study: str
+    run: str
+    recipe: str
+    config: Mapping[str, Any]
+    design: str
+    subset_seed: int | None
+    seed: int
+    group_names: list[str] | None
+    class_names: Mapping[str, list[str]]
+    fingerprints: Mapping[str, str]
+    metrics: Mapping[str, float]
+    versions: Mapping[str, str]
+    commit: str | None
+    device: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The subset `mask: bool[groups]`, the outputs on every target, and the header.
+
+    source: outputs on the examples of the source, of runs with `source.outputs=true`.
+    """
+
+    mask: NDArray[np.bool_]
+    targets: Mapping[str, TargetOutputs]
+    header: Header
+    source: TargetOutputs | None = None
+
+    @property
+    def outputs(self) -> Mapping[str, TargetOutputs]:
+        """All outputs, by target; those on the source by the name SOURCE."""
+        return {**self.targets, **({SOURCE: self.source} if self.source else {})}
+
+    def __post_init__(self) -> None:
+        for target, outputs in self.outputs.items():
+            bad = int((~np.isfinite(outputs.prob) | np.isnan(outputs.margin)).sum())
+            if bad:
+                raise RecordError(f"{self.header.run}: {bad} outputs on target {target} are not numbers")
+
+
+def write(record: Record, path: Path) -> None:
+    """Write atomically: a reader sees the whole record or none. Raises OSError when the disk does not take it."""
+    write_whole(path, to_bytes(record))
+
+
+def read(path: Path) -> Record:
+    """Read and verify. Raises RecordError for a missing, truncated, foreign or changed file, or another schema."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        return from_bytes(content, str(path))
+    except Damaged as error:
+        raise Damaged(f"{error}; delete it and repeat the command that made it") from error
+
+
+def to_bytes(record: Record) -> bytes:
+    """The record's file."""
+    tensors = {"mask": np.packbits(record.mask)}
+    for target, outputs in record.outputs.items():
+        for name, dtype in _COLUMNS.items():
+            if (column := getattr(outputs, name)) is not None:
+                tensors[f"{target}/{name}"] = np.ascontiguousarray(column, dtype=dtype)
+    header = json.dumps({"schema": SCHEMA, "groups": len(record.mask), **asdict(record.header)}, sort_keys=True)
+    tensors["sha256"] = _checksum(header, tensors)
+    return save(tensors, {"sourcewise": header})
+
+
+def from_bytes(content: bytes, name: str) -> Record:
+    """The record in a file's bytes; `name` is what errors call it. Raises RecordError as `read` does."""
+    try:
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["sourcewise"]
+        fields = json.loads(header)
+        schema = fields.pop("schema")
+        checksum = tensors.pop("sha256")
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{name}: not a whole sourcewise record (truncated, or another kind of file)") from error
+    if schema != SCHEMA:
+        raise RecordError(f"{name}: a record of schema {schema}, and this sourcewise reads schema {SCHEMA}")
+    if not np.array_equal(checksum, _checksum(header, tensors)):
+        raise Damaged(f"{name}: its content was changed since it was written (checksum differs)")
+    try:
+        mask = unpacked(tensors.pop("mask"), fields.pop("groups"))
+        targets: dict[str, dict[str, NDArray[Any]]] = {}
+        for key, array in sorted(tensors.items()):  # safetensors' own order differs from process to process
+            target, _, column = key.rpartition("/")
+            targets.setdefault(target, {})[column] = array
+        outputs = {target: TargetOutputs(**columns) for target, columns in targets.items()}
+        source = outputs.pop(SOURCE, None)
+        return checked(Record(mask, outputs, Header(**fields), source))
+    except (KeyError, TypeError, ValueError, SourcewiseError) as error:
+        raise RecordError(f"{name}: a record with missing or unknown parts ({str(error)[:200]})") from error
+
+
+def unpacked(bits: NDArray[np.uint8], groups: int) -> NDArray[np.bool_]:
+    """The mask that `np.packbits` made bits of. Raises ValueError unless there are just as many as the groups take."""
+    if bits.size != -(-groups // 8):
+        raise ValueError(f"{bits.size} bytes of mask for {groups} groups")
+    return np.unpackbits(bits, count=groups).astype(bool)
+
+
+def is_name(target: str) -> bool:
+    """Whether a target may be called so: results are written to a folder of its name."""
+    return re.fullmatch(r"\w[\w .+-]*", target) is not None
+
+
+def digest(record: Record) -> str:
+    """Hash of all that the same config gives again on the same machine: everything but wall time."""
+    fields = asdict(record.header) | {"seconds": {}}
+    state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
+    state.update(record.mask.tobytes())
+    for target in sorted(record.outputs):
+        for name in _COLUMNS:
+            if (column := getattr(record.outputs[target], name)) is not None:
+                state.update(column.tobytes())
+    return state.hexdigest()
+
+
+_COLUMNS = {
+    "ids": np.int32,
+    "labels": np.int32,
+    "prediction": np.int32,
+    "prob": np.float16,
+    "margin": np.float16,
+    "label_mapping": np.float32,
+    "feature_mapping": np.float32,
+}
+
+
+def checked(record: Record) -> Record:
+    """The record, if all that it holds has the types, shapes and ranges that `Header` and `TargetOutputs` say.
+
+    The checksum tells what was changed by accident; this, who made a record by other means: it shall not make a reader
+    fail, take memory, or write outside its folder. Raises ValueError, KeyError or SourcewiseError.
+    """
+    for name, hint in get_type_hints(Header).items():
+        settings.fit(getattr(record.header, name), hint, name)
+    json.dumps(asdict(record.header), ensure_ascii=False).encode()  # half a character cannot be printed
+    names = record.header.group_names
+    if names is not None and len(names) != len(record.mask):
+        raise ValueError(f"{len(names)} group names for {len(record.mask)} groups")
+    config = record.header.config
+    if config["subset"]["design"] != record.header.design or not isinstance(config["source"]["name"], str):
+        raise ValueError("its design is not that of its config, or its source has no name")
+    for kind, several in {**record.header.class_names, "group": names or []}.items():
+        if len(set(several)) < len(several):
+            raise ValueError(f"names of {kind} that are not unique")
+    for target, outputs in record.outputs.items():
+        if not is_name(target):
+            raise ValueError(f"a target that is called {target!r}")
+        classes = len(record.header.class_names[target]) if target != SOURCE else np.iinfo(np.int32).max
+        rows, table = outputs.ids.shape[:1], (classes, len(record.mask))
+        for name, dtype in _COLUMNS.items():
+            column = getattr(outputs, name)
+            shape = table if name.endswith("mapping") else rows
+            if column is not None and (column.dtype, column.shape) != (dtype, shape):
+                raise ValueError(f"{target}/{name} is {column.dtype}{list(column.shape)}")
+        for column in (outputs.labels, outputs.prediction):
+            if len(column) and not 0 <= column.min() <= column.max() < classes:
+                raise ValueError(f"{target}: labels that none of its {classes} classes has")
+    return record
+
+
+def _checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """SHA-256 over the header and all other tensors, `uint8[32]`."""
+    state = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        state.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
+        state.update(array.tobytes())
+    return np.frombuffer(state.digest(), dtype=np.uint8)

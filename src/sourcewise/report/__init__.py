@@ -1,0 +1,1 @@
+"""The report: summary, figures, sections, page and terminal text."""

@@ -1,0 +1,1 @@
+"""Many runs: leases, worker processes, launchers and the sweeper."""

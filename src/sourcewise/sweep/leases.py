@@ -1,0 +1,272 @@
+"""Who works on a run: a lease in the run's folder, so that any number of processes and machines can share a study.
+
+A lease is a file: a token, who holds it, and a counter that its holder raises every `HEARTBEAT` seconds. Nothing but
+exclusive creation and deletion of files is asked of the file system, and no two clocks are ever compared.
+
+* `lease` is the first claim. Whoever succeeds a dead holder with token T creates `lease-T`, and exclusive creation
+  lets one taker win. The holder is the end of the chain that starts at `lease`; deleting `lease` frees the run at one
+  stroke.
+* A holder on this machine is dead when its process is gone. Any other one is dead when a watcher has seen the same
+  counter for `EXPIRY` seconds of the watcher's own clock.
+* A holder that was taken for dead but only slept finds out before it writes: `Lease.check`.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from sourcewise.core import names as study
+from sourcewise.core.errors import SourcewiseError
+
+HEARTBEAT = 10.0
+EXPIRY = 90.0
+
+EXIT_CLAIMED = 75
+"""Exit status of a command whose run someone else is doing (EX_TEMPFAIL: try again later)."""
+
+WORKER = "SOURCEWISE_WORKER"
+"""Set in the processes of a launcher, which comes back to claimed runs itself instead of waiting for them."""
+
+_ROOT = "lease"
+
+
+class Claimed(SourcewiseError):  # noqa: N818
+    """Someone else is doing this run, or may be."""
+
+    status = EXIT_CLAIMED
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What a lease says of who holds it. `since` is the holder's wall clock, for people: nothing hangs on it."""
+
+    token: str
+    host: str = "an unknown host"
+    pid: int = 0
+    place: str = ""
+    birth: str = ""
+    since: float = 0.0
+    beat: str = ""
+
+    @property
+    def dead(self) -> bool:
+        """Whether the holder's process is gone for sure: known at once on the same machine, never of another one."""
+        if self.place != _place() or "" in (self.place, self.birth):
+            return False
+        return _birth(self.pid) not in ("", self.birth)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+@dataclass
+class Lease:
+    """A run that this process holds."""
+
+    folder: Path
+    holder: Holder
+    file: int
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def check(self) -> None:
+        """Raise Claimed if the run was taken over while this process slept: it must not write any more."""
+        _, last = _chain(self.folder)
+        if last is None or last.token != self.holder.token:
+            raise Claimed(f"{self.folder} was taken over by {last or 'another process'} while this process slept")
+
+    def release(self) -> None:
+        """Free the run, and if it is complete, clear up after all who ever held it."""
+        if self._ended.is_set() or os.getpid() != self.holder.pid:
+            return
+        self._ended.set()
+        os.close(self.file)
+        with contextlib.suppress(OSError):
+            names, last = _chain(self.folder)
+            if last is not None and last.token == self.holder.token:
+                for name in names:  # once the first is gone, the run is free and the rest means nothing
+                    (self.folder / name).unlink(missing_ok=True)
+            if study.is_done(self.folder):
+                tidy(self.folder)
+
+    def beat(self, count: int) -> None:
+        """Write who holds it. The text is always of the same length, so that a heartbeat overwrites it in place."""
+        text = json.dumps({**vars(self.holder), "beat": f"{count:012d}"}) + "\n"
+        os.pwrite(self.file, text.encode(), 0)
+        os.fsync(self.file)
+
+    def keep(self) -> "Lease":
+        """Start the heartbeat."""
+        threading.Thread(target=self._beats, daemon=True, name="heartbeat").start()
+        return self
+
+    def _beats(self) -> None:
+        # Signals are the main thread's: one taken here would not wake it from a system call.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        for count in itertools.count(1):
+            if self._ended.wait(HEARTBEAT):
+                return
+            with contextlib.suppress(OSError):
+                self.beat(count)
+
+
+@contextlib.contextmanager
+def claim(folder: Path, patience: float | None = None) -> Iterator[Lease]:
+    """Hold a run's folder. Look whether the run is done only inside: it may have been finished a moment ago.
+
+    patience: seconds to watch a holder on another machine for a sign of life; by default long enough to find it dead,
+    except in a launcher's worker. Raises Claimed as soon as someone else is known, or may be assumed, to hold it.
+    """
+    if patience is None:
+        patience = 0.0 if WORKER in os.environ else EXPIRY + 1
+    watch, limit, first = Watch(), time.monotonic() + patience, None
+    while (holder := watch.holder(folder)) is not None:
+        if holder != (first or holder) or holder.place == _place() or time.monotonic() >= limit:
+            raise Claimed(f"{folder} is claimed by {holder}")
+        if first is None:
+            print(f"{folder} is claimed by {holder}; watching for a sign of life", file=sys.stderr, flush=True)
+        first = holder
+        time.sleep(min(1.0, EXPIRY / 10))
+    lease = _acquire(folder).keep()
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+class Watch:
+    """Finds out which holders are dead, by looking at them more than once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[Holder | None, float]] = {}
+
+    def holder(self, folder: Path) -> Holder | None:
+        """Who holds the run; None when it can be claimed. Ends a lease that has not changed for `EXPIRY` seconds."""
+        last, now = holder(folder), time.monotonic()
+        seen, when = self._seen.get(folder, (None, now))
+        if last is None or last != seen:
+            self._seen[folder] = last, now
+        elif now - when >= EXPIRY:
+            with contextlib.suppress(Claimed):
+                _acquire(folder, expired=last.token).release()
+                return None
+        return last
+
+
+def holder(folder: Path) -> Holder | None:
+    """Who seems to hold the run, at one look; None when it is free or its holder is known to be dead."""
+    _, last = _chain(folder)
+    return None if last is None or last.dead else last
+
+
+def abandoned(folder: Path) -> bool:
+    """Whether a holder died without freeing the run."""
+    return (folder / _ROOT).exists() and holder(folder) is None
+
+
+def clear(folder: Path) -> None:
+    """Remove what a dead holder left in the folder of a run that nobody holds."""
+    with contextlib.suppress(SourcewiseError):
+        _acquire(folder).release()
+
+
+def tidy(folder: Path) -> None:
+    """Remove what dead holders left in the folder of a complete run: leases, checkpoints and temporary files."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.name.startswith((_ROOT, "checkpoint-")) or path.suffix == ".tmp":
+                path.unlink(missing_ok=True)
+
+
+def _acquire(folder: Path, expired: str = "") -> Lease:
+    """Claim a run that is free, or whose holder is dead or has the token `expired`. Raises Claimed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            _, last = _chain(folder)
+            if last is not None and not last.dead and last.token != expired:
+                raise Claimed(f"{folder} is claimed by {last}")
+            path = folder / (_ROOT if last is None else f"{_ROOT}-{last.token}")
+            lease = _create(path)
+            if lease is None:
+                continue  # someone was faster
+            _, last = _chain(folder)
+            if last is not None and last.token == lease.holder.token:
+                for left in folder.glob("*.tmp"):  # of a dead holder; if it only sleeps, it can write no more
+                    left.unlink(missing_ok=True)
+                return lease
+            os.close(lease.file)  # the chain that this one continues has ended meanwhile
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SourcewiseError(f"{folder}: cannot claim the run: {error.strerror or error}") from error
+
+
+def _create(path: Path) -> Lease | None:
+    """A lease of this process at this path; None if there is one."""
+    pid = os.getpid()
+    mine = Holder(secrets.token_hex(8), socket.gethostname(), pid, _place(), _birth(pid), round(time.time(), 1))
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return None
+    lease = Lease(path.parent, mine, file)
+    try:
+        lease.beat(0)
+    except OSError:
+        os.close(file)
+        path.unlink(missing_ok=True)
+        raise
+    return lease
+
+
+def _chain(folder: Path) -> tuple[list[str], Holder | None]:
+    """The lease files from the first claim to the last takeover, and who holds the run: the last one."""
+    names: list[str] = []
+    last = None
+    name = _ROOT
+    while (found := _read(folder / name)) is not None:
+        names.append(name)
+        last = found
+        name = f"{_ROOT}-{found.token}"
+    return names, last
+
+
+def _read(path: Path) -> Holder | None:
+    try:
+        with path.open("rb") as file:
+            text, stat = file.read(), os.fstat(file.fileno())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return Holder(**json.loads(text))
+    except (ValueError, TypeError):  # its holder has just created it, or died doing so
+        return Holder(f"{stat.st_ino:x}-{stat.st_mtime_ns:x}")
+
+
+@cache
+def _place() -> str:
+    """Where process ids mean what they mean here: this boot of this machine, this process namespace. "" if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _birth(pid: int) -> str:
+    """When a process of this machine started, by the kernel's clock; "gone" without such a process, "" if unknown."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "gone" if state in "ZX" else fields[18]
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone" if Path("/proc/self/stat").exists() else ""

@@ -1,0 +1,121 @@
+"""Where and how a run computes: what Lightning is asked to do, and to leave alone."""
+
+import logging
+import os
+import platform
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pydantic import PositiveInt
+from pytorch_lightning.utilities import rank_zero_only
+from torch import nn
+
+from sourcewise.core.errors import VERBOSE, SourcewiseError
+from sourcewise.lightning_modules.scalars import ScalarLogger
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how a run computes. Only `precision` decides outputs; see conf/trainer for what each setting means."""
+
+    accelerator: str = "cpu"
+    devices: PositiveInt = 1
+    strategy: str = "auto"
+    precision: Any = "32-true"
+    sync_batchnorm: bool = False
+    threads: PositiveInt = 1
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint_minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        processes = self._processes()
+        if isinstance(processes, LightningEnvironment):  # whatever number Slurm has given to this process
+            rank = processes.local_rank() if self.devices > 1 else 0
+            rank_zero_only.rank = rank  # type: ignore[attr-defined]  # Lightning keeps it on the function
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks for the run: one of several under DDP does."""
+        return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
+
+    @property
+    def name(self) -> str:
+        """Of the GPU, or of the kind of processor."""
+        cuda = self.accelerator in ("gpu", "cuda") and torch.cuda.is_available()
+        return torch.cuda.get_device_name() if cuda else platform.machine()
+
+    def begin(self) -> None:
+        """Set the number of threads, and silence what a user of sourcewise could not act on, unless asked by `-v`."""
+        torch.set_num_threads(self.threads)
+        if VERBOSE in os.environ:
+            return
+        for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        for message in (".*treespec, LeafSpec.*", "The `srun` command is available.*"):
+            warnings.filterwarnings("ignore", message=message)
+
+    def trainer(
+        self, epochs: int, logger: ScalarLogger | None = None, callbacks: Sequence[pl.Callback] = ()
+    ) -> pl.Trainer:
+        """A bare Trainer: no checkpoints of its own, bars or summaries. Raises SourcewiseError if none is such."""
+        asked = {name: getattr(self, name) for name in ("accelerator", "devices", "strategy", "precision")}
+        try:
+            return pl.Trainer(
+                callbacks=list(callbacks),
+                plugins=self._processes(),
+                **asked,
+                sync_batchnorm=self.sync_batchnorm,
+                max_epochs=epochs,
+                logger=logger or False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                num_sanity_val_steps=0,
+                limit_val_batches=0,
+                log_every_n_steps=1,
+            )
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            words = " ".join(f"trainer.{name}={value}" for name, value in asked.items())
+            raise SourcewiseError(f"{words}: {' '.join(str(error).split())}") from error
+
+    def _processes(self) -> LightningEnvironment | SLURMEnvironment | None:
+        """Who starts a run's processes: Slurm, when it has a task for each device.
+
+        Left alone, Lightning takes every process under Slurm for one of a distributed run, and requeues jobs by itself.
+        """
+        if self.devices > 1 and "SLURM_PROCID" in os.environ and os.environ.get("SLURM_NTASKS") == str(self.devices):
+            return SLURMEnvironment(auto_requeue=False)
+        alone = self.devices == 1 or "SLURM_NTASKS" in os.environ
+        return LightningEnvironment() if alone else None
+
+    def prepare(self, network: Network) -> Network:
+        """The network itself, in the memory format, and compiled, as asked."""
+        if self.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        if self.compile:
+            network.compile()
+        return network
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM pass as they are: Lightning makes a SystemExit of them, and then ignores Ctrl-C."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error

@@ -1,0 +1,377 @@
+"""Curves of retrained models, curation, and the commands around them, on made-up models whose truth is known."""
+
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, compose_config
+from fake_records import GROUPS, make
+from hydra import initialize_config_dir
+from scipy import stats
+
+import estimate
+from benchmarks import planted_harm
+from sourcewise.acting import counterfactuals, curation
+from sourcewise.acting.counterfactuals import Trial, compare, curve_of
+from sourcewise.commands import cli
+from sourcewise.core import names as study
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.designs import subsets
+from sourcewise.estimation.inference import Mean
+from sourcewise.estimation.moments import collapse
+from sourcewise.records import record
+from sourcewise.report import figures
+
+NAMES = [f"g{i}" for i in range(24)]
+
+
+def trial(mask: np.ndarray, curve: str, seed: int, value: float, where: str = "") -> Trial:
+    return Trial(where, curve, mask, str(seed), {"pets": value}, {"pets": value})
+
+
+def without(*groups: int, count: int = 24) -> np.ndarray:
+    return ~np.isin(np.arange(count), groups)
+
+
+def test_a_difference_of_means_is_welch_s() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(1, 3, 12), rng.normal(0, 1, 5)
+    found = Mean.of(one) - Mean.of(other)
+    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+    assert found.interval() == pytest.approx((expected.low, expected.high))
+    single = stats.t.interval(0.95, 11, one.mean(), stats.sem(one))
+    assert Mean.of(one).interval() == pytest.approx(single)
+    assert np.isnan(Mean.of([1.0]).interval()).all()
+
+
+def additive(b: np.ndarray, seeds: int = 3) -> list[Trial]:
+    """Full, worst 2, best 2 and random removal of 2 (every group as often) of a source whose effects just add up."""
+    masks = [(np.ones(24, bool), ""), (without(*np.argsort(b)[:2]), "worst, a@1")]
+    masks += [(without(*np.argsort(b)[-2:]), "best, a@1")]
+    trials = [trial(mask, curve, seed, 0.5 + mask @ b) for mask, curve in masks for seed in range(seeds)]
+    return trials + [trial(m, "random", i, 0.5 + m @ b) for i in range(24) for m in [without(i, (i + 1) % 24)]]
+
+
+def test_predictions_are_what_happens_where_effects_add_up() -> None:
+    b = np.random.default_rng(1).normal(0, 0.01, 24)
+    found = compare(additive(b), "pets", NAMES, b)
+    assert [curve["name"] for curve in found["curves"]] == ["worst", "random", "best"]
+    for curve in found["curves"]:
+        (point,) = curve["points"]
+        assert point["removed"] == 2
+        if curve["name"] == "random":  # what predictions start from
+            assert "predicted" not in point
+            continue
+        assert point["predicted"] == pytest.approx(point["output"]["value"])
+    assert found["curves"][0]["points"][0]["full"]["value"] == pytest.approx(-np.sort(b)[:2].sum())
+    assert found["full"]["runs"] == 3
+    relative = compare(additive(b), "pets", NAMES, b + 0.7)  # what subsets of one size leave open decides nothing
+    assert relative["curves"][0]["points"][0]["predicted"] == pytest.approx(
+        found["curves"][0]["points"][0]["predicted"]
+    )
+
+
+def test_a_subset_is_random_removal_s_unit() -> None:
+    trials = [trial(without(i), "random", seed, i + 0.001 * seed) for i in range(4) for seed in range(10)]
+    (curve,) = compare(trials, "pets", NAMES)["curves"]
+    (point,) = curve["points"]
+    assert point["runs"] == 40
+    expected = stats.t.interval(0.95, 3, np.arange(4).mean() + 0.0045, stats.sem(np.arange(4)))
+    assert (point["score"]["low"], point["score"]["high"]) == pytest.approx(expected)
+    assert point["full"] is None
+
+
+def test_curves_listed_subsets_and_other_studies_are_kept_apart() -> None:
+    trials = [trial(without(0), "worst, influences/pets@1", s, 0.1 * s) for s in range(3)]
+    trials += [trial(without(1), "worst, label_mapping@2", s, 0.2 * s) for s in range(3)]
+    trials += [trial(without(s), "random", s, 0.2 * s) for s in range(3)]
+    trials += [trial(without(*range(4, 24)), "", s, 0.3 * s) for s in range(3)]
+    trials += [trial(without(0), "worst, influences/pets@1", s, 0.5, "wide") for s in range(3)]
+    trials += [trial(without(s), "random", s, 0.2 * s, "wide") for s in range(3)]
+    trials += [trial(np.ones(24, bool), "", s, 0.5, "only the full source") for s in range(3)]
+    here, there = counterfactuals.tables(trials, NAMES, {"pets": np.zeros(24)})
+    names = [curve["name"] for curve in here["curves"]]
+    assert names == ["worst, influences/pets", "worst, label_mapping", "random"]
+    assert [point["name"] for point in here["listed"]] == ["only g0, g1, g2, g3"]
+    marks = figures.removal(here).data[-1]
+    assert (marks.text, list(marks.x), list(marks.y)) == (("only g0, g1, g2, g3",), [20], pytest.approx([30]))
+    assert (there["study"], there["listed"]) == ("wide", [])
+    assert there["curves"][0]["points"][0]["score"]["value"] == 0.5
+    assert "predicted" in here["curves"][0]["points"][0]
+    assert "predicted" not in there["curves"][0]["points"][0]  # these influences are another recipe's
+    assert len(counterfactuals.rows(here)[0]) == len(counterfactuals.COLUMNS)
+    assert "worst, label_mapping" in "\n".join(counterfactuals.as_text(here))
+
+
+def test_listed_subsets_alone_are_drawn_by_name_the_best_first() -> None:
+    trials = [trial(without(g), "", s, 0.1 * g + 0.01 * s) for g in (1, 5, 3) for s in range(1 if g == 1 else 3)]
+    found = compare([*trials, *(trial(np.ones(24, bool), "", s, 0.6) for s in range(2))], "pets", NAMES)
+    points, full = figures.removal(found).data
+    assert list(points.y) == ["without g5", "without g3", "without g1"]
+    assert list(points.x) == pytest.approx([51, 31, 10])
+    expected = 100 * stats.sem([0.0, 0.01, 0.02]) * stats.t.ppf(0.975, 2)
+    assert points.error_x.array[:2] == pytest.approx((expected, expected), rel=1e-4)
+    assert points.error_x.array[2] is None  # one run
+    assert list(full.x) == pytest.approx([60, 60])
+
+
+def test_a_curve_is_an_order_and_a_ranking() -> None:
+    assert curve_of({"design": "ranked", "order": "random", "seed": 1}) == "random"
+    assert curve_of({"design": "ranked", "order": "worst", "ranking": "a@1"}) == "worst, a@1"
+    assert curve_of({"design": "listed", "keep": ["A"]}) == curve_of({"design": "full"}) == ""
+
+
+def models(b: np.ndarray, noise: float, seed: int, count: int = 128, varying: bool = False) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    groups = [str(i) for i in range(len(b))]
+    fixed = [subsets.random(groups, 0.5, 1000 * seed + i) for i in range(count)]
+    masks = rng.random((count, len(b))) < 0.5 if varying else np.array(fixed)
+    return masks, masks @ b + rng.normal(0, noise, count), np.arange(count)
+
+
+def test_the_winner_s_curse_is_paid_for() -> None:
+    found, naive = [], []
+    for seed in range(20):
+        masks, y, seeds = models(np.zeros(24), 1.0, seed)
+        parts = collapse(masks, y[:, None], seeds)
+        found.append(curation.gains(parts).value[5])
+        slopes = curation.ridge(parts.moments()).influence[0]
+        naive.append(-np.sort(slopes - slopes.mean())[:6].sum())
+    assert abs(np.mean(found)) < 3 * stats.sem(found)  # there is nothing to gain
+    assert np.mean(naive) > 10 * stats.sem(naive)
+
+
+def test_over_all_subsets_of_one_size_a_held_out_gain_is_exact() -> None:
+    masks = np.array([[i in kept for i in range(8)] for kept in combinations(range(8), 4)])
+    b = np.random.default_rng(2).normal(size=8)
+    train, test = (collapse(masks, (masks @ x)[:, None], np.arange(70)) for x in (1e-9 * np.arange(8.0), b))
+    found, variance = curation._held_out(train, test)  # the order is that of the first, the gain that of the second
+    assert found == pytest.approx(-np.cumsum(b - b.mean())[:-1], abs=1e-6)
+    assert (variance >= 0).all()
+
+
+@pytest.mark.parametrize("varying", [False, True])
+def test_gains_are_those_of_the_truth_and_their_intervals_hold(varying: bool) -> None:
+    b = np.r_[np.full(4, -3.0), np.full(20, 1.0)]
+    inside, values = 0, []
+    for seed in range(20):
+        masks, y, seeds = models(b, 2.0, seed, varying=varying)
+        found = curation.gains(collapse(masks, y[:, None], seeds))
+        low, high = found.interval()
+        truth = 4 * (3.0 + b.mean())
+        values.append(found.value[3])
+        inside += bool(low[3] <= truth <= high[3])
+    assert abs(np.mean(values) - truth) < 0.1 * truth
+    assert inside >= 17
+
+
+@pytest.mark.parametrize("varying", [False, True])
+def test_harmful_groups_are_proposed_and_helpful_ones_are_not(varying: bool) -> None:
+    b = np.r_[np.full(4, -1.0), np.linspace(0.3, 1, 20)]
+    good = 0
+    for seed in range(10):
+        full = b.sum() + np.random.default_rng(seed).normal(0, 1.0, 5)
+        found = curation.propose(*models(b, 1.0, seed, varying=varying), full.tolist())
+        good += (~found.keep[:4]).sum() >= 3 and (~found.keep[4:]).sum() <= 2
+        assert found.removed == (~found.keep).sum()
+    assert good >= 9
+
+
+def test_no_more_is_proposed_than_random_subsets_go_without() -> None:
+    b = np.linspace(-2, -1, 24)  # every group hurts
+    assert curation.propose(*models(b, 0.1, 0), [b.sum()] * 3).removed == 12
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"cats": 1}, "curate.cats: no such target"),
+        ({"pets": 0}, "above 0"),
+        ({"pets": True}, "above 0"),
+        ("pets", "give true, or weights"),
+    ],
+)
+def test_bad_weights_are_one_clear_line(setting: Any, message: str) -> None:
+    with pytest.raises(SourcewiseError, match=message):
+        curation.weights_of(setting, ["pets", "birds"])
+    assert curation.weights_of(True, ["pets", "birds"]) == {"pets": 0.5, "birds": 0.5}
+    assert curation.weights_of({"birds": 3}, ["pets", "birds"]) == {"birds": 1.0}
+
+
+def write(folder: Path, seed: int, mask: np.ndarray, subset: dict[str, Any], effects: np.ndarray) -> None:
+    """A made-up run whose examples' probabilities are the sum of the groups' effects, and noise."""
+    item = make(seed)
+    rng = np.random.default_rng([seed, *np.packbits(mask)])
+    level = float(np.clip(0.5 + mask @ effects + rng.normal(0, 0.01), 0, 1))
+    prob = np.clip(level + rng.normal(0, 0.01, 12), 0, 1).astype(np.float16)
+    header = replace(
+        item.header,
+        run=f"{subset['design']}-{curve_of(subset)}-{mask.sum()}-{seed}".replace("/", "_"),
+        design=subset["design"],
+        seed=seed,
+        config={**item.header.config, "subset": subset},
+        metrics={"target/pets/score": level},
+    )
+    outputs = {"pets": replace(item.targets["pets"], prob=prob)}
+    record.write(record.Record(mask, outputs, header), folder / header.run / study.RECORD)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Forty random subsets of 14 groups, of which the first two hurt, and three models of the full source."""
+    effects = np.r_[-0.05, -0.04, np.full(12, 0.02)]
+    for seed in range(40):
+        subset = {"design": "random", "fraction": 0.5, "seed": seed}
+        write(tmp_path / "runs", seed, subsets.random(GROUPS, 0.5, seed), subset, effects)
+    for seed in range(3):
+        write(tmp_path / "runs", seed, np.ones(14, bool), {"design": "full"}, effects)
+    return tmp_path / "runs"
+
+
+def run_estimate(runs: Path, *overrides: str) -> dict[str, Any]:
+    places = (f"records={runs}", f"out={runs.parent / 'out'}", "logger=none", "estimator=ridge")
+    return estimate.estimate(compose_config(*places, *overrides, name="estimate"))
+
+
+def test_curation_proposes_and_then_verifies_the_same(runs: Path) -> None:
+    out = runs.parent / "out"
+    first = run_estimate(runs, "curate=true")["curation"]
+    assert sorted(first["drop"]) == ["g0", "g1"]
+    assert first["verified"] == {"pets": None}
+    for file, names in (("drop.txt", first["drop"]), ("keep.txt", first["keep"])):
+        mask = subsets.listed(GROUPS, **{file[:4]: str(out / file)})
+        assert set(np.array(GROUPS)[mask == (file == "keep.txt")]) == set(names)
+    assert f"subset.ranking={out / 'ranking.csv'}" in first["command"]
+    settings = {"design": "ranked", "ranking": str(out / "ranking.csv"), "remove": 2, "target": None}
+    effects = np.r_[-0.05, -0.04, np.full(12, 0.02)]
+    for order in ("worst", "random"):
+        for seed in range(6):
+            subset = subsets.settled({**settings, "order": order, "seed": seed})
+            write(runs, seed + 100 * (order == "random"), subsets.draw(GROUPS, **subset), subset, effects)
+    for seed in range(3, 6):
+        write(runs, seed, np.ones(14, bool), {"design": "full"}, effects)
+    summary = run_estimate(runs, "curate=true")
+    second = summary["curation"]
+    assert second["drop"] == first["drop"]
+    gain = second["verified"]["pets"]
+    assert gain["full"]["low"] < 0.09 < gain["full"]["high"]
+    assert (gain["runs"], gain["runs_full"]) == (6, 6)
+    assert gain["random"]["low"] < 0.09 + 2 * effects.mean() < gain["random"]["high"]
+    text = "\n".join(curation.as_text(second, "prob"))
+    assert "Verified on pets: score +9" in text
+    assert "none" not in text
+    page = (out / "report.html").read_text()
+    assert "What happens without chosen groups" in page
+    (found,) = summary["counterfactuals"]
+    assert {curve["name"] for curve in found["curves"]} == {"worst", "random"}
+
+
+def test_another_study_s_lists_do_not_stay_beside_our_results(runs: Path) -> None:
+    run_estimate(runs, "curate=true")
+    out = runs.parent / "out"
+    run_estimate(runs)
+    assert (out / "drop.txt").exists()  # of this study
+    before = json.loads((out / "summary.json").read_text())
+    before |= {"study": "another", "targets": {"pets": {}, "others": {}, "../up": {}}}
+    (out / "summary.json").write_text(json.dumps(before))
+    (out / "others").mkdir()
+    for path in (out / "others" / "influences.nc", out / "mine.txt", runs.parent / "up.txt"):
+        path.write_text("x")
+    run_estimate(runs)
+    assert not {"drop.txt", "keep.txt", "ranking.csv"} & {path.name for path in out.iterdir()}
+    assert not (out / "others" / "influences.nc").exists()
+    assert (out / "mine.txt").exists()
+
+
+def test_a_place_that_cannot_be_is_told_before_the_work(runs: Path) -> None:
+    (runs.parent / "out").write_text("a file")
+    with pytest.raises(SourcewiseError, match="out: it is not a folder; choose another place"):
+        run_estimate(runs)
+
+
+def test_a_proposal_stays_until_the_random_models_change(runs: Path) -> None:
+    run_estimate(runs, "curate=true")
+    drop = runs.parent / "out" / "drop.txt"
+    lines = drop.read_text().splitlines()
+    drop.write_text("\n".join([*lines, "g5"]))  # as if fewer models of the full source had let it propose three
+    assert len(run_estimate(runs, "curate=true")["curation"]["drop"]) == 3
+    drop.write_text("")
+    assert len(run_estimate(runs, "curate=true")["curation"]["drop"]) == 2
+    next(runs.glob("random*/record.safetensors")).unlink()
+    assert len(run_estimate(runs, "curate=true")["curation"]["drop"]) == 2
+
+
+def test_rankings_survive_any_name(tmp_path: Path) -> None:
+    scores = {'a "b", c': 1.0, "d": float("nan"), "é\nf": -2.0}
+    curation.write_ranking(tmp_path / "a.csv", scores)
+    mask = subsets.draw(list(scores), "ranked", ranking=str(tmp_path / "a.csv"), order="worst", remove=2)
+    assert mask.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"), [(-0.02, 0.01, "tell from none"), (-0.02, -0.01, "hurts pets: keep the full source")]
+)
+def test_no_gain_is_said_plainly(low: float, high: float, words: str) -> None:
+    gain = {"value": (low + high) / 2, "low": low, "high": high}
+    found = {"expected": {"full": gain, "random": gain}, "drop": ["a"], "keep": ["b"], "command": "x"}
+    verified = {"pets": {"full": gain, "random": None, "output": gain, "runs": 5, "runs_full": 5}}
+    assert words in "\n".join(curation.as_text({**found, "verified": verified}, "prob"))
+
+
+def test_without_the_full_source_curation_says_what_it_needs(runs: Path) -> None:
+    for path in runs.glob("full*/record.safetensors"):
+        path.unlink()
+    with pytest.raises(SourcewiseError, match="subset=full 'seed=range"):
+        run_estimate(runs, "curate=true")
+    assert not (runs.parent / "out").exists()
+    run_estimate(runs)
+
+
+def test_records_of_another_recipe_may_join_but_not_those_of_other_groups(runs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    subset = {"design": "listed", "drop": ["g0"]}
+    write(runs, 0, without(0, count=14), subset, np.zeros(14))
+    for seed in range(3):
+        config = {"source": {"name": "made-up"}, "subset": {"design": "listed", **subset}}
+        item = make(seed, design="listed", run=f"listed-{seed}", study="wide-1", config=config)
+        header = replace(item.header, seed=seed)
+        record.write(record.Record(without(0, count=14), item.targets, header), other / f"{seed}" / study.RECORD)
+    found = run_estimate(runs, f"counterfactuals=[{other},{runs}]")["counterfactuals"]  # a run counts once
+    assert [(item["study"], item["listed"][0]["runs"]) for item in found] == [("", 1), ("wide-1", 3)]
+    item = make(0, design="full", group_names=[f"h{i}" for i in range(14)], study="wide-1")
+    record.write(record.Record(np.ones(14, bool), item.targets, item.header), tmp_path / "bad" / "0" / study.RECORD)
+    with pytest.raises(SourcewiseError, match="are not the 14 groups"):
+        run_estimate(runs, f"counterfactuals=[{tmp_path / 'bad'}]")
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        [],
+        ["transfer=full", "model.width=8"],
+        ["transfer.lr=0.25", "source.pretraining.epochs=3"],
+        ["target.digits.transfer.epochs=7"],
+        ["source=planted_harm", "source.train.seed=3"],
+        ["model=resnet9", "study='é, b'"],
+    ],
+)
+def test_a_recipe_s_overrides_are_found(chosen: list[str]) -> None:
+    config = compose_config(*chosen)
+    config["trainer"]["_target_"] = "sourcewise.training.run.Hardware"  # as records of an earlier version have it
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        found = cli.overrides(config)
+    assert study.study_name(compose_config(*found)) == study.study_name(config)
+    assert len(found) == len(chosen)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_planted_harm_is_found(tmp_path: Path) -> None:
+    _, removed = planted_harm.propose(planted_harm.train(100, 128, tmp_path))  # the benchmark's table has other repeats
+    harmful = sum(name.startswith("wrong") for name in removed)
+    assert harmful >= 3
+    assert len(removed) - harmful <= 2

@@ -1,0 +1,244 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.designs import subsets
+from sourcewise.estimation import checks
+from sourcewise.estimation.estimators import ESTIMATORS
+from sourcewise.estimation.fitting import fit
+from sourcewise.estimation.moments import collapse
+from tests.estimation.test_calibration import design
+
+
+def planted(models=120, groups=12, columns=20, noise=0.3, kind="random", seed=0, seeds=1):
+    rng = np.random.default_rng(seed)
+    masks = np.repeat(design(kind, groups, models, rng), seeds, axis=0)
+    b = rng.normal(0, 0.2, (columns, groups))
+    return masks, masks @ b.T + rng.normal(0, noise, (len(masks), columns)), b
+
+
+def test_auto_picks_the_best_lds_and_finds_what_was_planted():
+    masks, outputs, b = planted()
+    found = fit(masks, outputs, groups=[f"g{i}" for i in range(12)], level="class")
+    assert found.estimator == max(found.candidates, key=found.candidates.get)
+    assert set(found.candidates) == set(ESTIMATORS)
+    assert found.lds == found.candidates[found.estimator]
+    assert found.influence.shape == found.stderr.shape == found.qvalue.shape == (20, 12)
+    target = (12 * b - b.sum(1, keepdims=True)) / 11
+    assert np.corrcoef(found.influence.ravel(), target.ravel())[0, 1] > 0.9
+    low, high = found.interval()
+    assert 0.9 < ((low < target) & (target < high)).mean() < 0.99
+    assert found.lds_interval[0] < found.lds < found.lds_interval[1]
+    assert found.noise_ceiling is None
+    assert found.verdict.startswith("Influences at class level are ")
+    assert "split-half" in found.verdict
+
+
+def test_auto_takes_lasso_for_sparse_truth_and_no_difference_where_sizes_are_mixed():
+    rng = np.random.default_rng(1)
+    masks = design("random", 60, 100, rng)
+    sparse = np.zeros((10, 60))
+    sparse[:, :2] = 1
+    assert fit(masks, masks @ sparse.T + rng.normal(0, 0.3, (100, 10))).estimator == "lasso"
+    masks, outputs, _ = planted(kind="mixed", groups=36)
+    assert "difference" not in fit(masks, outputs).candidates
+    assert "Subset sizes are mixed" in fit(masks, outputs, "difference").verdict
+
+
+def test_predictions_are_held_out_truth_and_lds_is_their_spearman():
+    masks, outputs, b = planted(models=400)
+    found = fit(masks[:200], outputs[:200], "ridge")
+    predicted = found.predict(masks[200:])
+    truth = masks[200:] @ b.T
+    assert np.abs(predicted - truth).mean() < 0.5 * np.abs(outputs[200:] - truth).mean()
+    ranks = [np.argsort(np.argsort(a, axis=0), axis=0) for a in (predicted, outputs[200:])]
+    fresh = np.mean([np.corrcoef(ranks[0][:, e], ranks[1][:, e])[0, 1] for e in range(20)])
+    assert found.lds == pytest.approx(fresh, abs=0.06)
+
+
+@pytest.mark.parametrize("name", list(ESTIMATORS))
+def test_no_estimator_predicts_noise(name):
+    masks, outputs, _ = planted(models=150, groups=30, columns=60, noise=1.0)
+    found = fit(masks, outputs[np.random.default_rng(5).permutation(150)], name)
+    assert abs(found.lds) < 0.05
+    assert (found.qvalue < 0.05).mean() < 0.01
+    assert "mostly noise" in found.verdict
+
+
+def test_seeds_are_averaged_and_never_split_and_give_the_ceiling():
+    masks, outputs, b = planted(models=80, groups=20, seeds=3, noise=0.6)
+    seeds = np.tile([0, 1, 2], 80)
+    order = np.random.default_rng(2).permutation(240)
+    found = fit(masks[order], outputs[order], "ols", seeds=seeds[order])
+    means = outputs.reshape(80, 3, -1).mean(1)
+    alone = fit(masks[::3], means, "ols")
+    np.testing.assert_allclose(found.influence, alone.influence, atol=1e-9)
+    np.testing.assert_allclose(found.stderr, alone.stderr, atol=1e-9)
+    variance = (masks[::3] @ b.T).var(0)
+    expected = np.sqrt(variance / (variance + 0.6**2 / 3)).mean()
+    assert found.noise_ceiling == pytest.approx(expected, abs=0.05)
+    assert 0 < found.lds < found.noise_ceiling + 0.02
+    assert "of the noise ceiling" in found.verdict
+    twice = [np.concatenate([a, a[:30]]) for a in (masks, outputs, seeds)]
+    again = fit(*twice[:2], "ols", seeds=twice[2])
+    np.testing.assert_allclose(again.influence, found.influence, atol=1e-9)
+    assert again.noise_ceiling == pytest.approx(found.noise_ceiling)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("difference", "random"), ("ridge", "random"), ("ridge", "bernoulli")])
+def test_the_forecast_holds_when_the_models_are_added(name, kind):
+    masks, outputs, _ = planted(models=3000, groups=24, columns=150, noise=0.8, kind=kind)
+    now = fit(masks[:120], outputs[:120], name)
+    assert 0.2 < now.split_half < 0.7
+    then = 120 + now.more_models
+    assert 200 < then < 3000
+    assert fit(masks[:then], outputs[:then], name).split_half == pytest.approx(checks.GOAL, abs=0.05)
+
+
+@pytest.mark.parametrize(("name", "models"), [("difference", 64), ("difference", 128), ("ridge", 64)])
+def test_the_forecast_holds_on_a_hadamard_design(name, models):
+    masks = np.array([subsets.hadamard(range(36), seed) for seed in range(1024)])
+    rng = np.random.default_rng(0)
+    outputs = masks @ rng.normal(0, 1, (36, 100)) + rng.normal(0, 3, (1024, 100))
+    now = fit(masks[:models], outputs[:models], name)
+    assert 0.1 < now.split_half < 0.5
+    then = models + now.more_models
+    assert fit(masks[:then], outputs[:then], name).split_half == pytest.approx(checks.GOAL, abs=0.05)
+
+
+def test_more_models_is_spearman_brown_and_knows_its_limits():
+    assert checks.more_models(0.5, 100) == 300  # r = 0.5 doubles to 2/3, ... and 0.8 needs a factor of 4
+    assert checks.more_models(0.85, 100) == 0
+    assert checks.more_models(0.0, 100) is None
+    assert checks.more_models(float("nan"), 100) is None
+    assert checks.more_models(0.5, 100, groups=20, shrunken=True) < 300
+
+
+def test_convergence_rises_to_all_models():
+    masks, outputs, _ = planted(models=320)
+    points = fit(masks, outputs, "ridge").curve()
+    assert [p.models for p in points] == [40, 80, 160, 320]
+    assert points[-1].lds > points[0].lds
+    assert points[-1].split_half > points[0].split_half
+    assert points[-1].lds == pytest.approx(fit(masks, outputs, "ridge").lds)
+
+
+def test_a_group_that_was_never_dropped_is_nan_and_the_rest_is_not():
+    masks, outputs, _ = planted()
+    masks[:, 3] = True
+    for name in ESTIMATORS:
+        found = fit(masks, outputs, name)
+        missing = np.isnan(found.influence)
+        assert missing[:, 3].all()
+        assert missing.sum() == len(missing)
+        assert np.isnan(found.qvalue[:, 3]).all()
+        assert np.isfinite(found.predict(masks)).all()
+
+
+def test_a_constant_column_is_no_discovery():
+    masks, outputs, _ = planted()
+    outputs = outputs.astype(np.float32)
+    outputs[:, 0] = 0.7
+    for name in ESTIMATORS:
+        found = fit(masks, outputs, name)
+        np.testing.assert_allclose(found.influence[0], 0, atol=1e-6)
+        np.testing.assert_array_equal(found.qvalue[0], 1)
+        assert np.isfinite(found.lds)
+
+
+def test_half_precision_lists_and_zeros_and_ones_will_do():
+    masks, outputs, _ = planted()
+    double = fit(masks, outputs, "ridge").influence
+    half = fit(masks.astype(int).tolist(), outputs.astype(np.float16), "ridge").influence
+    np.testing.assert_allclose(half, double, atol=2e-3)
+    assert fit(masks, outputs[:, 0], "difference").influence.shape == (1, 12)
+
+
+def test_few_models_give_an_answer_that_says_what_is_missing():
+    masks, outputs, _ = planted(models=2)
+    found = fit(masks, outputs)
+    assert found.estimator == "difference"
+    assert np.isnan(found.lds)
+    assert "cannot be checked" in found.verdict
+
+
+BAD = {
+    "no records": (lambda m, y: (m[:0], y[:0]), {}, "0 records: an estimate needs"),
+    "one record": (lambda m, y: (m[:1], y[:1]), {}, "1 record: an estimate needs"),
+    "rows": (lambda m, y: (m, y[1:]), {}, "masks but 119 rows"),
+    "nan": (lambda m, y: (m, np.where(np.arange(120)[:, None] == 7, np.nan, y)), {}, r"1 of 120 rows \(7\)"),
+    "constant": (lambda m, y: (m, np.ones_like(y)), {}, "constant"),
+    "masks": (lambda m, y: (m * 0.5, y), {}, "zeros and ones"),
+    "one mask": (lambda m, y: (m[0], y), {}, "two dimensions"),
+    "words": (lambda m, y: (m, y.astype(str)), {}, "real numbers"),
+    "stack": (lambda m, y: (m, y[None]), {}, "of 3 dimensions"),
+    "no groups": (lambda m, y: (m[:, :0], y), {}, "nothing to estimate"),
+    "estimator": (
+        lambda m, y: (m, y),
+        {"estimator": "rigde"},
+        "no estimator 'rigde': choose from auto, diff",
+    ),
+    "groups": (lambda m, y: (m, y), {"groups": ["a"]}, "1 group names for 12"),
+    "seeds": (lambda m, y: (m, y), {"seeds": [1, 2]}, "2 seeds for 120"),
+    "ols": (lambda m, y: (m[:11], y[:11]), {"estimator": "ols"}, "too few for ols of 12 groups"),
+    "kept": (lambda m, y: (m | True, y), {"estimator": "ridge"}, "kept by all models or by none"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_line(case):
+    change, settings, says = BAD[case]
+    with pytest.raises(SourcewiseError, match=says) as caught:
+        fit(*change(*planted()[:2]), **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_predict_refuses_masks_of_other_groups():
+    masks, outputs, _ = planted()
+    with pytest.raises(SourcewiseError, match="3 groups, but 12"):
+        fit(masks, outputs, "difference").predict(masks[:, :3])
+
+
+def test_folds_never_split_a_subset_from_its_complement():
+    masks, outputs, _ = planted(models=128, groups=20, kind="hadamard")
+    subsets = collapse(masks, outputs)
+    fold = checks.folds(subsets)
+    assert subsets.pairs == 64
+    np.testing.assert_array_equal(fold[0::2], fold[1::2])
+    np.testing.assert_array_equal(np.unique(fold), np.arange(5))
+    assert np.bincount(fold).min() >= 24
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 9999),
+    models=st.integers(2, 40),
+    groups=st.integers(1, 8),
+    share=st.sampled_from([0.1, 0.5, 0.9]),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+    name=st.sampled_from(["auto", *ESTIMATORS]),
+    twist=st.sampled_from(["plain", "complements", "twice", "one size", "rounded", "constant column"]),
+)
+def test_odd_tables_give_an_answer_or_one_clear_line(seed, models, groups, share, dtype, name, twist):
+    rng = np.random.default_rng(seed)
+    masks = rng.random((models, groups)) < share
+    if twist == "one size":
+        masks = np.array([rng.permutation(groups) < (groups + 1) // 2 for _ in range(models)])
+    masks = np.vstack([masks, ~masks]) if twist == "complements" else masks
+    masks = np.repeat(masks, 2, axis=0) if twist == "twice" else masks
+    outputs = rng.normal(size=(len(masks), 2))
+    outputs = np.round(outputs) if twist == "rounded" else outputs
+    outputs[:, 0] = 0.1 if twist == "constant column" else outputs[:, 0]
+    try:
+        found = fit(masks, outputs.astype(dtype), name)
+    except SourcewiseError as error:
+        assert "\n" not in str(error)
+        return
+    assert found.influence.shape == (2, groups)
+    assert not np.isinf(found.influence).any()
+    assert not (found.stderr < 0).any()
+    assert (np.isnan(found.qvalue) | (found.qvalue >= 0) & (found.qvalue <= 1)).all()
+    assert np.isfinite(found.predict(masks)).all()

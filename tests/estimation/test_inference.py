@@ -1,0 +1,42 @@
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from sourcewise.estimation.inference import intervals, pvalues, qvalues
+
+
+@given(arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1)), st.sets(st.integers(0, 59)))
+def test_qvalues_are_those_of_statsmodels_and_leave_nan_out(p, holes):
+    p[[i for i in holes if i < p.size]] = np.nan
+    known = ~np.isnan(p)
+    q = qvalues(p.reshape(1, -1))[0]
+    assert np.isnan(q[~known]).all()
+    if known.any():
+        np.testing.assert_allclose(q[known], multipletests(p[known], method="fdr_bh")[1], atol=1e-12)
+
+
+def test_pvalues_of_a_table_without_variation_are_one_and_make_no_noise():
+    influence = np.array([0.0, 0.1, np.nan, 0.2, 0.0])
+    stderr = np.array([0.0, 0.0, np.nan, np.nan, 0.1])
+    dof = np.array([5.0, 5.0, np.nan, np.nan, 5.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(pvalues(influence, stderr, dof), [1, 0, np.nan, np.nan, 1])
+        assert np.isnan(qvalues(np.full((2, 2), np.nan))).all()
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_pvalues_and_intervals_are_those_of_student(level):
+    influence, stderr, dof = np.array([0.3, -2.0]), np.array([0.2, 0.5]), np.array([3.4, 80.0])
+    np.testing.assert_allclose(
+        pvalues(influence, stderr, dof), 2 * stats.t(dof).sf(np.abs(influence / stderr)), rtol=1e-9
+    )
+    low, high = intervals(influence, stderr, dof, level)
+    expected = stats.t(dof, loc=influence, scale=stderr).interval(level)
+    np.testing.assert_allclose([low, high], expected, rtol=1e-9)

@@ -1,0 +1,159 @@
+"""Stands in for training in tests of the launcher. What a run does is in the config's `fake`, by subset seed.
+
+As a script it is a Hydra command like train.py: `python tests/fake_task.py -m 'subset.seed=range(0,8)'`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from sourcewise.commands import cli
+from sourcewise.core import names as study
+from sourcewise.records import record
+from sourcewise.sweep import leases as claims
+
+
+def train(config: dict[str, Any]) -> dict[str, float]:
+    folder = study.run_dir(config)
+    seed = config["subset"]["seed"]
+    fake = config.get("fake") or {}
+    with claims.claim(folder) as lease:
+        if study.is_done(folder):
+            return {}
+        print(f"run {seed} by {os.getpid()}")
+        print("argv", *sys.argv)
+        note_start(config)
+        time.sleep(fake.get("sleep", 0.0))
+        act(fake.get("deeds", {}).get(str(seed)) or fake.get("deeds", {}).get(seed), folder)
+        if study.is_done(folder) or (folder / "nothing").exists():
+            return {}
+        lease.check()
+        write(folder, seed)
+        (folder / "once").unlink(missing_ok=True)
+    return {"seed": float(seed)}
+
+
+def real(config: dict[str, Any]) -> dict[str, float]:
+    """train.py's own run, with the deed that the environment's DEEDS has for it between pretraining and transfer."""
+    import train
+    from sourcewise.training.run import Run
+
+    deeds = json.loads(os.environ.get("DEEDS", "{}"))
+    execute, transfer = Run.execute, Run._transfer
+
+    def noted(self: Run, *args: Any) -> Any:
+        note_start(config)
+        return execute(self, *args)
+
+    def disturbed(self: Run, *args: Any) -> Any:
+        act(deeds.get(str(self.subset["seed"])), study.run_dir(config))
+        return transfer(self, *args)
+
+    with mock.patch.multiple(Run, execute=noted, _transfer=disturbed):
+        found = train.train(config)
+    (study.run_dir(config) / "once").unlink(missing_ok=True)
+    return found
+
+
+def note_start(config: dict[str, Any]) -> None:
+    line = f"{config['subset']['seed']} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n"
+    with (Path(config["runs_dir"]) / "starts.txt").open("a") as file:
+        file.write(line)
+
+
+def act(deed: str | None, folder: Path) -> None:
+    if deed and deed.endswith("_once"):
+        if (folder / "once").exists():
+            return
+        (folder / "once").touch()
+        deed = deed.removesuffix("_once")
+    if deed == "raise":
+        raise ValueError("this went wrong\nand more of it")
+    if deed == "exit":
+        sys.exit(3)
+    if deed == "die":
+        os._exit(4)
+    if deed == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if deed == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if deed == "hang":
+        time.sleep(1000)
+    if deed == "stubborn":
+        while True:
+            try:
+                time.sleep(1000)
+            except KeyboardInterrupt:
+                print("I shall not stop")
+    if deed == "nothing":
+        (folder / "nothing").touch()
+    if deed == "late":  # killed after its record is complete
+        write(folder, -1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write(folder: Path, seed: int) -> None:
+    """A record that holds nothing but the seed: what a test reads back with `said`."""
+    texts = dict.fromkeys(("study", "run", "recipe", "design", "commit", "device"), "")
+    tables = {name: {} for name in ("class_names", "fingerprints", "versions")}
+    config = {"subset": {"design": ""}, "source": {"name": ""}}
+    told = {"config": config, "metrics": {"seed": float(seed)}, "seed": seed, "subset_seed": seed}
+    header = record.Header(**texts, **tables, **told, group_names=list("abc"))  # type: ignore[arg-type]
+    record.write(record.Record(np.ones(3, bool), {}, header), folder / study.RECORD)
+
+
+def said(path: Path) -> float:
+    return record.read(path).header.metrics["seed"]
+
+
+# For tests of the pool, which know neither runs nor studies
+
+
+def simple(config: dict[str, Any]) -> Any:
+    """Does what it is told, step by step; returns its process id."""
+    for step, value in config.items():
+        if step == "print":
+            print(value)
+            sys.stderr.write("to stderr\n")
+            os.write(1, b"by file descriptor\n")
+            subprocess.run(["echo", "by a child"], check=True)
+        elif step == "sleep":
+            time.sleep(value)
+        elif step == "env":
+            return os.environ.get(value)
+        elif step == "child":  # a process that would outlive the run
+            child = subprocess.Popen(["sleep", "1000"])
+            Path(value).write_text(str(child.pid))
+        elif step == "pid_to":
+            Path(value).write_text(str(os.getpid()))
+        elif step == "claimed":
+            raise claims.Claimed("someone has it")
+        elif step == "fork":  # as a DataLoader's worker: it holds copies of all that is open
+            if os.fork() == 0:
+                time.sleep(1000)
+        elif step == "files":
+            return len(list(Path("/proc/self/fd").iterdir()))
+        else:
+            act(step, Path())
+    return os.getpid()
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="train")
+def main(config: DictConfig) -> None:
+    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    train(resolved)
+
+
+if __name__ == "__main__":
+    with cli.errors():
+        main()

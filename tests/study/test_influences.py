@@ -1,0 +1,169 @@
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from fake_records import CLASSES, GROUPS, make, write_study
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.records import record
+from sourcewise.records.reading import Records
+from sourcewise.records.record import Record
+from sourcewise.report.summary import as_text, summarise
+from sourcewise.study import influences
+from sourcewise.study.influences import collect, estimate
+
+MODELS = [make(seed) for seed in range(40)]
+
+
+def brute_force(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """influence, stderr and q of outputs [models, columns], by scipy and statsmodels, one test at a time."""
+    masks = np.array([item.mask for item in MODELS])
+    influence, stderr, p = np.empty((3, values.shape[1], masks.shape[1]))
+    for g in range(masks.shape[1]):
+        kept, dropped = values[masks[:, g]], values[~masks[:, g]]
+        influence[:, g] = kept.mean(0) - dropped.mean(0)
+        stderr[:, g] = np.sqrt(kept.var(0, ddof=1) / len(kept) + dropped.var(0, ddof=1) / len(dropped))
+        p[:, g] = stats.ttest_ind(kept, dropped, equal_var=False).pvalue
+    return influence, stderr, multipletests(p.ravel(), method="fdr_bh")[1].reshape(p.shape)
+
+
+def test_a_disk_that_is_too_small_is_told_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = collect([*MODELS[:8]])
+    found = {"pets": estimate(study, "difference")["pets"].dataset}
+    monkeypatch.setattr(influences.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(SourcewiseError, match="the disk has 1,000 left"):
+        influences.write(found, tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("output", ["prob", "margin", "correct"])
+def test_all_levels_agree_with_brute_force(output: str) -> None:
+    found = estimate(collect(MODELS, output), "difference")["pets"].dataset
+    values = np.array([influences.outputs_of(item.targets["pets"], output) for item in MODELS]).astype(float)
+    labels = MODELS[0].targets["pets"].labels
+    by_class = np.stack([values[:, labels == c].mean(1) for c in range(3)], axis=1)
+    for suffix, columns in {"": values, "_class": by_class, "_overall": values.mean(1, keepdims=True)}.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scipy on examples that every model gets right
+            influence, stderr, q = brute_force(columns)
+        shape = found[f"influence{suffix}"].shape
+        np.testing.assert_allclose(found[f"influence{suffix}"].values, influence.reshape(shape), atol=1e-6)
+        np.testing.assert_allclose(found[f"stderr{suffix}"].values, stderr.reshape(shape), atol=1e-6)
+        if output != "correct":
+            np.testing.assert_allclose(found[f"qvalue{suffix}"].values, q.reshape(shape), atol=1e-6)
+
+
+def test_layout(tmp_path: Path) -> None:
+    found = estimate(collect(MODELS))
+    influences.write({name: item.dataset for name, item in found.items()}, tmp_path)
+    with xr.open_dataset(tmp_path / "pets" / "influences.nc") as dataset:
+        dataset.load()
+    for name in ("influence", "stderr", "qvalue"):
+        assert dataset[name].dims == ("example", "group")
+        assert dataset[f"{name}_class"].dims == ("class", "group")
+        assert dataset[f"{name}_overall"].dims == ("group",)
+        np.testing.assert_allclose(dataset[name], found["pets"].dataset[name], rtol=1e-6)
+    assert list(dataset["group"].values) == GROUPS
+    assert list(dataset["class"].values) == CLASSES
+    assert dataset["example"].values.tolist() == MODELS[0].targets["pets"].ids.tolist()
+    assert dataset["label"].values.tolist() == MODELS[0].targets["pets"].labels.tolist()
+    assert dataset.attrs["models"] == 40
+    assert "positive" in dataset.attrs["sign"]
+    assert sorted(path.name for path in (tmp_path / "pets").iterdir()) == ["influences.nc", "top.parquet"]
+
+
+def test_only_random_subsets_count() -> None:
+    full = Record(np.ones(14, dtype=bool), MODELS[0].targets, make(0, design="full", run="full").header)
+    study = collect([full, *MODELS, full])
+    assert study.models == 40
+    assert study.designs == {"random": 40, "full": 2}
+    xr.testing.assert_identical(estimate(study)["pets"].dataset, estimate(collect(MODELS))["pets"].dataset)
+    with pytest.raises(SourcewiseError, match="no record has a randomly drawn subset"):
+        collect([full])
+
+
+def test_a_group_always_kept_is_nan_and_said_so() -> None:
+    always = [Record(item.mask | (np.arange(14) == 2), item.targets, item.header) for item in MODELS]
+    study = collect(always)
+    found = estimate(study)["pets"].dataset
+    assert np.isnan(found["influence"].sel(group="g2")).all()
+    assert np.isfinite(found["influence"].drop_sel(group="g2")).all()
+    summary = summarise(study, estimate(study), [], 0.05)
+    assert any("g2" in note for note in summary["notes"])
+
+
+def test_two_records_are_enough_and_claim_nothing() -> None:
+    study = collect(MODELS[:2])
+    summary = summarise(study, estimate(study), [], 0.05)
+    assert summary["targets"]["pets"]["significant_class"] == 0
+    assert "cannot support a claim" in as_text(summary)
+
+
+def test_a_class_without_examples_has_no_influence() -> None:
+    named = {"pets": [*CLASSES, "fox"]}
+    found = estimate(collect([Record(m.mask, m.targets, make(0, class_names=named).header) for m in MODELS]))[
+        "pets"
+    ].dataset
+    assert np.isnan(found["influence_class"].sel({"class": "fox"})).all()
+    assert np.isfinite(found["influence_class"].sel({"class": "dog"})).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: collect(MODELS, "probs"), "outputs=probs"),
+        (lambda: estimate(collect(MODELS), "best"), "no estimator 'best'"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(call, message: str) -> None:
+    with pytest.raises(SourcewiseError, match=message):
+        call()
+
+
+def test_the_summary_s_table_is_the_dataset_s(tmp_path: Path) -> None:
+    write_study(tmp_path, 40)
+    study = collect(MODELS)
+    found = estimate(study)
+    summary = summarise(study, found, [], 0.05)
+    for row in summary["targets"]["pets"]["table"]:
+        column = found["pets"].dataset["influence_class"].sel({"class": row["class"]})
+        best = column.max()
+        if best > 0:
+            assert row["helps"][0]["influence"] == pytest.approx(float(best))
+            assert row["helps"][0]["group"] == str(column["group"][int(column.values.argmax())].values)
+        assert all(effect["influence"] < 0 for effect in row["hurts"])
+    order = [effect["influence"] for effect in summary["targets"]["pets"]["overall"]]
+    assert order == sorted(order, reverse=True)
+
+
+def test_a_scalar_is_estimated_like_an_output(tmp_path: Path) -> None:
+    for seed in range(40):
+        score = float(MODELS[seed].targets["pets"].prob.mean(dtype=np.float64))
+        item = make(seed, metrics={"target/pets/prob": score})
+        record.write(item, tmp_path / item.header.run / "record.safetensors")
+    scalars = Records(str(tmp_path), progress=False).scalars("target/pets/prob")
+    found = estimate(collect(scalars, "metric:target/pets/prob"), "difference")["target.pets.prob"].dataset
+    expected = estimate(collect(MODELS), "difference")["pets"].dataset
+    for name in ("influence", "stderr", "qvalue"):
+        np.testing.assert_allclose(found[f"{name}_overall"], expected[f"{name}_overall"], atol=1e-6)
+    assert list(found["group"].values) == GROUPS
+
+
+def test_top_holds_the_groups_that_matter_most_for_each_example(tmp_path: Path) -> None:
+    found = estimate(collect(MODELS), "difference")["pets"].dataset
+    influences.write({"pets": found}, tmp_path, top=3)
+    table = pd.read_parquet(tmp_path / "pets" / "top.parquet")
+    for example, rows in table.groupby("example"):
+        values = found["influence"].sel(example=example).values
+        for sign in (1, -1):
+            side = rows[np.sign(rows["rank"]) == sign].sort_values("rank", key=abs)
+            best = np.sort(values[np.sign(values) == sign] * -sign)[:3] * -sign
+            np.testing.assert_allclose(side["influence"], best)
+            names = [str(found["group"].values[np.flatnonzero(values == v)[0]]) for v in best]
+            assert list(side["group"]) == names

@@ -1,0 +1,226 @@
+import contextlib
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sourcewise.core import names as study
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.sweep import leases as claims
+from sourcewise.sweep.leases import Claimed, Holder, Watch, claim
+
+
+def lease_of(folder: Path, **changes: object) -> Holder:
+    """Write a lease as another holder would: by default one on another machine."""
+    fields = {
+        "token": "t0",
+        "host": "elsewhere",
+        "pid": 1,
+        "place": "another boot",
+        "birth": "77",
+        "since": 0.0,
+        "beat": "000000000000",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    fields |= changes
+    (folder / "lease").write_text(json.dumps(fields))
+    return Holder(**fields)  # type: ignore[arg-type]
+
+
+def dead_lease(folder: Path, token: str = "t0") -> None:
+    process = subprocess.Popen(["sleep", "100"])
+    birth = claims._birth(process.pid)
+    process.kill()
+    process.wait()
+    lease_of(folder, token=token, pid=process.pid, place=claims._place(), birth=birth)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(claims, "EXPIRY", 0.3)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_one_holder_at_a_time(tmp_path):
+    with claim(tmp_path / "run"), pytest.raises(Claimed, match=f"process {os.getpid()} on"):
+        claim(tmp_path / "run").__enter__()
+    assert files(tmp_path / "run") == []
+    with claim(tmp_path / "run"):
+        pass
+
+
+def test_an_exception_frees_the_run(tmp_path):
+    with pytest.raises(ValueError), claim(tmp_path):
+        raise ValueError
+    assert claims.holder(tmp_path) is None
+    assert files(tmp_path) == []
+
+
+def test_many_processes_one_winner(tmp_path):
+    context = multiprocessing.get_context("fork")
+    with context.Pool(6) as pool:
+        for round_ in range(10):
+            folder = tmp_path / str(round_)
+            wins = pool.starmap(_try, [(folder,)] * 6)
+            assert sum(wins) == 1
+
+
+def _try(folder: Path) -> bool:
+    try:
+        claims._acquire(folder)
+    except Claimed:
+        return False
+    return True
+
+
+def test_many_takers_of_a_dead_holder_one_winner(tmp_path):
+    for round_ in range(30):
+        folder = tmp_path / str(round_)
+        dead_lease(folder)
+        barrier, winners = threading.Barrier(8), []
+
+        def take(folder=folder, barrier=barrier, winners=winners):
+            barrier.wait()
+            with contextlib.suppress(Claimed):
+                winners.append(claims._acquire(folder))
+
+        threads = [threading.Thread(target=take) for _ in range(8)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert len(winners) == 1
+        winners[0].check()
+        winners[0].release()
+        assert claims.holder(folder) is None
+        assert files(folder) == []
+
+
+def test_a_holder_killed_here_is_succeeded_at_once(tmp_path):
+    code = "import sys, time\nfrom pathlib import Path\nfrom sourcewise.sweep.leases import claim\n"
+    code += "with claim(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(100)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(Claimed):
+        claim(tmp_path).__enter__()
+    process.kill()
+    while claims._birth(process.pid) != "gone":  # a zombie is dead enough
+        time.sleep(0.01)
+    with claim(tmp_path) as lease:
+        assert files(tmp_path) == sorted(["lease", f"lease-{claims._read(tmp_path / 'lease').token}"])
+        lease.check()
+    assert files(tmp_path) == []
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_new_process_with_the_dead_holders_number_is_not_the_holder(tmp_path):
+    lease_of(tmp_path, pid=os.getpid(), place=claims._place(), birth="1")
+    assert claims.holder(tmp_path) is None
+
+
+def test_process_numbers_of_another_container_mean_nothing(tmp_path):
+    boot = claims._place().split()[0]
+    lease_of(tmp_path, pid=2**22 - 1, place=f"{boot} pid:[1]")
+    assert claims.holder(tmp_path) is not None
+
+
+@pytest.mark.parametrize("since", [0.0, 4e9])  # a holder's clock decades behind or ahead
+def test_another_machines_holder_expires_by_the_watchers_clock(tmp_path, hasty, since):
+    lease_of(tmp_path, since=since)
+    watch = Watch()
+    assert watch.holder(tmp_path) is not None
+    assert watch.holder(tmp_path) is not None
+    with pytest.raises(Claimed):
+        claim(tmp_path, patience=0).__enter__()
+    time.sleep(claims.EXPIRY + 0.05)
+    assert watch.holder(tmp_path) is None
+    assert files(tmp_path) == []
+
+
+def test_a_beating_holder_is_never_taken_for_dead(tmp_path, hasty, monkeypatch):
+    place = claims._place()
+    monkeypatch.setattr(claims, "_place", lambda: "elsewhere")
+    lease = claims._acquire(tmp_path).keep()
+    monkeypatch.setattr(claims, "_place", lambda: place)
+    watch = Watch()
+    for _ in range(20):
+        assert watch.holder(tmp_path) is not None
+        time.sleep(0.04)
+    with pytest.raises(Claimed):  # at the first sign of life
+        claim(tmp_path, patience=60).__enter__()
+    lease.release()
+    assert watch.holder(tmp_path) is None
+
+
+def test_a_patient_claim_waits_until_a_silent_holder_has_expired(tmp_path, hasty, capsys):
+    lease_of(tmp_path)
+    with claim(tmp_path, patience=60):
+        pass
+    assert "claimed by process 1 on elsewhere" in capsys.readouterr().err
+
+
+def test_a_torn_lease_counts_as_held_and_expires(tmp_path, hasty):
+    (tmp_path / "lease").touch()
+    watch = Watch()
+    assert "unknown" in str(watch.holder(tmp_path))
+    time.sleep(claims.EXPIRY + 0.05)
+    assert watch.holder(tmp_path) is None
+
+
+def test_a_slow_taker_cannot_take_from_the_successors_successor(tmp_path, monkeypatch):
+    """It saw t0 dead; before it acts, t0 was succeeded, that one has finished, and a third one holds the run."""
+    dead_lease(tmp_path)
+    stale = claims._chain(tmp_path)
+    claims._acquire(tmp_path).release()
+    third = claims._acquire(tmp_path)
+    real, answers = claims._chain, iter([stale])
+    monkeypatch.setattr(claims, "_chain", lambda folder: next(answers, None) or real(folder))
+    with pytest.raises(Claimed):
+        claims._acquire(tmp_path)
+    third.check()
+    assert files(tmp_path) == ["lease"]
+
+
+def test_a_holder_that_slept_too_long_finds_out(tmp_path):
+    sleeper = claims._acquire(tmp_path)
+    successor = claims._acquire(tmp_path, expired=sleeper.holder.token)
+    with pytest.raises(Claimed, match="taken over by"):
+        sleeper.check()
+    sleeper.release()
+    successor.check()
+    successor.release()
+    assert files(tmp_path) == []
+
+
+def test_a_forked_child_does_not_free_the_run(tmp_path):
+    with claim(tmp_path) as lease:
+        child = multiprocessing.get_context("fork").Process(target=lease.release)
+        child.start()
+        child.join()
+        lease.check()
+
+
+def test_what_the_dead_left_is_removed(tmp_path):
+    dead_lease(tmp_path)
+    (tmp_path / ".record.safetensors.x.tmp").touch()
+    with claim(tmp_path):
+        assert not list(tmp_path.glob("*.tmp"))
+        (tmp_path / "lease-of-a-failed-taker").touch()
+        (tmp_path / "checkpoint-source.pt").touch()
+        (tmp_path / study.RECORD).touch()
+    assert files(tmp_path) == [study.RECORD]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SourcewiseError, match="cannot claim the run"), claim(tmp_path / "file" / "run"):
+        pass

@@ -1,0 +1,195 @@
+"""A run that is killed in the middle of training goes on from its checkpoint, to the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, Compose
+from hydra.utils import instantiate
+
+import train
+from sourcewise.core import names as study
+from sourcewise.core.errors import RunFailed
+from sourcewise.records import record
+from sourcewise.training import checkpoints
+from sourcewise.training.run import Run
+
+SETTINGS = (
+    "trainer.checkpoint_minutes=0",
+    "source.pretraining.epochs=8",
+    "source.train.per_letter=10",
+    "source.augmentation=[{_target_: sourcewise.lightning_modules.augmentation.Translate, pixels: 1}]",
+    "transfer=full",
+    "transfer.epochs=4",
+)
+DROPOUT = (
+    "model._target_=sourcewise.training.models.torchvision_backbone",
+    "model.name=mobilenet_v3_small",
+    "+model.small_images=true",
+    "~model.width",
+    "source.pretraining.epochs=2",
+    "transfer.epochs=2",
+)
+
+
+class BreakError(Exception):
+    """Breaks a run off."""
+
+
+def undisturbed(config: dict) -> str:
+    """Digest of the run's record when nothing happens to it. The record is removed."""
+    train.train(config)
+    path = study.run_dir(config) / study.RECORD
+    digest = record.digest(record.read(path))
+    path.unlink()
+    return digest
+
+
+def interrupted(config: dict, monkeypatch: pytest.MonkeyPatch, stage: str, epoch: int) -> list[str]:
+    """Break the run off when the stage's checkpoint after this epoch is saved. Returns the checkpoints left."""
+    save = checkpoints.Checkpoint._save
+
+    def save_and_break(self, trainer, module):
+        save(self, trainer, module)
+        if self.path.name == f"checkpoint-{stage}.pt" and trainer.current_epoch == epoch:
+            raise BreakError
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "_save", save_and_break)
+    with pytest.raises(BreakError):
+        train.train(config)
+    monkeypatch.setattr(checkpoints.Checkpoint, "_save", save)
+    return left(config)
+
+
+def left(config: dict) -> list[str]:
+    return sorted(path.name for path in study.run_dir(config).iterdir())
+
+
+def finished(config: dict) -> str:
+    train.train(config)
+    assert left(config) == [study.RECORD]
+    return record.digest(record.read(study.run_dir(config) / study.RECORD))
+
+
+def test_a_killed_command_goes_on(tiny: Compose, tmp_path: Path) -> None:
+    overrides = [*SETTINGS, "model.width=4", "logger=none", f"runs_dir={tmp_path}/runs"]
+    config = tiny(*overrides)
+    folder = study.run_dir(config)
+    digest = undisturbed(config)
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(6000):
+            if (folder / "checkpoint-source.pt").exists() or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        time.sleep(0.2)  # somewhere within an epoch
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert "checkpoint-source.pt" in left(config)
+    assert not study.is_done(folder)
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "going on after" in done.stderr
+    assert left(config) == [study.RECORD]
+    assert record.digest(record.read(folder / study.RECORD)) == digest
+
+
+@pytest.mark.parametrize(
+    ("stage", "epoch", "files"),
+    [
+        ("source", 1, ["checkpoint-source.pt"]),
+        ("source", 7, ["checkpoint-source.pt"]),
+        ("source", 8, ["checkpoint-source.pt"]),
+        ("target-digits", 2, ["checkpoint-source.pt", "checkpoint-target-digits.pt"]),
+        ("target-digits", 4, ["checkpoint-source.pt", "checkpoint-target-digits.pt"]),
+    ],
+)
+def test_from_every_place(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, stage: str, epoch: int, files: list[str]
+) -> None:
+    config = tiny(*SETTINGS)
+    digest = undisturbed(config)
+    assert interrupted(config, monkeypatch, stage, epoch) == files
+    assert finished(config) == digest
+
+
+def test_dropout_goes_on_too(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(*SETTINGS, *DROPOUT)
+    digest = undisturbed(config)
+    interrupted(config, monkeypatch, "source", 1)
+    torch.randn(5)  # whatever state torch's own generator is in
+    assert finished(config) == digest
+
+
+def test_all_epochs_are_logged(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(*SETTINGS)
+    interrupted(config, monkeypatch, "source", 5)
+    parts = instantiate([config[name] for name in ("source", "target", "model", "trainer")], _convert_="all")
+    seen: list[dict[str, float]] = []
+    Run(*parts, config["subset"], config["seed"], lambda scalars: seen.append(dict(scalars))).execute(config)
+    assert [scalars["source/epoch"] for scalars in seen if "source/epoch" in scalars] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert all("source/loss" in scalars for scalars in seen[:8])
+
+
+def test_a_checkpoint_of_something_else_is_left_aside(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, other = tiny(*SETTINGS), tiny(*SETTINGS, "seed=1")
+    digest = undisturbed(config)
+    interrupted(other, monkeypatch, "source", 3)
+    study.run_dir(config).mkdir(parents=True, exist_ok=True)
+    (study.run_dir(other) / "checkpoint-source.pt").rename(study.run_dir(config) / "checkpoint-source.pt")
+    assert finished(config) == digest
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "left aside" in line]
+    assert line.endswith("checkpoint-source.pt is left aside: it is of other settings or another version")
+
+
+@pytest.mark.parametrize("size", [0, 100, 0.5, -10])
+def test_a_truncated_checkpoint_is_left_aside(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: float
+) -> None:
+    config = tiny(*SETTINGS)
+    digest = undisturbed(config)
+    interrupted(config, monkeypatch, "source", 3)
+    path = study.run_dir(config) / "checkpoint-source.pt"
+    whole = path.stat().st_size
+    os.truncate(path, int(whole * size) if isinstance(size, float) else size if size >= 0 else whole + size)
+    assert finished(config) == digest
+    assert capsys.readouterr().err.count("is left aside") == 1
+
+
+def test_a_full_disk_costs_the_checkpoint_only(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny(*SETTINGS)
+    digest = undisturbed(config)
+
+    def full(state, file):
+        file.write(b"a part of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert finished(config) == digest
+    assert "cannot be saved, training goes on: [Errno 28] No space left on device" in capsys.readouterr().err
+
+
+def test_without_the_setting_there_is_nothing_to_save(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "Checkpoint", None)
+    monkeypatch.setattr(torch, "save", None)
+    train.train(tiny("source.pretraining.epochs=2"))
+
+
+def test_a_failed_run_fails_again_at_once(tiny: Compose) -> None:
+    config = tiny(*SETTINGS, "source.pretraining.lr=1e30")
+    for _ in range(2):
+        with pytest.raises(RunFailed):
+            train.train(config)
