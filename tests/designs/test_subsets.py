@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 import train
-from sourcewise.commands.cli import written
 from sourcewise.core import names as study
 from sourcewise.core import randomness
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.overrides import quote
 from sourcewise.designs import subsets
 from sourcewise.records import record
 
@@ -161,7 +161,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
 
 @given(st.lists(NAMES, min_size=2, unique=True), st.data())
-def test_a_file_of_any_names_is_read_as_written(names: list[str], data: st.DataObject) -> None:
+def test_a_file_of_any_names_is_read_as_quote(names: list[str], data: st.DataObject) -> None:
     chosen = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
     with TemporaryDirectory() as folder:
         path = Path(folder, "keep.txt")
@@ -175,7 +175,7 @@ def test_a_file_of_any_names_is_read_as_written(names: list[str], data: st.DataO
 @example("null")
 @example(["1", "\\", "Tr,ue"])
 def test_any_name_can_be_an_override(value: str | list[str]) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"key={written(value)}"])
+    (override,) = OverridesParser.create().parse_overrides([f"key={quote(value)}"])
     assert OmegaConf.to_object(OmegaConf.create({"key": override.value()})) == {"key": value}
 
 

@@ -14,7 +14,8 @@ import train
 from sourcewise.core import names as study
 from sourcewise.records import record
 from sourcewise.records.record import Record
-from sourcewise.training import baselines
+from sourcewise.study import baselines
+from sourcewise.training import mappings
 
 
 def run(config: dict[str, Any]) -> Record:
@@ -24,14 +25,14 @@ def run(config: dict[str, Any]) -> Record:
 
 def test_classes_have_groups_when_none_is_spread() -> None:
     labels = torch.tensor([0, 0, 1, 2, 2])
-    assert baselines.groups_of_classes(labels, torch.tensor([1, 1, 0, 1, 1]), 3).tolist() == [1, 0, 1]
-    assert baselines.groups_of_classes(labels, torch.arange(5), 3) is None
-    assert baselines.groups_of_classes(labels, labels, 4) is None
+    assert mappings.groups_of_classes(labels, torch.tensor([1, 1, 0, 1, 1]), 3).tolist() == [1, 0, 1]
+    assert mappings.groups_of_classes(labels, torch.arange(5), 3) is None
+    assert mappings.groups_of_classes(labels, labels, 4) is None
 
 
 def test_label_mapping_is_the_probability_of_a_group() -> None:
     logits = torch.log(torch.tensor([[0.1, 0.2, 0.7], [0.5, 0.25, 0.25]]))
-    found = baselines.label_mapping(logits, torch.tensor([0, 1, 0]), 2)
+    found = mappings.label_mapping(logits, torch.tensor([0, 1, 0]), 2)
     np.testing.assert_allclose(found, [[0.8, 0.2], [0.75, 0.25]], atol=1e-6)
 
 
@@ -41,13 +42,13 @@ def test_feature_mapping_is_the_cosine_with_a_group_s_mean() -> None:
     means, target = np.array([[3.0, 0], [0, 3], [1, 1]]), np.array([[5.0, 2]])
     centred, other = means - means.mean(0), target - means.mean(0)
     expected = (other @ centred.T) / np.linalg.norm(other) / np.maximum(np.linalg.norm(centred, axis=1), 1e-12)
-    found = baselines.feature_mapping(torch.tensor(target, dtype=torch.float32), source, groups, 3)
+    found = mappings.feature_mapping(torch.tensor(target, dtype=torch.float32), source, groups, 3)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_a_class_s_mapping_is_the_mean_over_its_examples() -> None:
     scores = torch.tensor([[1.0, 0], [3, 2], [5, 5]])
-    assert baselines.by_class(scores, torch.tensor([0, 0, 2]), 3).tolist() == [[2, 1], [0, 0], [5, 5]]
+    assert mappings.by_class(scores, torch.tensor([0, 0, 2]), 3).tolist() == [[2, 1], [0, 0], [5, 5]]
 
 
 def test_only_a_run_that_keeps_all_groups_records_baselines_and_its_outputs_stay(tiny: Compose) -> None:

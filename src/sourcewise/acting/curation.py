@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 
 from sourcewise.acting.counterfactuals import RANDOM, Trial, as_json, gain, means
-from sourcewise.commands.cli import written
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
+from sourcewise.core.overrides import quote
 from sourcewise.designs.subsets import names_file
 from sourcewise.estimation.estimators import ridge
 from sourcewise.estimation.inference import Mean
@@ -181,7 +181,7 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
     ):
         write_whole(out / file, names_file(about, lines))
     write_ranking(out / "ranking.csv", dict(zip(names, found.scores.tolist(), strict=True)))
-    verify = [*recipe, "subset=ranked", f"subset.ranking={written(str(out / 'ranking.csv'))}"]
+    verify = [*recipe, "subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
     verify += ["subset.order=worst,random", f"subset.remove=0,{found.removed}", f"seed=range(0,{SEEDS})"]
     return {
         "weights": dict(weights),

@@ -9,7 +9,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -26,13 +25,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 
 from sourcewise.core import settings
 from sourcewise.core.errors import VERBOSE, SourcewiseError, did_you_mean
+from sourcewise.core.overrides import quote
 
 if TYPE_CHECKING:
     from sourcewise.data import ImageDataset
     from sourcewise.records.record import Header
 
-_WORDS = frozenset({"null", "true", "false", "inf", "nan"})
-"""What is not text for Hydra though it looks so."""
 _DISKS = frozenset((ENOSPC, EDQUOT, EACCES, EPERM, EROFS, ENAMETOOLONG, ENOENT, EEXIST, ENOTDIR, EISDIR))
 """What a disk says that a user can do something about."""
 _USERS = (SourcewiseError, HydraException, OmegaConfBaseException)  # exceptions that speak to the user
@@ -83,19 +81,8 @@ def overrides(config: Mapping[str, Any]) -> list[str]:
             continue  # a target takes the transfer settings
         if key.startswith(_NO_RECIPE) or key == "seed" or given.get(key) == value:
             continue
-        found.append(f"{key}={written(value)}" if key in given and "_target_" not in key else "...")
+        found.append(f"{key}={quote(value)}" if key in given and "_target_" not in key else "...")
     return found
-
-
-def written(value: Any) -> str:
-    """A value as the grammar of Hydra's overrides reads it; see shlex.quote for the shell."""
-    if isinstance(value, str):
-        if re.fullmatch(r"[A-Za-z_/][\w./+-]*", value, re.ASCII) and value.lower() not in _WORDS:
-            return value
-        return QuotedString(value.replace("${", r"\${"), Quote.double).with_quotes()
-    if isinstance(value, Sequence):
-        return f"[{','.join(map(written, value))}]"
-    return json.dumps(value)
 
 
 def images(chosen: Mapping[str, Any] | str | None, header: Header) -> dict[str, ImageDataset]:
@@ -236,7 +223,7 @@ def _one_line(error: Exception) -> str:
     for cause in _chain(error):
         if isinstance(cause, OverrideParseException):
             key, _, value = cause.override.partition("=")
-            quoted = shlex.quote(f"{key}={written(value)}")
+            quoted = shlex.quote(f"{key}={quote(value)}")
             return printable(f"{cause.override}: this cannot be read; as text, its value needs quotes: {quoted}")
         if isinstance(cause, MissingMandatoryValue):
             return f"{cause.full_key}: this has no default; give it a value"

@@ -7,6 +7,13 @@ VERBOSE = "SOURCEWISE_VERBOSE"
 """In the environment of a command with `-v`, and of all that it starts."""
 
 
+WORKER = "SOURCEWISE_WORKER"
+"""In the environment of a launcher's worker processes, which never wait for a run that someone else is doing."""
+
+EXIT_LEASED = 75
+"""Exit status of a command whose run someone else is doing (EX_TEMPFAIL: try again later)."""
+
+
 class SourcewiseError(Exception):
     """Bad input. The commands print its one line and exit with `status`."""
 

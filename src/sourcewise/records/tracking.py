@@ -19,9 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.errors import EXIT_LEASED, WORKER, SourcewiseError
 from sourcewise.core.names import RECORD
-from sourcewise.sweep import leases as claims
 
 if TYPE_CHECKING:
     from sourcewise.records.record import Record
@@ -212,7 +211,7 @@ class WandbTracker:
             Path(self.dir).mkdir(parents=True, exist_ok=True)
             wandb.setup(wandb.Settings(silent=True))
             # An agent, or the user, may have set an id for this process: its first run takes it.
-            given = None if claims.WORKER in os.environ else os.environ.pop("WANDB_RUN_ID", None)
+            given = None if WORKER in os.environ else os.environ.pop("WANDB_RUN_ID", None)
             id = given or secrets.token_hex(6)
             sweep = os.environ.get(SWEEP)
             settings = {"init_timeout": self.init_timeout, "finish_timeout": self.finish_timeout, **_LEAN}
@@ -277,7 +276,7 @@ def agents_job() -> Iterator[None]:
         code = 0
     except SystemExit as error:
         # A run that someone else is doing is no failure of this one.
-        code = 0 if error.code in (None, 0, claims.EXIT_CLAIMED) else KILLED if error.code in (130, 143) else 1
+        code = 0 if error.code in (None, 0, EXIT_LEASED) else KILLED if error.code in (130, 143) else 1
         raise
     except Exception:
         code = 1
@@ -295,7 +294,7 @@ def under_agent() -> bool:
     """Whether a W&B agent waits for a W&B run from this process."""
     return (
         "WANDB_SWEEP_ID" in os.environ
-        and claims.WORKER not in os.environ
+        and WORKER not in os.environ
         and os.environ.get("LOCAL_RANK", "0") == "0"  # under DDP, one process speaks for the run
     )
 

@@ -14,8 +14,8 @@ from sourcewise.designs.subsets import RANDOM_DESIGNS
 from sourcewise.estimation.fitting import parts_of
 from sourcewise.records.reading import LeftOut
 from sourcewise.report.figures import KEYS
+from sourcewise.study import baselines
 from sourcewise.study.influences import LEVELS, SHOWN, SIGN, Estimated, Study, shown
-from sourcewise.training import baselines
 
 RELATIVE = (
     "All subsets have one size, so influences are relative to the average group:"

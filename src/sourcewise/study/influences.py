@@ -27,7 +27,7 @@ from sourcewise.estimation.fitting import Fit, fit, parts_of
 from sourcewise.estimation.moments import GRAM, Index, Packed
 from sourcewise.records.reading import METRIC
 from sourcewise.records.record import Header, Record, TargetOutputs
-from sourcewise.training import baselines
+from sourcewise.study import baselines
 
 UNITS = {
     "prob": "probability of the correct class",

@@ -27,16 +27,10 @@ from functools import cache
 from pathlib import Path
 
 from sourcewise.core import names as study
-from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.errors import EXIT_LEASED, WORKER, SourcewiseError
 
 HEARTBEAT = 10.0
 EXPIRY = 90.0
-
-EXIT_CLAIMED = 75
-"""Exit status of a command whose run someone else is doing (EX_TEMPFAIL: try again later)."""
-
-WORKER = "SOURCEWISE_WORKER"
-"""Set in the processes of a launcher, which comes back to claimed runs itself instead of waiting for them."""
 
 _ROOT = "lease"
 
@@ -44,7 +38,7 @@ _ROOT = "lease"
 class Claimed(SourcewiseError):  # noqa: N818
     """Someone else is doing this run, or may be."""
 
-    status = EXIT_CLAIMED
+    status = EXIT_LEASED
 
 
 @dataclass(frozen=True)

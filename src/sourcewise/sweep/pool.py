@@ -31,7 +31,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.errors import EXIT_LEASED, WORKER, SourcewiseError
 from sourcewise.sweep import leases as claims
 
 Function = Callable[[Mapping[str, Any]], Any]
@@ -308,7 +308,7 @@ def _worker(channel: Channel, others: Sequence[Any], function: Function, environ
         faulthandler.enable()
         with contextlib.suppress(OSError):  # if memory runs out, this process is to go, and not the launching one
             Path("/proc/self/oom_score_adj").write_text("500")
-        os.environ[claims.WORKER] = "1"
+        os.environ[WORKER] = "1"
         os.environ.update(environment)
         inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_lifeline, args=(channel, inbox), daemon=True, name="lifeline").start()
@@ -407,7 +407,7 @@ def command(config: Mapping[str, Any]) -> None:
         os.killpg(0, signal.SIGINT)
         process.wait()
         raise
-    if code == claims.EXIT_CLAIMED:
+    if code == EXIT_LEASED:
         raise claims.Claimed("claimed by another process")
     if code < 0:  # its end is this worker's, too
         with contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sourcewise.core import names as study
-from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.errors import WORKER, SourcewiseError
 from sourcewise.sweep import leases as claims
 from sourcewise.sweep.launcher import LocalLauncher, Run, Shape
 from sourcewise.sweep.pool import Ending, Job, Outcome, Status, load, noted, perform
@@ -122,7 +122,7 @@ class Task:
 
     def _together(self, job: Job) -> Ending:
         """One run on several devices: this process is one rank of it."""
-        os.environ[claims.WORKER] = "1"
+        os.environ[WORKER] = "1"
         ending = perform(lambda config: load(self.launcher.function)(config), job.config, str(job.log))
         if ending[0] != "returned":
             atexit.register(os._exit, 1)  # srun then ends the other ranks, too

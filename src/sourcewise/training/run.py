@@ -35,7 +35,7 @@ from sourcewise.lightning_modules.pretraining import Pretraining
 from sourcewise.lightning_modules.scalars import ScalarLogger
 from sourcewise.lightning_modules.transfer import BatchNormMode, Transfer
 from sourcewise.records.record import SOURCE, Header, Record, TargetOutputs, is_name
-from sourcewise.training import baselines
+from sourcewise.training import mappings
 from sourcewise.training.checkpoints import Checkpoint
 from sourcewise.training.hardware import Hardware, interruptible
 from sourcewise.training.models import Head, Model, initialise
@@ -332,7 +332,7 @@ class Run:
         """The outputs with what this one model says of the groups, if groups are made of whole classes."""
         train = self.source.train
         groups = len(train.group_names)
-        group_of = baselines.groups_of_classes(train.labels, train.groups, len(train.class_names))
+        group_of = mappings.groups_of_classes(train.labels, train.groups, len(train.class_names))
         if group_of is None:
             return dict(outputs)
         source = self._features(model, train, self.source)
@@ -342,12 +342,12 @@ class Run:
             features, labels = self._features(model, target.test, target), target.test.labels
             classes = len(target.test.class_names)
             with torch.inference_mode():
-                label = baselines.label_mapping(head(features), group_of, groups)
-                feature = baselines.feature_mapping(features, source, train.groups, groups)
+                label = mappings.label_mapping(head(features), group_of, groups)
+                feature = mappings.feature_mapping(features, source, train.groups, groups)
                 found[name] = replace(
                     outputs[name],
-                    label_mapping=baselines.by_class(label, labels, classes),
-                    feature_mapping=baselines.by_class(feature, labels, classes),
+                    label_mapping=mappings.by_class(label, labels, classes),
+                    feature_mapping=mappings.by_class(feature, labels, classes),
                 )
         return found
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from sourcewise.commands.cli import written
+from sourcewise.core.overrides import quote
 from sourcewise.report.page import Row, Section, Table, count, number, small
 from sourcewise.report.sections.target import Target
 
@@ -51,7 +51,7 @@ def section(target: Target) -> Section | str:
             for side, part in compared
         ]
     elif groups:
-        drop = shlex.quote(f"subset.drop={','.join(written([group]) for group in groups)}")
+        drop = shlex.quote(f"subset.drop={','.join(quote([group]) for group in groups)}")
         lead.append(
             "What really happens needs models of the full source and models without a group. These commands make some,"
             f" for the first of the groups: python train.py -m subset=listed {drop} 'seed=range(0,5)' and"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sourcewise.report import figures
 from sourcewise.report.page import Figure, Row, Section, Table, number
 from sourcewise.report.sections.target import Target
-from sourcewise.training import baselines
+from sourcewise.study import baselines
 
 
 def section(target: Target) -> Section:

@@ -1,0 +1,50 @@
+"""What a single model trained on the whole source says of the groups: what to compare hundreds of models with.
+
+Label and feature mapping follow "Selectivity Drives Productivity" (arXiv 2310.08782), which keeps the source classes
+that most target examples are mapped to. In its words: label mapping asks the source model's head which source class a
+target example belongs to; feature mapping, whose features lie nearest. Both are taken softly here, so that groups which
+no example is mapped to are ranked too, and for every target class. Neither has a unit or an error, and neither can
+tell harm: they say what is similar.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def groups_of_classes(labels: Tensor, groups: Tensor, classes: int) -> Tensor | None:
+    """The group int64[classes] that each source class lies in; None when a class is spread over groups, or empty."""
+    found = labels.new_full((classes,), -1).scatter(0, labels, groups)
+    return found if bool((found[labels] == groups).all()) and bool((found >= 0).all()) else None
+
+
+def label_mapping(logits: Tensor, group_of: Tensor, groups: int) -> Tensor:
+    """Probability that the source head gives to each group, float[examples, groups], from its logits [n, classes]."""
+    probability = logits.float().softmax(1)
+    return probability.new_zeros(len(logits), groups).index_add(1, group_of, probability)
+
+
+def feature_mapping(features: Tensor, source: Tensor, source_groups: Tensor, groups: int) -> Tensor:
+    """Cosine similarity of target features [n, f] with the mean of each group's, float[n, groups].
+
+    source: features [m, f] of the source's examples, of the groups int64[m]. All are taken about the mean over groups.
+    """
+    means = _means(source.float(), source_groups, groups)
+    centre = means.mean(0)
+    one, other = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) for x in (features.float() - centre, means - centre))
+    found: Tensor = one @ other.T
+    return found
+
+
+def by_class(scores: Tensor, labels: Tensor, classes: int) -> NDArray[np.float32]:
+    """Mean over the examples of each target class, float32[classes, groups]; zero for a class without examples."""
+    found: NDArray[np.float32] = _means(scores, labels, classes).numpy()
+    return found
+
+
+def _means(rows: Tensor, parts: Tensor, count: int) -> Tensor:
+    """Mean of the rows of each part, zero for a part without any."""
+    sizes = parts.bincount(minlength=count).clamp(min=1)[:, None]
+    return rows.new_zeros(count, rows.shape[1]).index_add(0, parts, rows) / sizes
