@@ -12,7 +12,7 @@ import train
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, Numbers, regroup
-from sourcewise.designs import subsets
+from sourcewise.designs import draw
 from sourcewise.records import record
 
 DATA = ImageDataset(
@@ -26,7 +26,7 @@ DATA = ImageDataset(
 def kept(groups: str, *names: str) -> list[int]:
     """The examples that are left when a dataset keeps the named groups."""
     regrouped = regroup(DATA, groups)
-    mask = subsets.listed(regrouped.group_names, keep=list(names))
+    mask = draw(regrouped.group_names, {"design": "listed", "keep": list(names)})
     return regrouped.keep_groups(mask).images.flatten().tolist()
 
 
