@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy import stats
 
-import train
+from sourcewise.commands import train
 from sourcewise.core import names as study
 from sourcewise.core import randomness
 from sourcewise.core.errors import SourcewiseError
