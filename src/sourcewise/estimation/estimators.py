@@ -54,7 +54,7 @@ def _find(choice: Choice) -> list[Estimator]:
         return [choice]
     if choice == AUTO:
         return list(ESTIMATORS.values())
-    estimator = extensions.find(ESTIMATORS, choice, "estimator")
+    estimator = extensions.find({AUTO: None, **ESTIMATORS}, choice, "estimator")
     if not isinstance(estimator, Estimator):
         raise SourcewiseError(
             f"estimator={choice}: that is a {type(estimator).__name__}, not an Estimator (see estimation.contract)"
