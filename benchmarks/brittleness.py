@@ -42,7 +42,7 @@ def train(runs: Path, groups: str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") -> N
 
 
 def brittle(items: list[Record]) -> dict[str, Any]:
-    """What the report's section says."""
+    """Return what the report's section says."""
     study = collect(items)
     found: dict[str, Any] = examine(study, "digits", estimate(study, "auto")["digits"], FDR)["brittle"]
     return found
