@@ -9,8 +9,8 @@ CONF = Path(__file__).parents[1] / "conf"
 INTRODUCTION = """# Settings
 
 Every setting is a line of one of these files, with a comment that explains it. Set it with `key=value`, choose an
-option of a group with `group=option` (such as `subset=hadamard`), and keep your own options in a folder that you pass with
-`--config-dir`. `experiment=` is applied last.
+option of a group with `group=option` (such as `subset=hadamard`), and keep your own options in a folder that you pass
+with `--config-dir`. `experiment=` is applied last.
 """
 
 
