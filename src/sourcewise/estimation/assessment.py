@@ -110,7 +110,7 @@ def assess(choice: Choice, sample: Subsets, models: int, level: str) -> Assessme
         more = forecast(reliability, sample, estimator.halved)
         more = None if more is None else int(np.ceil(more * models / len(sample.masks)))
     ceiling, score = checks.noise_ceiling(sample), choice.scores.get(estimator.name)
-    text = verdict(score, ceiling, reliability, more, level)
+    text = _verdict(score, ceiling, reliability, more, level)
     if not estimator.handles_mixed_sizes and choice.mixed_sizes:
         text += f" Subset sizes are mixed, and influences by {estimator.name} carry their effect: take ridge."
     lds = score or UNKNOWN
@@ -126,7 +126,7 @@ def assess(choice: Choice, sample: Subsets, models: int, level: str) -> Assessme
     )
 
 
-def verdict(
+def _verdict(
     score: Score | None, ceiling: float | None, reliability: float | None, more: int | None, level: str = "example"
 ) -> str:
     """Say in a sentence or two how far the influences at one level (example, class, overall) can be trusted."""
