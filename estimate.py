@@ -49,6 +49,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     from sourcewise.acting import counterfactuals, curation, review
     from sourcewise.core.files import check_place, write_whole
     from sourcewise.core.results import to_json
+    from sourcewise.designs.files import write_ranking
     from sourcewise.records.reading import Records
     from sourcewise.records.tracking import check_report
     from sourcewise.report import report
@@ -87,7 +88,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     for name, item in estimated.items():
         for key, baseline in item.baselines.items():
             scores = {row.group: row.score for row in baseline.overall}
-            curation.write_ranking(out / name / f"{key}.csv", scores)
+            write_ranking(out / name / f"{key}.csv", scores)
     write_whole(out / "summary.json", json.dumps(to_json(summary), indent=1).encode())
     write_whole(out / "records.txt", ("\n".join(records.used) + "\n").encode())
     pages = {name: writing.listed_groups(data, summary.targets[name].groups_to_show) for name, data in datasets.items()}

@@ -13,7 +13,7 @@ from itertools import chain
 
 import numpy as np
 
-from sourcewise.designs.subsets import ORDERS
+from sourcewise.designs.chosen_designs import ORDERS
 from sourcewise.estimation.inference import Mean
 from sourcewise.estimation.moments import Array
 from sourcewise.study.collect import RANDOM, CounterfactualRun

@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from sourcewise.acting.counterfactuals import Interval, gain, mean_outputs, score_gain, scores
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import write_whole
 from sourcewise.core.overrides import command, quote
-from sourcewise.designs.subsets import names_file
+from sourcewise.designs.files import write_names, write_ranking
 from sourcewise.estimation.estimators import ridge
 from sourcewise.estimation.inference import Mean
 from sourcewise.estimation.moments import GRAM, Array, Mask, Subsets, collapse
@@ -230,8 +228,8 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
     proposal = propose(masks, outputs, study.seeds, full, removed or None)
     order = np.argsort(proposal.scores, kind="stable")
     keep, drop = (tuple(names[i] for i in order if proposal.keep[i] == side) for side in (True, False))
-    write_whole(out / "keep.txt", names_file(f"{len(keep)} groups to keep {mark}", keep))
-    write_whole(out / "drop.txt", names_file(f"{len(drop)} groups to remove, the worst first {mark}", drop))
+    write_names(out / "keep.txt", f"{len(keep)} groups to keep {mark}", keep)
+    write_names(out / "drop.txt", f"{len(drop)} groups to remove, the worst first {mark}", drop)
     write_ranking(out / "ranking.csv", dict(zip(names, proposal.scores.tolist(), strict=True)))
     verify = [*recipe, "subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
     verify += ["subset.order=worst,random", f"subset.remove=0,{proposal.removed}", f"seed=range(0,{SEEDS})"]
@@ -249,12 +247,6 @@ def _previous_drop(path: Path, mark: str) -> list[str]:
     """Return the groups of a proposal that is there, if its mark says that it came from the same models."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return lines[1:] if lines and lines[0].endswith(mark) else []
-
-
-def write_ranking(path: Path, scores: Mapping[str, float]) -> None:
-    """A CSV for subset=ranked, from scores by group; the worst first, those that are not known (NaN) last."""
-    table = pd.DataFrame(scores.items(), columns=["group", "score"]).sort_values("score", kind="stable")
-    write_whole(path, table.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
 
 
 def _verify(runs: Sequence[CounterfactualRun], proposal: Proposal, target: str) -> VerifiedGain | None:

@@ -14,7 +14,7 @@ from sourcewise.acting.labels import find_dubious_labels
 from sourcewise.acting.review_rows import ReviewRow
 from sourcewise.core.files import write_whole
 from sourcewise.core.results import to_json
-from sourcewise.designs.subsets import names_file
+from sourcewise.designs.files import write_names
 from sourcewise.study.agreement import LabelAgreement
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
@@ -45,4 +45,4 @@ def write(out: Path, rows: Sequence[ReviewRow]) -> None:
     write_whole(out / "review.csv", table.to_csv(index=False, lineterminator="\n").encode())
     flagged = dict.fromkeys(str(row.source) for row in rows if row.flagged)
     about = f"{len(flagged)} source examples; to train without them: subset=listed subset.drop=<this file>"
-    write_whole(out / "review_drop.txt", names_file(about, flagged))
+    write_names(out / "review_drop.txt", about, flagged)

@@ -18,7 +18,6 @@ from sourcewise.acting.examples import has_examples, is_large
 from sourcewise.acting.review_rows import ReviewRow
 from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
 from sourcewise.core.results import json_name
-from sourcewise.designs.subsets import RANDOM_DESIGNS
 from sourcewise.estimation.fitting import parts_of
 from sourcewise.records.reading import LeftOut
 from sourcewise.study.baselines import Baseline
@@ -187,9 +186,8 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
     notes = []
     if len(np.unique(study.masks.sizes())) == 1:
         notes.append(RELATIVE)
-    unused = {design: count for design, count in study.designs.items() if design not in RANDOM_DESIGNS}
-    if unused:
-        listed = ", ".join(f"{count} {design}" for design, count in unused.items())
+    if study.chosen_designs:
+        listed = ", ".join(f"{count} {design}" for design, count in study.chosen_designs.items())
         notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")
     unseen = [str(name) for name in influences["group"].values[np.isnan(influences["influence_overall"].values)]]
     if unseen:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.designs.subsets import ORDERS, RANDOM_DESIGNS, replica
+from sourcewise.designs import recorded_design
 from sourcewise.estimation.moments import Index, Packed
 from sourcewise.records.reading import METRIC
 from sourcewise.records.record import Header, Record, TargetOutputs
@@ -111,6 +111,7 @@ class Study:
         header: of the first record.
         output: the output of the models that influences are on.
         designs: number of records by design of their subset.
+        chosen_designs: likewise, of the records whose subset was chosen, not drawn at random.
         seconds: wall time by stage, summed over all records.
         masks: subsets of the records that influences rest on, those drawn at random.
         seeds: their training seeds, str[models].
@@ -126,6 +127,7 @@ class Study:
     header: Header
     output: str
     designs: Mapping[str, int]
+    chosen_designs: Mapping[str, int]
     seconds: Mapping[str, float]
     masks: Packed
     seeds: NDArray[np.str_]
@@ -187,21 +189,9 @@ def join_counterfactuals(study: Study, records: Iterable[Record]) -> Study:
             )
         name = "" if header.study == study.header.study else header.study
         is_present = not name and (record.mask.tobytes(), str(header.seed)) in present
-        if header.design not in RANDOM_DESIGNS and not is_present:
+        if not header.is_random and not is_present:
             runs.append(_counterfactual_run(record, study.output, name))
     return replace(study, counterfactual_runs=tuple(runs))
-
-
-def curve_of(subset: Mapping[str, Any]) -> str:
-    """Return the curve of runs with these settings of `subset`; empty unless they are ranked.
-
-    Raises KeyError or ValueError for settings that no run has.
-    """
-    if subset["design"] != "ranked":
-        return ""
-    if subset["order"] not in ORDERS:
-        raise ValueError(f"order={subset['order']}")
-    return RANDOM if subset["order"] == RANDOM else f"{subset['order']}, {subset['ranking']}"
 
 
 class _Collector:
@@ -209,7 +199,7 @@ class _Collector:
 
     def __init__(self, first: Record, output: str) -> None:
         self._first, self._output = first, output
-        self._designs, self._seconds = Counter[str](), Counter[str]()
+        self._designs, self._chosen_designs, self._seconds = Counter[str](), Counter[str](), Counter[str]()
         self.masks = Spool()
         self._seeds: list[str] = []
         self._targets: dict[str, _TargetCollector] = {}
@@ -224,14 +214,16 @@ class _Collector:
         self._seconds.update(dict(record.header.seconds))
         if record.mask.all():
             self._mappings = self._mappings or record.targets
-        if record.header.design in RANDOM_DESIGNS:
+        if record.header.is_random:
             self._add_random(record)
-        elif self._output in UNITS:
+            return
+        self._chosen_designs[record.header.design] += 1
+        if self._output in UNITS:
             self._add_chosen(record)
 
     def _add_random(self, record: Record) -> None:
         self.masks.append(np.packbits(record.mask))
-        self._seeds.append(f"{record.header.seed}{_from_subset(record, lambda subset: replica(**subset))}")
+        self._seeds.append(f"{record.header.seed}{_from_subset(record, recorded_design(record.header.design).replica)}")
         for name, outputs in record.targets.items():
             if name not in self._targets:
                 self._targets[name] = _TargetCollector(outputs, record.header.class_names[name], self._output)
@@ -260,6 +252,7 @@ class _Collector:
             header=self._first.header,
             output=self._output,
             designs=dict(self._designs),
+            chosen_designs=dict(self._chosen_designs),
             seconds=dict(self._seconds),
             masks=Packed(self.masks.array(), groups),
             seeds=np.array(self._seeds),
@@ -314,7 +307,7 @@ def _counterfactual_run(record: Record, output: str, study: str = "") -> Counter
     accuracy = {name: float(is_correct(outputs).mean()) for name, outputs in targets.items()}
     return CounterfactualRun(
         study=study,
-        curve=_from_subset(record, curve_of),
+        curve=_from_subset(record, recorded_design(header.design).curve),
         mask=record.mask,
         seed=str(header.seed),
         scores={name: header.metrics.get(f"target/{name}/score", accuracy[name]) for name in targets},
