@@ -97,9 +97,8 @@ def _estimate_target(study: Study, name: str, estimator: str, bar: tqdm[NoReturn
         bar.set_description(f"{name}, {level}")
         fits[level] = fit(study.masks, outputs, estimator, study.seeds, level=level)
         bar.update()
-    checks = {
-        level: _checks(fitted, level != "overall" and study.groups <= GRAM_GROUPS) for level, fitted in fits.items()
-    }
+    few_groups = study.groups <= GRAM_GROUPS
+    checks = {level: _checks(fitted, few_groups and level != "overall") for level, fitted in fits.items()}
     dataset = _lay_out(study, name, fits, checks)
     baselines: dict[str, Baseline] = {}
     if name in study.mappings:
