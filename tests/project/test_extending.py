@@ -7,10 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from conftest import ROOT, TINY
-
-from sourcewise.records import record
 
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 KINDS = ("A design", "An estimator", "A transfer mode", "A dataset", "A metric", "A logger")

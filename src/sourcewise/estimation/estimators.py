@@ -19,11 +19,11 @@ ESTIMATORS = {estimator.name: estimator for estimator in (DIFFERENCE, RIDGE, OLS
 AUTO = "auto"
 """The setting that lets all of ESTIMATORS compete."""
 
-EstimatorSetting = str | Estimator
-"""A name of ESTIMATORS, AUTO, the dotted path of a user's estimator, or an estimator itself."""
+EstimatorSetting = str | Estimator | Sequence[str | Estimator]
+"""A name of ESTIMATORS, AUTO, the dotted path of a user's estimator, an estimator itself, or a list of these."""
 
 
-def find_estimators(setting: EstimatorSetting | Sequence[EstimatorSetting], groups: int) -> tuple[Estimator, ...]:
+def find_estimators(setting: EstimatorSetting, groups: int) -> tuple[Estimator, ...]:
     """Return the estimators that compete: one, or of those that a list or `auto` stands for all that can do the groups.
 
     >>> [estimator.name for estimator in find_estimators("auto", groups=50)]
@@ -48,7 +48,7 @@ def find_estimators(setting: EstimatorSetting | Sequence[EstimatorSetting], grou
     return able
 
 
-def _look_up(setting: EstimatorSetting) -> list[Estimator]:
+def _look_up(setting: str | Estimator) -> list[Estimator]:
     """Return the estimators that one setting stands for. Raises SourcewiseError as `find_estimators` does."""
     if isinstance(setting, Estimator):
         return [setting]
