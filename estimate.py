@@ -46,7 +46,6 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     from sourcewise.acting import analyses, counterfactuals, curation, review
     from sourcewise.core.files import check_place, write_whole
     from sourcewise.records.reading import Records
-    from sourcewise.records.tracking import check_report
     from sourcewise.report import report
     from sourcewise.report.summary import summarise
     from sourcewise.study import influences
@@ -55,9 +54,9 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     check_place(Path(config["out"]))
     tracker = instantiate(config["logger"])
     if config["wandb_report"]:
-        check_report(tracker)
-    records, out = Records(config["records"], config["filters"], config["refresh"]), Path(config["out"])
-    study = influences.collect(records.giving(config["outputs"]), config["outputs"])
+        tracker.check_report()
+    records = Records(config["records"], config["filters"], config["refresh"]).giving(config["outputs"])
+    study, out = influences.collect(records, config["outputs"]), Path(config["out"])
     weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
     for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
         study.trials += influences.further_trials(Records(place, {}, config["refresh"]), study)

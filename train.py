@@ -20,7 +20,7 @@ from sourcewise.core import names as study
 from sourcewise.core import settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import subsets
-from sourcewise.records import tracking
+from sourcewise.records import agents
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     from sourcewise.records import record
 
     result = record.read(folder / study.RECORD)
-    if tracking.under_agent():
+    if agents.under_agent():
         with instantiate(config["logger"]).start(folder.name, folder.parent.name, config) as tracked:
             tracked.record(result)
     return dict(result.header.metrics)
@@ -115,5 +115,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with cli.errors(), tracking.agents_job():
+    with cli.errors(), agents.answering_agent():
         main()

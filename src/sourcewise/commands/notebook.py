@@ -123,5 +123,5 @@ def load(places: str | Sequence[str], outputs: str = "prob", **filters: Any) -> 
 
     Raises SourcewiseError as `Records` and `influences.collect` do.
     """
-    records = Records(places, filters)
-    return Loaded(influences.collect(records.giving(outputs), outputs), records.left_out)
+    reading = Records(places, filters).giving(outputs)
+    return Loaded(influences.collect(reading, outputs), reading.left_out)

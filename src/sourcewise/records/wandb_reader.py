@@ -218,7 +218,9 @@ class Project:
                     link, size = (str(file.direct_url), int(file.size)) if file else ("", 0)
                 if size == 0:
                     return MISSING
-                content = self._downloader.fetch(link, min(size, record.MAX_BYTES))
+                if size > record.MAX_BYTES:
+                    return f"{size:,} bytes; a record has at most {record.MAX_BYTES:,}"
+                content = self._downloader.fetch(link, size)
                 record.from_bytes(content, run.name)
             except RecordError as error:
                 reason = str(error).removeprefix(f"{run.name}: ")
