@@ -45,6 +45,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
 
     from sourcewise.acting import analyses, counterfactuals, curation, review
     from sourcewise.core.files import check_place, write_whole
+    from sourcewise.designs.files import write_ranking
     from sourcewise.records.reading import Records
     from sourcewise.report import report
     from sourcewise.report.summary import summarise
@@ -77,7 +78,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     for name, item in estimated.items():
         for baseline, said in item.baselines.items():
             scores = {row["group"]: row["score"] for row in said["overall"]}
-            curation.write_ranking(out / name / f"{baseline}.csv", scores)
+            write_ranking(out / name / f"{baseline}.csv", scores)
     write_whole(out / "summary.json", json.dumps(influences.plain(summary), indent=1).encode())
     write_whole(out / "records.txt", ("\n".join(records.used) + "\n").encode())
     pages = {name: influences.shown(data, analyses.named(summary["targets"][name])) for name, data in found.items()}

@@ -18,6 +18,7 @@ from wandb_server import WandbServer, wandb_server
 
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.hashing import fingerprint
 from sourcewise.records import download, record, wandb_reader
 from sourcewise.records.reading import Reading, Records
 from sourcewise.records.record import Record
@@ -44,9 +45,9 @@ def make(seed: int = 0, *overrides: str, **changes: Any) -> Record:
     config = copy.deepcopy(composed(*overrides))
     config["subset"]["seed"] = seed
     folder = names.run_dir(config)
-    fields = {"study": folder.parent.name, "run": folder.name, "recipe": names.fingerprint(names.recipe(config))}
+    named = {"study": folder.parent.name, "run": folder.name, "recipe": fingerprint(names.recipe(config))}
     metrics = {METRIC: 0.5 + seed / 100}
-    return made.make(seed, **({"config": config, "metrics": metrics, **fields} | changes))
+    return made.make(seed, **({"config": config, "metrics": metrics, **named} | changes))
 
 
 def put(server: WandbServer, item: Record, id: str = "", content: bytes | None = None, **about: Any) -> Any:

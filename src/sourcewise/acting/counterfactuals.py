@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sourcewise.designs.subsets import ORDERS
+from sourcewise.designs.chosen_designs import ORDERS
 from sourcewise.estimation.inference import Mean
 from sourcewise.estimation.moments import Array, Mask
 
@@ -35,15 +35,6 @@ class Trial:
     seed: str
     scores: Mapping[str, float]
     outputs: Mapping[str, float]
-
-
-def curve_of(subset: Mapping[str, Any]) -> str:
-    """The curve of runs with these settings of `subset`. Raises KeyError or ValueError for those that no run has."""
-    if subset["design"] != "ranked":
-        return ""
-    if subset["order"] not in ORDERS:
-        raise ValueError(f"order={subset['order']}")
-    return RANDOM if subset["order"] == RANDOM else f"{subset['order']}, {subset['ranking']}"
 
 
 def means(trials: Iterable[Trial], target: str, value: str = "scores") -> list[float]:

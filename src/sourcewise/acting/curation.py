@@ -20,13 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sourcewise.acting.counterfactuals import RANDOM, Trial, as_json, gain, means
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import write_whole
 from sourcewise.core.overrides import quote
-from sourcewise.designs.subsets import names_file
+from sourcewise.designs.files import write_names, write_ranking
 from sourcewise.estimation.estimators import ridge
 from sourcewise.estimation.inference import Mean
 from sourcewise.estimation.moments import GRAM, Array, Mask, Subsets, collapse
@@ -179,7 +177,7 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
         ("keep.txt", f"{len(kept)} groups to keep {mark}", kept),
         ("drop.txt", f"{len(dropped)} groups to remove, the worst first {mark}", dropped),
     ):
-        write_whole(out / file, names_file(about, lines))
+        write_names(out / file, about, lines)
     write_ranking(out / "ranking.csv", dict(zip(names, found.scores.tolist(), strict=True)))
     verify = [*recipe, "subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
     verify += ["subset.order=worst,random", f"subset.remove=0,{found.removed}", f"seed=range(0,{SEEDS})"]
@@ -191,12 +189,6 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
         "verified": {name: _verified(own, found, name) for name in weights},
         "command": shlex.join(["python", "train.py", "-m", *verify]),
     }
-
-
-def write_ranking(path: Path, scores: Mapping[str, float]) -> None:
-    """A CSV for subset=ranked, from scores by group; the worst first, those that are not known (NaN) last."""
-    table = pd.DataFrame(scores.items(), columns=["group", "score"]).sort_values("score", kind="stable")
-    write_whole(path, table.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
 
 
 def as_text(found: Mapping[str, Any], output: str) -> list[str]:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.hashing import fingerprint
 from sourcewise.records import record
 from sourcewise.records.filters import Filters, as_list
 from sourcewise.records.record import Header, Record, RecordError
@@ -175,7 +176,7 @@ def _disagreement(run: RemoteRun, item: Record) -> str | None:
     except (KeyError, TypeError, AttributeError, RecursionError):
         return "its config in W&B is not that of a run"
     for key, value in in_wandb.items():
-        if names.fingerprint(value) != names.fingerprint(in_record[key]):
+        if fingerprint(value) != fingerprint(in_record[key]):
             return f"its record was made with another {key} than its config in W&B says"
     return None
 
@@ -189,7 +190,7 @@ def _without_outputs(run: RemoteRun) -> Record:
         header = Header(
             study=names.study_name(run.config),
             run=names.run_name(run.config),
-            recipe=names.fingerprint(names.recipe(run.config)),
+            recipe=fingerprint(names.recipe(run.config)),
             config=run.config,
             design=str(subset["design"]),
             subset_seed=subset.get("seed"),

@@ -10,7 +10,6 @@ import pandas as pd
 import xarray as xr
 
 from sourcewise.acting import analyses, counterfactuals, curation
-from sourcewise.designs.subsets import RANDOM_DESIGNS
 from sourcewise.estimation.fitting import parts_of
 from sourcewise.records.reading import LeftOut
 from sourcewise.report.figures import KEYS
@@ -29,7 +28,7 @@ def summarise(study: Study, found: Mapping[str, Estimated], left_out: Sequence[L
     notes = []
     if len(np.unique(study.packed().sizes())) == 1:
         notes.append(RELATIVE)
-    unused = {design: count for design, count in study.designs.items() if design not in RANDOM_DESIGNS}
+    unused = +study.not_random
     if unused:
         listed = ", ".join(f"{count} {design}" for design, count in unused.items())
         notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 from tqdm import tqdm
 
-from sourcewise.acting.counterfactuals import Trial, curve_of
+from sourcewise.acting.counterfactuals import Trial
 from sourcewise.acting.review import Beliefs
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.designs.subsets import RANDOM_DESIGNS, replica
+from sourcewise.designs import recorded_design
 from sourcewise.estimation.fitting import Fit, fit, parts_of
 from sourcewise.estimation.moments import GRAM, Index, Packed
 from sourcewise.records.reading import METRIC
@@ -114,7 +114,8 @@ class Target:
 class Study:
     """What one pass over the records of a study leaves.
 
-    header: that of the first record. groups: how many the source has. designs: records by design. masks (as bits) and
+    header: that of the first record. groups: how many the source has. designs: records by design;
+    not_random: those among them whose subset was chosen. masks (as bits) and
     seeds: of the records that influences rest on, in the order of every target's outputs. full: the outputs of a run
     that kept all groups, with its baselines. trials: the other records, of chosen subsets. without: of those that keep
     all groups but one (-1: all groups), by target and that group, each run's outputs, whether they are right, and
@@ -126,6 +127,7 @@ class Study:
     output: str
     groups: int
     designs: Counter[str] = field(default_factory=Counter)
+    not_random: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     masks: Spool = field(default_factory=Spool)
     seeds: list[str] = field(default_factory=list)
@@ -176,12 +178,13 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
     for item in records:
         study = study or Study(item.header, output, len(item.mask))
         study.designs[item.header.design] += 1
+        study.not_random[item.header.design] += not item.header.is_random
         study.seconds.update(dict(item.header.seconds))
         if item.mask.all():
             study.full = study.full or item.targets
-        if item.header.design in RANDOM_DESIGNS:
+        if item.header.is_random:
             study.masks.append(np.packbits(item.mask))
-            study.seeds.append(f"{item.header.seed}{_of_subset(item, lambda subset: replica(**subset))}")
+            study.seeds.append(f"{item.header.seed}{_of_subset(item, recorded_design(item.header.design).replica)}")
             for name, outputs in item.targets.items():
                 if name not in study.targets:
                     names = list(item.header.class_names[name])
@@ -218,7 +221,7 @@ def further_trials(records: Iterable[Record], study: Study) -> list[Trial]:
             )
         other = "" if item.header.study == study.header.study else item.header.study
         there = not other and (item.mask.tobytes(), str(item.header.seed)) in known
-        if item.header.design not in RANDOM_DESIGNS and not there:
+        if not item.header.is_random and not there:
             found.append(_trial(item, study.output, other))
     return found
 
@@ -296,7 +299,7 @@ def _trial(item: Record, output: str, study: str = "") -> Trial:
     right = {name: float((o.prediction == o.labels).mean()) for name, o in item.targets.items()}
     return Trial(
         study=study,
-        curve=_of_subset(item, curve_of),
+        curve=_of_subset(item, recorded_design(header.design).curve),
         mask=item.mask,
         seed=str(header.seed),
         scores={name: metrics.get(f"target/{name}/score", right[name]) for name in item.targets},
