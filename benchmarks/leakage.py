@@ -20,10 +20,9 @@ from scipy import stats
 
 from sourcewise.acting.review import copies
 from sourcewise.data import embedded, planted
-from sourcewise.designs.subsets import RANDOM_DESIGNS
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import difference
 from sourcewise.estimation.inference import qvalues
-from sourcewise.estimation.moments import collapse
 from sourcewise.records.reading import Records
 
 COUNTS = (75, 150, 300, 600)
@@ -59,7 +58,7 @@ def main() -> None:
     parser.add_argument("--records", default="outputs/planted_leaks/runs")
     source, target, truth = plant(0)
     nearest, similar = copies(source, target)
-    items = [item for item in Records(parser.parse_args().records) if item.header.design in RANDOM_DESIGNS]
+    items = [item for item in Records(parser.parse_args().records) if item.header.is_random]
     masks = np.array([item.mask for item in items])
     outputs = np.array([item.targets["digits"].prob for item in items], np.float64)
     print(f"  {'flagged by':<18} {'flagged':>7} {'right':>5} {'false':>6} {'precision':>10} {'recall':>7}")

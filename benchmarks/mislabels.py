@@ -17,9 +17,8 @@ from sklearn.metrics import average_precision_score
 
 from sourcewise.acting.review import Beliefs
 from sourcewise.data import planted
-from sourcewise.designs.subsets import RANDOM_DESIGNS
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import difference
-from sourcewise.estimation.moments import collapse
 from sourcewise.records.reading import Records
 
 COUNTS = (25, 50, 100, 200)
@@ -29,7 +28,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", default="outputs/planted_mislabels/runs")
-    items = [item for item in Records(parser.parse_args().records) if item.header.design in RANDOM_DESIGNS]
+    items = [item for item in Records(parser.parse_args().records) if item.header.is_random]
     wrong = planted.mislabels().columns["planted"] >= 0
     beliefs, masks, outputs = Beliefs(len(wrong)), [], []
     print("models  disbelief  memorisation  harm   flagged  right (of 45)")

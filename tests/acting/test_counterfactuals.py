@@ -13,16 +13,18 @@ from fake_records import GROUPS, make
 from hydra import initialize_config_dir
 from scipy import stats
 
-import estimate
 from benchmarks import planted_harm
+from sourcewise import designs
 from sourcewise.acting import counterfactuals, curation
-from sourcewise.acting.counterfactuals import Trial, compare, curve_of
-from sourcewise.commands import cli
-from sourcewise.core import names as study
+from sourcewise.acting.counterfactuals import Trial, compare
+from sourcewise.commands import cli, estimate
+from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.designs import subsets
+from sourcewise.designs import DESIGNS
+from sourcewise.designs.files import write_ranking
+from sourcewise.designs.random_designs import random
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import collapse
 from sourcewise.records import record
 from sourcewise.report import figures
 
@@ -40,12 +42,12 @@ def without(*groups: int, count: int = 24) -> np.ndarray:
 def test_a_difference_of_means_is_welch_s() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.normal(1, 3, 12), rng.normal(0, 1, 5)
-    found = Mean.of(one) - Mean.of(other)
+    found = Mean.from_runs(one) - Mean.from_runs(other)
     expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
     assert found.interval() == pytest.approx((expected.low, expected.high))
     single = stats.t.interval(0.95, 11, one.mean(), stats.sem(one))
-    assert Mean.of(one).interval() == pytest.approx(single)
-    assert np.isnan(Mean.of([1.0]).interval()).all()
+    assert Mean.from_runs(one).interval() == pytest.approx(single)
+    assert np.isnan(Mean.from_runs([1.0]).interval()).all()
 
 
 def additive(b: np.ndarray, seeds: int = 3) -> list[Trial]:
@@ -120,15 +122,15 @@ def test_listed_subsets_alone_are_drawn_by_name_the_best_first() -> None:
 
 
 def test_a_curve_is_an_order_and_a_ranking() -> None:
-    assert curve_of({"design": "ranked", "order": "random", "seed": 1}) == "random"
-    assert curve_of({"design": "ranked", "order": "worst", "ranking": "a@1"}) == "worst, a@1"
-    assert curve_of({"design": "listed", "keep": ["A"]}) == curve_of({"design": "full"}) == ""
+    assert DESIGNS["ranked"].curve({"design": "ranked", "order": "random", "seed": 1}) == "random"
+    assert DESIGNS["ranked"].curve({"design": "ranked", "order": "worst", "ranking": "a@1"}) == "worst, a@1"
+    assert DESIGNS["listed"].curve({"design": "listed", "keep": ["A"]}) == DESIGNS["full"].curve({}) == ""
 
 
 def models(b: np.ndarray, noise: float, seed: int, count: int = 128, varying: bool = False) -> tuple[Any, Any, Any]:
     rng = np.random.default_rng(seed)
     groups = [str(i) for i in range(len(b))]
-    fixed = [subsets.random(groups, 0.5, 1000 * seed + i) for i in range(count)]
+    fixed = [random(groups, 0.5, 1000 * seed + i) for i in range(count)]
     masks = rng.random((count, len(b))) < 0.5 if varying else np.array(fixed)
     return masks, masks @ b + rng.normal(0, noise, count), np.arange(count)
 
@@ -210,14 +212,14 @@ def write(folder: Path, seed: int, mask: np.ndarray, subset: dict[str, Any], eff
     prob = np.clip(level + rng.normal(0, 0.01, 12), 0, 1).astype(np.float16)
     header = replace(
         item.header,
-        run=f"{subset['design']}-{curve_of(subset)}-{mask.sum()}-{seed}".replace("/", "_"),
+        run=f"{subset['design']}-{DESIGNS[subset['design']].curve(subset)}-{mask.sum()}-{seed}".replace("/", "_"),
         design=subset["design"],
         seed=seed,
         config={**item.header.config, "subset": subset},
         metrics={"target/pets/score": level},
     )
     outputs = {"pets": replace(item.targets["pets"], prob=prob)}
-    record.write(record.Record(mask, outputs, header), folder / header.run / study.RECORD)
+    record.write(record.Record(mask, outputs, header), folder / header.run / names.RECORD)
 
 
 @pytest.fixture
@@ -226,7 +228,7 @@ def runs(tmp_path: Path) -> Path:
     effects = np.r_[-0.05, -0.04, np.full(12, 0.02)]
     for seed in range(40):
         subset = {"design": "random", "fraction": 0.5, "seed": seed}
-        write(tmp_path / "runs", seed, subsets.random(GROUPS, 0.5, seed), subset, effects)
+        write(tmp_path / "runs", seed, random(GROUPS, 0.5, seed), subset, effects)
     for seed in range(3):
         write(tmp_path / "runs", seed, np.ones(14, bool), {"design": "full"}, effects)
     return tmp_path / "runs"
@@ -242,16 +244,16 @@ def test_curation_proposes_and_then_verifies_the_same(runs: Path) -> None:
     first = run_estimate(runs, "curate=true")["curation"]
     assert sorted(first["drop"]) == ["g0", "g1"]
     assert first["verified"] == {"pets": None}
-    for file, names in (("drop.txt", first["drop"]), ("keep.txt", first["keep"])):
-        mask = subsets.listed(GROUPS, **{file[:4]: str(out / file)})
-        assert set(np.array(GROUPS)[mask == (file == "keep.txt")]) == set(names)
+    for file, listed in (("drop.txt", first["drop"]), ("keep.txt", first["keep"])):
+        mask = designs.draw(GROUPS, {"design": "listed", file[:4]: str(out / file)})
+        assert set(np.array(GROUPS)[mask == (file == "keep.txt")]) == set(listed)
     assert f"subset.ranking={out / 'ranking.csv'}" in first["command"]
     settings = {"design": "ranked", "ranking": str(out / "ranking.csv"), "remove": 2, "target": None}
     effects = np.r_[-0.05, -0.04, np.full(12, 0.02)]
     for order in ("worst", "random"):
         for seed in range(6):
-            subset = subsets.settled({**settings, "order": order, "seed": seed})
-            write(runs, seed + 100 * (order == "random"), subsets.draw(GROUPS, **subset), subset, effects)
+            subset = designs.resolve({**settings, "order": order, "seed": seed})
+            write(runs, seed + 100 * (order == "random"), designs.draw(GROUPS, subset), subset, effects)
     for seed in range(3, 6):
         write(runs, seed, np.ones(14, bool), {"design": "full"}, effects)
     summary = run_estimate(runs, "curate=true")
@@ -307,8 +309,10 @@ def test_a_proposal_stays_until_the_random_models_change(runs: Path) -> None:
 
 def test_rankings_survive_any_name(tmp_path: Path) -> None:
     scores = {'a "b", c': 1.0, "d": float("nan"), "é\nf": -2.0}
-    curation.write_ranking(tmp_path / "a.csv", scores)
-    mask = subsets.draw(list(scores), "ranked", ranking=str(tmp_path / "a.csv"), order="worst", remove=2)
+    write_ranking(tmp_path / "a.csv", scores)
+    mask = designs.draw(
+        list(scores), {"design": "ranked", "ranking": str(tmp_path / "a.csv"), "order": "worst", "remove": 2}
+    )
     assert mask.tolist() == [False, True, False]
 
 
@@ -339,11 +343,11 @@ def test_records_of_another_recipe_may_join_but_not_those_of_other_groups(runs: 
         config = {"source": {"name": "made-up"}, "subset": {"design": "listed", **subset}}
         item = make(seed, design="listed", run=f"listed-{seed}", study="wide-1", config=config)
         header = replace(item.header, seed=seed)
-        record.write(record.Record(without(0, count=14), item.targets, header), other / f"{seed}" / study.RECORD)
+        record.write(record.Record(without(0, count=14), item.targets, header), other / f"{seed}" / names.RECORD)
     found = run_estimate(runs, f"counterfactuals=[{other},{runs}]")["counterfactuals"]  # a run counts once
     assert [(item["study"], item["listed"][0]["runs"]) for item in found] == [("", 1), ("wide-1", 3)]
     item = make(0, design="full", group_names=[f"h{i}" for i in range(14)], study="wide-1")
-    record.write(record.Record(np.ones(14, bool), item.targets, item.header), tmp_path / "bad" / "0" / study.RECORD)
+    record.write(record.Record(np.ones(14, bool), item.targets, item.header), tmp_path / "bad" / "0" / names.RECORD)
     with pytest.raises(SourcewiseError, match="are not the 14 groups"):
         run_estimate(runs, f"counterfactuals=[{tmp_path / 'bad'}]")
 
@@ -364,7 +368,7 @@ def test_a_recipe_s_overrides_are_found(chosen: list[str]) -> None:
     config["trainer"]["_target_"] = "sourcewise.training.run.Hardware"  # as records of an earlier version have it
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         found = cli.overrides(config)
-    assert study.study_name(compose_config(*found)) == study.study_name(config)
+    assert names.study_name(compose_config(*found)) == names.study_name(config)
     assert len(found) == len(chosen)
 
 

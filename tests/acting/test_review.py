@@ -17,7 +17,7 @@ from sourcewise.acting import review
 from sourcewise.acting.review import Beliefs
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded, planted
-from sourcewise.designs import subsets
+from sourcewise.designs import draw
 from sourcewise.estimation.inference import qvalues
 from sourcewise.records.record import TargetOutputs
 from sourcewise.report import report
@@ -132,7 +132,7 @@ def test_a_label_that_is_not_believed_goes_into_the_list_and_out_of_the_subset(t
     assert lines[1].startswith("label,3,pets,,")
     assert len(lines) == 15
     names = [str(i) for i in range(14)]
-    mask = subsets.listed(names, drop=str(tmp_path / "review_drop.txt"))
+    mask = draw(names, {"design": "listed", "drop": str(tmp_path / "review_drop.txt")})
     assert np.flatnonzero(~mask).tolist() == [3]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
-from sourcewise.designs.subsets import RANDOM_DESIGNS
+from sourcewise.designs import DESIGNS
 from sourcewise.records import record
 from sourcewise.records.record import Record, RecordError, TargetOutputs
 
@@ -171,7 +171,7 @@ def test_a_record_without_the_later_fields_has_the_bytes_and_the_digest_of_the_f
 
 @pytest.mark.parametrize("design", ["random", "hadamard", "replicated", "full", "ranked", "listed"])
 def test_influences_rest_on_random_designs_by_name_unless_the_record_says_it(design: str) -> None:
-    assert header(design=design).is_random == (design in RANDOM_DESIGNS)
+    assert header(design=design).is_random == DESIGNS[design].is_random
     for stated in (True, False):
         assert header(design=design, random_design=stated).is_random is stated
 

@@ -10,8 +10,8 @@ import xarray as xr
 from conftest import Compose
 from fake_records import CLASSES, GROUPS, make
 
-import train
-from sourcewise.core import names as study
+from sourcewise.commands import train
+from sourcewise.core import names
 from sourcewise.records import record
 from sourcewise.records.record import Record
 from sourcewise.study import baselines
@@ -20,7 +20,7 @@ from sourcewise.training import mappings
 
 def run(config: dict[str, Any]) -> Record:
     train.train(config)
-    return record.read(study.run_dir(config) / study.RECORD)
+    return record.read(names.run_dir(config) / names.RECORD)
 
 
 def test_classes_have_groups_when_none_is_spread() -> None:

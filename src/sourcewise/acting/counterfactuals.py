@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sourcewise.designs.subsets import ORDERS
+from sourcewise.designs.chosen_designs import ORDERS
+from sourcewise.estimation.arrays import Array, Mask
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import Array, Mask
 
 RANDOM = "random"
 
@@ -37,15 +37,6 @@ class Trial:
     outputs: Mapping[str, float]
 
 
-def curve_of(subset: Mapping[str, Any]) -> str:
-    """The curve of runs with these settings of `subset`. Raises KeyError or ValueError for those that no run has."""
-    if subset["design"] != "ranked":
-        return ""
-    if subset["order"] not in ORDERS:
-        raise ValueError(f"order={subset['order']}")
-    return RANDOM if subset["order"] == RANDOM else f"{subset['order']}, {subset['ranking']}"
-
-
 def means(trials: Iterable[Trial], target: str, value: str = "scores") -> list[float]:
     """The score (or output) of each independent unit: a run; of random removals a subset, the mean over its seeds."""
     units: dict[tuple[bytes, str], list[float]] = {}
@@ -58,7 +49,7 @@ def means(trials: Iterable[Trial], target: str, value: str = "scores") -> list[f
 def gain(found: Iterable[Trial], others: Iterable[Trial], target: str, value: str = "scores") -> dict[str, Any] | None:
     """Of some trials over others, as JSON; None where fewer than two of these are independent."""
     peers = means(others, target, value)
-    return as_json(Mean.of(means(found, target, value)) - Mean.of(peers)) if len(peers) > 1 else None
+    return as_json(Mean.from_runs(means(found, target, value)) - Mean.from_runs(peers)) if len(peers) > 1 else None
 
 
 def tables(trials: Sequence[Trial], names: Sequence[str], slopes: Mapping[str, Array]) -> list[dict[str, Any]]:
@@ -98,10 +89,10 @@ def compare(trials: Sequence[Trial], target: str, names: Sequence[str], slopes: 
         result: dict[str, Any] = {
             "removed": removed,
             "runs": len(found),
-            "score": as_json(Mean.of(means(found, target))),
+            "score": as_json(Mean.from_runs(means(found, target))),
             "full": gain(found, whole, target),
             "random": gain(found, peers, target),
-            "output": as_json(Mean.of(means(found, target, "outputs"))),
+            "output": as_json(Mean.from_runs(means(found, target, "outputs"))),
         }
         if slopes is not None and peers:
             gone = ~np.array([trial.mask for trial in found])

@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sourcewise.acting.counterfactuals import RANDOM, Trial, as_json, gain, means
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import write_whole
 from sourcewise.core.overrides import quote
-from sourcewise.designs.subsets import names_file
+from sourcewise.designs.files import write_names, write_ranking
+from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.collapse import Subsets, collapse
 from sourcewise.estimation.estimators import ridge
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import GRAM, Array, Mask, Subsets, collapse
+from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.study.influences import UNITS, Study
 
 FOLDS = 5
@@ -83,8 +83,8 @@ def propose(masks: Mask, outputs: Array, seeds: Array, full: Sequence[float], re
     scores = ridge(subsets.moments()).influence[0]
     over_random = gains(subsets)
     reach = (~masks).sum(1).mean()
-    slope = Mean.of(full) - Mean.of(subsets.outputs[:, 0])
-    over_full = over_random - slope.times(np.arange(1.0, masks.shape[1]) / reach)
+    slope = Mean.from_runs(full) - Mean.from_runs(subsets.outputs[:, 0])
+    over_full = over_random - slope.scaled(np.arange(1.0, masks.shape[1]) / reach)
     most = max(1, min(int(np.isfinite(scores).sum()), round(reach)))
     number = remove or int(np.argmax((over_full.value - np.sqrt(over_full.variance))[:most])) + 1
     keep = np.ones(masks.shape[1], dtype=bool)
@@ -158,9 +158,9 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
     """
     if study.output not in UNITS:
         raise SourcewiseError(f"curate: it needs outputs of every example; choose outputs={', '.join(UNITS)}")
-    if study.groups > GRAM:
+    if study.groups > GRAM_GROUPS:
         raise SourcewiseError(
-            f"curate: {study.groups} groups are too many to rank by ridge; group them ({GRAM} at most)"
+            f"curate: {study.groups} groups are too many to rank by ridge; group them ({GRAM_GROUPS} at most)"
         )
     masks, names = study.packed().unpack(), study.names
     outputs = {name: np.array(study.targets[name].means)[:, -1] for name in weights}
@@ -179,7 +179,7 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
         ("keep.txt", f"{len(kept)} groups to keep {mark}", kept),
         ("drop.txt", f"{len(dropped)} groups to remove, the worst first {mark}", dropped),
     ):
-        write_whole(out / file, names_file(about, lines))
+        write_names(out / file, about, lines)
     write_ranking(out / "ranking.csv", dict(zip(names, found.scores.tolist(), strict=True)))
     verify = [*recipe, "subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
     verify += ["subset.order=worst,random", f"subset.remove=0,{found.removed}", f"seed=range(0,{SEEDS})"]
@@ -191,12 +191,6 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
         "verified": {name: _verified(own, found, name) for name in weights},
         "command": shlex.join(["python", "train.py", "-m", *verify]),
     }
-
-
-def write_ranking(path: Path, scores: Mapping[str, float]) -> None:
-    """A CSV for subset=ranked, from scores by group; the worst first, those that are not known (NaN) last."""
-    table = pd.DataFrame(scores.items(), columns=["group", "score"]).sort_values("score", kind="stable")
-    write_whole(path, table.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
 
 
 def as_text(found: Mapping[str, Any], output: str) -> list[str]:

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
-from sourcewise.designs.subsets import names_file
+from sourcewise.designs.files import write_names
+from sourcewise.estimation.arrays import Array, Index, Mask
 from sourcewise.estimation.inference import qvalues
-from sourcewise.estimation.moments import Array, Index, Mask
 from sourcewise.records.record import TargetOutputs
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
@@ -181,4 +181,4 @@ def write(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_whole(out / "review.csv", table.to_csv(index=False, lineterminator="\n").encode())
     flagged = dict.fromkeys(str(row["source"]) for row in rows if row["flagged"])
     about = f"{len(flagged)} source examples; to train without them: subset=listed subset.drop=<this file>"
-    write_whole(out / "review_drop.txt", names_file(about, flagged))
+    write_names(out / "review_drop.txt", about, flagged)

@@ -16,11 +16,9 @@ from safetensors.numpy import load, save
 from sourcewise.core import settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
+from sourcewise.designs import recorded_design
 
 SCHEMA = 1
-
-_RANDOM_DESIGNS = frozenset({"random", "hadamard", "replicated"})
-"""The designs that were random before records said it themselves."""
 
 _LATER = ("overrides", "random_design")
 """Fields of the header that the first records did not have."""
@@ -86,7 +84,7 @@ class Header:
     @property
     def is_random(self) -> bool:
         """Whether the subset was drawn at random, so that influences may rest on the record."""
-        return self.design in _RANDOM_DESIGNS if self.random_design is None else self.random_design
+        return recorded_design(self.design).is_random if self.random_design is None else self.random_design
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields by name. Those that older records lack are left out while they are None."""

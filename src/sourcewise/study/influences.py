@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 from tqdm import tqdm
 
-from sourcewise.acting.counterfactuals import Trial, curve_of
+from sourcewise.acting.counterfactuals import Trial
 from sourcewise.acting.review import Beliefs
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.designs.subsets import RANDOM_DESIGNS, replica
-from sourcewise.estimation.fitting import Fit, fit, parts_of
-from sourcewise.estimation.moments import GRAM, Index, Packed
+from sourcewise.designs import recorded_design
+from sourcewise.estimation.arrays import Index, row_blocks
+from sourcewise.estimation.assessment import Assessment
+from sourcewise.estimation.fitting import Fit, fit
+from sourcewise.estimation.masks import PackedMasks
+from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.records.reading import METRIC
 from sourcewise.records.record import Header, Record, TargetOutputs
 from sourcewise.study import baselines
@@ -114,7 +117,8 @@ class Target:
 class Study:
     """What one pass over the records of a study leaves.
 
-    header: that of the first record. groups: how many the source has. designs: records by design. masks (as bits) and
+    header: that of the first record. groups: how many the source has. designs: records by design;
+    not_random: those among them whose subset was chosen. masks (as bits) and
     seeds: of the records that influences rest on, in the order of every target's outputs. full: the outputs of a run
     that kept all groups, with its baselines. trials: the other records, of chosen subsets. without: of those that keep
     all groups but one (-1: all groups), by target and that group, each run's outputs, whether they are right, and
@@ -126,6 +130,7 @@ class Study:
     output: str
     groups: int
     designs: Counter[str] = field(default_factory=Counter)
+    not_random: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     masks: Spool = field(default_factory=Spool)
     seeds: list[str] = field(default_factory=list)
@@ -140,9 +145,9 @@ class Study:
         """How many records the influences rest on."""
         return len(self.masks)
 
-    def packed(self) -> Packed:
+    def packed(self) -> PackedMasks:
         """The masks."""
-        return Packed(self.masks.array(), self.groups)
+        return PackedMasks(self.masks.array(), self.groups)
 
     @property
     def names(self) -> list[str]:
@@ -154,12 +159,13 @@ class Study:
 class Estimated:
     """Influences on one target; by level what checks say of them, as `describe` has it; what one model would say.
 
-    slopes: float[groups], what the fit predicts overall outputs with.
+    slopes: float[groups], what the fit predicts overall outputs with. assessments: by level, as fits have them.
     """
 
     dataset: xr.Dataset
     slopes: NDArray[np.float64]
     checks: Mapping[str, Mapping[str, Any]]
+    assessments: Mapping[str, Assessment]
     baselines: Mapping[str, Mapping[str, Any]]
 
 
@@ -176,12 +182,13 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
     for item in records:
         study = study or Study(item.header, output, len(item.mask))
         study.designs[item.header.design] += 1
+        study.not_random[item.header.design] += not item.header.is_random
         study.seconds.update(dict(item.header.seconds))
         if item.mask.all():
             study.full = study.full or item.targets
-        if item.header.design in RANDOM_DESIGNS:
+        if item.header.is_random:
             study.masks.append(np.packbits(item.mask))
-            study.seeds.append(f"{item.header.seed}{_of_subset(item, lambda subset: replica(**subset))}")
+            study.seeds.append(f"{item.header.seed}{_of_subset(item, recorded_design(item.header.design).replica)}")
             for name, outputs in item.targets.items():
                 if name not in study.targets:
                     names = list(item.header.class_names[name])
@@ -218,7 +225,7 @@ def further_trials(records: Iterable[Record], study: Study) -> list[Trial]:
             )
         other = "" if item.header.study == study.header.study else item.header.study
         there = not other and (item.mask.tobytes(), str(item.header.seed)) in known
-        if item.header.design not in RANDOM_DESIGNS and not there:
+        if not item.header.is_random and not there:
             found.append(_trial(item, study.output, other))
     return found
 
@@ -272,7 +279,7 @@ def write(influences: Mapping[str, xr.Dataset], out: Path, top: int = 10) -> Non
         dataset.to_netcdf(part, engine="h5netcdf", encoding=compressed)
         part.replace(folder / "influences.nc")
         part = folder / ".top.parquet.tmp"
-        blocks = parts_of(dataset["influence"].shape)
+        blocks = row_blocks(dataset["influence"].shape)
         parquet.write_table(pa.concat_tables(_top(dataset.isel(example=rows), top) for rows in blocks), part)
         part.replace(folder / "top.parquet")
 
@@ -296,7 +303,7 @@ def _trial(item: Record, output: str, study: str = "") -> Trial:
     right = {name: float((o.prediction == o.labels).mean()) for name, o in item.targets.items()}
     return Trial(
         study=study,
-        curve=_of_subset(item, curve_of),
+        curve=_of_subset(item, recorded_design(header.design).curve),
         mask=item.mask,
         seed=str(header.seed),
         scores={name: metrics.get(f"target/{name}/score", right[name]) for name in item.targets},
@@ -323,12 +330,13 @@ def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqd
     units = UNITS.get(study.output, study.output)
     variables: dict[str, Any] = {}
     checks: dict[str, dict[str, Any]] = {}
+    assessments: dict[str, Assessment] = {}
     for level, suffix in LEVELS.items():
         bar.set_description(f"{name}, {level}")
         found = fit(masks, outputs[level], estimator, seeds, level=level)
         bar.update()
-        checks[level] = describe(found)
-        if level != "overall" and study.groups <= GRAM:
+        checks[level], assessments[level] = describe(found), found.assessment
+        if level != "overall" and study.groups <= GRAM_GROUPS:
             checks[level]["curve"] = [[point.models, point.lds, point.split_half] for point in found.curve()]
         for variable in ("influence", "stderr", "qvalue"):
             table = getattr(found, variable)
@@ -359,9 +367,9 @@ def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqd
         told = {key: checks[level][key] for key in ("estimator", "lds", "noise_ceiling", "split_half")}
         attributes |= {f"{key}{suffix}": value for key, value in told.items() if value is not None}
     dataset = xr.Dataset(variables, coordinates, attributes)
-    kept = masks.unpack() if study.groups <= GRAM else None
+    kept = masks.unpack() if study.groups <= GRAM_GROUPS else None
     alone = baselines.compare(study.full[name], dataset, kept, means[:, :-1]) if name in study.full else {}
-    return Estimated(dataset, found.estimate.slopes[0], checks, alone)  # slopes of the last level
+    return Estimated(dataset, found.estimate.slopes[0], checks, assessments, alone)  # slopes of the last level
 
 
 def _top(dataset: xr.Dataset, top: int) -> pa.Table:

@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import WORKER, SourcewiseError
 from sourcewise.sweep import leases as claims
 from sourcewise.sweep.launcher import LocalLauncher, Run, Shape
@@ -49,7 +49,6 @@ class SlurmLauncher(LocalLauncher):
         if slots == "auto" and shape.accelerator == "cpu":
             slots = max(1, self.sbatch.get("cpus_per_task", 0) // shape.threads)
         local = LocalLauncher(**{**self.local, "slots": slots})
-        local.function = self.function
         return Array(self, Task(local, shape), self.runs_per_task if shape.devices == 1 else 1)
 
     def payload(self, run: Run, shape: Shape) -> dict[str, Any]:
@@ -91,7 +90,7 @@ class Task:
         """Do what is not done. Told to stop, stop the runs and put the task back into the queue."""
         from submitit import JobEnvironment
 
-        todo = deque(job for job in jobs if not study.is_done(job.log.parent))
+        todo = deque(job for job in jobs if not names.is_done(job.log.parent))
         if self.shape.devices > 1:
             return {job.id: self._together(job) for job in todo}
         limit = JobEnvironment._usr_sig()
@@ -123,7 +122,7 @@ class Task:
     def _together(self, job: Job) -> Ending:
         """One run on several devices: this process is one rank of it."""
         os.environ[WORKER] = "1"
-        ending = perform(lambda config: load(self.launcher.function)(config), job.config, str(job.log))
+        ending = perform(lambda config: load(self.launcher.task)(config), job.config, str(job.log))
         if ending[0] != "returned":
             atexit.register(os._exit, 1)  # srun then ends the other ranks, too
         return ending
@@ -207,7 +206,7 @@ class Array(AbstractContextManager["Array"]):
             for job in jobs:
                 _refresh(job.log.parent)
                 outcomes.append(Outcome(job, *report.get(job.id, ("returned", "", None))))
-            self.clean &= all(study.is_done(job.log.parent) for job in jobs)
+            self.clean &= all(names.is_done(job.log.parent) for job in jobs)
             if self.clean and not self.tasks:
                 shutil.rmtree(paths.folder, ignore_errors=True)
                 with suppress(OSError):

@@ -85,7 +85,7 @@ def check(name: str, labels: torch.Tensor, classes: int) -> None:
 
 
 def scores(outputs: Outputs, classes: int, name: str) -> dict[str, float]:
-    """Return the metrics of `METRICS` and a target's own, `name`, by their names, without those that are not defined."""
+    """Return the metrics of `METRICS` and a target's own, `name`, by their names, without those that are undefined."""
     values = {}
     for key, metric in {**METRICS, short_name(name): find(METRICS, name, "target metric")}.items():
         try:

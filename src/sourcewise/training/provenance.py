@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sourcewise.core import names
+from sourcewise.core.hashing import fingerprint
 
 _PACKAGES = ("sourcewise", "torch", "torchvision", "pytorch-lightning", "numpy")
 
@@ -38,4 +39,4 @@ def checkpoint_key(config: names.Config) -> str:
     """Return a hash of all that must be equal for two runs to be the same bit for bit."""
     parts = {name: config[name] for name in ("source", "target", "subset", "model", "seed")}
     trainer = {name: value for name, value in config["trainer"].items() if name != "checkpoint_minutes"}
-    return names.fingerprint([parts, trainer, versions(), names.REVISION], length=64)
+    return fingerprint([parts, trainer, versions(), names.REVISION], length=64)

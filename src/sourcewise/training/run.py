@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sourcewise import designs
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.hashing import fingerprint
 from sourcewise.core.randomness import seed as derive_seed
 from sourcewise.data import Numbers
-from sourcewise.designs import subsets
 from sourcewise.lightning_modules.data import ImageData, batches_per_epoch
 from sourcewise.lightning_modules.outputs import Outputs
 from sourcewise.lightning_modules.pretraining import Pretraining
@@ -67,14 +68,14 @@ class Run:
     @functools.cached_property
     def mask(self) -> NDArray[np.bool_]:
         """Which groups of the source the run keeps, `bool[groups]`."""
-        return subsets.draw(self.source.train.group_names, **self.subset)
+        return designs.draw(self.source.train.group_names, self.subset)
 
-    def execute(self, config: names.Config, overrides: Sequence[str] = ()) -> Record:
+    def execute(self, config: names.Config, overrides: Sequence[str] | None = None) -> Record:
         """Train, transfer, and return the record.
 
         Args:
             config: the resolved config that all parts of the run were built from.
-            overrides: the settings of the command line that chose the recipe.
+            overrides: the settings of the command line that chose the recipe; None: not known.
 
         Raises:
             RunFailed: when training diverges.
@@ -98,7 +99,7 @@ class Run:
         if self.source.outputs:
             with _timed(seconds, "source outputs"):
                 source_outputs = self._source_outputs(engine, model)
-        return Record(self.mask, outputs, self._header(config, scalars, seconds), source_outputs)
+        return Record(self.mask, outputs, self._header(config, overrides, scalars, seconds), source_outputs)
 
     def engine(self, config: names.Config | None = None) -> Engine:
         """Return the run's means of computation, with checkpoints in the run's folder if the hardware asks for them."""
@@ -185,7 +186,13 @@ class Run:
                 )
         return mapped
 
-    def _header(self, config: names.Config, scalars: dict[str, float], seconds: dict[str, float]) -> Header:
+    def _header(
+        self,
+        config: names.Config,
+        overrides: Sequence[str] | None,
+        scalars: dict[str, float],
+        seconds: dict[str, float],
+    ) -> Header:
         folder, subset, source = names.run_dir(config), config["subset"], self.source
         datasets = {source.name: source.train}
         for name, target in self.targets.items():
@@ -194,7 +201,7 @@ class Run:
         return Header(
             study=folder.parent.name,
             run=folder.name,
-            recipe=names.fingerprint(names.recipe(config)),
+            recipe=fingerprint(names.recipe(config)),
             config=config,
             design=subset["design"],
             subset_seed=subset.get("seed"),
@@ -207,10 +214,12 @@ class Run:
             commit=provenance.commit(),
             device=self.hardware.name,
             seconds=seconds,
+            overrides=None if overrides is None else list(overrides),
+            random_design=designs.find_design(subset["design"]).is_random,
         )
 
     def _derive_seed(self, purpose: str) -> int:
-        return derive_seed(purpose + subsets.replica(**self.subset), self.seed, self.mask)
+        return derive_seed(purpose + designs.replica(self.subset), self.seed, self.mask)
 
 
 @functools.cache
