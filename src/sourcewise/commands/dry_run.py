@@ -86,7 +86,7 @@ def shrunk(config: Config, folder: str) -> dict[str, Any]:
         "subset": subset,
         "target": _small(config["target"], 2 * BATCH, folder),
         "trainer": {**config["trainer"], **hardware},
-        "logger": {"_target_": "sourcewise.records.tracking.NoTracker"},
+        "logger": {"_target_": "sourcewise.records.tracker.NoTracker"},
         "runs_dir": folder,
     }
 
