@@ -1,0 +1,136 @@
+"""Sections of a report as text for a terminal: lines of at most WIDTH columns, in which names can do no harm.
+
+Figures and pictures are left out. A star marks what is significant, where a page prints the rest pale.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+from sourcewise.report.parts import Cell, Effect, Section, Table
+
+WIDTH = 120
+"""Columns of a table or a command at most."""
+TEXT_WIDTH = 100
+"""Columns of a paragraph at most."""
+NAME_WIDTHS = (60, 40, 30, 24, 18, 12, 8)
+"""Columns to which names in tables are shortened: the largest that lets the table fit."""
+INDENT = "  "
+SYMBOLS = str.maketrans({"−": "-", "–": "-", "…": "..."})
+"""Characters of the page that a terminal may lack, or that a reader could not copy as a number."""
+SHELL_WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:\\.|[^"\\])*"|\\.)+""", re.DOTALL)
+
+
+def printable(text: str) -> str:
+    r"""Return the text on one line, with `?` for all that a terminal would obey, and in simple symbols.
+
+    >>> printable("a\x1b[2Jb\nc −0.5")
+    'a?[2Jb c -0.5'
+    """
+    return _harmless(" ".join(text.split()).translate(SYMBOLS))
+
+
+def _harmless(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a printable text takes.
+
+    >>> columns("ape"), columns("猿")
+    (3, 2)
+    """
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def lines(section: Section) -> Iterator[str]:
+    """Yield the lines of a section: its title, and below it, indented, paragraphs, facts, commands and tables."""
+    yield from textwrap.wrap(printable(section.title), TEXT_WIDTH)
+    blocks = [[line for text in section.lead for line in _paragraph(text)]]
+    blocks.append([line for term, value in section.facts for line in _paragraph(f"{term}: {value}")])
+    blocks += [[*_paragraph(f"{label}:"), *_command(command)] for label, command in section.code]
+    for table in section.tables:
+        legend = " *: significant." if table.marked else ""
+        blocks += [_paragraph(f"{table.caption}.{legend}"), _table(table)]
+    for place, block in enumerate(filter(None, blocks)):
+        yield from ["", *block] if place else block
+
+
+def _paragraph(text: str) -> list[str]:
+    return textwrap.wrap(
+        printable(text), TEXT_WIDTH, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False
+    )
+
+
+def _command(command: str) -> list[str]:
+    """Return a shell command, broken between words where it is long; the lines can be pasted together."""
+    result = [INDENT]
+    for word in SHELL_WORD.findall(_harmless(command)):
+        if result[-1].strip() and columns(f"{result[-1]} {word} \\") > WIDTH:
+            result[-1] += " \\"
+            result.append(2 * INDENT)
+        result[-1] += f" {word}" if result[-1].strip() else f"  {word}"
+    return result
+
+
+def _table(table: Table) -> list[str]:
+    """Return the lines of a table, with names as long as its width allows."""
+    for name_width in NAME_WIDTHS:
+        result = _grid(table, name_width)
+        if all(columns(line) <= WIDTH for line in result):
+            return result
+    return [_shorten(line, WIDTH) for line in result]
+
+
+def _grid(table: Table, name_width: int) -> list[str]:
+    """Return titles and rows as lines of aligned columns, with a star before the headers of significant rows."""
+    stars = {True: "* ", False: "  ", None: "  " if any(row.significant is not None for row in table.rows) else ""}
+    headers = [stars[row.significant] + _shorten(printable(row.header), name_width) for row in table.rows]
+    cells = [_column(column, name_width) for column in zip(*(row.cells for row in table.rows), strict=True)]
+    result = []
+    for place, (title, column) in enumerate(zip(table.columns, [headers, *cells], strict=True)):
+        title = (stars[None] if place == 0 else "") + printable(title)
+        width = max(map(columns, [title, *column]))
+        result.append([_pad(text, width, right=place in table.numeric) for text in (title, *column)])
+    return [INDENT + "   ".join(line).rstrip() for line in zip(*result, strict=True)]
+
+
+def _column(cells: Sequence[Cell], name_width: int) -> list[str]:
+    """Return the cells of a column as texts. Effects are aligned with those above, a star after significant ones."""
+    effects = [[] if isinstance(cell, str) else list(cell) for cell in cells]
+    grids = []
+    for place in range(max(map(len, effects), default=0)):
+        shown = [row[place] if place < len(row) else Effect("") for row in effects]
+        names = [_shorten(printable(effect.name), name_width) for effect in shown]
+        values = [printable(effect.value) for effect in shown]
+        errors = [
+            f" ± {printable(effect.error)}{'*' if effect.significant else ' '}" if effect.value else ""
+            for effect in shown
+        ]
+        parts = ((names, False), (values, True), (errors, False))
+        padded = [[_pad(text, max(map(columns, part)), right) for text in part] for part, right in parts]
+        grids.append([f"{name} {value}{error}" for name, value, error in zip(*padded, strict=True)])
+    joined = ["  ".join(row) for row in zip(*grids, strict=True)] or [""] * len(cells)
+    return [
+        printable(cell) if isinstance(cell, str) else text if cell else "-"
+        for cell, text in zip(cells, joined, strict=True)
+    ]
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    """Return the text with spaces after it, or before it if `right`."""
+    space = " " * (width - columns(text))
+    return space + text if right else text + space
+
+
+def _shorten(text: str, width: int) -> str:
+    """Return the text, with an ellipsis at its end where it takes more columns than `width`."""
+    if columns(text) <= width:
+        return text
+    while columns(text) > width - 3:
+        text = text[:-1]
+    return text + "..."
