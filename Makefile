@@ -1,19 +1,15 @@
-# make demo   set everything up and run the demo: 96 source models, their influences, a report
-# make test   set everything up and run the tests
-# make mutation   try whether the tests of the core notice small wrong changes
-# make docs   build the documentation: outputs/site/index.html
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := outputs/demo
 
-.PHONY: demo test test-slow test-stress docs check mutation setup clean
+.PHONY: help setup demo test test-slow test-stress check docs mutation clean
 .DEFAULT_GOAL := help
 
-help:
-	@grep -E '^# make' Makefile | sed 's/^# //'
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready  ## make .venv, with everything that the other targets need
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sourcewise needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -21,31 +17,31 @@ $(VENV)/.ready: pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,slurm]'
 	@touch $@
 
-demo: $(VENV)/.ready
+demo: $(VENV)/.ready  ## run the demo: 96 source models, their influences, a report
 	$(RUN) train.py --multirun experiment=demo
 	$(RUN) estimate.py records=$(DEMO)/runs out=$(DEMO)
 
-test: $(VENV)/.ready
+test: $(VENV)/.ready  ## run the tests that need nothing but this machine's processor
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2
 
-test-slow: $(VENV)/.ready
+test-slow: $(VENV)/.ready  ## run the tests marked slow, browser and slurm
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile -m 'slow or browser'
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm
 
-test-stress: $(VENV)/.ready
+test-stress: $(VENV)/.ready  ## run the tests that kill whole sweeps, fill disks and watch memory
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m stress
 
-docs: $(VENV)/.ready
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
-	@echo outputs/site/index.html
-
-check: $(VENV)/.ready
+check: $(VENV)/.ready  ## lint, formatting and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-mutation: $(VENV)/.ready
+docs: $(VENV)/.ready  ## build the documentation: outputs/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo outputs/site/index.html
+
+mutation: $(VENV)/.ready  ## count the small wrong changes of the core that its tests notice
 	PATH=$(abspath $(VENV)/bin):$$PATH OMP_NUM_THREADS=1 $(RUN) benchmarks/mutation.py
 
-clean:
+clean:  ## remove .venv, outputs/ and caches
 	rm -rf $(VENV) outputs mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,10 +16,9 @@ from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
 from sourcewise.commands import cli
-from sourcewise.core import names as study
-from sourcewise.core import settings
+from sourcewise.core import names, settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.designs import subsets
+from sourcewise.designs import resolve
 from sourcewise.records import tracking
 
 
@@ -54,8 +53,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
 
     if config.get("only"):
         raise SourcewiseError(f"only={config['only']} is for one command, not for a sweep: leave out -m")
-    folder = study.run_dir(config)
-    if study.is_done(folder):
+    folder = names.run_dir(config)
+    if names.is_done(folder):
         return _done(folder, config)
     settings.check(config)
     # Targets first: a missing one should be told before a source's images are made into a store.
@@ -65,12 +64,12 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if not hardware.is_main:  # under DDP, one process speaks for the run
         return dict(start().execute(config).header.metrics)
     with claims.claim(folder) as lease:
-        if study.is_done(folder):  # by someone else, a moment ago
+        if names.is_done(folder):  # by someone else, a moment ago
             return _done(folder, config)
         with tracker.start(folder.name, folder.parent.name, config) as tracked:
             result = start(tracked.log).execute(config)
             lease.check()
-            record.write(result, folder / study.RECORD)
+            record.write(result, folder / names.RECORD)
             tracked.record(result)
     return dict(result.header.metrics)
 
@@ -81,7 +80,7 @@ def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
 
     from sourcewise.records import record
 
-    result = record.read(folder / study.RECORD)
+    result = record.read(folder / names.RECORD)
     if tracking.under_agent():
         with instantiate(config["logger"]).start(folder.name, folder.parent.name, config) as tracked:
             tracked.record(result)
@@ -107,11 +106,11 @@ def main(config: DictConfig) -> None:
     """One run of a composed config."""
     with cli.errors():
         resolved = cli.resolve(config, Settings)
-        resolved["subset"] = subsets.settled(resolved["subset"])
+        resolved["subset"] = resolve(resolved["subset"])
         if resolved["only"]:
             rehearse(resolved)
         else:
-            cli.say_metrics(study.run_dir(resolved), train(resolved))
+            cli.say_metrics(names.run_dir(resolved), train(resolved))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import Lasso
 
-from sourcewise.designs.subsets import draw
+from sourcewise.designs import draw
 from sourcewise.estimation.estimators import Gram, centred, difference, lasso, ridge, shrink
 from sourcewise.estimation.moments import Moments
 
@@ -168,7 +168,7 @@ def slope() -> dict[str, Any]:
     for design in ("random", "hadamard"):
         clock = Clock(time.process_time)
         with clock:
-            draw(range(groups), design, seed=1, **({"fraction": 0.5} if design == "random" else {}))
+            draw(range(groups), {"design": design, "seed": 1, **({"fraction": 0.5} if design == "random" else {})})
         found[f"drawing a {design} subset of {groups} groups, core s"] = clock.seconds
     return found
 

@@ -31,7 +31,7 @@ def plain_worker(config_path: str, out: str, first: int, last: int, workers: int
 
     from sourcewise.core.randomness import seed as derive
     from sourcewise.data import embedded
-    from sourcewise.designs.subsets import random
+    from sourcewise.designs.random_designs import random
     from sourcewise.training.models import initialise, small_cnn
 
     torch.set_num_threads(1)

@@ -6,17 +6,17 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 CONF = Path(__file__).parents[1] / "conf"
-ABOUT = """# Settings
+INTRODUCTION = """# Settings
 
-Every setting is a line of one of these files, with a comment that says what it is. Set it with `key=value`, choose a
-group's option with `group=option` (such as `subset=hadamard`), and keep options of your own in a folder that
-`--config-dir` names. `experiment=` applies last.
+Every setting is a line of one of these files, with a comment that explains it. Set it with `key=value`, choose an option of
+a group with `group=option` (such as `subset=hadamard`), and keep options of your own in a folder that you pass with
+`--config-dir`. `experiment=` is applied last.
 """
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add reference/settings.md."""
-    text = ABOUT
+    text = INTRODUCTION
     folder = None
     for path in sorted(CONF.rglob("*.yaml"), key=lambda path: (len(path.parts) > len(CONF.parts) + 1, path)):
         name = path.relative_to(CONF)

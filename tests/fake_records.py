@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sourcewise.designs import subsets
+from sourcewise.designs.random_designs import random
 from sourcewise.records import record
 from sourcewise.records.record import Header, Record, TargetOutputs
 
@@ -38,7 +38,7 @@ def header(**changes: Any) -> Header:
 def make(seed: int = 0, examples: int = 12, **changes: Any) -> Record:
     """A record whose subset is the random design's and whose outputs are random but the same every time."""
     rng = np.random.default_rng(seed)
-    mask = subsets.random(GROUPS, 0.5, seed)
+    mask = random(GROUPS, 0.5, seed)
     labels = np.arange(examples, dtype=np.int32) % len(CLASSES)
     margin = rng.normal(size=examples).astype(np.float16)
     outputs = TargetOutputs(

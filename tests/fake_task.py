@@ -18,24 +18,24 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from sourcewise.commands import cli
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.records import record
 from sourcewise.sweep import leases as claims
 
 
 def train(config: dict[str, Any]) -> dict[str, float]:
-    folder = study.run_dir(config)
+    folder = names.run_dir(config)
     seed = config["subset"]["seed"]
     fake = config.get("fake") or {}
     with claims.claim(folder) as lease:
-        if study.is_done(folder):
+        if names.is_done(folder):
             return {}
         print(f"run {seed} by {os.getpid()}")
         print("argv", *sys.argv)
         note_start(config)
         time.sleep(fake.get("sleep", 0.0))
         act(fake.get("deeds", {}).get(str(seed)) or fake.get("deeds", {}).get(seed), folder)
-        if study.is_done(folder) or (folder / "nothing").exists():
+        if names.is_done(folder) or (folder / "nothing").exists():
             return {}
         lease.check()
         write(folder, seed)
@@ -56,12 +56,12 @@ def real(config: dict[str, Any]) -> dict[str, float]:
         return execute(self, *args)
 
     def disturbed(self: Run, *args: Any) -> Any:
-        act(deeds.get(str(self.subset["seed"])), study.run_dir(config))
+        act(deeds.get(str(self.subset["seed"])), names.run_dir(config))
         return transfer(self, *args)
 
     with mock.patch.multiple(Run, execute=noted, _transfer=disturbed):
         found = train.train(config)
-    (study.run_dir(config) / "once").unlink(missing_ok=True)
+    (names.run_dir(config) / "once").unlink(missing_ok=True)
     return found
 
 
@@ -109,7 +109,7 @@ def write(folder: Path, seed: int) -> None:
     config = {"subset": {"design": ""}, "source": {"name": ""}}
     told = {"config": config, "metrics": {"seed": float(seed)}, "seed": seed, "subset_seed": seed}
     header = record.Header(**texts, **tables, **told, group_names=list("abc"))  # type: ignore[arg-type]
-    record.write(record.Record(np.ones(3, bool), {}, header), folder / study.RECORD)
+    record.write(record.Record(np.ones(3, bool), {}, header), folder / names.RECORD)
 
 
 def said(path: Path) -> float:

@@ -11,7 +11,7 @@ from conftest import ROOT, compose_config
 
 import train
 from sourcewise.commands import dry_run as rehearsal
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.lightning_modules.crops import Progressive
 from sourcewise.lightning_modules.schedules import Triangular
@@ -77,19 +77,19 @@ def test_the_source_is_the_paper_s() -> None:
 
 
 def test_where_the_data_lie_is_not_part_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = set()
+    studies = set()
     for place in ("/data", "/elsewhere"):
         monkeypatch.setenv("SOURCEWISE_DATA", place)
         config = compose_config("experiment=imagenet_paper")
         assert config["target"]["pets"]["test"]["dataset"]["root"] == f"{place}/pets"
-        names.add(study.study_name(config))
-    assert len(names) == 1
+        studies.add(names.study_name(config))
+    assert len(studies) == 1
 
 
 def small(tmp_path: Path, *overrides: str) -> record.Record:
     config = rehearsal.shrunk(compose_config(*overrides), str(tmp_path))
     train.train(config)
-    return record.read(study.run_dir(config) / study.RECORD)
+    return record.read(names.run_dir(config) / names.RECORD)
 
 
 def test_the_paper_s_experiment_runs_on_noise(tmp_path: Path) -> None:

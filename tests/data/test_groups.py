@@ -9,10 +9,10 @@ import torch
 from conftest import ROOT, Compose
 
 import train
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, Numbers, regroup
-from sourcewise.designs import subsets
+from sourcewise.designs import draw
 from sourcewise.records import record
 
 DATA = ImageDataset(
@@ -26,7 +26,7 @@ DATA = ImageDataset(
 def kept(groups: str, *names: str) -> list[int]:
     """The examples that are left when a dataset keeps the named groups."""
     regrouped = regroup(DATA, groups)
-    mask = subsets.listed(regrouped.group_names, keep=list(names))
+    mask = draw(regrouped.group_names, {"design": "listed", "keep": list(names)})
     return regrouped.keep_groups(mask).images.flatten().tolist()
 
 
@@ -112,16 +112,16 @@ def test_a_million_names_are_made_only_when_asked_for() -> None:
 def test_a_run_with_examples_as_groups_has_no_names_in_its_record(tiny: Compose) -> None:
     config = tiny("source.groups=example", "subset.seed=1")
     train.train(config)
-    item = record.read(study.run_dir(config) / study.RECORD)
+    item = record.read(names.run_dir(config) / names.RECORD)
     assert item.header.group_names is None
     assert (item.mask.shape, item.mask.sum()) == ((3238,), 1619)
-    assert (study.run_dir(config) / study.RECORD).stat().st_size < 40_000
+    assert (names.run_dir(config) / names.RECORD).stat().st_size < 40_000
 
 
 def test_groups_are_part_of_the_recipe_and_the_default_is_that_of_older_records(tiny: Compose) -> None:
     base = tiny()
     older = {**base, "source": {key: value for key, value in base["source"].items() if key != "groups"}}
-    assert study.study_name(base) == study.study_name(older) != study.study_name(tiny("source.groups=example"))
+    assert names.study_name(base) == names.study_name(older) != names.study_name(tiny("source.groups=example"))
 
 
 def test_every_source_says_what_its_groups_are() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import train
 from sourcewise.commands import dry_run as rehearsal
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded, regroup
 from sourcewise.data.load import load
@@ -363,7 +363,7 @@ def run(tiny: Compose, tmp_path: Path) -> Any:
         places = (f"source.root={tmp_path / 'source'}", f"target.imagefolder.root={tmp_path / 'target'}")
         config = tiny(*SMALL, *places, *overrides)
         train.train(config)
-        return record.read(study.run_dir(config) / study.RECORD)
+        return record.read(names.run_dir(config) / names.RECORD)
 
     return one
 

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from conftest import Compose
 
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.data import embedded, planted
 from sourcewise.records import record
 from train import train
@@ -52,7 +52,7 @@ def test_outputs_on_the_source_cover_it_and_change_nothing_else(tiny: Compose) -
             f"source.outputs={outputs}",
         )
         train(config)
-        records.append(record.read(study.run_dir(config) / study.RECORD))
+        records.append(record.read(names.run_dir(config) / names.RECORD))
     off, on = records
     assert off.source is None
     assert on.source is not None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import hadamard
 
-from sourcewise.designs.subsets import hadamard as hadamard_subset
+from sourcewise.designs.random_designs import hadamard as hadamard_subset
 from sourcewise.estimation.estimators import ESTIMATORS
 from sourcewise.estimation.inference import intervals, pvalues, qvalues
 from sourcewise.estimation.moments import collapse

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.designs import subsets
+from sourcewise.designs.random_designs import hadamard
 from sourcewise.estimation import checks
 from sourcewise.estimation.estimators import ESTIMATORS
 from sourcewise.estimation.fitting import fit
@@ -99,7 +99,7 @@ def test_the_forecast_holds_when_the_models_are_added(name, kind):
 
 @pytest.mark.parametrize(("name", "models"), [("difference", 64), ("difference", 128), ("ridge", 64)])
 def test_the_forecast_holds_on_a_hadamard_design(name, models):
-    masks = np.array([subsets.hadamard(range(36), seed) for seed in range(1024)])
+    masks = np.array([hadamard(range(36), seed) for seed in range(1024)])
     rng = np.random.default_rng(0)
     outputs = masks @ rng.normal(0, 1, (36, 100)) + rng.normal(0, 3, (1024, 100))
     now = fit(masks[:models], outputs[:models], name)

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
+from sourcewise.designs import DESIGNS
 from sourcewise.records import record
 from sourcewise.records.record import Record, RecordError, TargetOutputs
 
@@ -39,7 +41,11 @@ def test_any_record_survives_the_round_trip(data: st.DataObject) -> None:
     text = st.text(st.characters(codec="utf-8"), max_size=5)
     names = data.draw(st.none() | st.lists(text, min_size=len(mask), max_size=len(mask), unique=True))
     target = data.draw(st.from_regex(r"[a-z\u00fc][a-z. -]{0,4}", fullmatch=True))
-    item = Record(mask, {target: outputs}, header(group_names=names, class_names={target: ["a", "b", "ü"]}))
+    later = {
+        "overrides": data.draw(st.none() | st.lists(text, max_size=3)),
+        "random_design": data.draw(st.none() | st.booleans()),
+    }
+    item = Record(mask, {target: outputs}, header(group_names=names, class_names={target: ["a", "b", "ü"]}, **later))
     assert equal(record.from_bytes(record.to_bytes(item), "x"), item)
 
 
@@ -155,9 +161,25 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list(tmp_path.iterdir())
 
 
-def test_digest_ignores_wall_time_and_nothing_else() -> None:
+def test_a_record_without_the_later_fields_has_the_bytes_and_the_digest_of_the_first_records() -> None:
+    text = CONTENT.decode(errors="replace")
+    assert "overrides" not in text
+    assert "random_design" not in text
+    assert hashlib.sha256(CONTENT).hexdigest()[:16] == "d33b1412cb92141c"
+    assert record.digest(make())[:16] == "c97e30e40ddb4938"
+
+
+@pytest.mark.parametrize("design", ["random", "hadamard", "replicated", "full", "ranked", "listed"])
+def test_influences_rest_on_random_designs_by_name_unless_the_record_says_it(design: str) -> None:
+    assert header(design=design).is_random == DESIGNS[design].is_random
+    for stated in (True, False):
+        assert header(design=design, random_design=stated).is_random is stated
+
+
+def test_digest_ignores_wall_time_and_how_the_run_was_asked_for_and_nothing_else() -> None:
     base = record.digest(make())
-    assert record.digest(make(seconds={"pretraining": 99.0})) == base
+    for change in ({"seconds": {"pretraining": 99.0}}, {"overrides": ["model=resnet9"]}, {"random_design": True}):
+        assert record.digest(make(**change)) == base
     for change in ({"commit": "other"}, {"seed": 1}, {"metrics": {}}):
         assert record.digest(make(**change)) != base
     assert record.digest(make(1)) != base

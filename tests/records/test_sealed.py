@@ -62,6 +62,9 @@ def test_parts_make_a_record() -> None:
         ({"design": "full"}, "its design is not that of its config"),
         ({"config": {"subset": {"design": "random"}, "source": 3}}, "missing or unknown parts"),
         ({"surplus": 1}, "surplus"),
+        ({"overrides": [1]}, "overrides="),
+        ({"overrides": "model=resnet9"}, "overrides="),
+        ({"random_design": 1}, "random_design="),
     ],
 )
 def test_a_header_that_lies_is_refused(change: dict[str, Any], said: str) -> None:

@@ -15,8 +15,9 @@ import pytest
 from conftest import compose_config
 from wandb_server import WandbServer, wandb_server
 
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.hashing import fingerprint
 from sourcewise.records import record, remote
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Record
@@ -41,17 +42,17 @@ def make(seed: int = 0, *overrides: str, **changes: Any) -> Record:
     """A record that says of itself what a real run would."""
     config = copy.deepcopy(composed(*overrides))
     config["subset"]["seed"] = seed
-    folder = study.run_dir(config)
-    names = {"study": folder.parent.name, "run": folder.name, "recipe": study.fingerprint(study.recipe(config))}
+    folder = names.run_dir(config)
+    named = {"study": folder.parent.name, "run": folder.name, "recipe": fingerprint(names.recipe(config))}
     metrics = {METRIC: 0.5 + seed / 100}
-    return made.make(seed, **({"config": config, "metrics": metrics, **names} | changes))
+    return made.make(seed, **({"config": config, "metrics": metrics, **named} | changes))
 
 
 def put(server: WandbServer, item: Record, id: str = "", content: bytes | None = None, **about: Any) -> Any:
     """Put a run on the server as train.py would have."""
     summary = {**item.header.metrics, "subset/groups": len(item.mask), "subset/names": item.header.group_names}
     summary["subset/mask"] = np.packbits(item.mask).tobytes().hex()
-    files = {study.RECORD: record.to_bytes(item) if content is None else content}
+    files = {names.RECORD: record.to_bytes(item) if content is None else content}
     values = {"groupName": item.header.study, "jobType": "run", "displayName": item.header.run} | about
     config = dict(item.header.config)
     return server.add_run("demo", id or f"r{item.header.subset_seed}", config, summary, files, **values)
@@ -168,7 +169,7 @@ def test_what_did_not_end_well_or_disagrees_with_its_config_is_left_out_and_name
     put(stocked, make(10), exitcode=1)
     put(stocked, make(11), exitcode=255)
     put(stocked, make(12), exitcode=None)
-    del stocked.files[f"{put(stocked, make(13)).path}/{study.RECORD}"]
+    del stocked.files[f"{put(stocked, make(13)).path}/{names.RECORD}"]
     put(stocked, make(14), content=b"hello")
     put(stocked, make(15)).raw_config["seed"] = {"value": 3}
     put(stocked, make(16)).raw_config["subset"]["value"] = {"design": "random", "fraction": 0.5, "seed": 17}
@@ -335,8 +336,8 @@ def test_another_server_and_a_cache_that_cannot_be_written(
 def test_a_run_counts_once_wherever_it_is(stocked: WandbServer, tmp_path: Path) -> None:
     for seed in (3, 4):
         item = make(seed)
-        record.write(item, tmp_path / "runs" / item.header.run / study.RECORD)
-    offline = tmp_path / "else" / "wandb" / "offline-run-20260101_000000-abc" / "files" / study.RECORD
+        record.write(item, tmp_path / "runs" / item.header.run / names.RECORD)
+    offline = tmp_path / "else" / "wandb" / "offline-run-20260101_000000-abc" / "files" / names.RECORD
     record.write(make(5), offline)
     places = [str(tmp_path / "runs"), PLACE, f"wandb-offline:{tmp_path / 'else'}"]
     seeds, records = read(places)
@@ -379,7 +380,7 @@ def test_scalars_need_summaries_only(stocked: WandbServer) -> None:
 def test_scalars_of_records_are_the_same(stocked: WandbServer, tmp_path: Path) -> None:
     for seed in range(4):
         item = make(seed)
-        record.write(item, tmp_path / "runs" / item.header.run / study.RECORD)
+        record.write(item, tmp_path / "runs" / item.header.run / names.RECORD)
     here, there = scalars(str(tmp_path / "runs"))[0], scalars()[0]
     assert sorted(values(here)) == sorted(values(there))
     both, records = scalars([str(tmp_path / "runs"), PLACE])

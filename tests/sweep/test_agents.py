@@ -19,7 +19,7 @@ from conftest import ROOT, TINY, compose_config
 from wandb_server import Run, Sweep, WandbServer, wandb_server
 
 import train
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.records import record
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Record
@@ -74,7 +74,7 @@ class User:
         return self.run("wandb", "agent", *options, f"{sweep.entity}/{sweep.project}/{sweep.name}")
 
     def records(self) -> dict[str, Record]:
-        return {path.parent.name: record.read(path) for path in self.runs.glob(f"*/*/{study.RECORD}")}
+        return {path.parent.name: record.read(path) for path in self.runs.glob(f"*/*/{names.RECORD}")}
 
     def of(self, sweep: Sweep) -> list[Run]:
         return [run for run in self.server.runs.values() if run.sweep == sweep.name]
@@ -101,7 +101,7 @@ def test_an_agents_run_does_what_a_local_one_does(user: User, tmp_path: Path) ->
     """A grid of three: the same records, each exactly once, in W&B and on disk; what is done is not done again."""
     alone = compose_config(*TINY, "subset.seed=1", f"runs_dir={tmp_path / 'local'}")
     train.train(alone)
-    local = record.read(study.run_dir(alone) / study.RECORD)
+    local = record.read(names.run_dir(alone) / names.RECORD)
     sweep = user.sweep("main", subset__seed={"values": [0, 1, 2]})
     status, out = user.agent(sweep)
     assert status == 0, out
@@ -115,17 +115,17 @@ def test_an_agents_run_does_what_a_local_one_does(user: User, tmp_path: Path) ->
         assert run.config["subset"] == {"design": "random", "fraction": 0.5, "seed": item.header.subset_seed}
         assert run.config["subset.seed"] == item.header.subset_seed
         assert run.group == item.header.study
-        assert user.server.run_files(run)[study.RECORD] == record.to_bytes(item)
+        assert user.server.run_files(run)[names.RECORD] == record.to_bytes(item)
         assert run.summary["target/digits/accuracy"] == pytest.approx(item.header.metrics["target/digits/accuracy"])
     assert same(local, found[local.header.run])
     # another sweep over the same trains nothing, and its run has the same record
-    times = {path: path.stat().st_mtime_ns for path in user.runs.glob(f"*/*/{study.RECORD}")}
+    times = {path: path.stat().st_mtime_ns for path in user.runs.glob(f"*/*/{names.RECORD}")}
     again = user.sweep("main", subset__seed={"values": [1]})
     assert user.agent(again)[0] == 0
-    assert {path: path.stat().st_mtime_ns for path in user.runs.glob(f"*/*/{study.RECORD}")} == times
+    assert {path: path.stat().st_mtime_ns for path in user.runs.glob(f"*/*/{names.RECORD}")} == times
     (run,) = user.of(again)
     assert run.state == "finished"
-    assert user.server.run_files(run)[study.RECORD] == record.to_bytes(found[local.header.run])
+    assert user.server.run_files(run)[names.RECORD] == record.to_bytes(found[local.header.run])
 
 
 def read(user: User, monkeypatch: pytest.MonkeyPatch, **filters: Any) -> Records:
@@ -154,7 +154,7 @@ def test_a_failed_run_shows_as_failed_and_the_rest_go_on(user: User, monkeypatch
 def test_a_run_that_someone_else_is_doing_is_no_failure(user: User) -> None:
     sweep = user.sweep("main", subset__seed={"values": [1]})
     held = compose_config(*TINY, "subset.seed=1", f"runs_dir={user.runs}")
-    with claims.claim(study.run_dir(held)):
+    with claims.claim(names.run_dir(held)):
         user.agent(sweep)
     assert [run.state for run in user.of(sweep)] == ["finished"]
     assert not user.records()
@@ -168,7 +168,7 @@ def test_training_that_diverges_under_an_agent(user: User, monkeypatch: pytest.M
     assert "lower the learning rate" in out
     (run,) = user.of(sweep)
     assert run.state == "failed"
-    assert study.RECORD not in user.server.run_files(run)
+    assert names.RECORD not in user.server.run_files(run)
     assert not user.records()
 
 
@@ -225,7 +225,7 @@ def test_two_jobs_in_one_worker_process_never_share_a_run(user: User) -> None:
     for run in runs:
         good = run.config["source"]["pretraining"]["lr"] == 0.05
         assert run.state == ("finished" if good else "failed")
-        assert (study.RECORD in user.server.run_files(run)) == good
+        assert (names.RECORD in user.server.run_files(run)) == good
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from test_faults import RealSweeps
 from test_launcher import Sweeps, until
 
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.sweep import leases as claims
 
 pytestmark = pytest.mark.stress
@@ -61,7 +61,7 @@ def test_sixty_records_whatever_is_killed(tmp_path, chance, kind, pause):
     both = [wild.start(*overrides, **settings) for _ in range(2)]
     while any(process.poll() is None for process in both):
         time.sleep(chance.uniform(0, pause))
-        for path in wild.runs.glob(f"*/*/{study.RECORD}"):  # written once, and never again
+        for path in wild.runs.glob(f"*/*/{names.RECORD}"):  # written once, and never again
             stat = path.stat()
             assert seen.setdefault(path, (stat.st_ino, stat.st_mtime_ns)) == (stat.st_ino, stat.st_mtime_ns)
         trees = [[process.pid, *children(process.pid)] for process in both]

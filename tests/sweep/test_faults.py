@@ -15,7 +15,7 @@ import pytest
 from conftest import TINY
 from test_launcher import ROOT, Sweeps, until
 
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.records import record
 from sourcewise.sweep import leases as claims
 
@@ -46,7 +46,7 @@ class RealSweeps(Sweeps):
 
         By subset seed. Raises RecordError for one that is not whole.
         """
-        items = [record.read(path) for path in self.runs.glob(f"*/*/{study.RECORD}")]
+        items = [record.read(path) for path in self.runs.glob(f"*/*/{names.RECORD}")]
         items = [replace(item, header=replace(item.header, commit=None)) for item in items]
         assert len({item.header.subset_seed for item in items}) == len(items)
         return {int(item.header.subset_seed or 0): record.digest(item) for item in items}
@@ -140,7 +140,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_a_record_truncated_behind_its_back(sweeps):
     assert sweeps.run(seeds=3).returncode == 0
     before = sweeps.records()
-    path = sweeps.folder(1) / study.RECORD
+    path = sweeps.folder(1) / names.RECORD
     os.truncate(path, path.stat().st_size // 2)
 
     estimate = [sys.executable, "estimate.py", f"records={sweeps.runs}", f"out={sweeps.runs / 'out'}", "logger=none"]
@@ -207,7 +207,7 @@ def test_divergence_costs_its_runs_only(sweeps):
     assert done.stderr.count("  cause: source: ") == 2
     assert "lower the learning rate" in done.stderr
     assert done.stderr.rstrip().endswith("2 of 4 runs are done, 2 failed, 0 are left")
-    assert len(list(sweeps.runs.glob(f"*/*/{study.RECORD}"))) == 2
+    assert len(list(sweeps.runs.glob(f"*/*/{names.RECORD}"))) == 2
 
 
 @pytest.mark.parametrize(("multirun", "number", "status"), [(True, signal.SIGINT, 130), (False, signal.SIGTERM, 143)])

@@ -14,7 +14,7 @@ import fake_task
 import pytest
 
 from hydra_plugins.sourcewise import launcher
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.sweep import leases as claims
 from sourcewise.sweep.launcher import Shape
@@ -58,7 +58,7 @@ class Sweeps:
     def records(self) -> dict[int, float]:
         """What the records say, by subset seed: the same, unless a test wrote something else."""
         found = {}
-        for path in self.runs.glob(f"*/*/{study.RECORD}"):
+        for path in self.runs.glob(f"*/*/{names.RECORD}"):
             found[int(path.parent.name.split("-")[1])] = fake_task.said(path)
         return found
 
@@ -73,7 +73,7 @@ class Sweeps:
         return [(int(seed), int(pid), gpus) for seed, pid, gpus in (line.split() for line in lines)]
 
     def leftovers(self) -> list[Path]:
-        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (study.RECORD, launcher.LOG)]
+        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, launcher.LOG)]
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def test_gpus_are_handed_out(sweeps, monkeypatch):
 def test_status(sweeps):
     failing = {"1": "raise", "3": "raise", "5": "kill"}
     assert sweeps.run("hydra.launcher.retries=0", seeds=6, deeds=failing).returncode == 1
-    with (sweeps.folder(4) / study.RECORD).open("r+b") as file:
+    with (sweeps.folder(4) / names.RECORD).open("r+b") as file:
         file.truncate(100)
     started = sweeps.start("subset.seed=6", seeds=1, deeds={"6": "hang"})
     until(lambda: any(seed == 6 for seed, _, _ in sweeps.starts()))
@@ -350,7 +350,7 @@ def test_status(sweeps):
 @pytest.mark.parametrize("damage", ["truncate", "change", "empty", "another kind"])
 def test_a_damaged_record_is_made_again(sweeps, damage):
     assert sweeps.run(seeds=3).returncode == 0
-    path = sweeps.folder(1) / study.RECORD
+    path = sweeps.folder(1) / names.RECORD
     content = path.read_bytes()
     changed = bytes([content[100] ^ 1])
     path.write_bytes(
@@ -372,7 +372,7 @@ def test_a_damaged_record_is_made_again(sweeps, damage):
 
 def test_a_record_of_another_version_is_never_touched(sweeps):
     assert sweeps.run(seeds=2).returncode == 0
-    path = sweeps.folder(1) / study.RECORD
+    path = sweeps.folder(1) / names.RECORD
     content = path.read_bytes().replace(b'schema\\": 1', b'schema\\": 7')
     path.write_bytes(content)
     done = sweeps.run(seeds=2)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.sweep import leases as claims
 from sourcewise.sweep.leases import Claimed, Holder, Watch, claim
@@ -216,8 +216,8 @@ def test_what_the_dead_left_is_removed(tmp_path):
         assert not list(tmp_path.glob("*.tmp"))
         (tmp_path / "lease-of-a-failed-taker").touch()
         (tmp_path / "checkpoint-source.pt").touch()
-        (tmp_path / study.RECORD).touch()
-    assert files(tmp_path) == [study.RECORD]
+        (tmp_path / names.RECORD).touch()
+    assert files(tmp_path) == [names.RECORD]
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

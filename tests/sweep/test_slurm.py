@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT, TINY
 from test_launcher import Sweeps
 
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.records import record
 
 pytestmark = pytest.mark.slurm
@@ -162,7 +162,7 @@ def test_a_sweep_of_real_runs(tmp_path: Path, cluster: dict[str, str]) -> None:
     done = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
     assert ": 2 tasks" in done.stderr
-    paths = sorted(runs.glob(f"*/*/{study.RECORD}"))
+    paths = sorted(runs.glob(f"*/*/{names.RECORD}"))
     assert [record.read(path).header.subset_seed for path in paths] == [0, 1, 2, 3, 4, 5]
     assert not list(runs.glob("*/*/lease*"))
     assert not (runs / ".slurm").exists()
@@ -202,7 +202,7 @@ def test_a_run_on_several_devices_goes_on_from_its_checkpoint(tmp_path: Path, cl
     assert process.returncode == 0, err
     assert err.count("Slurm job") == 1
     (folder,) = runs.glob("*/*")
-    assert {path.name for path in folder.iterdir()} == {"log.txt", study.RECORD}
+    assert {path.name for path in folder.iterdir()} == {"log.txt", names.RECORD}
     assert (folder / "log.txt").read_text().count("source: going on after") == 2  # each of the ranks
 
 
@@ -310,4 +310,4 @@ def test_one_of_several_independent_processes_under_srun(tmp_path: Path) -> None
     env = {**os.environ, **slurm}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob(f"*/*/{study.RECORD}"))) == 1
+    assert len(list(tmp_path.glob(f"*/*/{names.RECORD}"))) == 1

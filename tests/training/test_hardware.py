@@ -10,7 +10,7 @@ from conftest import ROOT, Compose
 from torch import nn
 
 import train
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.records import record
 from sourcewise.records.record import Record
@@ -21,7 +21,7 @@ SHORT = ("source.pretraining.epochs=2", "model.width=8")
 
 def run(config: dict) -> Record:
     train.train(config)
-    return record.read(study.run_dir(config) / study.RECORD)
+    return record.read(names.run_dir(config) / names.RECORD)
 
 
 @pytest.mark.parametrize("asked", [{"accelerator": "gpuu"}, {"precision": "abc"}, {"strategy": "abc"}])

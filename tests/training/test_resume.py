@@ -13,7 +13,7 @@ from conftest import ROOT, Compose
 from hydra.utils import instantiate
 
 import train
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import RunFailed
 from sourcewise.records import record
 from sourcewise.training import checkpoints
@@ -44,7 +44,7 @@ class BreakError(Exception):
 def undisturbed(config: dict) -> str:
     """Digest of the run's record when nothing happens to it. The record is removed."""
     train.train(config)
-    path = study.run_dir(config) / study.RECORD
+    path = names.run_dir(config) / names.RECORD
     digest = record.digest(record.read(path))
     path.unlink()
     return digest
@@ -67,19 +67,19 @@ def interrupted(config: dict, monkeypatch: pytest.MonkeyPatch, stage: str, epoch
 
 
 def left(config: dict) -> list[str]:
-    return sorted(path.name for path in study.run_dir(config).iterdir())
+    return sorted(path.name for path in names.run_dir(config).iterdir())
 
 
 def finished(config: dict) -> str:
     train.train(config)
-    assert left(config) == [study.RECORD]
-    return record.digest(record.read(study.run_dir(config) / study.RECORD))
+    assert left(config) == [names.RECORD]
+    return record.digest(record.read(names.run_dir(config) / names.RECORD))
 
 
 def test_a_killed_command_goes_on(tiny: Compose, tmp_path: Path) -> None:
     overrides = [*SETTINGS, "model.width=4", "logger=none", f"runs_dir={tmp_path}/runs"]
     config = tiny(*overrides)
-    folder = study.run_dir(config)
+    folder = names.run_dir(config)
     digest = undisturbed(config)
     command = [sys.executable, str(ROOT / "train.py"), *overrides]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -94,13 +94,13 @@ def test_a_killed_command_goes_on(tiny: Compose, tmp_path: Path) -> None:
         process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert "checkpoint-source.pt" in left(config)
-    assert not study.is_done(folder)
+    assert not names.is_done(folder)
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "going on after" in done.stderr
-    assert left(config) == [study.RECORD]
-    assert record.digest(record.read(folder / study.RECORD)) == digest
+    assert left(config) == [names.RECORD]
+    assert record.digest(record.read(folder / names.RECORD)) == digest
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_a_checkpoint_of_something_else_is_left_aside(
     config, other = tiny(*SETTINGS), tiny(*SETTINGS, "seed=1")
     digest = undisturbed(config)
     interrupted(other, monkeypatch, "source", 3)
-    study.run_dir(config).mkdir(parents=True, exist_ok=True)
-    (study.run_dir(other) / "checkpoint-source.pt").rename(study.run_dir(config) / "checkpoint-source.pt")
+    names.run_dir(config).mkdir(parents=True, exist_ok=True)
+    (names.run_dir(other) / "checkpoint-source.pt").rename(names.run_dir(config) / "checkpoint-source.pt")
     assert finished(config) == digest
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "left aside" in line]
     assert line.endswith("checkpoint-source.pt is left aside: it is of other settings or another version")
@@ -160,7 +160,7 @@ def test_a_truncated_checkpoint_is_left_aside(
     config = tiny(*SETTINGS)
     digest = undisturbed(config)
     interrupted(config, monkeypatch, "source", 3)
-    path = study.run_dir(config) / "checkpoint-source.pt"
+    path = names.run_dir(config) / "checkpoint-source.pt"
     whole = path.stat().st_size
     os.truncate(path, int(whole * size) if isinstance(size, float) else size if size >= 0 else whole + size)
     assert finished(config) == digest

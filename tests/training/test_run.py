@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.data import embedded
 from sourcewise.lightning_modules.augmentation import Translate
@@ -27,7 +27,7 @@ from sourcewise.training.run import Run, Source, Target, TransferSettings, balan
 
 def run(config: dict) -> Record:
     train.train(config)
-    return record.read(study.run_dir(config) / study.RECORD)
+    return record.read(names.run_dir(config) / names.RECORD)
 
 
 def test_a_record_holds_all_that_the_run_was(tiny: Compose) -> None:
@@ -40,7 +40,7 @@ def test_a_record_holds_all_that_the_run_was(tiny: Compose) -> None:
     header = item.header
     assert header.config == config
     assert (header.design, header.subset_seed, header.seed) == ("random", 7, 3)
-    assert header.study == study.study_name(config)
+    assert header.study == names.study_name(config)
     assert header.recipe in header.study
     assert header.fingerprints["digits/test"] == test.fingerprint
     assert header.class_names == {"digits": list("0123456789")}
@@ -77,7 +77,7 @@ def test_the_same_config_gives_the_same_record(tiny: Compose, tmp_path: Path, ov
 def test_a_finished_run_is_not_done_again(tiny: Compose) -> None:
     config = tiny()
     metrics = train.train(config)
-    path = study.run_dir(config) / study.RECORD
+    path = names.run_dir(config) / names.RECORD
     before = path.stat().st_mtime_ns
     assert train.train(config) == metrics
     assert path.stat().st_mtime_ns == before
@@ -261,7 +261,7 @@ def test_divergence_is_one_clear_line_and_leaves_no_record(tiny: Compose) -> Non
     config = tiny("source.pretraining.lr=1e30", "source.pretraining.epochs=2")
     with pytest.raises(RunFailed, match=r"source: the training loss is (nan|inf) in epoch \d; lower the learning rate"):
         train.train(config)
-    assert not study.is_done(study.run_dir(config))
+    assert not names.is_done(names.run_dir(config))
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.names import Config
 from sourcewise.data.store import Listing
+from sourcewise.designs import find_design
 
 BATCH = 8
 LOAD = "sourcewise.data.load.load"
@@ -32,7 +33,7 @@ def prepare(config: Config) -> None:
 
 def plan(config: Config) -> str:
     """What a run of the resolved config does, a line a stage."""
-    source, lines = config["source"], [f"study {study.study_name(config)}"]
+    source, lines = config["source"], [f"study {names.study_name(config)}"]
     stages = {f"source {source['name']}": (source, source["pretraining"])}
     stages |= {f"target {name}": (target, target["transfer"]) for name, target in config["target"].items()}
     for name, (data, how) in stages.items():
@@ -75,7 +76,7 @@ def shrunk(config: Config, folder: str) -> dict[str, Any]:
     source, subset = _small(config["source"], 4 * BATCH, folder), config["subset"]
     if config["source"]["train"].get("_target_") == LOAD:
         source["groups"] = source["groups"] if source["groups"] in ("class", "example") else "class"
-        if subset["design"] in ("listed", "ranked"):
+        if find_design(subset["design"]).names_groups:
             subset = {"design": "random", "fraction": 0.5, "seed": 0}
     accelerator = config["trainer"]["accelerator"] if torch.cuda.is_available() else "cpu"
     hardware = {"accelerator": accelerator, "devices": 1, "strategy": "auto"}

@@ -1,15 +1,15 @@
 """The names of things: a config's recipe and its hash, the study and the run that it belongs to, and their folders.
 
-Light on purpose (no torch): a sweep names thousands of runs before it starts one.
+Light on purpose (no torch, no Hydra): a sweep names thousands of runs before it starts one.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from sourcewise.core.hashing import fingerprint
 
 RECORD = "record.safetensors"
 
@@ -17,38 +17,45 @@ REVISION = 1
 """Raised when a change of sourcewise's own training code changes outputs, so that old and new records stay apart."""
 
 NOT_RECIPE = frozenset({"root", "cache_dir", "obtain", "num_workers"})
-"""Keys that say where, how fast or how to obtain, at any depth: they do not decide outputs (dataset fingerprints guard
-the data)."""
+"""Keys that say where the data are, how to get them or how fast to read them, at any depth: they do not decide outputs
+(the fingerprints of datasets guard the data)."""
 
-SINCE: Mapping[str, Any] = {"groups": "class", "outputs": False}
-"""Settings of the source that came after the first studies, as they were until then: left out of the recipe at this
-value, so that old records and new ones are of one study."""
+LATER: Mapping[str, Any] = {
+    "source.groups": "class",
+    "source.outputs": False,
+    "target.*.transfer.weighted": False,
+}
+"""Settings that came after the first studies, each with its default; `*` is any target.
+
+A setting at its default is left out of the recipe, so that studies from before it keep their names. A new setting of
+the source, of targets or of models needs a row here.
+"""
+
+_OURS = ("sourcewise.", "lightning_modules.", "hydra_plugins.")
+_UNSET = object()
 
 Config = Mapping[str, Any]
 
 
 def recipe(config: Config) -> dict[str, Any]:
-    """All settings of a resolved run config that decide outputs, apart from the subset and the seeds."""
+    """Return all settings of a resolved run config that decide outputs, apart from the subset and the seeds.
+
+    Objects of ours are named without their module, so that code may move; those of others by their full path.
+    """
     trainer = config["trainer"]
     return {
         "revision": REVISION,
-        "source": _decisive({k: v for k, v in config["source"].items() if k not in SINCE or v != SINCE[k]}),
-        "target": _decisive(config["target"]),
-        "model": _decisive(config["model"]),
+        "source": _decisive(config["source"], "source"),
+        "target": {name: _decisive(target, "target.*") for name, target in config["target"].items()},
+        "model": _decisive(config["model"], "model"),
         "precision": trainer["precision"],
-        # Each device normalises its own part of a batch, unless they tell each other.
+        # Each device normalises its own part of a batch, unless the devices share their statistics.
         "batchnorm_parts": 1 if trainer["sync_batchnorm"] else trainer["devices"],
     }
 
 
-def fingerprint(value: Any, length: int = 10) -> str:
-    """Hash of a JSON-able value: SHA-256 of its canonical JSON, in hex; 1 and 1.0 are the same setting."""
-    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
 def study_name(config: Config) -> str:
-    """The study's folder: a readable part and the recipe's hash."""
+    """Return the name of the study's folder: a readable part and the recipe's hash."""
     modes = "+".join(sorted({str(target["transfer"]["mode"]) for target in config["target"].values()}))
     parts = (config["source"]["name"], "+".join(config["target"]), config["model"]["name"], modes)
     readable = config.get("study") or "-".join(map(str, parts))
@@ -56,7 +63,7 @@ def study_name(config: Config) -> str:
 
 
 def run_name(config: Config) -> str:
-    """The run's folder within its study: the same subset settings and training seed, the same name."""
+    """Return the name of the run's folder within its study: the same for equal subset settings and training seed."""
     subset = config["subset"]
     seed = f"-{subset['seed']}" if "seed" in subset else ""
     key = fingerprint({"subset": subset, "seed": config["seed"]}, length=8)
@@ -64,33 +71,33 @@ def run_name(config: Config) -> str:
 
 
 def run_dir(config: Config) -> Path:
-    """Where the run's record is or will be."""
+    """Return the folder where the run's record is or will be."""
     return Path(config["runs_dir"]) / study_name(config) / run_name(config)
 
 
 def is_done(folder: Path) -> bool:
-    """Whether the run in this folder is complete: its record is there."""
+    """Return whether the run in this folder is complete: its record is there."""
     with suppress(OSError):  # such as a folder that is another user's
         return (folder / RECORD).is_file()
     return False
 
 
-def _decisive(value: Any) -> Any:
+def _decisive(value: Any, setting: str) -> Any:
+    """Return what counts of a setting's value; setting: its dotted name as in LATER."""
     if isinstance(value, Mapping):
-        return {key: _decisive(item) for key, item in value.items() if key not in NOT_RECIPE}
+        return {
+            key: _short(item) if key == "_target_" else _decisive(item, f"{setting}.{key}")
+            for key, item in value.items()
+            if key not in NOT_RECIPE and item != LATER.get(f"{setting}.{key}", _UNSET)
+        }
     if isinstance(value, list | tuple):
-        return [_decisive(item) for item in value]
+        return [_decisive(item, setting) for item in value]
     return value
 
 
-def _canonical(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
+def _short(path: Any) -> Any:
+    """Return the name that a `_target_` counts by: its last part if it is ours."""
+    return path.rpartition(".")[2] if isinstance(path, str) and path.startswith(_OURS) else path
 
 
 def _slug(text: str) -> str:

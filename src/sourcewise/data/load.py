@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.names import fingerprint
+from sourcewise.core.hashing import fingerprint
 from sourcewise.core.randomness import ranks
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.loaders import Loader

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from sourcewise.core import names as study
-from sourcewise.core import settings
+from sourcewise.core import names, settings
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.hashing import fingerprint
 from sourcewise.core.names import RECORD
 from sourcewise.records import record
 from sourcewise.records.record import Header, Record, RecordError, TargetOutputs
@@ -210,9 +210,9 @@ def _without_outputs(run: Any) -> Record:
         packed = np.frombuffer(bytes.fromhex(run.summary["subset/mask"]), np.uint8)
         mask = record.unpacked(packed, int(run.summary["subset/groups"]))
         header = Header(
-            study=study.study_name(run.config),
-            run=study.run_name(run.config),
-            recipe=study.fingerprint(study.recipe(run.config)),
+            study=names.study_name(run.config),
+            run=names.run_name(run.config),
+            recipe=fingerprint(names.recipe(run.config)),
             config=run.config,
             design=str(subset["design"]),
             subset_seed=subset.get("seed"),
@@ -247,13 +247,13 @@ def _downloaded(run: Any, found: Path | str) -> Record:
         raise RecordError(f"{run.name}: {found}")
     item = record.read(found)
     try:
-        told = {"recipe": study.recipe(run.config), "subset": run.config["subset"], "seed": run.config["seed"]}
+        told = {"recipe": names.recipe(run.config), "subset": run.config["subset"], "seed": run.config["seed"]}
         own = item.header.config
-        held = {"recipe": study.recipe(own), "subset": own["subset"], "seed": item.header.seed}
+        held = {"recipe": names.recipe(own), "subset": own["subset"], "seed": item.header.seed}
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordError(f"{run.name}: its config in W&B is not that of a run") from error
     for key, value in told.items():
-        if study.fingerprint(value) != study.fingerprint(held[key]):
+        if fingerprint(value) != fingerprint(held[key]):
             raise RecordError(f"{run.name}: its record was made with another {key} than its config in W&B says")
     return item
 
@@ -267,11 +267,11 @@ def _dig(config: Any, key: str) -> Any:
 def _same_data(first: Record, item: Record, where: str) -> None:
     """Raise unless two records are about the same groups and examples."""
     one, other = first.header, item.header
-    for name, fingerprint in one.fingerprints.items():
-        if other.fingerprints.get(name) != fingerprint:
+    for name, content in one.fingerprints.items():
+        if other.fingerprints.get(name) != content:
             raise SourcewiseError(
                 f"{where}: its dataset {name} has fingerprint {other.fingerprints.get(name)}, that of {one.run} has"
-                f" {fingerprint}: the data changed between the runs; estimate from runs on the same data"
+                f" {content}: the data changed between the runs; estimate from runs on the same data"
             )
     if one.group_names != other.group_names or len(first.mask) != len(item.mask):
         raise SourcewiseError(f"{where}: its {len(item.mask)} groups are not the {len(first.mask)} groups of {one.run}")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -16,8 +16,12 @@ from safetensors.numpy import load, save
 from sourcewise.core import settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
+from sourcewise.designs import recorded_design
 
 SCHEMA = 1
+
+_LATER = ("overrides", "random_design")
+"""Fields of the header that the first records did not have."""
 
 SOURCE = "source"
 """What outputs on the source are called, and no target is."""
@@ -51,10 +55,12 @@ class TargetOutputs:
 
 @dataclass(frozen=True)
 class Header:
-    """What a record says of itself, besides its arrays; all of it JSON.
+    """Everything in a record besides its arrays; all of it is JSON.
 
     group_names: null when groups are examples. metrics: float scalars such as `target/digits/accuracy`.
-    fingerprints: dataset name to hash of its content. seconds: wall time by stage.
+    fingerprints: dataset name to hash of its content. seconds: wall time by stage. overrides: the recipe's settings of
+    the command line that made the run. random_design: whether the design draws subsets at random. The last two are None
+    in older records.
     """
 
     study: str
@@ -72,6 +78,18 @@ class Header:
     commit: str | None
     device: str
     seconds: Mapping[str, float] = field(default_factory=dict)
+    overrides: list[str] | None = None
+    random_design: bool | None = None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the subset was drawn at random, so that influences may rest on the record."""
+        return recorded_design(self.design).is_random if self.random_design is None else self.random_design
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields by name. Those that older records lack are left out while they are None."""
+        fields = asdict(self)
+        return {name: value for name, value in fields.items() if name not in _LATER or value is not None}
 
 
 @dataclass(frozen=True)
@@ -122,7 +140,7 @@ def to_bytes(record: Record) -> bytes:
         for name, dtype in _COLUMNS.items():
             if (column := getattr(outputs, name)) is not None:
                 tensors[f"{target}/{name}"] = np.ascontiguousarray(column, dtype=dtype)
-    header = json.dumps({"schema": SCHEMA, "groups": len(record.mask), **asdict(record.header)}, sort_keys=True)
+    header = json.dumps({"schema": SCHEMA, "groups": len(record.mask), **record.header.as_json()}, sort_keys=True)
     tensors["sha256"] = _checksum(header, tensors)
     return save(tensors, {"sourcewise": header})
 
@@ -167,8 +185,13 @@ def is_name(target: str) -> bool:
 
 
 def digest(record: Record) -> str:
-    """Hash of all that the same config gives again on the same machine: everything but wall time."""
-    fields = asdict(record.header) | {"seconds": {}}
+    """Return a hash of all that the same config gives again on the same machine.
+
+    Wall time is outside, and so are the fields that say how the run was asked for: older records do not have them.
+    """
+    fields = asdict(replace(record.header, seconds={}))
+    for name in _LATER:
+        del fields[name]
     state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     state.update(record.mask.tobytes())
     for target in sorted(record.outputs):

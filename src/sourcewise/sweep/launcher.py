@@ -27,10 +27,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from sourcewise.core import names as study
-from sourcewise.core import settings
+from sourcewise.core import names, settings
 from sourcewise.core.errors import RunFailed, SourcewiseError
-from sourcewise.designs import subsets
+from sourcewise.designs import resolve
 from sourcewise.records import record
 from sourcewise.sweep import leases as claims
 from sourcewise.sweep.composition import Composer
@@ -119,8 +118,8 @@ class LocalLauncher(Launcher):
             if self._settings is not None:
                 settings.top(self._settings, config)
             if "subset" in config:
-                config["subset"] = subsets.settled(config["subset"])
-            runs.append(Run(index, list(overrides), config, study.run_dir(config)))
+                config["subset"] = resolve(config["subset"])
+            runs.append(Run(index, list(overrides), config, names.run_dir(config)))
         return runs
 
     def pool(self, shape: "Shape") -> Pool:
@@ -206,7 +205,7 @@ class _Sweep:
 
     def run(self) -> None:
         for run in self.runs:
-            if study.is_done(run.folder):
+            if names.is_done(run.folder):
                 self._look_at_record(run)
         shapes: dict[Shape, list[Run]] = {}
         for run in self.runs:
@@ -229,7 +228,7 @@ class _Sweep:
 
     def _look_at_record(self, run: Run) -> None:
         """The state of a run that has a record. A damaged one is removed, by whoever holds the run."""
-        path = run.folder / study.RECORD
+        path = run.folder / names.RECORD
         try:
             record.read(path)
             run.state = "done"
@@ -280,7 +279,7 @@ class _Sweep:
             run = todo.popleft()
             if time.monotonic() < run.again:
                 todo.append(run)
-            elif study.is_done(run.folder):  # someone else was faster
+            elif names.is_done(run.folder):  # someone else was faster
                 run.state = "done"
             elif (holder := self.watch.holder(run.folder)) is None:
                 return run
@@ -292,7 +291,7 @@ class _Sweep:
     def _judge(self, run: Run, outcome: Outcome) -> None:
         """The run's next state: done, failed, claimed, missing (to be done again) or stopped."""
         launcher = self.launcher
-        if study.is_done(run.folder):
+        if names.is_done(run.folder):
             run.state, run.value = "done", outcome.value
             claims.tidy(run.folder)
             return
@@ -349,7 +348,7 @@ def status_table(runs: Sequence[Run]) -> str:
     for run in runs:
         name = shlex.join(word for word in run.overrides if word not in shared) or run.name
         cause = last_line(run.log)
-        if study.is_done(run.folder):
+        if names.is_done(run.folder):
             state, about = ("damaged", error) if (error := damage(run.folder)) else ("done", "")
         elif (holder := claims.holder(run.folder)) is not None:
             age = f", for {tqdm.format_interval(max(0.0, time.time() - holder.since))}" if holder.since else ""
@@ -360,11 +359,11 @@ def status_table(runs: Sequence[Run]) -> str:
             state, about = "missing", ""
         rows[state].append(f"{name}  {about}".rstrip())
     places = sorted({str(run.folder.parent) for run in runs})
-    text = "\n".join([*places, *(f"  {state:<8}{len(names):>6}" for state, names in rows.items() if names)])
+    text = "\n".join([*places, *(f"  {state:<8}{len(lines):>6}" for state, lines in rows.items() if lines)])
     for state in ("running", "failed", "damaged", "missing"):
-        names = rows[state]
-        text += "".join(f"\n{state:<8} {name}" for name in names[:LISTED])
-        text += f"\n{state:<8} and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        lines = rows[state]
+        text += "".join(f"\n{state:<8} {line}" for line in lines[:LISTED])
+        text += f"\n{state:<8} and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
     if len(rows["done"]) < len(runs):
         words = [word for word in sys.argv if not word.startswith("hydra.launcher.status=")]
         text += f"\nto complete it: python {shlex.join(words)}"
@@ -374,7 +373,7 @@ def status_table(runs: Sequence[Run]) -> str:
 def damage(folder: Path) -> str:
     """What is wrong with the record of a complete run; "" if nothing is."""
     try:
-        record.read(folder / study.RECORD)
+        record.read(folder / names.RECORD)
     except record.RecordError as error:
         return str(error)
     return ""

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import EXIT_LEASED, WORKER, SourcewiseError
 
 HEARTBEAT = 10.0
@@ -86,11 +86,11 @@ class Lease:
         self._ended.set()
         os.close(self.file)
         with contextlib.suppress(OSError):
-            names, last = _chain(self.folder)
+            files, last = _chain(self.folder)
             if last is not None and last.token == self.holder.token:
-                for name in names:  # once the first is gone, the run is free and the rest means nothing
+                for name in files:  # once the first is gone, the run is free and the rest means nothing
                     (self.folder / name).unlink(missing_ok=True)
-            if study.is_done(self.folder):
+            if names.is_done(self.folder):
                 tidy(self.folder)
 
     def beat(self, count: int) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from sourcewise.core import names as study
+from sourcewise.core import names
 from sourcewise.core.errors import WORKER, SourcewiseError
 from sourcewise.sweep import leases as claims
 from sourcewise.sweep.launcher import LocalLauncher, Run, Shape
@@ -91,7 +91,7 @@ class Task:
         """Do what is not done. Told to stop, stop the runs and put the task back into the queue."""
         from submitit import JobEnvironment
 
-        todo = deque(job for job in jobs if not study.is_done(job.log.parent))
+        todo = deque(job for job in jobs if not names.is_done(job.log.parent))
         if self.shape.devices > 1:
             return {job.id: self._together(job) for job in todo}
         limit = JobEnvironment._usr_sig()
@@ -207,7 +207,7 @@ class Array(AbstractContextManager["Array"]):
             for job in jobs:
                 _refresh(job.log.parent)
                 outcomes.append(Outcome(job, *report.get(job.id, ("returned", "", None))))
-            self.clean &= all(study.is_done(job.log.parent) for job in jobs)
+            self.clean &= all(names.is_done(job.log.parent) for job in jobs)
             if self.clean and not self.tasks:
                 shutil.rmtree(paths.folder, ignore_errors=True)
                 with suppress(OSError):

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
-from sourcewise.core import names as study
+from sourcewise import designs
+from sourcewise.core import names
 from sourcewise.core.errors import RunFailed, SourcewiseError
+from sourcewise.core.hashing import fingerprint
 from sourcewise.core.randomness import ranks
 from sourcewise.core.randomness import seed as derive_seed
 from sourcewise.data import ImageDataset, Numbers, regroup
-from sourcewise.designs import subsets
 from sourcewise.lightning_modules.augmentation import Augmentation
 from sourcewise.lightning_modules.classification import Classification, Diverged, Optimisation
 from sourcewise.lightning_modules.crops import CentreCrop, Crop, Resolution
@@ -175,17 +176,17 @@ class Run:
                     f"target {name}: its images have {target.train.channels} colour channels, those of the source"
                     f" {channels}; make them alike by source.train.channels, or choose another target"
                 )
-        self.mask: NDArray[np.bool_] = subsets.draw(self.source.train.group_names, **self.subset)
+        self.mask: NDArray[np.bool_] = designs.draw(self.source.train.group_names, self.subset)
         self._checkpoint: Callable[[str], Checkpoint] | None = None
 
-    def execute(self, config: study.Config) -> Record:
+    def execute(self, config: names.Config) -> Record:
         """Do it, and say so in a record. config: the resolved config that all parts were built from.
 
         Raises RunFailed when training diverges, SourcewiseError when the subset leaves nothing to train on.
         """
         self.hardware.begin()
         if (minutes := self.hardware.checkpoint_minutes) is not None:
-            folder, key = study.run_dir(config), _checkpoint_key(config)
+            folder, key = names.run_dir(config), _checkpoint_key(config)
             self._checkpoint = lambda stage: Checkpoint(
                 folder / f"checkpoint-{stage.replace('/', '-')}.pt", key, minutes, self.log
             )
@@ -207,20 +208,20 @@ class Run:
                 own = self._source_outputs(model)
         return Record(self.mask, outputs, self._header(config, metrics, seconds), own)
 
-    def _header(self, config: study.Config, metrics: dict[str, float], seconds: dict[str, float]) -> Header:
-        folder, subset, source = study.run_dir(config), config["subset"], self.source
+    def _header(self, config: names.Config, metrics: dict[str, float], seconds: dict[str, float]) -> Header:
+        folder, subset, source = names.run_dir(config), config["subset"], self.source
         datasets = {source.name: source.train}
         for name, target in self.targets.items():
             datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
         return Header(
             study=folder.parent.name,
             run=folder.name,
-            recipe=study.fingerprint(study.recipe(config)),
+            recipe=fingerprint(names.recipe(config)),
             config=config,
             design=subset["design"],
             subset_seed=subset.get("seed"),
             seed=self.seed,
-            group_names=None if isinstance(names := source.train.group_names, Numbers) else list(names),
+            group_names=None if isinstance(groups := source.train.group_names, Numbers) else list(groups),
             class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
             fingerprints={name: dataset.fingerprint for name, dataset in datasets.items()},
             metrics=metrics,
@@ -228,6 +229,7 @@ class Run:
             commit=commit(),
             device=self.hardware.name,
             seconds=seconds,
+            random_design=designs.find_design(subset["design"]).is_random,
         )
 
     def _pretrain(self) -> tuple[Model, dict[str, float]]:
@@ -405,7 +407,7 @@ class Run:
         return Batches(examples, 1000, normalise, resolution=of.resolution, threads=threads, epoch=epoch)
 
     def _derive(self, purpose: str) -> int:
-        return derive_seed(purpose + subsets.replica(**self.subset), self.seed, self.mask)
+        return derive_seed(purpose + designs.replica(self.subset), self.seed, self.mask)
 
 
 class _Dropout(pl.Callback):
@@ -443,11 +445,11 @@ def commit() -> str | None:
         return None
 
 
-def _checkpoint_key(config: study.Config) -> str:
+def _checkpoint_key(config: names.Config) -> str:
     """What must be equal for two runs to be the same bit for bit."""
     parts = {name: config[name] for name in ("source", "target", "subset", "model", "seed")}
     trainer = {name: value for name, value in config["trainer"].items() if name != "checkpoint_minutes"}
-    return study.fingerprint([parts, trainer, versions(), study.REVISION], length=64)
+    return fingerprint([parts, trainer, versions(), names.REVISION], length=64)
 
 
 def held_out(labels: Tensor, share: float = 0.2) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 import string
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +16,19 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 import train
-from sourcewise.core import names as study
-from sourcewise.core import randomness
+from sourcewise import designs
+from sourcewise.core import names, randomness
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import quote
-from sourcewise.designs import subsets
+from sourcewise.designs import chosen_designs, random_designs
+from sourcewise.designs.files import write_names
 from sourcewise.records import record
 
 GROUPS = list(string.digits + string.ascii_uppercase)
+
+
+def draw(groups: Sequence[str] | range, **subset: Any) -> np.ndarray:
+    return designs.draw(groups, subset)  # type: ignore[arg-type]
 
 
 def kept(mask: np.ndarray) -> str:
@@ -38,7 +45,7 @@ GOLDEN = {
 @pytest.mark.parametrize(("fraction", "seed"), list(GOLDEN))
 def test_random_subsets_never_change(fraction: float, seed: int) -> None:
     # If this fails, old records no longer mean what their config says: do not update, find out.
-    assert kept(subsets.random(GROUPS, fraction, seed)) == GOLDEN[fraction, seed]
+    assert kept(random_designs.random(GROUPS, fraction, seed)) == GOLDEN[fraction, seed]
 
 
 HADAMARD = {
@@ -51,13 +58,13 @@ HADAMARD = {
 
 @pytest.mark.parametrize("seed", list(HADAMARD))
 def test_hadamard_subsets_never_change(seed: int) -> None:
-    assert kept(subsets.hadamard(GROUPS, seed)) == HADAMARD[seed]
+    assert kept(random_designs.hadamard(GROUPS, seed)) == HADAMARD[seed]
 
 
 @pytest.mark.parametrize("groups", [12, 36, 63, 64, 200])
 def test_hadamard_is_balanced(groups: int) -> None:
     order = 1 << groups.bit_length()
-    signs = np.array([subsets.hadamard(range(groups), seed) for seed in range(4 * order)]) * 2 - 1
+    signs = np.array([random_designs.hadamard(range(groups), seed) for seed in range(4 * order)]) * 2 - 1
     for block in (signs[: 2 * order], signs[2 * order :]):
         rows, complements = block[:order], block[order:]
         assert np.array_equal(complements, -rows)
@@ -70,7 +77,7 @@ def test_hadamard_is_balanced(groups: int) -> None:
 
 @given(st.integers(1, 9), st.integers(0, 2**40))
 def test_hadamard_never_leaves_nothing(groups: int, seed: int) -> None:
-    assert subsets.hadamard(range(groups), seed).any()
+    assert random_designs.hadamard(range(groups), seed).any()
 
 
 @pytest.mark.parametrize("design", ["random", "hadamard"])
@@ -79,7 +86,7 @@ def test_a_subset_of_a_million_groups_takes_no_time(design: str) -> None:
     seconds = []
     for _ in range(3):
         start = time.process_time()
-        mask = subsets.draw(range(1_281_167), design=design, seed=1234, **settings)
+        mask = draw(range(1_281_167), design=design, seed=1234, **settings)
         seconds.append(time.process_time() - start)
     assert min(seconds) < 1
     assert abs(mask.mean() - 0.5) < 0.003
@@ -87,17 +94,22 @@ def test_a_subset_of_a_million_groups_takes_no_time(design: str) -> None:
 
 def test_replicas_share_their_subset_and_not_their_training() -> None:
     settings = [{"design": "replicated", "fraction": 0.5, "replicas": 4, "seed": seed} for seed in range(128)]
-    masks = np.array([subsets.draw(GROUPS, **each) for each in settings])
-    assert np.array_equal(masks[::4], [subsets.random(GROUPS, 0.5, seed) for seed in range(32)])
+    masks = np.array([draw(GROUPS, **each) for each in settings])
+    assert np.array_equal(masks[::4], [random_designs.random(GROUPS, 0.5, seed) for seed in range(32)])
     assert all(np.array_equal(masks[::4], masks[n::4]) for n in range(4))
     seeds = {
         randomness.seed("order" + suffix, seed, mask)
         for mask, each in zip(masks, settings, strict=True)
-        for suffix in (subsets.replica(**each), subsets.replica("random", fraction=0.5, seed=each["seed"] // 4))
+        for suffix in (
+            designs.replica(each),
+            designs.replica({"design": "random", "fraction": 0.5, "seed": each["seed"] // 4}),
+        )
         for seed in (0, 1)
     }
     assert len(seeds) == 32 * (4 + 1) * 2  # and none of them is that of a random run
-    assert subsets.replica("random", fraction=0.5, seed=0) == ""  # whose streams are those of its seed and mask alone
+    assert (
+        designs.replica({"design": "random", "fraction": 0.5, "seed": 0}) == ""
+    )  # whose streams are those of its seed and mask alone
 
 
 def test_replicas_are_runs_with_outputs_of_their_own(tiny: Compose) -> None:
@@ -109,7 +121,7 @@ def test_replicas_are_runs_with_outputs_of_their_own(tiny: Compose) -> None:
     ):
         config = tiny(*overrides)
         train.train(config)
-        items.append(record.read(study.run_dir(config) / study.RECORD))
+        items.append(record.read(names.run_dir(config) / names.RECORD))
     assert len({item.header.run for item in items}) == 3
     assert len({item.header.study for item in items}) == 1
     assert len({item.mask.tobytes() for item in items}) == 1
@@ -117,7 +129,7 @@ def test_replicas_are_runs_with_outputs_of_their_own(tiny: Compose) -> None:
 
 
 def test_streams_never_change() -> None:
-    mask = subsets.random(["x"] * 1000, 0.5, 12345)
+    mask = random_designs.random(["x"] * 1000, 0.5, 12345)
     assert randomness.seed("initialisation", 3, mask) == 8172329116814454567
     assert randomness.uniform("k", 3).tolist() == [0.246809207018448, 0.4832145229434234, 0.6677113017468435]
     assert randomness.permutation("k", 8).tolist() == [0, 7, 1, 3, 2, 4, 6, 5]
@@ -126,14 +138,14 @@ def test_streams_never_change() -> None:
 @given(st.integers(1, 200), st.floats(0.01, 1), st.integers(0, 2**40))
 def test_random_has_the_size_asked_for(groups: int, fraction: float, seed: int) -> None:
     names = [str(i) for i in range(groups)]
-    mask = subsets.random(names, fraction, seed)
+    mask = random_designs.random(names, fraction, seed)
     assert mask.dtype == bool
     assert mask.sum() == max(1, round(fraction * groups))
-    assert np.array_equal(mask, subsets.random(names, fraction, seed))
+    assert np.array_equal(mask, random_designs.random(names, fraction, seed))
 
 
 def test_random_keeps_groups_and_pairs_equally_often() -> None:
-    masks = np.array([subsets.random(GROUPS, 0.5, seed) for seed in range(4000)]).astype(float)
+    masks = np.array([random_designs.random(GROUPS, 0.5, seed) for seed in range(4000)]).astype(float)
     k = len(GROUPS)
     spread = (masks.mean(0) - 0.5) / np.sqrt(0.25 / len(masks))
     assert np.abs(spread).max() < stats.norm.isf(0.0005 / k)
@@ -146,7 +158,7 @@ def test_random_keeps_groups_and_pairs_equally_often() -> None:
 
 @given(st.lists(st.sampled_from(GROUPS), min_size=1, max_size=30, unique=True))
 def test_listed_keeps_or_drops_exactly_what_it_says(names: list[str]) -> None:
-    keep, drop = subsets.listed(GROUPS, keep=names), subsets.listed(GROUPS, drop=names)
+    keep, drop = chosen_designs.listed(GROUPS, keep=names), chosen_designs.listed(GROUPS, drop=names)
     assert set(kept(keep)) == set(names)
     assert np.array_equal(keep, ~drop)
 
@@ -154,7 +166,7 @@ def test_listed_keeps_or_drops_exactly_what_it_says(names: list[str]) -> None:
 def test_listed_reads_a_file(tmp_path: Path) -> None:
     path = tmp_path / "keep.txt"
     path.write_text("# the vowels\nA\nE\n\n I \nO\nU\n", encoding="utf-8")
-    assert kept(subsets.listed(GROUPS, keep=str(path))) == "AEIOU"
+    assert kept(draw(GROUPS, design="listed", keep=str(path))) == "AEIOU"
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -165,8 +177,8 @@ def test_a_file_of_any_names_is_read_as_quote(names: list[str], data: st.DataObj
     chosen = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
     with TemporaryDirectory() as folder:
         path = Path(folder, "keep.txt")
-        path.write_bytes(subsets.names_file("three of them", chosen))
-        mask = subsets.listed(names, keep=str(path))
+        write_names(path, "three of them", chosen)
+        mask = draw(names, design="listed", keep=str(path))
     assert set(np.array(names, object)[mask]) == set(chosen)
 
 
@@ -193,7 +205,7 @@ def test_ranked_removes_from_either_end(tmp_path: Path) -> None:
     ordered = sorted(GROUPS, key=lambda group: SCORES[group])
     for order, line in (("worst", ordered), ("best", ordered[::-1])):
         for remove, count in ((5, 5), (0.25, 9), (35, 35), (0, 0)):
-            mask = subsets.draw(GROUPS, design="ranked", ranking=path, order=order, remove=remove)
+            mask = draw(GROUPS, design="ranked", ranking=path, order=order, remove=remove)
             assert set(kept(mask)) == set(line[count:]), (order, remove)
 
 
@@ -201,7 +213,7 @@ def test_random_removals_differ_by_seed_and_are_nested(tmp_path: Path) -> None:
     path = write_ranking(tmp_path / "a.csv", SCORES)
 
     def removed(remove: int, seed: int) -> set[str]:
-        mask = subsets.draw(GROUPS, design="ranked", ranking=path, order="random", remove=remove, seed=seed)
+        mask = draw(GROUPS, design="ranked", ranking=path, order="random", remove=remove, seed=seed)
         return set(GROUPS) - set(kept(mask))
 
     draws = [removed(10, seed) for seed in range(400)]
@@ -215,22 +227,22 @@ def test_unknown_scores_are_neither_worst_nor_best_and_ties_go_by_name(tmp_path:
     path = write_ranking(tmp_path / "a.csv", {"c": 1, "b": 1, "d": "nan", "a": 2, "e": ""})
     for order, line in (("worst", "bca"), ("best", "abc")):
         for count in (1, 2, 3):
-            mask = subsets.draw(list("abcde"), design="ranked", ranking=path, order=order, remove=count)
+            mask = draw(list("abcde"), design="ranked", ranking=path, order=order, remove=count)
             assert {name for name, keep in zip("abcde", mask, strict=True) if not keep} == set(line[:count])
     with pytest.raises(SourcewiseError, match="only 3 of its 5 groups have a score"):
-        subsets.draw(list("abcde"), design="ranked", ranking=path, order="worst", remove=4)
+        draw(list("abcde"), design="ranked", ranking=path, order="worst", remove=4)
 
 
 def test_a_ranked_run_is_named_by_what_is_removed(tiny: Compose, tmp_path: Path) -> None:
     def name(path: str, *overrides: str) -> str:
         config = tiny("subset=ranked", f"subset.ranking={path}", "subset.remove=5", *overrides)
-        config["subset"] = subsets.settled(config["subset"])
-        assert subsets.settled(config["subset"]) == config["subset"]
-        return study.run_name(config)
+        config["subset"] = designs.resolve(config["subset"])
+        assert designs.resolve(config["subset"]) == config["subset"]
+        return names.run_name(config)
 
     path = write_ranking(tmp_path / "a.csv", SCORES)
     worst, drawn = (
-        subsets.settled({"design": "ranked", "ranking": path, "order": o, "remove": 5, "target": None, "seed": 7})
+        designs.resolve({"design": "ranked", "ranking": path, "order": o, "remove": 5, "target": None, "seed": 7})
         for o in ("worst", "random")
     )
     assert (worst["ranking"][:2], worst.get("seed"), drawn.get("ranking"), drawn["seed"]) == ("a@", None, None, 7)
@@ -243,29 +255,27 @@ def test_a_ranked_run_is_named_by_what_is_removed(tiny: Compose, tmp_path: Path)
     assert name(path, "subset.order=random") == drawn  # which no ranking decides
     assert name(path, "subset.order=random", "seed=1").rpartition("-")[2] != drawn.rpartition("-")[2]
     nothing = name(path, "subset.remove=0")
-    assert nothing == study.run_name(tiny("subset=full")) == name(path, "subset.remove=0", "subset.order=random")
+    assert nothing == names.run_name(tiny("subset=full")) == name(path, "subset.remove=0", "subset.order=random")
 
 
 def test_a_list_s_file_may_change_and_then_is_another_run(tiny: Compose, tmp_path: Path) -> None:
     path = tmp_path / "keep.txt"
-    names = []
+    runs = []
     for text in ("A\nB\n", "A\nC\n"):
         path.write_text(text)
         config = tiny("subset=listed", f"subset.keep={path}")
-        names.append(study.run_name({**config, "subset": subsets.settled(config["subset"])}))
-    assert names[0] != names[1]
+        runs.append(names.run_name({**config, "subset": designs.resolve(config["subset"])}))
+    assert runs[0] != runs[1]
 
 
 def test_a_ranking_is_read_from_influences(tmp_path: Path) -> None:
     found = xr.Dataset({"influence_overall": ("group", list(SCORES.values()))}, {"group": GROUPS}, {"target": "pets"})
     found.to_netcdf(tmp_path / "influences.nc", engine="h5netcdf")
     settings = {"ranking": str(tmp_path / "influences.nc"), "order": "worst", "remove": 7}
-    expected = subsets.draw(
-        GROUPS, design="ranked", **{**settings, "ranking": write_ranking(tmp_path / "a.csv", SCORES)}
-    )
-    assert np.array_equal(subsets.draw(GROUPS, design="ranked", **settings), expected)
+    expected = draw(GROUPS, design="ranked", **{**settings, "ranking": write_ranking(tmp_path / "a.csv", SCORES)})
+    assert np.array_equal(draw(GROUPS, design="ranked", **settings), expected)
     with pytest.raises(SourcewiseError, match="influences on pets"):
-        subsets.draw(GROUPS, design="ranked", target="birds", **settings)
+        draw(GROUPS, design="ranked", target="birds", **settings)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +285,7 @@ def test_a_ranking_is_read_from_influences(tmp_path: Path) -> None:
         ({"remove": -1}, None, "give a number"),
         ({"remove": 1.5}, None, "give a number"),
         ({"remove": True}, None, "subset.remove=True"),
-        ({"order": "wurst"}, None, "choose worst, best or random"),
+        ({"order": "wurst"}, None, "'worst', 'random' or 'best'"),
         ({"ranking": "missing.csv"}, None, "missing.csv"),
         ({}, "group,score\nA,1\nB,2\n", "does not rank the source's 36 groups"),
         ({}, "group,score\nA,1\nA,2\n", "names a group twice"),
@@ -290,17 +300,17 @@ def test_bad_rankings_are_one_clear_line(tmp_path: Path, changes: dict, text: st
     if text is not None:
         Path(path).write_text(text)
     with pytest.raises(SourcewiseError, match=message) as caught:
-        subsets.draw(GROUPS, **({"design": "ranked", "ranking": path, "order": "worst", "remove": 1} | changes))
+        draw(GROUPS, **({"design": "ranked", "ranking": path, "order": "worst", "remove": 1} | changes))
     assert "\n" not in str(caught.value)
 
 
 def test_a_ranking_that_is_no_path_is_told_before_a_run_is_named() -> None:
-    with pytest.raises(SourcewiseError, match=r"^subset.ranking=3: this must be the path"):
-        subsets.settled({"design": "ranked", "ranking": 3, "order": "worst", "remove": 1, "target": None})
+    with pytest.raises(SourcewiseError, match=r"^subset.ranking=3: input should be a valid string"):
+        designs.resolve({"design": "ranked", "ranking": 3, "order": "worst", "remove": 1, "target": None})
 
 
 def test_full_keeps_all() -> None:
-    assert subsets.draw(GROUPS, design="full").all()
+    assert draw(GROUPS, design="full").all()
 
 
 @pytest.mark.parametrize(
@@ -324,12 +334,12 @@ def test_full_keeps_all() -> None:
 )
 def test_bad_settings_are_one_clear_line(settings: dict, message: str) -> None:
     with pytest.raises(SourcewiseError, match=message) as caught:
-        subsets.draw(GROUPS, **settings)
+        draw(GROUPS, **settings)
     assert "\n" not in str(caught.value)
 
 
 def test_streams_of_seeds_and_subsets_differ() -> None:
-    one, two = (subsets.random(GROUPS, 0.5, seed) for seed in (0, 1))
+    one, two = (random_designs.random(GROUPS, 0.5, seed) for seed in (0, 1))
     seeds = {
         randomness.seed(purpose, seed, mask)
         for purpose in ("order", "initialisation")
@@ -346,12 +356,12 @@ def test_uniform_is_uniform() -> None:
 
 def test_all_groups_as_flags_and_one_replica_as_none() -> None:
     groups = [*"abcdef"]
-    assert subsets.full(groups).dtype == bool
-    assert np.array_equal(subsets.replicated(groups, 0.5, 1, 3), subsets.random(groups, 0.5, 3))
+    assert chosen_designs.full(groups).dtype == bool
+    assert np.array_equal(random_designs.replicated(groups, 0.5, 1, 3), random_designs.random(groups, 0.5, 3))
 
 
 @pytest.mark.parametrize("setting", ["keep", "drop"])
 def test_a_list_takes_the_place_of_its_file(tmp_path: Path, setting: str) -> None:
     path = tmp_path / "names.txt"
     path.write_text("a\nb\n")
-    assert subsets.settled({"design": "listed", setting: str(path)})[setting] == ["a", "b"]
+    assert designs.resolve({"design": "listed", setting: str(path)})[setting] == ["a", "b"]

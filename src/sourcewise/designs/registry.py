@@ -1,0 +1,86 @@
+"""The designs by name, and what is done with the settings `subset.*` of a run through them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.extensions import find
+from sourcewise.core.settings import bind, complete
+from sourcewise.designs import chosen_designs, random_designs
+from sourcewise.designs.contract import Design, Subset
+
+DESIGNS: Mapping[str, Design] = {
+    "full": Design(chosen_designs.full),
+    "random": Design(random_designs.random, is_random=True),
+    "hadamard": Design(random_designs.hadamard, is_random=True),
+    "replicated": Design(random_designs.replicated, is_random=True, replica=random_designs.replica_of),
+    "listed": Design(chosen_designs.listed, resolve=chosen_designs.resolve_listed, names_groups=True),
+    "ranked": Design(
+        chosen_designs.ranked,
+        resolve=chosen_designs.resolve_ranked,
+        curve=chosen_designs.curve_of_ranked,
+        names_groups=True,
+    ),
+}
+"""The designs of ours by name, as `subset.design` gives it."""
+
+
+def find_design(name: str) -> Design:
+    """Return the design that the setting `subset.design` names: one of ours, or one of the user's by its dotted path.
+
+    Imports the user's module: never for a name that a record gives (see `recorded_design`). Raises SourcewiseError for
+    a name that is neither.
+    """
+    design: object = find(DESIGNS, name, "subset.design")
+    if not isinstance(design, Design):
+        raise SourcewiseError(f"subset.design={name}: this is no sourcewise.designs.Design; wrap your function in one")
+    return design
+
+
+def recorded_design(name: str) -> Design:
+    """Return the design that a record names, without importing anything.
+
+    Of a design that is not ours, nothing is known: it counts as one without randomness, replicas or a curve.
+    """
+    return DESIGNS.get(name, Design(chosen_designs.full))
+
+
+def resolve(subset: Subset) -> dict[str, Any]:
+    """Return the settings of a subset with the content of files in place of their names.
+
+    Every run is resolved before it is named, so that it is named by its subset, and its record stands alone. Resolving
+    twice is resolving once. Raises SourcewiseError for an unknown design or setting, a value of another type, and a
+    file that cannot be read.
+    """
+    design = find_design(subset["design"])
+    settings = _settings(subset)
+    bind(design.draw, settings, "subset")
+    complete(design.draw, {"groups", *settings}, "subset")
+    return design.resolve(subset)
+
+
+def draw(groups: Sequence[str], subset: Subset) -> NDArray[np.bool_]:
+    """Return the subset `bool[groups]` that the settings `subset.*` choose.
+
+    Raises SourcewiseError as `resolve` does, and when the design cannot draw from these groups.
+    """
+    resolved = resolve(subset)
+    mask = np.asarray(find_design(resolved["design"]).draw(groups, **_settings(resolved)))
+    if mask.dtype != bool or mask.shape != (len(groups),) or not mask.any():
+        raise SourcewiseError(
+            f"subset.design={resolved['design']}: it must return bool[{len(groups)}], of the groups kept, and not none;"
+            f" it returned {mask.dtype}{list(mask.shape)} with {np.count_nonzero(mask)} kept"
+        )
+    return mask
+
+
+def replica(subset: Subset) -> str:
+    """Return what tells apart the trainings on one subset with one training seed; empty for most designs."""
+    return find_design(subset["design"]).replica(subset)
+
+
+def _settings(subset: Subset) -> dict[str, Any]:
+    return {name: value for name, value in subset.items() if name != "design"}
