@@ -17,8 +17,8 @@ from sklearn.metrics import average_precision_score
 
 from sourcewise.acting.labels import disagreement_qvalues
 from sourcewise.data import planted
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import difference
-from sourcewise.estimation.moments import collapse
 from sourcewise.records.reading import Records
 from sourcewise.study.agreement import LabelAgreementSums
 

@@ -19,9 +19,9 @@ from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSi
 from sourcewise.acting.examples import ExampleEffect
 from sourcewise.acting.subpopulations import ClassSplit, GroupExamples, Subpopulation, Subpopulations
 from sourcewise.acting.tradeoffs import Tradeoff, find_tradeoffs, pareto
-from sourcewise.estimation.estimators import ridge
+from sourcewise.estimation.collapse import collapse
+from sourcewise.estimation.estimators import ESTIMATORS, ridge
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import collapse
 from sourcewise.records.record import Record
 from sourcewise.report import figures
 from sourcewise.report.formatting import display_unit
@@ -113,7 +113,7 @@ def test_noise_is_not_split(planted: np.ndarray) -> None:
         whole = collapse(masks, outputs)
         halves = whole.take(np.arange(40)), whole.take(np.arange(40, 80))
         tables = [ridge(part.moments()).influence for part in (*halves, whole)]
-        assert subpopulations.split_class(tables, halves[1], ridge, 0.05) is None, trial
+        assert subpopulations.split_class(tables, halves[1], ESTIMATORS["ridge"], 0.05) is None, trial
 
 
 def test_the_most_harmed_example_names_its_group_and_what_removal_does(summary: Summary, planted: np.ndarray) -> None:

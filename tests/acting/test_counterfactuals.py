@@ -25,8 +25,8 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import DESIGNS
 from sourcewise.designs.files import write_ranking
 from sourcewise.designs.random_designs import random
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import collapse
 from sourcewise.records import record
 from sourcewise.report import proposal
 from sourcewise.report.removal import removal
@@ -47,12 +47,12 @@ def without(*groups: int, count: int = 24) -> np.ndarray:
 def test_a_difference_of_means_is_welch_s() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.normal(1, 3, 12), rng.normal(0, 1, 5)
-    found = Mean.of(one) - Mean.of(other)
+    found = Mean.from_runs(one) - Mean.from_runs(other)
     expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
     assert found.interval() == pytest.approx((expected.low, expected.high))
     single = stats.t.interval(0.95, 11, one.mean(), stats.sem(one))
-    assert Mean.of(one).interval() == pytest.approx(single)
-    assert np.isnan(Mean.of([1.0]).interval()).all()
+    assert Mean.from_runs(one).interval() == pytest.approx(single)
+    assert np.isnan(Mean.from_runs([1.0]).interval()).all()
 
 
 def additive(b: np.ndarray, seeds: int = 3) -> list[CounterfactualRun]:

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from sourcewise.acting.examples import ExampleEffect, example_effect
-from sourcewise.estimation.estimators import ESTIMATORS
-from sourcewise.estimation.fitting import halved
+from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import Array, Mask, collapse
 from sourcewise.study.baselines import rank_correlation
 from sourcewise.study.collect import NO_RUNS, ExampleRuns, Study
 from sourcewise.study.influences import Estimated
@@ -105,8 +104,7 @@ def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100)
     """
     target, dataset = study.targets[name], estimated.dataset
     logits, full = target.logits.astype(np.float64), study.full_runs.get(name, NO_RUNS)
-    estimator = ESTIMATORS[halved(estimated.checks["example"].estimator)]
-    estimate = estimator(collapse(study.masks, logits, study.seeds).moments())
+    estimate = estimated.estimator.halved.estimate_subsets(collapse(study.masks, logits, study.seeds))
     effect, error, from_full = estimate.influence, estimate.stderr, len(full) >= 4
     if from_full:
         # Some for what is predicted, the others for what is real: what they shared would make them agree.
@@ -115,7 +113,9 @@ def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100)
         base = _Base(start, np.ones((len(start), study.groups), np.bool_))
         full = full[np.setdiff1d(np.arange(len(full)), chosen)]
         if len(np.unique(study.masks.sizes())) == 1:
-            effect, error = add_constant(effect, error, study.masks.share(), Mean.of(start) - Mean.of(logits))
+            effect, error = add_constant(
+                effect, error, study.masks.kept_share(), Mean.from_runs(start) - Mean.from_runs(logits)
+            )
     else:
         some = np.linspace(0, len(logits) - 1, min(len(logits), RUNS)).astype(int)
         base = _Base(logits[some], study.masks[some].unpack())
@@ -148,7 +148,9 @@ def real_change(full: ExampleRuns, without: ExampleRuns, row: int) -> RealChange
     """
     if min(len(full), len(without)) < 2:
         return None
-    change = Mean.of(without.values[:, row].astype(np.float64)) - Mean.of(full.values[:, row].astype(np.float64))
+    change = Mean.from_runs(without.values[:, row].astype(np.float64)) - Mean.from_runs(
+        full.values[:, row].astype(np.float64)
+    )
     return RealChange(
         change=float(change.value),
         error=float(np.sqrt(change.variance)),
@@ -161,7 +163,7 @@ def real_change(full: ExampleRuns, without: ExampleRuns, row: int) -> RealChange
 def add_constant(influence: Array, stderr: Array, kept: Array, gap: Mean) -> tuple[Array, Array]:
     """Return effects of keeping each group, and their standard errors, from influences known up to a constant.
 
-    Subsets of one size tell effects only against the mean of the other groups (see `estimators`); models of the full
+    Subsets of one size tell effects only against the mean of the other groups (see `contract`); models of the full
     source tell the constant: together, the groups that subsets lack make the gap. Units are those of the influences.
 
     Args:

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from sourcewise.acting.review_rows import CopyRow, known, most_suspicious
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.estimation.arrays import Array, Index
 from sourcewise.estimation.inference import qvalues
-from sourcewise.estimation.moments import Array, Index
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
     from sourcewise.data.dataset import ImageDataset

@@ -14,8 +14,8 @@ from itertools import chain
 import numpy as np
 
 from sourcewise.designs.chosen_designs import ORDERS
+from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import Array
 from sourcewise.study.collect import RANDOM, CounterfactualRun
 
 
@@ -143,10 +143,10 @@ def compare_runs(
         return RemovalPoint(
             removed=removed,
             runs=len(chosen),
-            score=Interval.around(Mean.of(scores(chosen, target))),
+            score=Interval.around(Mean.from_runs(scores(chosen, target))),
             full=score_gain(chosen, full, target),
             random=score_gain(chosen, peers, target),
-            output=Interval.around(Mean.of(mean_outputs(chosen, target))),
+            output=Interval.around(Mean.from_runs(mean_outputs(chosen, target))),
             predicted=None if slopes is None or not peers else _predict(chosen, peers, target, slopes),
         )
 
@@ -206,7 +206,7 @@ def score_gain(
 
 def gain(values: Sequence[float], baseline: Sequence[float]) -> Interval:
     """Return the difference of the means of independent values."""
-    return Interval.around(Mean.of(values) - Mean.of(baseline))
+    return Interval.around(Mean.from_runs(values) - Mean.from_runs(baseline))
 
 
 def _unit_means(values: Iterable[tuple[CounterfactualRun, float]]) -> list[float]:

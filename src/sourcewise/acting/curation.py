@@ -25,9 +25,11 @@ from sourcewise.acting.counterfactuals import Interval, gain, mean_outputs, scor
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import command, quote
 from sourcewise.designs.files import write_names, write_ranking
+from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.collapse import Subsets, collapse
 from sourcewise.estimation.estimators import ridge
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import GRAM, Array, Mask, Subsets, collapse
+from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.study.collect import RANDOM, CounterfactualRun, Study
 from sourcewise.study.outputs import UNITS
 
@@ -132,8 +134,8 @@ def propose(
     scores = ridge(subsets.moments()).influence[0]
     over_random = gains(subsets)
     reach = (~masks).sum(1).mean()
-    slope = Mean.of(full) - Mean.of(subsets.outputs[:, 0])
-    over_full = over_random - slope.times(np.arange(1.0, masks.shape[1]) / reach)
+    slope = Mean.from_runs(full) - Mean.from_runs(subsets.outputs[:, 0])
+    over_full = over_random - slope.scaled(np.arange(1.0, masks.shape[1]) / reach)
     most = max(1, min(int(np.isfinite(scores).sum()), round(reach)))
     number = remove or int(np.argmax((over_full.value - np.sqrt(over_full.variance))[:most])) + 1
     keep = np.ones(masks.shape[1], dtype=bool)
@@ -213,9 +215,9 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
     """
     if study.output not in UNITS:
         raise SourcewiseError(f"curate: it needs outputs of every example; choose outputs={', '.join(UNITS)}")
-    if study.groups > GRAM:
+    if study.groups > GRAM_GROUPS:
         raise SourcewiseError(
-            f"curate: {study.groups} groups are too many to rank by ridge; group them ({GRAM} at most)"
+            f"curate: {study.groups} groups are too many to rank by ridge; group them ({GRAM_GROUPS} at most)"
         )
     masks, names = study.masks.unpack(), study.group_names
     zero: Array = np.zeros(len(masks))

@@ -6,8 +6,8 @@ import xarray as xr
 from scipy.stats import binom
 
 from sourcewise.acting.review_rows import LabelRow, known, most_suspicious
+from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.inference import qvalues
-from sourcewise.estimation.moments import Array
 from sourcewise.study.agreement import LabelAgreement
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,10 +12,10 @@ from sklearn.metrics import adjusted_rand_score
 
 from sourcewise.acting.examples import ExampleEffect, example_effect
 from sourcewise.core.results import json_name
-from sourcewise.estimation.estimators import ESTIMATORS, Estimate
-from sourcewise.estimation.fitting import halved
+from sourcewise.estimation.arrays import Array, Index
+from sourcewise.estimation.collapse import Subsets, collapse
+from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.inference import pvalues, qvalues
-from sourcewise.estimation.moments import Array, Index, Moments, Subsets, collapse
 from sourcewise.study.collect import Study
 from sourcewise.study.effects import EffectEstimate, GroupEffect
 from sourcewise.study.influences import Estimated
@@ -96,10 +96,10 @@ def find_subpopulations(study: Study, name: str, estimated: Estimated, fdr: floa
     dataset, target = estimated.dataset, study.targets[name]
     subsets = collapse(study.masks, target.examples.astype(np.float64), study.seeds)
     units = np.random.default_rng(seed).permutation(subsets.units)
-    estimator, splits = ESTIMATORS[halved(estimated.checks["example"].estimator)], []
+    estimator, splits = estimated.estimator.halved, []
     if len(units) >= 2 * LEAST:
         halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])
-        tables = [estimator(part.moments()).influence for part in (*halves, subsets)]
+        tables = [estimator.estimate_subsets(part).influence for part in (*halves, subsets)]
         for position, class_name in enumerate(target.class_names):
             rows = np.flatnonzero(target.labels == position)
             held_out = halves[1].take(np.arange(halves[1].units), rows)
@@ -113,7 +113,7 @@ def find_subpopulations(study: Study, name: str, estimated: Estimated, fdr: floa
 def split_class(
     tables: Sequence[Array],
     held_out: Subsets,
-    estimator: Callable[[Moments], Estimate],
+    estimator: Estimator,
     fdr: float,
     most: int = 4,
 ) -> Clustering | None:
@@ -127,7 +127,7 @@ def split_class(
     Args:
         tables: float[examples, groups], influences from one half of the models, from the other, and from all.
         held_out: the other half, with the class's examples.
-        estimator: of influences from moments.
+        estimator: of influences.
         fdr: false discovery rate over the table of parts by groups.
         most: subpopulations at most; the largest number that holds up is taken.
     """
@@ -143,7 +143,7 @@ def split_class(
         contrast = member / size - ~member / (len(part) - size)
         center = None if held_out.center is None else held_out.center @ contrast
         contrasted = replace(held_out, outputs=held_out.outputs @ contrast, center=center, within=None)
-        effects = estimator(contrasted.moments())
+        effects = estimator.estimate_subsets(contrasted)
         q = qvalues(pvalues(effects.influence, effects.stderr, effects.dof))
         with np.errstate(divide="ignore", invalid="ignore"):
             helps = (q <= fdr) & (effects.influence > 0)

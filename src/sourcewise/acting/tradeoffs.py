@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sourcewise.estimation.moments import Array
+from sourcewise.estimation.arrays import Array
 from sourcewise.study.effects import GroupEffect
 
 

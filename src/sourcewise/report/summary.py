@@ -18,7 +18,7 @@ from sourcewise.acting.examples import has_examples, is_large
 from sourcewise.acting.review_rows import ReviewRow
 from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
 from sourcewise.core.results import json_name
-from sourcewise.estimation.fitting import parts_of
+from sourcewise.estimation.arrays import row_blocks
 from sourcewise.records.reading import LeftOut
 from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Study
@@ -211,7 +211,7 @@ def summarise_target(study: Study, name: str, estimated: Estimated, fdr: float) 
     counts: dict[str, int] = {}
     for level, suffix in LEVELS.items():
         q = np.atleast_2d(dataset[f"qvalue{suffix}"].values)
-        cells = [(int((q[rows] <= fdr).sum()), int(np.isfinite(q[rows]).sum())) for rows in parts_of(q.shape)]
+        cells = [(int((q[rows] <= fdr).sum()), int(np.isfinite(q[rows]).sum())) for rows in row_blocks(q.shape)]
         counts[f"significant_{level}"], counts[f"cells_{level}"] = (sum(part) for part in zip(*cells, strict=True))
     large = has_examples(study, name) and is_large(study, name)
     examined = has_examples(study, name) and not large

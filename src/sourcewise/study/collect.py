@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import recorded_design
-from sourcewise.estimation.moments import Index, Packed
+from sourcewise.estimation.arrays import Index
+from sourcewise.estimation.masks import PackedMasks
 from sourcewise.records.reading import METRIC
 from sourcewise.records.record import Header, Record, TargetOutputs
 from sourcewise.study.agreement import LabelAgreement, LabelAgreementSums
@@ -129,7 +130,7 @@ class Study:
     designs: Mapping[str, int]
     chosen_designs: Mapping[str, int]
     seconds: Mapping[str, float]
-    masks: Packed
+    masks: PackedMasks
     seeds: NDArray[np.str_]
     targets: Mapping[str, StudyTarget]
     mappings: Mapping[str, TargetOutputs]
@@ -254,7 +255,7 @@ class _Collector:
             designs=dict(self._designs),
             chosen_designs=dict(self._chosen_designs),
             seconds=dict(self._seconds),
-            masks=Packed(self.masks.array(), groups),
+            masks=PackedMasks(self.masks.array(), groups),
             seeds=np.array(self._seeds),
             targets={name: target.target() for name, target in self._targets.items()},
             mappings=self._mappings,

@@ -12,8 +12,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.fitting import Fit, fit
-from sourcewise.estimation.moments import GRAM
+from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.study.baselines import Baseline, compare
 from sourcewise.study.collect import Study
 from sourcewise.study.effects import KEYS
@@ -61,12 +62,14 @@ class Estimated:
 
     Attributes:
         dataset: influences, errors and q-values, as docs/architecture.md lays them out.
+        estimator: the one at example level.
         slopes: float[groups], what the fit predicts overall outputs with.
         checks: by level.
         baselines: label and feature mapping, by name; empty where the records do not hold them.
     """
 
     dataset: xr.Dataset
+    estimator: Estimator
     slopes: NDArray[np.float64]
     checks: Mapping[str, LevelChecks]
     baselines: Mapping[str, Baseline]
@@ -94,13 +97,20 @@ def _estimate_target(study: Study, name: str, estimator: str, bar: tqdm[NoReturn
         bar.set_description(f"{name}, {level}")
         fits[level] = fit(study.masks, outputs, estimator, study.seeds, level=level)
         bar.update()
-    checks = {level: _checks(fitted, level != "overall" and study.groups <= GRAM) for level, fitted in fits.items()}
+    few_groups = study.groups <= GRAM_GROUPS
+    checks = {level: _checks(fitted, few_groups and level != "overall") for level, fitted in fits.items()}
     dataset = _lay_out(study, name, fits, checks)
     baselines: dict[str, Baseline] = {}
     if name in study.mappings:
-        masks = study.masks.unpack() if study.groups <= GRAM else None
+        masks = study.masks.unpack() if few_groups else None
         baselines = compare(study.mappings[name], dataset, masks, target.class_means)
-    return Estimated(dataset, fits["overall"].estimate.slopes[0], checks, baselines)
+    return Estimated(
+        dataset=dataset,
+        estimator=fits["example"].assessment.estimator,
+        slopes=fits["overall"].estimate.slopes[0],
+        checks=checks,
+        baselines=baselines,
+    )
 
 
 def _in_memory(examples: NDArray[np.floating[Any]], study: Study) -> NDArray[np.floating[Any]]:

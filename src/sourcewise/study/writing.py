@@ -12,7 +12,7 @@ import xarray as xr
 from pyarrow import parquet
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.fitting import parts_of
+from sourcewise.estimation.arrays import row_blocks
 from sourcewise.study.effects import KEYS
 
 LISTED_GROUPS = 2000
@@ -49,7 +49,7 @@ def write(influences: Mapping[str, xr.Dataset], out: Path, top: int = 10) -> Non
         dataset.to_netcdf(part, engine="h5netcdf", encoding=compressed)
         part.replace(folder / "influences.nc")
         part = folder / ".top.parquet.tmp"
-        blocks = parts_of(dataset["influence"].shape)
+        blocks = row_blocks(dataset["influence"].shape)
         parquet.write_table(pa.concat_tables(_top(dataset.isel(example=rows), top) for rows in blocks), part)
         part.replace(folder / "top.parquet")
 
