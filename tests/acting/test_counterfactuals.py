@@ -13,13 +13,12 @@ from fake_records import GROUPS, make
 from hydra import initialize_config_dir
 from scipy import stats
 
-import estimate
 from benchmarks import planted_harm
 from sourcewise import designs
 from sourcewise.acting import counterfactuals, curation
 from sourcewise.acting.counterfactuals import Interval, compare_all, compare_runs
 from sourcewise.acting.curation import Curation, ExpectedGain, VerifiedGain
-from sourcewise.commands import cli
+from sourcewise.commands import cli, estimate
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import DESIGNS

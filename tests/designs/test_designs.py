@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy import stats
 
-import train
 from sourcewise import designs
+from sourcewise.commands import train
 from sourcewise.core import names, randomness
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import quote
