@@ -39,8 +39,10 @@ def plan(config: Config) -> str:
     for name, (data, how) in stages.items():
         number = data["train"].get("num_classes")
         classes, metric = f"{number} classes" if number else "", data.get("metric", "")
-        epochs = f"{how['epochs']:>4} epochs of batches of {how['batch_size']}"
-        lines.append(f"  {name:<22}{classes:>13}{epochs}, lr {how['lr']} {metric}")
+        training = f" {how['_target_'].rpartition('.')[2].lower()}"
+        if "epochs" in how:
+            training = f"{how['epochs']:>4} epochs of batches of {how['batch_size']}, lr {how['lr']}"
+        lines.append(f"  {name:<22}{classes:>13}{training} {metric}")
     return "\n".join(lines)
 
 

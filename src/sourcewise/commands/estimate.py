@@ -30,7 +30,7 @@ class Settings:
     refresh: bool | Literal["auto"]
     out: str
     outputs: str
-    estimator: str
+    estimator: str | Sequence[str]
     fdr: Annotated[float, Interval(gt=0, lt=1)]
     top: PositiveInt
     counterfactuals: str | Sequence[str] | None
