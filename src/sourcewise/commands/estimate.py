@@ -79,7 +79,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
             study.counterfactual_runs, study.group_names, {name: item.slopes for name, item in estimated.items()}
         ),
         review=review.review(datasets, study.label_agreement, images, config["fdr"]),
-        curation=curation.curate(study, weights, out, cli.overrides(study.header.config)) if weights else None,
+        curation=curation.curate(study, weights, out) if weights else None,
     )
     if summary.review:
         review.write(out, summary.review)
