@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import Compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from scipy import stats
 
 import train
 from sourcewise import designs
 from sourcewise.core import names, randomness
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.overrides import quote
 from sourcewise.designs import chosen_designs, random_designs
 from sourcewise.designs.files import write_names
 from sourcewise.records import record
@@ -180,15 +177,6 @@ def test_a_file_of_any_names_is_read_as_quote(names: list[str], data: st.DataObj
         write_names(path, "three of them", chosen)
         mask = draw(names, design="listed", keep=str(path))
     assert set(np.array(names, object)[mask]) == set(chosen)
-
-
-@given(st.one_of(NAMES, st.lists(NAMES)))
-@example("${a}")
-@example("null")
-@example(["1", "\\", "Tr,ue"])
-def test_any_name_can_be_an_override(value: str | list[str]) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"key={quote(value)}"])
-    assert OmegaConf.to_object(OmegaConf.create({"key": override.value()})) == {"key": value}
 
 
 def write_ranking(path: Path, scores: dict[str, float | str]) -> str:

@@ -55,8 +55,9 @@ def resolve(subset: Subset) -> dict[str, Any]:
     twice is resolving once. Raises SourcewiseError for an unknown design or setting, a value of another type, and a
     file that cannot be read.
     """
-    design = find_design(subset["design"])
-    settings = _settings(subset)
+    if "design" not in subset:
+        raise SourcewiseError(f"subset.design: this must be given; choose {', '.join(DESIGNS)}")
+    design, settings = find_design(subset["design"]), _settings(subset)
     bind(design.draw, settings, "subset")
     complete(design.draw, {"groups", *settings}, "subset")
     return design.resolve(subset)
