@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.extensions import find
-from sourcewise.core.settings import bind, complete
+from sourcewise.core.settings import check_arguments, check_complete
 from sourcewise.designs import chosen_designs, random_designs
 from sourcewise.designs.contract import Design, Subset
 
@@ -58,8 +58,8 @@ def resolve(subset: Subset) -> dict[str, Any]:
     if "design" not in subset:
         raise SourcewiseError(f"subset.design: this must be given; choose {', '.join(DESIGNS)}")
     design, settings = find_design(subset["design"]), _settings(subset)
-    bind(design.draw, settings, "subset")
-    complete(design.draw, {"groups", *settings}, "subset")
+    check_arguments(design.draw, settings, "subset")
+    check_complete(design.draw, {"groups", *settings}, "subset")
     return design.resolve(subset)
 
 
