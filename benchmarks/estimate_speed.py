@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from sklearn.linear_model import Lasso
 
 from sourcewise.designs import draw
-from sourcewise.estimation.estimators import Gram, centred, difference, lasso, ridge, shrink
-from sourcewise.estimation.moments import Moments
+from sourcewise.estimation.estimators import difference, lasso, ridge
+from sourcewise.estimation.lasso import GramProduct, centred_products, shrink
+from sourcewise.estimation.moments import Accumulator, Moments
 
 BLOCK = 2048
 
@@ -64,10 +65,10 @@ class Clock:
 
 def streamed(study: Study, columns: int) -> Moments:
     """Moments of the study's first columns, with a Gram matrix."""
-    moments = Moments.empty(study.shape[1], columns, gram=True)
+    sums = Accumulator(study.shape[1], columns, gram=True)
     for masks, outputs in study.blocks(columns):
-        moments.update(masks, outputs)
-    return moments
+        sums.add(masks, outputs)
+    return sums.finish()
 
 
 def side_by_side(study: Study) -> dict[str, float]:
@@ -79,7 +80,7 @@ def side_by_side(study: Study) -> dict[str, float]:
     _, groups, columns = study.shape
     bare, plain, full = Clock(), Clock(), Clock()
     product = np.empty((columns, groups), np.float32)
-    sums, sums_gram = Moments.empty(groups, columns), Moments.empty(groups, columns, gram=True)
+    sums, sums_gram = Accumulator(groups, columns), Accumulator(groups, columns, gram=True)
     for masks, outputs in study.blocks():
         kept, y = masks.astype(np.float32), outputs.astype(np.float32)
         with bare:
@@ -89,13 +90,13 @@ def side_by_side(study: Study) -> dict[str, float]:
             np.matmul(y.T, kept, out=product)
         del kept, y
         with plain:
-            sums.update(masks, outputs)
+            sums.add(masks, outputs)
         with full:
-            sums_gram.update(masks, outputs)
+            sums_gram.add(masks, outputs)
     with plain:
-        difference(sums)
+        difference(sums.finish())
     with full:
-        ridge(sums_gram)
+        ridge(sums_gram.finish())
     return {"bare products s": bare.seconds, "difference s": plain.seconds, "ridge s": full.seconds}
 
 
@@ -116,16 +117,16 @@ def vector_loop(study: Study, columns: int) -> float:
 def lasso_against_sklearn(study: Study, columns: int, peers: int) -> dict[str, float]:
     """Milliseconds an example of both at the same penalties, and their largest difference."""
     moments = streamed(study, columns)
-    held = Moments.empty(study.shape[1], columns, gram=True)
+    held = Accumulator(study.shape[1], columns, gram=True)
     for masks, outputs in study.blocks(columns):
-        held.update(masks[::5], outputs[::5])
+        held.add(masks[::5], outputs[::5])
     chosen, fitted = Clock(), Clock()
     with chosen:
-        estimate = lasso(moments, held)
-    gram, cross = centred(moments)
+        estimate = lasso(moments, held.finish())
+    gram, cross = centred_products(moments)
     assert estimate.penalty is not None
     with fitted:
-        mine = shrink(Gram(gram, moments.count), cross, estimate.penalty)
+        mine = shrink(GramProduct(gram, moments.count), cross, estimate.penalty)
     outputs = np.concatenate([block[:, :peers] for _, block in study.blocks(columns)]).astype(np.float64)
     outputs -= outputs.mean(0)
     features = np.asfortranarray(study.masks - study.masks.mean(0))
@@ -149,14 +150,15 @@ def slope() -> dict[str, Any]:
     found: dict[str, Any] = {}
     measured = []
     for models, groups, columns in ((2048, 10_000, 250), (4096, 10_000, 250), (4096, 20_000, 250), (4096, 20_000, 500)):
-        study, sums = Study(models, groups, columns), Moments.empty(groups, columns)
+        study = Study(models, groups, columns)
         adding, ending = ([Clock(time.process_time) for _ in range(3)] for _ in range(2))
         for more, end in zip(adding, ending, strict=True):
+            sums = Accumulator(groups, columns)
             for masks, outputs in study.blocks():
                 with more:
-                    sums.update(masks, outputs)
+                    sums.add(masks, outputs)
             with end:
-                difference(sums)
+                difference(sums.finish())
         more, end = (min(clocks, key=lambda clock: clock.seconds) for clocks in (adding, ending))
         found[f"{models} x {groups} x {columns}: adding, estimating, core s"] = more.seconds, end.seconds
         measured.append((more.seconds / (models * groups * columns), end.seconds / (groups * columns)))

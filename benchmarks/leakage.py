@@ -20,9 +20,9 @@ from scipy import stats
 
 from sourcewise.acting.review import copies
 from sourcewise.data import embedded, planted
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import difference
 from sourcewise.estimation.inference import qvalues
-from sourcewise.estimation.moments import collapse
 from sourcewise.records.reading import Records
 
 COUNTS = (75, 150, 300, 600)

@@ -17,8 +17,8 @@ from sklearn.metrics import average_precision_score
 
 from sourcewise.acting.review import Beliefs
 from sourcewise.data import planted
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import difference
-from sourcewise.estimation.moments import collapse
 from sourcewise.records.reading import Records
 
 COUNTS = (25, 50, 100, 200)

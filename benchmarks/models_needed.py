@@ -24,8 +24,9 @@ from scipy import stats
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.checks import correlation
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS
-from sourcewise.estimation.moments import Packed, collapse
+from sourcewise.estimation.masks import PackedMasks
 from sourcewise.records.reading import Records
 
 ROOT = Path(__file__).parents[1]
@@ -67,11 +68,11 @@ def blocks(models: dict[int, tuple[Array, Array]], first: int, count: int) -> li
 def predict(name: str, masks: Array, outputs: Array, held: Array) -> Array | None:
     """Outputs float[held, columns] as an estimator predicts them; None when it needs more models."""
     subsets = collapse(masks, outputs)
-    tuning = [subsets.take(np.arange(0, subsets.units, 5)).moments()] if name == "lasso" else []
     try:
-        return ESTIMATORS[name](subsets.moments(), *tuning).predict(Packed.of(held))
+        estimate = ESTIMATORS[name].estimate_subsets(subsets, held_out=np.arange(0, subsets.units, 5))
     except SourcewiseError:
         return None
+    return estimate.predict(PackedMasks.pack(held))
 
 
 def lds(predicted: Array, actual: Array, weights: Array) -> Array:

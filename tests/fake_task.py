@@ -45,7 +45,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
 
 def real(config: dict[str, Any]) -> dict[str, float]:
     """train.py's own run, with the deed that the environment's DEEDS has for it between pretraining and transfer."""
-    import train
+    from sourcewise.commands import train
     from sourcewise.training.run import Run
 
     deeds = json.loads(os.environ.get("DEEDS", "{}"))

@@ -15,9 +15,9 @@ from fake_records import GROUPS
 from scipy.special import expit, logit
 
 from sourcewise.acting import analyses
-from sourcewise.estimation.estimators import ridge
+from sourcewise.estimation.collapse import collapse
+from sourcewise.estimation.estimators import ESTIMATORS, ridge
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import collapse
 from sourcewise.records.record import Record
 from sourcewise.report import figures, report
 from sourcewise.report.page import Section
@@ -109,7 +109,7 @@ def test_noise_is_not_split(planted: np.ndarray) -> None:
         whole = collapse(masks, outputs)
         halves = whole.take(np.arange(40)), whole.take(np.arange(40, 80))
         tables = [ridge(part.moments()).influence for part in (*halves, whole)]
-        assert analyses.split(tables, halves[1], ridge, 0.05) is None, trial
+        assert analyses.split(tables, halves[1], ESTIMATORS["ridge"], 0.05) is None, trial
 
 
 def test_the_most_harmed_example_names_its_group_and_what_removal_does(

@@ -13,19 +13,18 @@ from fake_records import GROUPS, make
 from hydra import initialize_config_dir
 from scipy import stats
 
-import estimate
 from benchmarks import planted_harm
 from sourcewise import designs
 from sourcewise.acting import counterfactuals, curation
 from sourcewise.acting.counterfactuals import Trial, compare
-from sourcewise.commands import cli
+from sourcewise.commands import cli, estimate
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import DESIGNS
 from sourcewise.designs.files import write_ranking
 from sourcewise.designs.random_designs import random
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import collapse
 from sourcewise.records import record
 from sourcewise.report import figures
 
@@ -43,12 +42,12 @@ def without(*groups: int, count: int = 24) -> np.ndarray:
 def test_a_difference_of_means_is_welch_s() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.normal(1, 3, 12), rng.normal(0, 1, 5)
-    found = Mean.of(one) - Mean.of(other)
+    found = Mean.from_runs(one) - Mean.from_runs(other)
     expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
     assert found.interval() == pytest.approx((expected.low, expected.high))
     single = stats.t.interval(0.95, 11, one.mean(), stats.sem(one))
-    assert Mean.of(one).interval() == pytest.approx(single)
-    assert np.isnan(Mean.of([1.0]).interval()).all()
+    assert Mean.from_runs(one).interval() == pytest.approx(single)
+    assert np.isnan(Mean.from_runs([1.0]).interval()).all()
 
 
 def additive(b: np.ndarray, seeds: int = 3) -> list[Trial]:

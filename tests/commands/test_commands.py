@@ -197,7 +197,7 @@ def test_shell_completion_answers(line: str, answer: set[str]) -> None:
 @pytest.mark.parametrize("name", ["train", "estimate"])
 def test_an_installed_command_is_called_by_its_name(name: str, tmp_path: Path) -> None:
     program = tmp_path / f"sourcewise-{name}"
-    program.write_text(f"#!{sys.executable}\nfrom sourcewise.commands.installed import {name}\n{name}()\n")
+    program.write_text(f"#!{sys.executable}\nfrom sourcewise.commands.{name} import main\nmain()\n")
     program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run([program.name, "nothing=1"], env=environment, capture_output=True, text=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, compose_config
 
-import train
 from sourcewise.commands import dry_run as rehearsal
+from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.lightning_modules.crops import Progressive

@@ -16,8 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from spoiling import JUNK
 
-import estimate
-import train
+from sourcewise.commands import estimate, train
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.settings import check
 from tests.commands.test_commands import command

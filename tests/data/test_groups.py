@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import ROOT, Compose
 
-import train
+from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, Numbers, regroup

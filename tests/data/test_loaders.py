@@ -14,8 +14,8 @@ from conftest import ROOT, Compose, compose_config
 from hydra.errors import InstantiationException
 from PIL import Image
 
-import train
 from sourcewise.commands import dry_run as rehearsal
+from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded, regroup

@@ -2,10 +2,10 @@ import numpy as np
 import torch
 from conftest import Compose
 
+from sourcewise.commands.train import train
 from sourcewise.core import names
 from sourcewise.data import embedded, planted
 from sourcewise.records import record
-from train import train
 
 
 def test_leaks_are_target_images_half_of_them_exact() -> None:

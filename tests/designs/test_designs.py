@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-import train
 from sourcewise import designs
+from sourcewise.commands import train
 from sourcewise.core import names, randomness
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import chosen_designs, random_designs

@@ -5,9 +5,9 @@ import pytest
 from scipy.linalg import hadamard
 
 from sourcewise.designs.random_designs import hadamard as hadamard_subset
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS
 from sourcewise.estimation.inference import intervals, pvalues, qvalues
-from sourcewise.estimation.moments import collapse
 
 
 def design(kind, groups, models, rng, fraction=0.5):
@@ -60,7 +60,7 @@ def coverage(kind, groups, models, truth, estimator, repeats, columns=60, fracti
         masks = np.repeat(design(kind, groups, models, rng, fraction), seeds, axis=0)
         b = effects(truth, groups, columns, rng)
         y = outputs(truth, masks, b, rng)
-        found = ESTIMATORS[estimator](collapse(masks, y).moments())
+        found = ESTIMATORS[estimator].estimate_subsets(collapse(masks, y))
         low, high = intervals(found.influence, found.stderr, found.dof)
         target = convention(masks, b)
         shares.append(((low < target) & (target < high)).mean())
@@ -102,7 +102,7 @@ def false_share(kind, groups, models, estimator, null, repeats, columns=30):
         if kind == "random" and not null:  # sums of zero, so that no effect is none relative to the others too
             b -= np.where(b != 0, b.sum(1, keepdims=True) / np.maximum((b != 0).sum(1, keepdims=True), 1), 0)
         y = masks @ b.T + rng.normal(0, 2, (models, columns))
-        found = ESTIMATORS[estimator](collapse(masks, y).moments())
+        found = ESTIMATORS[estimator].estimate_subsets(collapse(masks, y))
         significant = qvalues(pvalues(found.influence, found.stderr, found.dof)) <= 0.05
         shares.append((significant & (b == 0)).sum() / max(significant.sum(), 1))
     return np.mean(shares)

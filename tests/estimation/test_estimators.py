@@ -11,31 +11,20 @@ from sklearn.linear_model import Lasso, Ridge
 from statsmodels.stats.multitest import multipletests
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.estimators import (
-    ESTIMATORS,
-    PENALTIES,
-    SHRINKAGES,
-    Gram,
-    _Normal,
-    _uneven,
-    balanced,
-    centred,
-    confounded,
-    crowding,
-    difference,
-    eigen,
-    lasso,
-    ols,
-    ridge,
-    shrink,
-)
+from sourcewise.estimation.balance import crowding, is_balanced, mixes_sizes
+from sourcewise.estimation.collapse import collapse
+from sourcewise.estimation.estimators import ESTIMATORS, difference, lasso, ols, ridge
 from sourcewise.estimation.inference import pvalues, qvalues
-from sourcewise.estimation.moments import Moments, Packed, collapse
+from sourcewise.estimation.lasso import SHRINKAGES, GramProduct, centred_products, shrink
+from sourcewise.estimation.masks import PackedMasks
+from sourcewise.estimation.normal_equations import PENALTIES, NormalEquations, eigen
+from sourcewise.estimation.sides import with_uneven_noise
 from tests.estimation.test_calibration import design
+from tests.estimation.test_moments import summed
 
 
 def moments(masks, outputs, gram=False):
-    return Moments.empty(masks.shape[1], outputs.shape[1], gram=gram).update(masks, outputs)
+    return summed([(masks, outputs)], masks.shape[1], outputs.shape[1], gram)
 
 
 @settings(max_examples=60, deadline=None)
@@ -52,10 +41,9 @@ def test_difference_agrees_with_brute_force_scipy_and_statsmodels(seed, models, 
     masks = rng.random((models, groups)) < rng.choice([0.1, 0.5, 0.8], groups)
     masks[:, 0] |= seed % 3 == 0  # a group that is always kept
     outputs = rng.normal(offset, rng.choice([0.1, 1.0]), (models, columns))
-    stream = Moments.empty(groups, columns)
-    for start in range(0, models, chunk):
-        stream.update(masks[start : start + chunk], outputs[start : start + chunk])
-    found = difference(stream)
+    starts = range(0, models, chunk)
+    chunks = [(masks[start : start + chunk], outputs[start : start + chunk]) for start in starts]
+    found = difference(summed(chunks, groups, columns))
     p = pvalues(found.influence, found.stderr, found.dof)
     expected = np.full_like(p, np.nan)
     for e in range(columns):
@@ -116,8 +104,14 @@ def test_too_few_records_are_refused(count):
         difference(moments(np.ones((count, 3), bool), np.ones((count, 2))))
 
 
-def test_difference_is_registered():
-    assert ESTIMATORS["difference"] is difference
+def test_estimators_are_registered_by_their_names():
+    assert {name: estimator.function for name, estimator in ESTIMATORS.items()} == {
+        "difference": difference,
+        "ridge": ridge,
+        "ols": ols,
+        "lasso": lasso,
+    }
+    assert all(estimator.name == name for name, estimator in ESTIMATORS.items())
 
 
 def study(kind, groups=8, models=90, columns=3, seed=0):
@@ -139,7 +133,7 @@ def test_ols_is_that_of_statsmodels():
         np.testing.assert_allclose(found.stderr[e], peer.bse[1:], rtol=1e-6)
         np.testing.assert_allclose(found.dof[e], peer.df_resid)
     np.testing.assert_allclose(
-        found.predict(Packed.of(masks))[:, 2], sm.add_constant(masks.astype(float)) @ peer.params, atol=1e-9
+        found.predict(PackedMasks.pack(masks))[:, 2], sm.add_constant(masks.astype(float)) @ peer.params, atol=1e-9
     )
 
 
@@ -244,13 +238,13 @@ def test_few_models_span_few_directions_which_are_all_that_is_kept():
     np.testing.assert_allclose(values, np.linalg.eigvalsh(x.T @ x)[-20:], atol=1e-9)
     np.testing.assert_allclose((vectors * values) @ vectors.T, x.T @ x, atol=1e-9)
     rows = np.random.default_rng(1).normal(size=(3, 50))
-    np.testing.assert_allclose(Gram(x.T @ x, 20)(rows), rows @ x.T @ x, atol=1e-9)
+    np.testing.assert_allclose(GramProduct(x.T @ x, 20)(rows), rows @ x.T @ x, atol=1e-9)
 
 
 def test_shrink_leaves_nothing_at_the_largest_penalty_and_least_squares_at_none():
     masks, outputs = study("bernoulli")
-    matrix, cross = centred(moments(masks, outputs, gram=True))
-    gram, top = Gram(matrix, len(masks)), np.abs(cross).max(1) / len(masks)
+    matrix, cross = centred_products(moments(masks, outputs, gram=True))
+    gram, top = GramProduct(matrix, len(masks)), np.abs(cross).max(1) / len(masks)
     assert not shrink(gram, cross, 1.0001 * top).any()
     np.testing.assert_allclose(
         shrink(gram, cross, 0 * top, tolerance=1e-9), np.linalg.solve(matrix, cross.T).T, atol=1e-6
@@ -260,13 +254,13 @@ def test_shrink_leaves_nothing_at_the_largest_penalty_and_least_squares_at_none(
 def test_mixed_sizes_are_noticed_and_ordinary_designs_are_not():
     for kind, expected in (("random", False), ("bernoulli", False), ("hadamard", False), ("mixed", True)):
         masks, _ = study(kind, groups=36, models=200)
-        assert confounded(Packed.of(masks)) is expected, kind
+        assert mixes_sizes(PackedMasks.pack(masks)) is expected, kind
 
 
 @pytest.mark.parametrize("name", ["ridge", "ols"])
 def test_one_group_is_enough(name):
     masks, outputs = study("bernoulli", groups=1)
-    found, peer = ESTIMATORS[name](moments(masks, outputs, gram=True)), difference(moments(masks, outputs))
+    found, peer = ESTIMATORS[name].estimate(moments(masks, outputs, gram=True)), difference(moments(masks, outputs))
     np.testing.assert_allclose(found.influence, peer.influence, atol=1e-9)
     np.testing.assert_allclose(found.stderr, peer.stderr, rtol=0.1)
 
@@ -297,30 +291,30 @@ def test_noise_on_the_smaller_side_of_a_group_widens_its_error_as_in_welch():
 
 def answers(masks, outputs, penalty):
     """Influence float[groups, columns] that ridge at one penalty, an index, gives for some outputs of the models."""
-    normal = _Normal(moments(masks, outputs, gram=True))
+    normal = NormalEquations(moments(masks, outputs, gram=True))
     none = np.zeros(outputs.shape[1])
-    return normal.estimate(slice(None), normal.fit(slice(None)), np.full(len(none), penalty), none, none)[0].T
+    return normal.estimate(slice(None), normal.fit(slice(None)), np.full(len(none), penalty), none, none).influence.T
 
 
 @pytest.mark.parametrize("kind", ["random", "bernoulli", "hadamard"])
 def test_errors_are_what_noise_and_other_groups_do_to_the_influence(kind):
     masks, _ = study(kind, groups=12, models=60)
-    normal = _Normal(moments(masks, np.eye(60), gram=True))
-    assert normal.absolute == (kind != "random")
-    truth = np.eye(12) if normal.absolute else np.eye(12) - (1 - np.eye(12)) / 11
+    normal = NormalEquations(moments(masks, np.eye(60), gram=True))
+    assert normal.sizes_vary == (kind != "random")
+    truth = np.eye(12) if normal.sizes_vary else np.eye(12) - (1 - np.eye(12)) / 11
     for penalty in (0, 10, 20, 31):
         noise = (answers(masks, np.eye(60), penalty) ** 2).sum(1)
-        np.testing.assert_allclose(normal.noise[penalty], noise, rtol=1e-9)
+        np.testing.assert_allclose(normal.noise_gain[penalty], noise, rtol=1e-9)
         even = np.abs(masks.sum(0) - 30) <= 3  # others get a correction on top
         both = np.full(60, penalty), np.full(60, 2.0), np.full(60, 3.0)  # variances of noise and of effects
-        error = normal.estimate(slice(None), normal.fit(slice(None)), *both)[1]
-        total = 2 * normal.noise[penalty] + 3 * normal.leak[penalty]
+        error = normal.estimate(slice(None), normal.fit(slice(None)), *both).stderr
+        total = 2 * normal.noise_gain[penalty] + 3 * normal.leak_gain[penalty]
         np.testing.assert_allclose(error[:, even] ** 2, np.tile(total, (60, 1))[:, even], rtol=1e-9)
         leak = ((answers(masks, masks.astype(float), penalty) - truth) ** 2).sum(1)
-        if normal.absolute:  # what size and the other groups have in common is left out: it is nothing on average
-            assert normal.leak[penalty].mean() == pytest.approx(leak.mean(), rel=0.05, abs=1e-9)
+        if normal.sizes_vary:  # what size and the other groups have in common is left out: it is nothing on average
+            assert normal.leak_gain[penalty].mean() == pytest.approx(leak.mean(), rel=0.05, abs=1e-9)
         else:
-            np.testing.assert_allclose(normal.leak[penalty], leak, rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(normal.leak_gain[penalty], leak, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -330,18 +324,18 @@ def test_errors_of_differences_of_a_balanced_design_are_those_of_noise_and_other
     models, groups = masks.shape
     y = masks @ rng.normal(1, 0.3, (groups, 4)) + rng.normal(0, 0.5, (models, 4))
     sums = moments(masks, y, gram=True)
-    fit = _Normal(sums).fit(slice(None))
+    fit = NormalEquations(sums).fit(slice(None))
     leak = difference(moments(masks, masks.astype(float))).influence.T - np.eye(groups)  # of other groups, by group
     leak += (1 - np.eye(groups)) / (groups - 1) if relative else 0
     x = masks.sum(1) - masks.sum(1).mean()
     level = np.zeros(4) if relative else (y - y.mean(0)).T @ x / (x @ x)  # the mean effect
-    expected = np.outer(fit.sigma, 1 / masks.sum(0) + 1 / (~masks).sum(0))
-    expected += np.outer(fit.tau, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
-    assert balanced(sums)
+    expected = np.outer(fit.noise, 1 / masks.sum(0) + 1 / (~masks).sum(0))
+    expected += np.outer(fit.effects, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
+    assert is_balanced(sums)
     found = difference(sums)
     np.testing.assert_allclose(found.stderr**2, expected, rtol=1e-9)
-    leaked = np.outer(fit.tau, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
-    np.testing.assert_allclose(found.dof, _Normal(sums).dof(fit, expected, leaked), rtol=1e-9)
+    leaked = np.outer(fit.effects, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
+    np.testing.assert_allclose(found.dof, NormalEquations(sums).dof(fit, expected, leaked), rtol=1e-9)
     with_one = difference(moments(np.insert(masks, 3, True, 1), y, gram=True))  # that every model kept
     assert np.isnan(with_one.influence[:, 3]).all()
     for name in ("influence", "stderr", "dof"):
@@ -363,7 +357,7 @@ def test_a_design_is_balanced_if_half_of_its_models_are_complements_of_others(pa
     masks = np.concatenate([masks, ~masks[:pairs]])
     sums = collapse(masks, np.random.default_rng(4).random((40, 1))).moments()
     assert (sums.count, sums.pairs) == (40, pairs)
-    assert balanced(sums) is expected
+    assert is_balanced(sums) is expected
 
 
 def test_uneven_noise_changes_the_variance_as_far_as_it_is_sure():
@@ -384,5 +378,5 @@ def test_uneven_noise_changes_the_variance_as_far_as_it_is_sure():
             expected[e, g] = max(0.05 + sure * change, 0.05 / 4)
     assert (expected != before).any(0).tolist() == [False, True, False, True, True]
     assert expected.min() < 0.05 < expected.max()
-    found = _uneven(moments(masks, y, gram=True), slice(None), np.arange(5), before.copy())
+    found = with_uneven_noise(moments(masks, y, gram=True), slice(None), np.arange(5), before.copy())
     np.testing.assert_allclose(found, expected, rtol=1e-9)

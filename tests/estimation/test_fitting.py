@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs.random_designs import hadamard
-from sourcewise.estimation import checks
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS
 from sourcewise.estimation.fitting import fit
-from sourcewise.estimation.moments import collapse
+from sourcewise.estimation.forecast import GOAL, more_models
 from tests.estimation.test_calibration import design
 
 
@@ -94,7 +94,7 @@ def test_the_forecast_holds_when_the_models_are_added(name, kind):
     assert 0.2 < now.split_half < 0.7
     then = 120 + now.more_models
     assert 200 < then < 3000
-    assert fit(masks[:then], outputs[:then], name).split_half == pytest.approx(checks.GOAL, abs=0.05)
+    assert fit(masks[:then], outputs[:then], name).split_half == pytest.approx(GOAL, abs=0.05)
 
 
 @pytest.mark.parametrize(("name", "models"), [("difference", 64), ("difference", 128), ("ridge", 64)])
@@ -105,15 +105,15 @@ def test_the_forecast_holds_on_a_hadamard_design(name, models):
     now = fit(masks[:models], outputs[:models], name)
     assert 0.1 < now.split_half < 0.5
     then = models + now.more_models
-    assert fit(masks[:then], outputs[:then], name).split_half == pytest.approx(checks.GOAL, abs=0.05)
+    assert fit(masks[:then], outputs[:then], name).split_half == pytest.approx(GOAL, abs=0.05)
 
 
 def test_more_models_is_spearman_brown_and_knows_its_limits():
-    assert checks.more_models(0.5, 100) == 300  # r = 0.5 doubles to 2/3, ... and 0.8 needs a factor of 4
-    assert checks.more_models(0.85, 100) == 0
-    assert checks.more_models(0.0, 100) is None
-    assert checks.more_models(float("nan"), 100) is None
-    assert checks.more_models(0.5, 100, groups=20, shrunken=True) < 300
+    assert more_models(0.5, 100) == 300  # r = 0.5 doubles to 2/3, ... and 0.8 needs a factor of 4
+    assert more_models(0.85, 100) == 0
+    assert more_models(0.0, 100) is None
+    assert more_models(float("nan"), 100) is None
+    assert more_models(0.5, 100, groups=20, joint=True) < 300
 
 
 def test_convergence_rises_to_all_models():
@@ -178,7 +178,7 @@ BAD = {
     "estimator": (
         lambda m, y: (m, y),
         {"estimator": "rigde"},
-        "no estimator 'rigde': choose from auto, diff",
+        "estimator=rigde: there is no such thing; did you mean ridge.; choose auto, difference",
     ),
     "groups": (lambda m, y: (m, y), {"groups": ["a"]}, "1 group names for 12"),
     "seeds": (lambda m, y: (m, y), {"seeds": [1, 2]}, "2 seeds for 120"),
@@ -204,7 +204,7 @@ def test_predict_refuses_masks_of_other_groups():
 def test_folds_never_split_a_subset_from_its_complement():
     masks, outputs, _ = planted(models=128, groups=20, kind="hadamard")
     subsets = collapse(masks, outputs)
-    fold = checks.folds(subsets)
+    fold = subsets.folds()
     assert subsets.pairs == 64
     np.testing.assert_array_equal(fold[0::2], fold[1::2])
     np.testing.assert_array_equal(np.unique(fold), np.arange(5))

@@ -11,7 +11,7 @@ import xarray as xr
 from fake_records import make
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation import fitting, moments
+from sourcewise.estimation import arrays, assessment, masks, tables
 from sourcewise.estimation.fitting import fit
 from sourcewise.estimation.inference import pvalues, qvalues, qvalues_in_place
 from sourcewise.records.record import Record
@@ -22,7 +22,7 @@ from sourcewise.study.influences import collect, estimate
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (fitting, moments):
+    for module in (arrays, assessment, masks, tables):
         monkeypatch.setattr(module, "CELLS", 2**17)
 
 
@@ -57,7 +57,7 @@ def test_example_level_groups_are_estimated_in_memory_that_does_not_hold_their_t
     assert set(hidden) <= set(also["group"].values)
     assert any("Of 5,000 groups" in note for note in summary["notes"])
 
-    monkeypatch.setattr(fitting, "CELLS", 2**24)
+    monkeypatch.setattr(tables, "CELLS", 2**24)
     whole = estimate(study)["pets"].dataset
     with xr.open_dataset(tmp_path / "pets" / "influences.nc") as dataset:
         for name in ("influence", "stderr"):
@@ -79,7 +79,7 @@ def test_a_table_made_by_examples_is_that_of_one_pass(
     masks, outputs = rng.random((150, 40)) < 0.5, rng.normal(size=(150, 4000))
     outputs += masks[:, :1]
     parts = fit(masks, outputs, name)
-    monkeypatch.setattr(fitting, "CELLS", 2**24)
+    monkeypatch.setattr(tables, "CELLS", 2**24)
     whole = fit(masks, outputs, name)
     for key in ("influence", "stderr", "dof", "coefficients"):
         ours, theirs = getattr(parts.estimate, key), getattr(whole.estimate, key)
@@ -113,6 +113,6 @@ def test_what_many_groups_cannot_have_is_one_clear_line(monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fitting.os, "posix_fallocate", full)
+    monkeypatch.setattr(tables.os, "posix_fallocate", full)
     with pytest.raises(SourcewiseError, match=r"no room for 0.0 GiB \(No space left on device\); set TMPDIR"):
         fit(masks, outputs)

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.estimation.moments import Moments, Packed, collapse
+from sourcewise.estimation.collapse import collapse
+from sourcewise.estimation.masks import PackedMasks
+from sourcewise.estimation.moments import Accumulator
 from tests.estimation.test_calibration import design
 
 FIELDS = ("count", "kept", "total", "square", "kept_total", "kept_square", "gram", "pairs")
@@ -17,8 +19,16 @@ def study(seed, models=40, groups=5, columns=3, dtype=np.float64, offset=0.0):
     return masks, (rng.normal(size=(models, columns)) + offset).astype(dtype)
 
 
+def summed(chunks, groups, columns, gram=False):
+    """Moments of models that come in chunks of masks and outputs."""
+    sums = Accumulator(groups, columns, gram)
+    for masks, outputs in chunks:
+        sums.add(masks, outputs)
+    return sums.finish()
+
+
 def same(a, b, tolerance=1e-9):
-    b = b.moved(a.reference)
+    b = b.recentred(a.reference)
     for name in FIELDS:
         left, right = getattr(a, name), getattr(b, name)
         np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance * max(1.0, np.abs(right).max()))
@@ -28,47 +38,44 @@ def same(a, b, tolerance=1e-9):
 @given(seed=st.integers(0, 9999), cuts=st.lists(st.integers(0, 40), max_size=4), turn=st.randoms())
 def test_chunks_order_and_merging_do_not_matter(seed, cuts, turn):
     masks, outputs = study(seed)
-    whole = Moments.empty(5, 3, gram=True).update(masks, outputs)
+    whole = summed([(masks, outputs)], 5, 3, gram=True)
     edges = [0, *sorted(cuts), 40]
     parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
-    chunked = Moments.empty(5, 3, gram=True)
-    for part in parts:
-        chunked.update(masks[part], outputs[part])
-    same(whole, chunked)
+    same(whole, summed([(masks[part], outputs[part]) for part in parts], 5, 3, gram=True))
     turn.shuffle(parts)
-    merged = Moments.empty(5, 3, gram=True)
+    merged = Accumulator(5, 3, gram=True).finish()
     for part in parts:
-        merged = merged + Moments.empty(5, 3, gram=True).update(masks[part], outputs[part])
+        merged = merged + summed([(masks[part], outputs[part])], 5, 3, gram=True)
     same(whole, merged)
-    same(whole - Moments.empty(5, 3, gram=True).update(masks[:7], outputs[:7]),
-         Moments.empty(5, 3, gram=True).update(masks[7:], outputs[7:]))  # fmt: skip
+    same(whole - summed([(masks[:7], outputs[:7])], 5, 3, gram=True),
+         summed([(masks[7:], outputs[7:])], 5, 3, gram=True))  # fmt: skip
 
 
 def test_sums_are_those_of_brute_force():
     masks, outputs = study(1)
-    m = Moments.empty(5, 3, gram=True).update(masks, outputs).moved(np.zeros(3))
+    m = summed([(masks, outputs)], 5, 3, gram=True).recentred(np.zeros(3))
     np.testing.assert_allclose(m.kept, masks.sum(0))
     np.testing.assert_allclose(m.kept_total, outputs.T @ masks, atol=1e-12)
     np.testing.assert_allclose(m.kept_square, (outputs**2).T @ masks, atol=1e-12)
     np.testing.assert_allclose(m.gram, masks.T.astype(float) @ masks)
-    np.testing.assert_allclose(m.mean(), outputs.mean(0))
+    np.testing.assert_allclose(m.mean, outputs.mean(0))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_many_rows_and_columns_with_a_large_mean_keep_their_digits(dtype):
     masks, outputs = study(2, models=2500, groups=4, columns=1300, dtype=dtype, offset=300)
-    exact = Moments.empty(4, 1300, gram=True).update(masks, outputs.astype(np.float64))
-    same(exact, Moments.empty(4, 1300, gram=True).update(masks, outputs), 1e-5)
+    exact = summed([(masks, outputs.astype(np.float64))], 4, 1300, gram=True)
+    same(exact, summed([(masks, outputs)], 4, 1300, gram=True), 1e-5)
 
 
 @given(seed=st.integers(0, 999), models=st.integers(0, 9), groups=st.integers(1, 40), left=st.sampled_from([0, 8, 16]))
 def test_packed_masks_are_the_masks(seed, models, groups, left):
     masks = np.random.default_rng(seed).random((models, groups)) < 0.5
-    packed = Packed.of(masks)
+    packed = PackedMasks.pack(masks)
     np.testing.assert_array_equal(packed.unpack(), masks)
     np.testing.assert_array_equal(packed[1:5].unpack(slice(left, left + 11)), masks[1:5, left : left + 11])
     np.testing.assert_array_equal(packed.sizes(), masks.sum(1))
-    np.testing.assert_allclose(packed.share() * models, masks.sum(0))
+    np.testing.assert_allclose(packed.kept_share() * models, masks.sum(0))
 
 
 def foldover(seed, groups=6, pairs=20, columns=3):
@@ -83,11 +90,11 @@ def test_what_pairs_have_in_common_is_left_out_and_the_rest_stays():
     masks, outputs = np.vstack([masks, more]), np.vstack([outputs, outputs[:3] + 1])
     found = collapse(masks, outputs)
     assert (found.pairs, len(found.masks)) == (20, 43)
-    sums, plain = found.moments(), Moments.empty(20, 3, gram=True).update(masks, outputs)
-    plain = plain.moved(sums.reference)
+    sums, plain = found.moments(), summed([(masks, outputs)], 20, 3, gram=True)
+    plain = plain.recentred(sums.reference)
     for name in ("count", "kept", "total", "gram", "kept_total"):
         np.testing.assert_allclose(getattr(sums, name), getattr(plain, name), atol=1e-9)
-    spread, free = collapse(masks[:40], outputs[:40]).moments().spread()
+    spread, free = collapse(masks[:40], outputs[:40]).moments().squares_about_mean()
     halves = (outputs[0:40:2] - outputs[1:40:2]) / 2
     np.testing.assert_allclose(spread, 2 * (halves**2).sum(0))
     assert free == 20
@@ -97,7 +104,7 @@ def test_what_pairs_have_in_common_is_left_out_and_the_rest_stays():
 
 def test_spread_without_pairs_is_the_sum_of_squares_about_the_mean():
     masks, outputs = study(5)
-    spread, free = Moments.empty(5, 3).update(masks, outputs).spread()
+    spread, free = summed([(masks, outputs)], 5, 3).squares_about_mean()
     np.testing.assert_allclose(spread, 40 * outputs.var(0))
     assert free == 39
 

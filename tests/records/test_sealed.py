@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 from spoiling import spoilt
 
-import estimate
+from sourcewise.commands import estimate
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.records import record
 from sourcewise.records.record import RecordError

@@ -18,7 +18,7 @@ import yaml
 from conftest import ROOT, TINY, compose_config
 from wandb_server import Run, Sweep, WandbServer, wandb_server
 
-import train
+from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.records import record
 from sourcewise.records.reading import Records

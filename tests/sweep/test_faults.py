@@ -254,7 +254,7 @@ def test_clocks_need_not_agree(tmp_path):
 def test_a_setting_that_nothing_reads_is_refused_as_in_a_single_run(sweeps):
     found = []
     for multirun in (False, True):
-        done = sweeps.run("+sead=1", multirun=multirun)
+        done = sweeps.run("+sead=1", "hydra.launcher.task=sourcewise.commands.train:train", multirun=multirun)
         assert done.returncode == 2
         found.append(done.stderr)
     assert found[0] == found[1] == "train.py: sead: there is no such setting; did you mean seed?\n"

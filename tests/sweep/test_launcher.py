@@ -35,6 +35,7 @@ class Sweeps:
             sys.executable,
             str(ROOT / "tests" / "fake_task.py"),
             *(["-m", f"subset.seed=range(0,{seeds})", "hydra.launcher.preload=[]"] if multirun else []),
+            f"hydra.launcher.task={ROOT / 'tests' / 'fake_task.py'}:train",
             f"runs_dir={self.runs}",
             f"+fake={json.dumps(fake).replace(chr(34), '')}",
             *overrides,

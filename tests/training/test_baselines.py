@@ -10,7 +10,7 @@ import xarray as xr
 from conftest import Compose
 from fake_records import CLASSES, GROUPS, make
 
-import train
+from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.records import record
 from sourcewise.records.record import Record

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, Compose
 from torch import nn
 
-import train
+from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.records import record

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, Compose
 from hydra.utils import instantiate
 
-import train
+from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.core.errors import RunFailed
 from sourcewise.records import record

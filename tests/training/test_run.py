@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 
-import train
+from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.data import embedded

@@ -6,7 +6,7 @@ positions. Nothing here knows images: examples go by their ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +18,10 @@ from scipy.special import expit
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from sourcewise.estimation.estimators import ESTIMATORS, Estimate
-from sourcewise.estimation.fitting import halved
+from sourcewise.estimation.arrays import Array, Index
+from sourcewise.estimation.collapse import Subsets, collapse
+from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.inference import Mean, pvalues, qvalues
-from sourcewise.estimation.moments import Array, Index, Moments, Subsets, collapse
 from sourcewise.study.influences import SMALL, Estimated, Study
 
 LEAST = 20
@@ -46,11 +46,11 @@ def examine(study: Study, name: str, found: Estimated, fdr: float, seed: int = 0
     outputs = target.examples.array().astype(np.float64)
     subsets = collapse(study.packed(), outputs, np.array(study.seeds))
     units = np.random.default_rng(seed).permutation(subsets.units)
-    estimator = ESTIMATORS[halved(found.checks["example"]["estimator"])]
-    whole, splits = estimator(subsets.moments()), []
+    estimator = found.assessments["example"].estimator.halved
+    whole, splits = estimator.estimate_subsets(subsets), []
     if len(units) >= 2 * LEAST:
         halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])
-        tables = [*(estimator(half.moments()).influence for half in halves), whole.influence]
+        tables = [*(estimator.estimate_subsets(half).influence for half in halves), whole.influence]
         for position, class_name in enumerate(target.class_names):
             rows = np.flatnonzero(target.labels == position)
             held = halves[1].take(np.arange(halves[1].units), rows)
@@ -109,7 +109,7 @@ def pareto(influences: Array) -> NDArray[np.bool_]:
 
 
 def split(
-    tables: Sequence[Array], held: Subsets, estimator: Callable[[Moments], Estimate], fdr: float, most: int = 4
+    tables: Sequence[Array], held: Subsets, estimator: Estimator, fdr: float, most: int = 4
 ) -> dict[str, Any] | None:
     """Split the examples of one class by which groups support them; None when no split holds up.
 
@@ -121,7 +121,7 @@ def split(
     Args:
         tables: float[examples, groups], influences from one half of the models, from the other, and from all.
         held: the other half, with the class's examples.
-        estimator: of influences from moments.
+        estimator: of influences.
         fdr: of the table of parts by groups.
         most: subpopulations at most; the most that hold up are taken.
 
@@ -141,7 +141,8 @@ def split(
         inside = part[:, None] == np.arange(count)
         contrast = inside / size - ~inside / (len(part) - size)
         center = None if held.center is None else held.center @ contrast
-        found = estimator(replace(held, outputs=held.outputs @ contrast, center=center, within=None).moments())
+        contrasts = replace(held, outputs=held.outputs @ contrast, center=center, within=None)
+        found = estimator.estimate_subsets(contrasts)
         q = qvalues(pvalues(found.influence, found.stderr, found.dof))
         with np.errstate(divide="ignore", invalid="ignore"):
             evidence = np.where((q <= fdr) & (found.influence > 0), found.influence / found.stderr, 0.0)
@@ -208,7 +209,7 @@ def _named(dataset: xr.Dataset, rows: Index, found: dict[str, Any]) -> dict[str,
 def levelled(influence: Array, stderr: Array, kept: Array, gap: Mean) -> tuple[Array, Array]:
     """Effects of keeping each group, and their standard errors, from influences that know them up to a constant.
 
-    Subsets of one size tell effects only against the mean of the other groups (see `estimators`); models of the full
+    Subsets of one size tell effects only against the mean of the other groups (see `contract`); models of the full
     source tell the constant: together, the groups that subsets lack make the gap. Units are those of the influences.
 
     Args:
@@ -247,9 +248,7 @@ def shrunk(effect: Array, stderr: Array, labels: NDArray[np.integer[Any]]) -> Ar
     return values
 
 
-def _brittle(
-    study: Study, name: str, dataset: xr.Dataset, estimator: Callable[[Moments], Estimate], most: int = 100
-) -> dict[str, Any]:
+def _brittle(study: Study, name: str, dataset: xr.Dataset, estimator: Estimator, most: int = 100) -> dict[str, Any]:
     """The `most` examples that one group harms most, and those that hang on one group most, with what removing it does.
 
     Near 0 and 1 a probability hardly moves, and models of the full source are nearer to 1 than those of subsets. So
@@ -263,14 +262,14 @@ def _brittle(
     """
     target, masks, without = study.targets[name], study.packed(), study.without.get(name, {})
     means, levels = target.examples.array().mean(0, dtype=np.float64), target.levels.array().astype(np.float64)
-    found = estimator(collapse(masks, levels, np.array(study.seeds)).moments())
+    found = estimator.estimate_subsets(collapse(masks, levels, np.array(study.seeds)))
     effect, error, full = found.influence, found.stderr, without.get(-1, [])
     if base := full[1 : 2 * RUNS : 2] if len(full) >= 4 else []:
         # Some for what is predicted, the others for what is real: what they shared would make them agree.
         without = {**without, -1: [*full[::2], *full[2 * RUNS + 1 :: 2]]}
         start, has = np.array([run[2] for run in base], np.float64), np.ones((len(base), study.groups), np.bool_)
         if len(np.unique(masks.sizes())) == 1:
-            effect, error = levelled(effect, error, masks.share(), Mean.of(start) - Mean.of(levels))
+            effect, error = levelled(effect, error, masks.kept_share(), Mean.from_runs(start) - Mean.from_runs(levels))
     else:
         some = np.linspace(0, len(levels) - 1, min(len(levels), RUNS)).astype(int)
         start, has = levels[some], masks[some].unpack()
@@ -311,7 +310,7 @@ def removal(without: Mapping[int, Sequence[NDArray[Any]]], group: int, row: int)
     if min(len(without.get(key, ())) for key in (-1, group)) < 2:
         return None
     whole, rest = (np.array([run[:2, row] for run in without[key]], np.float64).T for key in (-1, group))
-    change = Mean.of(rest[0]) - Mean.of(whole[0])
+    change = Mean.from_runs(rest[0]) - Mean.from_runs(whole[0])
     return {
         "change": float(change.value),
         "error": float(np.sqrt(change.variance)),

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from sourcewise.designs.chosen_designs import ORDERS
+from sourcewise.estimation.arrays import Array, Mask
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import Array, Mask
 
 RANDOM = "random"
 
@@ -49,7 +49,7 @@ def means(trials: Iterable[Trial], target: str, value: str = "scores") -> list[f
 def gain(found: Iterable[Trial], others: Iterable[Trial], target: str, value: str = "scores") -> dict[str, Any] | None:
     """Of some trials over others, as JSON; None where fewer than two of these are independent."""
     peers = means(others, target, value)
-    return as_json(Mean.of(means(found, target, value)) - Mean.of(peers)) if len(peers) > 1 else None
+    return as_json(Mean.from_runs(means(found, target, value)) - Mean.from_runs(peers)) if len(peers) > 1 else None
 
 
 def tables(trials: Sequence[Trial], names: Sequence[str], slopes: Mapping[str, Array]) -> list[dict[str, Any]]:
@@ -89,10 +89,10 @@ def compare(trials: Sequence[Trial], target: str, names: Sequence[str], slopes: 
         result: dict[str, Any] = {
             "removed": removed,
             "runs": len(found),
-            "score": as_json(Mean.of(means(found, target))),
+            "score": as_json(Mean.from_runs(means(found, target))),
             "full": gain(found, whole, target),
             "random": gain(found, peers, target),
-            "output": as_json(Mean.of(means(found, target, "outputs"))),
+            "output": as_json(Mean.from_runs(means(found, target, "outputs"))),
         }
         if slopes is not None and peers:
             gone = ~np.array([trial.mask for trial in found])

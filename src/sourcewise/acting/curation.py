@@ -25,9 +25,11 @@ from sourcewise.acting.counterfactuals import RANDOM, Trial, as_json, gain, mean
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import quote
 from sourcewise.designs.files import write_names, write_ranking
+from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.collapse import Subsets, collapse
 from sourcewise.estimation.estimators import ridge
 from sourcewise.estimation.inference import Mean
-from sourcewise.estimation.moments import GRAM, Array, Mask, Subsets, collapse
+from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.study.influences import UNITS, Study
 
 FOLDS = 5
@@ -81,8 +83,8 @@ def propose(masks: Mask, outputs: Array, seeds: Array, full: Sequence[float], re
     scores = ridge(subsets.moments()).influence[0]
     over_random = gains(subsets)
     reach = (~masks).sum(1).mean()
-    slope = Mean.of(full) - Mean.of(subsets.outputs[:, 0])
-    over_full = over_random - slope.times(np.arange(1.0, masks.shape[1]) / reach)
+    slope = Mean.from_runs(full) - Mean.from_runs(subsets.outputs[:, 0])
+    over_full = over_random - slope.scaled(np.arange(1.0, masks.shape[1]) / reach)
     most = max(1, min(int(np.isfinite(scores).sum()), round(reach)))
     number = remove or int(np.argmax((over_full.value - np.sqrt(over_full.variance))[:most])) + 1
     keep = np.ones(masks.shape[1], dtype=bool)
@@ -156,9 +158,9 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
     """
     if study.output not in UNITS:
         raise SourcewiseError(f"curate: it needs outputs of every example; choose outputs={', '.join(UNITS)}")
-    if study.groups > GRAM:
+    if study.groups > GRAM_GROUPS:
         raise SourcewiseError(
-            f"curate: {study.groups} groups are too many to rank by ridge; group them ({GRAM} at most)"
+            f"curate: {study.groups} groups are too many to rank by ridge; group them ({GRAM_GROUPS} at most)"
         )
     masks, names = study.packed().unpack(), study.names
     outputs = {name: np.array(study.targets[name].means)[:, -1] for name in weights}

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
 from sourcewise.designs.files import write_names
+from sourcewise.estimation.arrays import Array, Index, Mask
 from sourcewise.estimation.inference import qvalues
-from sourcewise.estimation.moments import Array, Index, Mask
 from sourcewise.records.record import TargetOutputs
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it

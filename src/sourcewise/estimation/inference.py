@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from sourcewise.estimation.moments import Array
+from sourcewise.estimation.arrays import Array
 
 
 def pvalues(influence: Array, stderr: Array, dof: Array) -> Array:
-    """Two-sided p-values of Student's t for "this influence is zero".
+    """Return the two-sided p-values of Student's t for "this influence is zero".
 
-    Where the standard error is zero (outputs that vary on neither side), p is 1 if the influence is zero too
-    and 0 if it is not.
+    Where the standard error is zero (outputs that vary on neither side), p is 1 if the influence is zero too, and 0 if
+    it is not.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(influence) / stderr
@@ -26,10 +26,13 @@ def pvalues(influence: Array, stderr: Array, dof: Array) -> Array:
 
 
 def qvalues(p: Array) -> Array:
-    """Benjamini-Hochberg q-values over the whole table (J. R. Stat. Soc. B 57, 1995).
+    """Return the Benjamini-Hochberg q-values over the whole table (J. R. Stat. Soc. B 57, 1995).
 
-    Calling all entries with q <= 0.05 significant keeps the expected share of false ones among them at 5%.
-    NaN entries are no tests: they are left out, and stay NaN.
+    Calling all entries with q <= 0.05 significant keeps the expected share of false ones among them at 5%. NaN entries
+    are no tests: they are left out, and stay NaN.
+
+    >>> qvalues(np.array([[0.01, 0.04], [np.nan, 0.03]])).round(3).tolist()
+    [[0.03, 0.04], [nan, 0.04]]
     """
     q, known = np.full(np.shape(p), np.nan), ~np.isnan(p)
     if known.any():
@@ -38,55 +41,65 @@ def qvalues(p: Array) -> Array:
 
 
 def qvalues_in_place(p: NDArray[np.float32], rows: Sequence[slice]) -> None:
-    """Put q-values in the place of the p-values of a table too large to sort, in two passes over its `rows`.
+    """Replace the p-values of a table too large to sort by q-values, in two passes over its `rows`.
 
     Ranks come from a histogram by the leading bits of the numbers: q-values are those of `qvalues`, or larger by a
     share of 1/2048 at most.
     """
-    drop = 12  # of the 23 bits of a fraction
-    counts = np.zeros((int(np.ones(1, np.float32).view(np.uint32)[0]) >> drop) + 1, np.int64)
+    dropped_bits = 12  # of the 23 bits of a fraction
+    counts = np.zeros((int(np.ones(1, np.float32).view(np.uint32)[0]) >> dropped_bits) + 1, np.int64)
     for part in rows:
-        counts += np.bincount(p[part][~np.isnan(p[part])].view(np.uint32) >> drop, minlength=counts.size)
-    largest = (((np.arange(counts.size) + 1) << drop) - 1).astype(np.uint32).view(np.float32).astype(np.float64)
+        counts += np.bincount(p[part][~np.isnan(p[part])].view(np.uint32) >> dropped_bits, minlength=counts.size)
+    bits = (((np.arange(counts.size) + 1) << dropped_bits) - 1).astype(np.uint32)
+    largest = bits.view(np.float32).astype(np.float64)  # of each bin
     scaled = largest * counts.sum() / np.maximum(np.cumsum(counts), 1)
     q = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     for part in rows:
         known = ~np.isnan(p[part])
-        p[part][known] = q[p[part][known].view(np.uint32) >> drop]
+        p[part][known] = q[p[part][known].view(np.uint32) >> dropped_bits]
 
 
 def intervals(influence: Array, stderr: Array, dof: Array, level: float = 0.95) -> tuple[Array, Array]:
-    """Lower and upper ends of the confidence intervals of Student's t, each of its own coverage `level`."""
+    """Return the lower and upper ends of Student's t intervals, each of its own coverage `level`."""
     half = special.stdtrit(dof, 0.5 + level / 2) * stderr
     return influence - half, influence + half
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean, or a difference of means, with its variance and degrees of freedom: numbers, or arrays of one shape."""
+    """A mean, or a difference of means, with its variance and degrees of freedom: numbers, or arrays of one shape.
+
+    >>> gain = Mean.from_runs([0.8, 0.9, 0.85]) - Mean.from_runs([0.6, 0.7])
+    >>> round(float(gain.value), 3)
+    0.2
+    """
 
     value: Array
     variance: Array
     dof: Array
 
     @classmethod
-    def of(cls, values: Sequence[float] | Array) -> Mean:
-        """Of independent runs [n], or [n, columns]. Of one run alone the variance is not known: NaN."""
+    def from_runs(cls, values: Sequence[float] | Array) -> Mean:
+        """Return the mean of independent runs [n], or [n, columns]. With one run the variance is not known: NaN."""
         table = np.asarray(values, dtype=np.float64)
         variance = table.var(0, ddof=1) / len(table) if len(table) > 1 else np.nan
         return cls(np.asarray(table.mean(0)), np.asarray(variance), np.asarray(len(table) - 1.0))
 
-    def __sub__(self, other: Mean) -> Mean:
-        """Of independent means, with the degrees of freedom of Welch and Satterthwaite (Biometrika 34, 1947)."""
-        both = self.variance + other.variance
-        with np.errstate(divide="ignore", invalid="ignore"):
-            dof = both**2 / (self.variance**2 / self.dof + other.variance**2 / other.dof)
-        return Mean(self.value - other.value, both, np.where(both == 0, self.dof + other.dof, dof))
+    def __sub__(self, right: Mean) -> Mean:
+        """Return the difference from an independent mean.
 
-    def times(self, factor: Array) -> Mean:
-        """Each of them by a factor that is known exactly."""
+        Its degrees of freedom are those of Welch and Satterthwaite (Biometrika 34, 1947).
+        """
+        variance = self.variance + right.variance
+        with np.errstate(divide="ignore", invalid="ignore"):
+            dof = variance**2 / (self.variance**2 / self.dof + right.variance**2 / right.dof)
+        dof = np.where(variance == 0, self.dof + right.dof, dof)
+        return Mean(self.value - right.value, variance, dof)
+
+    def scaled(self, factor: Array) -> Mean:
+        """Return the mean times a factor that is known exactly."""
         return Mean(self.value * factor, self.variance * factor**2, np.broadcast_to(self.dof, np.shape(factor)))
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
-        """Lower and upper end of Student's t interval."""
+        """Return the lower and upper end of Student's t interval."""
         return intervals(self.value, np.sqrt(self.variance), self.dof, level)

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from sourcewise.acting import analyses, counterfactuals, curation
-from sourcewise.estimation.fitting import parts_of
+from sourcewise.estimation.arrays import row_blocks
 from sourcewise.records.reading import LeftOut
 from sourcewise.report.figures import KEYS
 from sourcewise.study import baselines
@@ -74,7 +74,7 @@ def _target(found: Estimated, scores: Sequence[float], fdr: float) -> dict[str, 
     dataset, counts = found.dataset, dict[str, int]()
     for level, suffix in LEVELS.items():
         q = np.atleast_2d(dataset[f"qvalue{suffix}"].values)
-        cells = [(int((q[rows] <= fdr).sum()), int(np.isfinite(q[rows]).sum())) for rows in parts_of(q.shape)]
+        cells = [(int((q[rows] <= fdr).sum()), int(np.isfinite(q[rows]).sum())) for rows in row_blocks(q.shape)]
         counts[f"significant_{level}"], counts[f"cells_{level}"] = (sum(part) for part in zip(*cells, strict=True))
     return {
         "examples": dataset.sizes["example"],

@@ -23,8 +23,11 @@ from sourcewise.acting.counterfactuals import Trial
 from sourcewise.acting.review import Beliefs
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import recorded_design
-from sourcewise.estimation.fitting import Fit, fit, parts_of
-from sourcewise.estimation.moments import GRAM, Index, Packed
+from sourcewise.estimation.arrays import Index, row_blocks
+from sourcewise.estimation.assessment import Assessment
+from sourcewise.estimation.fitting import Fit, fit
+from sourcewise.estimation.masks import PackedMasks
+from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.records.reading import METRIC
 from sourcewise.records.record import Header, Record, TargetOutputs
 from sourcewise.study import baselines
@@ -142,9 +145,9 @@ class Study:
         """How many records the influences rest on."""
         return len(self.masks)
 
-    def packed(self) -> Packed:
+    def packed(self) -> PackedMasks:
         """The masks."""
-        return Packed(self.masks.array(), self.groups)
+        return PackedMasks(self.masks.array(), self.groups)
 
     @property
     def names(self) -> list[str]:
@@ -156,12 +159,13 @@ class Study:
 class Estimated:
     """Influences on one target; by level what checks say of them, as `describe` has it; what one model would say.
 
-    slopes: float[groups], what the fit predicts overall outputs with.
+    slopes: float[groups], what the fit predicts overall outputs with. assessments: by level, as fits have them.
     """
 
     dataset: xr.Dataset
     slopes: NDArray[np.float64]
     checks: Mapping[str, Mapping[str, Any]]
+    assessments: Mapping[str, Assessment]
     baselines: Mapping[str, Mapping[str, Any]]
 
 
@@ -275,7 +279,7 @@ def write(influences: Mapping[str, xr.Dataset], out: Path, top: int = 10) -> Non
         dataset.to_netcdf(part, engine="h5netcdf", encoding=compressed)
         part.replace(folder / "influences.nc")
         part = folder / ".top.parquet.tmp"
-        blocks = parts_of(dataset["influence"].shape)
+        blocks = row_blocks(dataset["influence"].shape)
         parquet.write_table(pa.concat_tables(_top(dataset.isel(example=rows), top) for rows in blocks), part)
         part.replace(folder / "top.parquet")
 
@@ -326,12 +330,13 @@ def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqd
     units = UNITS.get(study.output, study.output)
     variables: dict[str, Any] = {}
     checks: dict[str, dict[str, Any]] = {}
+    assessments: dict[str, Assessment] = {}
     for level, suffix in LEVELS.items():
         bar.set_description(f"{name}, {level}")
         found = fit(masks, outputs[level], estimator, seeds, level=level)
         bar.update()
-        checks[level] = describe(found)
-        if level != "overall" and study.groups <= GRAM:
+        checks[level], assessments[level] = describe(found), found.assessment
+        if level != "overall" and study.groups <= GRAM_GROUPS:
             checks[level]["curve"] = [[point.models, point.lds, point.split_half] for point in found.curve()]
         for variable in ("influence", "stderr", "qvalue"):
             table = getattr(found, variable)
@@ -362,9 +367,9 @@ def _estimated(study: Study, name: str, target: Target, estimator: str, bar: tqd
         told = {key: checks[level][key] for key in ("estimator", "lds", "noise_ceiling", "split_half")}
         attributes |= {f"{key}{suffix}": value for key, value in told.items() if value is not None}
     dataset = xr.Dataset(variables, coordinates, attributes)
-    kept = masks.unpack() if study.groups <= GRAM else None
+    kept = masks.unpack() if study.groups <= GRAM_GROUPS else None
     alone = baselines.compare(study.full[name], dataset, kept, means[:, :-1]) if name in study.full else {}
-    return Estimated(dataset, found.estimate.slopes[0], checks, alone)  # slopes of the last level
+    return Estimated(dataset, found.estimate.slopes[0], checks, assessments, alone)  # slopes of the last level
 
 
 def _top(dataset: xr.Dataset, top: int) -> pa.Table:

@@ -33,7 +33,7 @@ from sourcewise.designs import resolve
 from sourcewise.records import record
 from sourcewise.sweep import leases as claims
 from sourcewise.sweep.composition import Composer
-from sourcewise.sweep.pool import Job, Outcome, Pool, last_line, noted
+from sourcewise.sweep.pool import Job, Outcome, Pool, last_line, noted, settings_of
 
 LOG = "log.txt"
 INTERRUPTED = "interrupted"
@@ -74,7 +74,7 @@ class LocalLauncher(Launcher):
     """One run per slot, in worker processes that live across runs. The settings: conf/hydra/launcher/local.yaml."""
 
     slots: Any = "auto"
-    task: str | None = None
+    task: str = "sourcewise.commands.train:train"
     preload: Sequence[str] = ()
     recycle_after: int = 200
     timeout: float | None = None
@@ -90,9 +90,6 @@ class LocalLauncher(Launcher):
         chosen: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
         mine = {item.name: chosen[item.name] for item in fields(LocalLauncher) if item.name in chosen}
         settings.bind(LocalLauncher, mine, "hydra.launcher")
-        module = getattr(task_function, "__globals__", {})
-        self.function = self.task or f"{Path(module.get('__file__') or sys.argv[0]).absolute()}:train"
-        self._settings = module.get("Settings")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Do all jobs that are not done. Raises RunFailed at the end if some failed, SystemExit if interrupted."""
@@ -111,12 +108,12 @@ class LocalLauncher(Launcher):
         ]
 
     def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
-        compose = Composer(self._context.config_loader, self._config)
+        compose, kind = Composer(self._context.config_loader, self._config), settings_of(self.task)
         runs = []
         for index, overrides in enumerate(job_overrides, start):
             config = compose(overrides)
-            if self._settings is not None:
-                settings.top(self._settings, config)
+            if kind is not None:
+                settings.top(kind, config)
             if "subset" in config:
                 config["subset"] = resolve(config["subset"])
             runs.append(Run(index, list(overrides), config, names.run_dir(config)))
@@ -128,7 +125,7 @@ class LocalLauncher(Launcher):
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, str(shape.threads))
         return Pool(
-            "sourcewise.sweep.pool:command" if several else self.function,
+            "sourcewise.sweep.pool:command" if several else self.task,
             shape.slots(self.slots),
             preload=() if several else list(self.preload),
             recycle_after=self.recycle_after,
@@ -143,7 +140,7 @@ class LocalLauncher(Launcher):
         """
         if shape.devices == 1:
             return run.config
-        argv = [sys.executable, "-m", "sourcewise.sweep.pool", self.function, json.dumps(run.config)]
+        argv = [sys.executable, "-m", "sourcewise.sweep.pool", self.task, json.dumps(run.config)]
         return {"argv": argv, "log": str(run.log)}
 
 

@@ -26,9 +26,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import Pipe, connection
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, Literal
 
 from sourcewise.core.errors import EXIT_LEASED, WORKER, SourcewiseError
@@ -107,10 +108,7 @@ class Pool:
         for name in preload:
             with contextlib.suppress(ModuleNotFoundError):  # only saves time: a run that needs it will say so
                 importlib.import_module(name)
-        try:
-            self._function = load(function)
-        except Exception as error:
-            raise SourcewiseError(f"worker processes cannot start: {type(error).__name__}: {error}") from error
+        self._function = load(function)
         gc.collect()
         gc.freeze()  # pages that hold only frozen objects stay shared with the workers
         self._wake_r, self._wake_w = socket.socketpair()
@@ -269,19 +267,34 @@ def noted(wake: Callable[[], None], *numbers: signal.Signals) -> Iterator[list[i
             signal.signal(number, handler)
 
 
-def load(function: str) -> Function:
-    """The function that `package.module:name` or `path/to/file.py:name` means."""
-    place, _, name = function.rpartition(":")
-    if place.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(place)
-    found: Function = getattr(module, name)
-    return found
+def load(task: str) -> Function:
+    """Import the function that `package.module:name` or `path/to/file.py:name` means.
+
+    Raises SourcewiseError when it cannot be imported.
+    """
+    place, _, name = task.rpartition(":")
+    try:
+        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        function: Function = getattr(module, name)
+    except Exception as error:
+        raise SourcewiseError(f"worker processes cannot start: {type(error).__name__}: {error}") from error
+    return function
+
+
+def settings_of(task: str) -> type | None:
+    """Return the class `Settings` in the task's module, which says what a run's config holds at its top, if any."""
+    return getattr(sys.modules[load(task).__module__], "Settings", None)
+
+
+@cache
+def _from_file(path: Path) -> ModuleType:
+    """Import a file under its name without the ending."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # In a worker

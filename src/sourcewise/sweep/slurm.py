@@ -49,7 +49,6 @@ class SlurmLauncher(LocalLauncher):
         if slots == "auto" and shape.accelerator == "cpu":
             slots = max(1, self.sbatch.get("cpus_per_task", 0) // shape.threads)
         local = LocalLauncher(**{**self.local, "slots": slots})
-        local.function = self.function
         return Array(self, Task(local, shape), self.runs_per_task if shape.devices == 1 else 1)
 
     def payload(self, run: Run, shape: Shape) -> dict[str, Any]:
@@ -123,7 +122,7 @@ class Task:
     def _together(self, job: Job) -> Ending:
         """One run on several devices: this process is one rank of it."""
         os.environ[WORKER] = "1"
-        ending = perform(lambda config: load(self.launcher.function)(config), job.config, str(job.log))
+        ending = perform(lambda config: load(self.launcher.task)(config), job.config, str(job.log))
         if ending[0] != "returned":
             atexit.register(os._exit, 1)  # srun then ends the other ranks, too
         return ending

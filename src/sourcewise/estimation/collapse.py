@@ -1,0 +1,174 @@
+"""From models to subsets: average the seeds of a subset, and put a subset and its complement side by side.
+
+The subset is the unit that was drawn at random. Seeds of one subset share its interactions, so errors must count
+subsets, not models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from sourcewise.estimation.arrays import ALL, ROWS, Array, Index, Mask, cuts
+from sourcewise.estimation.masks import PackedMasks
+from sourcewise.estimation.moments import GRAM_GROUPS, Accumulator, Moments
+
+
+@dataclass(frozen=True)
+class Subsets:
+    """One row a subset, with the mean output over its seeds; complements side by side, first.
+
+    Attributes:
+        masks: bool[S, G], as bits.
+        outputs: float[S, E].
+        runs: int[S], models behind each row.
+        unit: int[S], rows that belong together (a subset and its complement); folds never split them.
+        pairs: the first 2 * pairs rows are pairs of complements.
+        center: float[E], mean output of those rows; None without pairs.
+        within: float[E], variance of the models of one subset; None where each has one model.
+    """
+
+    masks: PackedMasks
+    outputs: NDArray[Any]
+    runs: Index
+    unit: Index
+    pairs: int = 0
+    center: Array | None = None
+    within: Array | None = None
+
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        return int(self.unit[-1]) + 1 if len(self.unit) else 0
+
+    def take(self, units: Index, columns: slice | Index = ALL) -> Subsets:
+        """Return the rows of some units, which are numbered anew, and some of the columns."""
+        rows = np.flatnonzero(np.isin(self.unit, units))
+        center, within = (None if row is None else row[columns] for row in (self.center, self.within))
+        unit = np.unique(self.unit[rows], return_inverse=True)[1]
+        pairs = int((rows < 2 * self.pairs).sum()) // 2
+        outputs = self.outputs[np.ix_(rows, np.arange(self.outputs.shape[1])[columns])]
+        return Subsets(self.masks[rows], outputs, self.runs[rows], unit, pairs, center, within)
+
+    def folds(self, seed: int = 0) -> Index:
+        """Return the fold, of two to five, that each row belongs to, int[S]. Rows of one unit share it."""
+        count = int(np.clip(self.units // 5, 2, 5))
+        unit_folds = np.random.default_rng(seed).permutation(self.units) % count
+        return np.asarray(unit_folds[self.unit], dtype=np.int64)
+
+    def moments(self, columns: slice = ALL, groups: slice = ALL) -> Moments:
+        """Return the moments of all rows, each with the weight of one; with a Gram matrix up to GRAM_GROUPS groups.
+
+        With a Gram matrix, what a subset and its complement have in common (interactions of two groups, for instance)
+        is left out. It cancels from every influence, and so must not count as noise.
+        """
+        gram = self.masks.groups <= GRAM_GROUPS
+        width, height = len(range(*groups.indices(self.masks.groups))), self.outputs[:1, columns].shape[1]
+        sums = Accumulator(width, height, gram)
+        for rows in self.masks.blocks():
+            masks, outputs = self.masks[rows].unpack(groups), self.outputs[rows, columns]
+            paired = min(max(2 * self.pairs - rows.start, 0), len(outputs)) if gram else 0
+            if paired and self.center is not None:
+                outputs = outputs.astype(np.result_type(outputs, np.float32))
+                half = (outputs[0:paired:2] - outputs[1:paired:2]) / 2
+                outputs[0:paired:2], outputs[1:paired:2] = self.center[columns] + half, self.center[columns] - half
+            sums.add(masks, outputs)
+        return sums.finish(self.pairs if gram else 0)
+
+
+def collapse(masks: Mask | PackedMasks, outputs: NDArray[Any], seeds: NDArray[Any] | None = None) -> Subsets:
+    """Average the models of one subset over their seeds, and put complementary subsets side by side.
+
+    Equal or complementary masks that no more than chance brings about, as with a handful of groups, are left alone.
+    Given `seeds`, equal masks are always one subset, and a run that is there twice (same subset, seed and outputs)
+    counts once.
+
+    Args:
+        masks: bool[models, G].
+        outputs: float[models, E].
+        seeds: training seeds [models], of any type that sorts.
+    """
+    packed = masks if isinstance(masks, PackedMasks) else PackedMasks.pack(masks)
+    if seeds is not None:
+        packed, outputs = _without_repeated_runs(packed, outputs, seeds)
+    equal_by_chance, complements_by_chance = _expected_by_chance(packed)
+    subset, first = _numbered(_digests(packed.bits))
+    runs = np.bincount(subset)
+    within = None
+    if seeds is None and (runs * (runs - 1)).sum() / 2 <= 3 * (equal_by_chance + 1):
+        runs = np.ones(len(packed), dtype=np.int64)
+    elif len(first) < len(packed):
+        outputs, within = _averaged(outputs, subset, runs)
+        packed = packed[first]
+    pairs = _complementary_rows(packed)
+    if len(pairs) <= 3 * (complements_by_chance + 1):
+        return Subsets(packed, outputs, runs, np.arange(len(packed)), within=within)
+    paired = pairs.ravel()
+    single = np.setdiff1d(np.arange(len(packed)), paired)
+    order = np.concatenate([paired, single])
+    unit = np.concatenate([np.repeat(np.arange(len(pairs)), 2), len(pairs) + np.arange(len(single))])
+    outputs = outputs[order]
+    center = outputs[: len(paired)].mean(0, dtype=np.float64)
+    return Subsets(packed[order], outputs, runs[order], unit, len(pairs), center, within)
+
+
+def _without_repeated_runs(
+    masks: PackedMasks, outputs: NDArray[Any], seeds: NDArray[Any]
+) -> tuple[PackedMasks, NDArray[Any]]:
+    """Keep the first of all runs that agree in subset, seed and outputs."""
+    keys = _digests(masks.bits), seeds, _digests(outputs)
+    runs = np.column_stack([np.unique(key, return_inverse=True)[1] for key in keys])
+    first = np.sort(np.unique(runs, axis=0, return_index=True)[1])
+    return (masks[first], outputs[first]) if len(first) < len(masks) else (masks, outputs)
+
+
+def _averaged(outputs: NDArray[Any], subset: Index, runs: Index) -> tuple[NDArray[Any], Array]:
+    """Return the mean outputs of each subset [S, E], and the variance of its models about them [E]."""
+    means = np.zeros((len(runs), outputs.shape[1]), np.result_type(outputs, np.float32))
+    np.add.at(means, subset, outputs)
+    means /= runs[:, None].astype(means.dtype)
+    within = np.zeros(outputs.shape[1])
+    for rows in cuts(len(outputs), ROWS):
+        within += ((outputs[rows] - means[subset[rows]]) ** 2).sum(0, dtype=np.float64)
+    return means, within / (len(outputs) - len(runs))
+
+
+def _complementary_rows(masks: PackedMasks) -> Index:
+    """Return the rows int[pairs, 2] of subsets and their complements. Of equal masks, only the last counts."""
+    row_by_mask = {key: row for row, key in enumerate(_digests(masks.bits))}
+    opposite = [row_by_mask.get(key, -1) for key in _digests(masks.complements().bits)]
+    pairs = [(row, partner) for row, partner in enumerate(opposite) if row < partner and opposite[partner] == row]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def _numbered(keys: NDArray[Any]) -> tuple[Index, Index]:
+    """Number the keys in the order in which they first appear; return these numbers, and each one's first row."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    return number[inverse], first[order]
+
+
+def _digests(rows: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """Return a hash of each row."""
+    return np.array([sha256(row.tobytes()).digest() for row in rows], dtype="S32")
+
+
+def _expected_by_chance(masks: PackedMasks) -> tuple[float, float]:
+    """Return how many pairs of equal, and of complementary, masks are to be expected of independent draws."""
+    n, kept = len(masks), masks.kept_share()
+    groups = int(((kept > 0) & (kept < 1)).sum())
+    share = np.bincount(masks.sizes() - int((kept == 1).sum()), minlength=groups + 1) / max(n, 1)
+    ways = special.binom(groups, np.arange(groups + 1))
+    # as if all subsets of one size were equally likely, or as if groups were kept independently: the larger
+    by_size = share**2 / ways, share * share[::-1] / ways
+    by_group = np.prod(kept**2 + (1 - kept) ** 2), np.prod(2 * kept * (1 - kept))
+    equal, opposite = (n * (n - 1) / 2 * max(float(a.sum()), float(b)) for a, b in zip(by_size, by_group, strict=True))
+    return equal, opposite

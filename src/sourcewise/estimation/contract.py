@@ -1,0 +1,138 @@
+"""What an estimator is: the contract `Estimator`, and the `Estimate` that it gives.
+
+The influence of a group on an output is the effect of keeping the group, in units of the output. It is positive where
+keeping the group helps. One convention holds for all estimators. In a model y = a + sum_k b_k m_k of the masks m:
+
+* where the sizes of the subsets vary as they do when groups are kept independently, or more (Bernoulli, Hadamard,
+  several fractions), the influence is b_k: the effect of keeping the group, all others left as they are;
+* where all subsets have one size, no data can tell b from b plus a constant, and the influence is b_k minus the mean of
+  the other b: the effect of keeping this group rather than an average other one.
+
+With interactions, b is the best linear account of the outputs under the design.
+
+What predicts best is shrunken, and a shrunken estimate has no honest interval. So every estimate has two faces:
+`coefficients`, shrunken where the estimator shrinks, predict; `influence`, with `stderr` and `dof`, is unbiased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.estimation.arrays import ALL, Array, Index
+from sourcewise.estimation.collapse import Subsets
+from sourcewise.estimation.masks import PackedMasks
+from sourcewise.estimation.moments import Moments
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Influences of G groups on E outputs, with their uncertainty; NaN where the data cannot tell.
+
+    Attributes:
+        influence: float[E, G], effect of keeping the group, in units of the output; positive = keeping it helps.
+        stderr: float[E, G], its standard error, same unit.
+        dof: float[E, G], degrees of freedom of the standard error, for Student's t.
+        kept_share: float[G], share of the models that kept each group.
+        mean: float[E], mean output.
+        coefficients: float[E, G], what `predict` uses; None if that is the influence.
+        penalty: float[E], chosen a column at a time; None without one.
+    """
+
+    influence: Array
+    stderr: Array
+    dof: Array
+    kept_share: Array
+    mean: Array
+    coefficients: Array | None = None
+    penalty: Array | None = None
+
+    @property
+    def slopes(self) -> Array:
+        """What a group adds to a prediction, float[E, G]; zero where that cannot be told."""
+        return np.nan_to_num(self.influence) if self.coefficients is None else self.coefficients
+
+    def predict(self, masks: PackedMasks) -> Array:
+        """Return the outputs float[m, E] that are expected of models trained on the subsets bool[m, G]."""
+        slopes = self.slopes
+        predicted = [(masks[rows].unpack() - self.kept_share) @ slopes.T + self.mean for rows in masks.blocks()]
+        return np.concatenate([*predicted, np.empty((0, len(slopes)))])
+
+
+def two(groups: int) -> int:
+    """Return the fewest subsets that any estimate can rest on, however many `groups` there are."""
+    return 2
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A way to estimate influences, with what it needs and what it can do.
+
+    Whatever compares, checks or picks estimators goes by these attributes, never by names. A user's estimator is an
+    object of this class; `estimate.py` takes its dotted path (`estimator=my_module.mine`), `sourcewise.fit` takes the
+    object itself too.
+
+    Attributes:
+        name: what results call it.
+        function: estimates from `Moments`; with `needs_held_out`, from these and the moments of the held-out models
+            among them. Each column is estimated by itself. It raises SourcewiseError where the data are too few.
+        needs_gram: whether the moments must hold the Gram matrix of the masks, which studies of more than
+            `GRAM_GROUPS` groups do not have.
+        needs_held_out: whether it tunes itself on some models held out from the others.
+        least_subsets: fewest subsets, given the number of groups, with which it is tried when estimators compete.
+        substitute: estimator of the influences from a part of the models, for the reliability of split halves; None if
+            that is this one.
+        joint: whether it estimates the groups together, as a regression does. The more models there are, the less of
+            the other groups leaks into an influence then, and the forecast of the models needed counts on that.
+        handles_mixed_sizes: whether it tells the effect of a group from that of subset size where sizes are mixed.
+        by_parts: whether it may estimate a large table part by part: some examples at a time, or with more than
+            `GRAM_GROUPS` groups some groups at a time. Else memory has to hold the table.
+    """
+
+    name: str
+    function: Callable[..., Estimate]
+    needs_gram: bool = True
+    needs_held_out: bool = False
+    least_subsets: Callable[[int], int] = two
+    substitute: Estimator | None = None
+    joint: bool = True
+    handles_mixed_sizes: bool = True
+    by_parts: bool = True
+
+    @property
+    def halved(self) -> Estimator:
+        """The estimator that estimates from a part of the models in place of this one."""
+        return self.substitute or self
+
+    def estimate(self, moments: Moments, held_out: Moments | None = None) -> Estimate:
+        """Estimate influences from the moments of all models, and those of the held-out ones if they are needed.
+
+        Raises:
+            SourcewiseError: the data are too few, held-out moments are missing, or a user's estimator does not give an
+                `Estimate` of the right shape.
+        """
+        if self.needs_held_out and held_out is None:
+            raise SourcewiseError(f"estimator {self.name} needs the moments of some held-out models")
+        result = self.function(moments, held_out) if self.needs_held_out else self.function(moments)
+        shape = moments.columns, moments.groups
+        if not isinstance(result, Estimate) or np.shape(result.influence) != shape:
+            raise SourcewiseError(
+                f"estimator {self.name} must give an Estimate with influences [{shape[0]}, {shape[1]}],"
+                f" not {getattr(result, 'influence', result)!r:.80}"
+            )
+        return result
+
+    def estimate_subsets(
+        self, subsets: Subsets, columns: slice = ALL, groups: slice = ALL, held_out: Index | None = None
+    ) -> Estimate:
+        """Estimate influences from subsets, for a range of columns and groups.
+
+        If held-out models are needed, these are the units `held_out`, by default those of the first fold.
+        """
+        if not self.needs_held_out:
+            return self.estimate(subsets.moments(columns, groups))
+        units = np.unique(subsets.unit[subsets.folds() == 0]) if held_out is None else held_out
+        return self.estimate(subsets.moments(columns, groups), subsets.take(units, columns).moments(ALL, groups))

@@ -1,0 +1,217 @@
+"""The normal equations of regressions of outputs on masks, in the eigenbasis of the Gram matrix.
+
+Ridge shrinks each coefficient by a factor H_kk, H = (G + penalty I)^-1 G. Its influence is the coefficient over that
+factor, which leaves b_k + sum_j H_kj / H_kk b_j + noise: unbiased for the group itself, with leaks of the other groups
+whose signs are random by design. With b_j of variance tau^2 and noise of variance sigma^2, its error has the variance
+sigma^2 [(G + penalty I)^-1 G (G + penalty I)^-1]_kk / H_kk^2 + tau^2 sum_j (H_kj / H_kk)^2. Both variances come from
+restricted maximum likelihood (Patterson & Thompson, Biometrika 58, 1971), a column at a time. This runs from ordinary
+least squares (no penalty) to the difference of means (large penalty), is defined with fewer models than groups, and the
+penalty that predicts best makes its error smallest too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.estimation.arrays import TILE, Array, Index, cuts
+from sourcewise.estimation.contract import Estimate
+from sourcewise.estimation.moments import Moments
+from sourcewise.estimation.sides import with_uneven_noise
+
+PENALTIES = np.logspace(-3, 3, 31)
+"""Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
+PRIOR = 0.125
+"""Information, in squares of log units, that the range of PENALTIES gives on their logarithm."""
+
+
+def eigen(gram: Array, count: int) -> tuple[Array, Array]:
+    """Return eigenvalues, rising, and eigenvectors [G, values] of a Gram matrix of the centred masks of `count` models.
+
+    Those models span at most `count` directions. Where that is less than half of all, the others, whose value is zero,
+    are left out. The rest is then computed in the range of a random projection (Halko, Martinsson & Tropp, SIAM Review
+    53, 2011), which is exact for such a matrix.
+    """
+    if 2 * count >= len(gram):
+        values, vectors = np.linalg.eigh(gram)
+        return values, vectors
+    basis = np.random.default_rng(0).normal(size=(len(gram), count))
+    for _ in range(2):  # once for the range, once more for its digits
+        basis = np.linalg.qr(gram @ basis)[0]
+    values, vectors = np.linalg.eigh(basis.T @ gram @ basis)
+    return values, basis @ vectors
+
+
+@dataclass(frozen=True)
+class ColumnFits:
+    """One tile of e columns against the eigenvectors. Shapes: rotated [e, rank], the others [e].
+
+    Attributes:
+        rotated: product of the eigenvectors with the masks and the outputs.
+        size_product: product of the subset size with the outputs.
+        noise: variance of the noise, sigma^2.
+        effects: variance of the effects, tau^2.
+        likeliest: index of the penalty of highest restricted likelihood, sigma^2 / tau^2.
+        best: index of the penalty of least generalised cross-validation.
+        residual: sum of squares that least squares leaves.
+    """
+
+    rotated: Array
+    size_product: Array
+    noise: Array
+    effects: Array
+    likeliest: Index
+    best: Index
+    residual: Array
+
+
+@dataclass(frozen=True)
+class TileEstimate:
+    """Estimates for one tile of e columns and the K groups that vary, float[e, K]; the penalty is float[e]."""
+
+    influence: Array
+    stderr: Array
+    dof: Array
+    coefficients: Array
+    penalty: Array
+
+
+class NormalEquations:
+    """Normal equations of the K groups that vary, without the direction of subset size, in their eigenbasis.
+
+    Attributes:
+        groups: int[K], positions of the groups that vary.
+        size_weight: float[K], the direction of subset size: what of the mean effect each group's slope carries.
+        size_square: sum of squares of the subset size; 0 where it does not vary, or one group alone varies.
+        sizes_vary: whether sizes vary enough to tell effects themselves, not only relative to those of other groups.
+        free: degrees of freedom that the mean and the subset size leave.
+        rank: directions that the masks span.
+        penalties: float[L], the last of which is zero.
+        filters: float[L, rank], 1 / (eigenvalue + penalty).
+        shrinkage: float[L, K], H_kk; NaN where the group cannot be told from the others at all.
+        noise_gain, leak_gain: float[L, K], variance that noise, and effects of other groups, of unit variance give the
+            influence.
+
+    Raises:
+        SourcewiseError: fewer than four models, no Gram matrix, or no group that was ever dropped.
+    """
+
+    def __init__(self, moments: Moments) -> None:
+        moments.check_count(4)
+        self.moments, self.groups = moments, moments.varying
+        if not self.groups.size:
+            raise SourcewiseError("every group was kept by all models or by none: no influence can be estimated")
+        gram = moments.gram_about_mean(self.groups)
+        self._squares, self.free = moments.squares_about_mean()
+        weight, self.size_square, scale = gram.sum(1), float(gram.sum()), float(np.trace(gram))
+        if self.groups.size > 1 and self.size_square > 1e-9 * scale:
+            gram = gram - np.outer(weight, weight) / self.size_square
+            self.free -= 1
+        else:
+            self.size_square = 0.0
+        self.size_weight = weight / self.size_square if self.size_square else np.zeros(self.groups.size)
+        self.sizes_vary = self.size_square > 0.1 * scale
+        values, vectors = eigen(gram, moments.count)
+        spanned = values > 1e-9 * max(float(values[-1]), 1e-9 * scale)
+        self._values, self._vectors, self.rank = values[spanned], vectors[:, spanned], int(spanned.sum())
+        self.penalties = np.append(PENALTIES * (self._values.mean() if self.rank else 1.0), 0.0)
+        self.filters = 1 / (self._values + self.penalties[:, None])
+        shrinkage = (self._values * self.filters) @ (self._vectors**2).T
+        self.shrinkage = np.where(shrinkage > 1e-9, shrinkage, np.nan)
+        self.noise_gain, self.leak_gain = self._gains(self._values * self.filters)
+
+    def fit(self, tile: slice) -> ColumnFits:
+        """Choose the penalty and the variances of a tile of columns.
+
+        Generalised cross-validation needs one eigendecomposition for all columns and penalties (Golub, Heath & Wahba,
+        Technometrics 21, 1979).
+        """
+        m, free = self.moments, self.free
+        cross = m.kept_total[tile][:, self.groups] - np.outer(m.total[tile] / m.count, m.kept[self.groups])
+        size_product = cross.sum(1)
+        cross -= np.outer(size_product, self.size_weight)
+        rotated = cross @ self._vectors
+        square = rotated**2
+        total = self._squares[tile] - (size_product**2 / self.size_square if self.size_square else 0.0)
+        floor = 64 * m.precision * self._squares[tile] + 1e-300
+        filters, shares = self.filters, self._values * self.filters
+        quadratic = np.maximum(total - filters @ square.T, floor)
+        residual = np.maximum(total - (filters * (2 - shares)) @ square.T, floor)
+        shrunk = shares[:-1].sum(1)[:, None]
+        log_determinant = np.log1p(self._values / self.penalties[:-1, None]).sum(1)[:, None]
+        likeliest = (free * np.log(quadratic[:-1]) + log_determinant).argmin(0)
+        best = (residual[:-1] / (free - shrunk) ** 2).argmin(0)
+        noise = np.take_along_axis(quadratic, likeliest[None], 0)[0] / free
+        constant = self._squares[tile] == 0
+        noise[constant] = 0.0
+        residual[-1, constant] = 0.0
+        effects = noise / self.penalties[likeliest]
+        return ColumnFits(rotated, size_product, noise, effects, likeliest, best, residual[-1])
+
+    def estimate(self, tile: slice, fits: ColumnFits, penalty: Index, noise: Array, effects: Array) -> TileEstimate:
+        """Estimate a tile of columns.
+
+        Args:
+            tile: the columns that `fits` is of.
+            fits: from `fit`.
+            penalty: int[e], index into `penalties`.
+            noise: float[e], variance of the noise.
+            effects: float[e], variance of the effects of the other groups, which leak.
+        """
+        slopes = (fits.rotated * self.filters[penalty]) @ self._vectors.T
+        influence = slopes / self.shrinkage[penalty]
+        if self.sizes_vary:
+            k = self.groups.size
+            mean_effect = (fits.size_product / self.size_square - slopes @ self.size_weight)[:, None]
+            influence, slopes = mean_effect + (k - 1) / k * influence, mean_effect + slopes
+        leaked = effects[:, None] * self.leak_gain[penalty]
+        variance = noise[:, None] * self.noise_gain[penalty] + leaked
+        dof = self.dof(fits, variance, leaked)
+        stderr = np.sqrt(with_uneven_noise(self.moments, tile, self.groups, variance))
+        return TileEstimate(influence, stderr, dof, slopes, self.penalties[penalty])
+
+    def dof(self, fits: ColumnFits, variance: Array, leaked: Array) -> Array:
+        """Return the degrees of freedom of a variance [e, K], of which `leaked` [e, K] is due to leaks.
+
+        By the delta method, after Satterthwaite (Biometrics Bulletin 2, 1946), from the expected information on the
+        logarithms of the noise and of the penalty. Least squares has free - rank, a difference of means free - 0. What
+        the data cannot split into noise and leaks costs little where the sum of both is known.
+        """
+        shares = self._values * self.filters[fits.likeliest]
+        trace, trace_square = shares.sum(1)[:, None], (shares**2).sum(1)[:, None] + PRIOR
+        with np.errstate(invalid="ignore"):
+            part = np.where(variance > 0, leaked / variance, 0.0)
+        dof = (self.free * trace_square - trace**2) / (trace_square - 2 * part * trace + part**2 * self.free)
+        return np.asarray(np.clip(dof, 1.0, self.free))
+
+    def _gains(self, shares: Array) -> tuple[Array, Array]:
+        """Return the gains of noise and leaks, from shares [L, rank], the shrinkage of each direction."""
+        filters, square, k = self.filters, (self._vectors**2).T, self.groups.size
+        noise = (shares * filters) @ square / self.shrinkage**2
+        leak = shares**2 @ square / self.shrinkage**2 - 1
+        if k > 1:
+            leak -= 1 / (k - 1)
+        leak = np.maximum(leak, 0.0)
+        if self.sizes_vary:
+            scale, along = (k - 1) / k, self.size_weight @ self._vectors
+            noise = scale**2 * noise - 2 * scale * ((shares * filters * along) @ self._vectors.T) / self.shrinkage
+            noise += 1 / self.size_square + ((shares * filters) @ along**2)[:, None]
+            off = (1 - shares) ** 2 @ along**2
+            leak = scale**2 * leak + off[:, None]
+        return noise, leak
+
+
+def estimate_by_tiles(moments: Moments, groups: Index, estimate_tile: Callable[[slice], TileEstimate]) -> Estimate:
+    """Put the estimates of all tiles of columns together; groups that do not vary are NaN, their coefficients zero."""
+    shape = moments.columns, moments.groups
+    influence, stderr, dof = np.full((3, *shape), np.nan)
+    coefficients, penalty = np.zeros(shape), np.empty(moments.columns)
+    for tile in cuts(moments.columns, TILE):
+        part = estimate_tile(tile)
+        influence[tile][:, groups], stderr[tile][:, groups] = part.influence, part.stderr
+        dof[tile][:, groups], coefficients[tile][:, groups] = part.dof, part.coefficients
+        penalty[tile] = part.penalty
+    return Estimate(influence, stderr, dof, moments.kept_share, moments.mean, coefficients, penalty)

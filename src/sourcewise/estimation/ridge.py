@@ -1,0 +1,64 @@
+"""Ridge regression and ordinary least squares of outputs on masks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.estimation.contract import Estimate, Estimator
+from sourcewise.estimation.moments import Moments
+from sourcewise.estimation.normal_equations import NormalEquations, TileEstimate, estimate_by_tiles
+
+
+def ridge(moments: Moments) -> Estimate:
+    """Regress with a penalty on squares, chosen a column at a time by generalised cross-validation.
+
+    Needs moments with a Gram matrix. The mean of all coefficients is not penalised where sizes vary. For influence and
+    stderr see `normal_equations`. Noise may differ between the models with and without a group (the sandwich estimator
+    to its first order, which is all that these sums can show).
+
+    Raises:
+        SourcewiseError: fewer than four models, or no group that was ever dropped.
+    """
+    normal = NormalEquations(moments)
+
+    def estimate_tile(tile: slice) -> TileEstimate:
+        fits = normal.fit(tile)
+        return normal.estimate(tile, fits, fits.best, fits.noise, fits.effects)
+
+    return estimate_by_tiles(moments, normal.groups, estimate_tile)
+
+
+def ols(moments: Moments) -> Estimate:
+    """Regress by ordinary least squares, which needs a Gram matrix and more subsets than groups.
+
+    Errors are as in `ridge`. A group that cannot be told from others (always kept together with one, say) is NaN.
+
+    Raises:
+        SourcewiseError: too few subsets (a subset and its complement count once), or no group that was ever dropped.
+    """
+    normal = NormalEquations(moments)
+    unpenalised = len(normal.penalties) - 1
+    free, unknown = normal.free - normal.rank, normal.leak_gain[unpenalised] > 1e-6
+    if free < 1 or unknown.all():
+        raise SourcewiseError(
+            f"{moments.count} models are too few for ols of {normal.groups.size} groups; ridge can do"
+        )
+
+    def estimate_tile(tile: slice) -> TileEstimate:
+        fits = normal.fit(tile)
+        penalty = np.full_like(fits.best, unpenalised)
+        part = normal.estimate(tile, fits, penalty, fits.residual / free, np.zeros_like(fits.effects))
+        influence, dof = np.where(unknown, np.nan, part.influence), np.full_like(part.dof, free)
+        return TileEstimate(influence, part.stderr, dof, part.coefficients, part.penalty)
+
+    return estimate_by_tiles(moments, normal.groups, estimate_tile)
+
+
+def _ample(groups: int) -> int:
+    """Return so many subsets that least squares of all groups is worth a try even on half of them."""
+    return 2 * (groups + 6)
+
+
+RIDGE = Estimator("ridge", ridge)
+OLS = Estimator("ols", ols, least_subsets=_ample, substitute=RIDGE)
