@@ -29,9 +29,7 @@ def test_names_of_ours_and_paths_of_theirs_are_found() -> None:
         ([1], ""),
     ],
 )
-def test_what_is_neither_is_one_line(
-    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_neither_is_one_line(name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "needy.py").write_text("import missing\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(SourcewiseError, match=rf"^number=.*: there is no such thing{reason};") as caught:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import TINY, Compose
 
-import train
+from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import draw, recorded_design, resolve

@@ -25,7 +25,7 @@ _HYDRA_KEYS: Mapping[str, type] = {
 def check_config(node: Any, setting: str = "") -> None:
     """Check every node of a resolved config that names what it builds (`_target_`) against that object's signature.
 
-    setting: the dotted name of the node. Raises SourcewiseError that names the setting, its value and what it should be.
+    setting: the dotted name of the node. Raises SourcewiseError with the setting, its value and what it should be.
     """
     for name, value in _children(node, setting):
         check_config(value, name)
@@ -68,7 +68,7 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], 
 
 
 def check_complete(function: Callable[..., Any], names: Collection[str], setting: str) -> None:
-    """Check that every argument without a default is among `names`. Raises SourcewiseError for the first that is not."""
+    """Check that every argument without a default is among `names`. Raises SourcewiseError for one that is not."""
     for name, parameter in _signature(function)[0].items():
         is_optional = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         if parameter.default is parameter.empty and not is_optional and name not in names:
