@@ -43,14 +43,14 @@ def test_example_level_groups_are_estimated_in_memory_that_does_not_hold_their_t
     table = 4 * groups * examples
     tracemalloc.start()
     study = collect(example_level(groups, examples, models))
-    found = estimate(study)
-    summary = summarise(study, found, [], 0.05)
-    writing.write({name: item.dataset for name, item in found.items()}, tmp_path)
+    result = estimate(study)
+    summary = summarise(study, result, [], 0.05)
+    writing.write({name: item.dataset for name, item in result.items()}, tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < table, f"{peak / 2**20:.0f} MiB, and the table of influences alone has {table / 2**20:.0f} MiB"
     assert summary.targets["pets"].cells_example == groups * examples
-    dataset = found["pets"].dataset
+    dataset = result["pets"].dataset
     assert len(summary.targets["pets"].overall) == writing.listed_groups(dataset).sizes["group"] == 2000
     hidden = sorted(set(dataset["group"].values) - set(writing.listed_groups(dataset)["group"].values))[:2]
     also = writing.listed_groups(dataset, hidden)

@@ -20,10 +20,11 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from sourcewise.core import settings
+from sourcewise.core.config import plain
 from sourcewise.core.errors import VERBOSE, SourcewiseError, did_you_mean
 from sourcewise.core.overrides import quote
 
@@ -42,9 +43,7 @@ def resolve(config: DictConfig, kind: type) -> dict[str, Any]:
     Raises SourcewiseError for a key that it does not have, or a value of another type; OmegaConf raises for a missing
     (`???`) value.
     """
-    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(container, dict)
-    resolved = {str(key): value for key, value in container.items()}
+    resolved = plain(config)
     settings.top(kind, resolved)
     return resolved
 
@@ -62,11 +61,15 @@ def overrides(config: Mapping[str, Any]) -> list[str]:
         return ["..."]
 
     def composed(*chosen: str) -> dict[str, Any]:
-        return OmegaConf.to_container(compose("train", list(chosen)), resolve=True)  # type: ignore[return-value]
+        return plain(compose("train", list(chosen)))
 
     def choices(of: Mapping[str, Any]) -> list[str]:
         names = [f"target=[{','.join(of['target'])}]", f"model={of['model']['name']}"]
-        return [f"source={of['source']['name']}", *names, f"transfer={of['transfer']['mode']}"]
+        return [
+            f"source={of['source']['name']}",
+            *names,
+            f"transfer={of['transfer']['_target_'].rpartition('.')[2].lower()}",
+        ]
 
     usual = choices(composed())
     try:

@@ -30,7 +30,7 @@ class Settings:
     refresh: bool | Literal["auto"]
     out: str
     outputs: str
-    estimator: str
+    estimator: str | Sequence[str]
     fdr: Annotated[float, Interval(gt=0, lt=1)]
     top: PositiveInt
     counterfactuals: str | Sequence[str] | None
@@ -51,7 +51,6 @@ def estimate(config: dict[str, Any]) -> "Summary":
     from sourcewise.core.results import to_json
     from sourcewise.designs.files import write_ranking
     from sourcewise.records.reading import Records
-    from sourcewise.records.tracking import check_report
     from sourcewise.report import report
     from sourcewise.report.summary import summarise
     from sourcewise.study import influences, writing
@@ -61,9 +60,9 @@ def estimate(config: dict[str, Any]) -> "Summary":
     check_place(Path(config["out"]))
     tracker = instantiate(config["logger"])
     if config["wandb_report"]:
-        check_report(tracker)
-    records, out = Records(config["records"], config["filters"], config["refresh"]), Path(config["out"])
-    study = collect(records.giving(config["outputs"]), config["outputs"])
+        tracker.check_report()
+    records = Records(config["records"], config["filters"], config["refresh"]).giving(config["outputs"])
+    study, out = collect(records, config["outputs"]), Path(config["out"])
     weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
     for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
         study = join_counterfactuals(study, Records(place, {}, config["refresh"]))

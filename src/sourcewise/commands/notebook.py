@@ -124,5 +124,5 @@ def load(places: str | Sequence[str], outputs: str = "prob", **filters: Any) -> 
 
     Raises SourcewiseError as `Records` and `collect` do.
     """
-    records = Records(places, filters)
-    return Loaded(collect(records.giving(outputs), outputs), records.left_out)
+    reading = Records(places, filters).giving(outputs)
+    return Loaded(collect(reading, outputs), reading.left_out)

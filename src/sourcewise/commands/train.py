@@ -19,7 +19,7 @@ from sourcewise.commands import CONFIGS, cli
 from sourcewise.core import names, settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import resolve
-from sourcewise.records import tracking
+from sourcewise.records import agents
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     from sourcewise.records import record
 
     result = record.read(folder / names.RECORD)
-    if tracking.under_agent():
+    if agents.under_agent():
         with instantiate(config["logger"]).start(folder.name, folder.parent.name, config) as tracked:
             tracked.record(result)
     return dict(result.header.metrics)
@@ -115,5 +115,5 @@ def _main(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command: `python train.py`, `sourcewise-train`."""
-    with cli.errors(), tracking.agents_job():
+    with cli.errors(), agents.answering_agent():
         _main()

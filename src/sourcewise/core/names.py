@@ -64,7 +64,7 @@ def study_name(config: Config) -> str:
 
 def _transfer_name(transfer: Mapping[str, Any]) -> str:
     """Return the readable name of a transfer: its class, in lower case; in older configs, its mode."""
-    return str(transfer.get("mode") or transfer["_target_"].rpartition(".")[2].lower())
+    return str(transfer.get("mode") or str(transfer["_target_"]).rpartition(".")[2].lower())
 
 
 def run_name(config: Config) -> str:
