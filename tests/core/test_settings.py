@@ -18,7 +18,7 @@ from spoiling import JUNK
 
 from sourcewise.commands import estimate, train
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.settings import check
+from sourcewise.core.settings import check_config
 from tests.commands.test_commands import command
 from tests.project.test_configs import OPTIONS
 
@@ -45,7 +45,7 @@ def leaves(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 )
 def test_what_does_not_fit_is_named(override: str, said: str) -> None:
     with pytest.raises(SourcewiseError) as caught:
-        check(compose_config(override))
+        check_config(compose_config(override))
     assert str(caught.value).startswith(said.split("[")[0])
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from sourcewise.acting.counterfactuals import Interval, gain, mean_outputs, score_gain, scores
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.overrides import command, quote
+from sourcewise.core.overrides import quote
 from sourcewise.designs.files import write_names, write_ranking
 from sourcewise.estimation.arrays import Array, Mask
 from sourcewise.estimation.collapse import Subsets, collapse
@@ -32,6 +32,7 @@ from sourcewise.estimation.inference import Mean
 from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.study.collect import RANDOM, CounterfactualRun, Study
 from sourcewise.study.outputs import UNITS
+from sourcewise.study.recipes import train_command
 
 FOLDS = 5
 SPLITS = 20
@@ -40,7 +41,7 @@ SEEDS = 20
 
 NO_FULL = (
     "curate: what removing groups costs is known only from models of the full source, and there are fewer than two"
-    " among the records; train some: python train.py -m subset=full 'seed=range(0,5)', with the overrides of your runs"
+    " among the records"
 )
 
 
@@ -199,7 +200,7 @@ def weights_of(setting: Any, targets: Sequence[str]) -> dict[str, float]:
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequence[str]) -> Curation:
+def curate(study: Study, weights: Mapping[str, float], out: Path) -> Curation:
     """Propose groups to remove, and write keep.txt, drop.txt and ranking.csv to `out`.
 
     A proposal that is there stays as long as the random models and the weights are those that it came from: runs that
@@ -209,7 +210,6 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
         study: with the models of chosen subsets from all places.
         weights: of targets, which sum to one.
         out: folder to write to.
-        recipe: what to add to python train.py for the recipe of these models.
 
     Raises SourcewiseError as `propose` does, and for outputs or numbers of groups that cannot be curated.
     """
@@ -224,6 +224,9 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
     outputs = sum((weight * study.targets[name].overall_means for name, weight in weights.items()), zero)
     runs = [run for run in study.counterfactual_runs if not run.study]
     full = [sum(weights[t] * run.outputs[t] for t in weights) for run in runs if run.mask.all()]
+    if len(full) < 2:
+        more = train_command(study.header, "subset=full", "seed=range(0,5)")
+        raise SourcewiseError(f"{NO_FULL}; train some: {more}")
     content = hashlib.sha256(np.packbits(masks).tobytes() + outputs.tobytes() + repr(sorted(weights.items())).encode())
     mark = f"# {content.hexdigest()[:16]}"
     removed = len(_previous_drop(out / "drop.txt", mark))
@@ -233,7 +236,7 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
     write_names(out / "keep.txt", f"{len(keep)} groups to keep {mark}", keep)
     write_names(out / "drop.txt", f"{len(drop)} groups to remove, the worst first {mark}", drop)
     write_ranking(out / "ranking.csv", dict(zip(names, proposal.scores.tolist(), strict=True)))
-    verify = [*recipe, "subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
+    verify = ["subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
     verify += ["subset.order=worst,random", f"subset.remove=0,{proposal.removed}", f"seed=range(0,{SEEDS})"]
     return Curation(
         weights=dict(weights),
@@ -241,7 +244,7 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
         keep=keep,
         expected=ExpectedGain(Interval.around(proposal.over_full), Interval.around(proposal.over_random)),
         verified={name: _verify(runs, proposal, name) for name in weights},
-        command=command("train.py -m", verify),
+        command=train_command(study.header, *verify),
     )
 
 

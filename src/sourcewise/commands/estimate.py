@@ -79,7 +79,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
             study.counterfactual_runs, study.group_names, {name: item.slopes for name, item in estimated.items()}
         ),
         review=review.review(datasets, study.label_agreement, images, config["fdr"]),
-        curation=curation.curate(study, weights, out, cli.overrides(study.header.config)) if weights else None,
+        curation=curation.curate(study, weights, out) if weights else None,
     )
     if summary.review:
         review.write(out, summary.review)
@@ -144,7 +144,7 @@ def _main(config: DictConfig) -> None:
 
     with cli.errors():
         resolved = cli.resolve(config, Settings)
-        settings.check(resolved["logger"], "logger")
+        settings.check_config(resolved["logger"], "logger")
         print(cli.printable(as_text(estimate(resolved))))
         print(f"\n{Path(resolved['out'], 'report.html')}")
 

@@ -239,7 +239,7 @@ def checked(record: Record) -> Record:
     fail, take memory, or write outside its folder. Raises ValueError, KeyError or SourcewiseError.
     """
     for name, hint in get_type_hints(Header).items():
-        settings.fit(getattr(record.header, name), hint, name)
+        settings.check_value(getattr(record.header, name), hint, name)
     json.dumps(asdict(record.header), ensure_ascii=False).encode()  # half a character cannot be printed
     names = record.header.group_names
     if names is not None and len(names) != len(record.mask):
