@@ -126,7 +126,7 @@ def test_any_value_of_any_key_of_a_run(place: Path, capsys: pytest.CaptureFixtur
     config, leaf = draw_config(data, "train", *TINY[:-1], "logger=wandb")
     if leaf[0] == "trainer":  # it may start further processes
         config["only"] = "prepare"
-    ends_in_one_line(train.main, config, capsys)
+    ends_in_one_line(train._main, config, capsys)
 
 
 @FEW
@@ -137,7 +137,7 @@ def test_any_value_of_any_key_of_any_option(
     """Of those whose data is not there, too; as far as one gets without."""
     config, _ = draw_config(data, "train", *data.draw(st.sampled_from(OPTIONS)))
     config["only"] = "prepare"
-    ends_in_one_line(train.main, config, capsys)
+    ends_in_one_line(train._main, config, capsys)
 
 
 @FEW
@@ -148,4 +148,4 @@ def test_any_value_of_any_key_of_an_estimate(
     if not Path("runs").exists():
         write_study(place / "runs", 6)
     config, _ = draw_config(data, "estimate", "records=runs", "estimator=difference")
-    ends_in_one_line(estimate.main, config, capsys)
+    ends_in_one_line(estimate._main, config, capsys)

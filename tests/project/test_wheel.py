@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY
 
-
 NAMES = """
 import json, shlex, sys
 from pathlib import Path
