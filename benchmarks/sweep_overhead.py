@@ -29,7 +29,7 @@ def plain_worker(config_path: str, out: str, first: int, last: int, workers: int
     import torch
     from torch.nn.functional import cross_entropy
 
-    from sourcewise.core.randomness import seed as derive
+    from sourcewise.core.randomness import derive_seed as derive
     from sourcewise.data import embedded
     from sourcewise.designs.random_designs import random
     from sourcewise.training.models import initialise, small_cnn

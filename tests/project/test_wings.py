@@ -12,8 +12,13 @@ from conftest import ROOT
 
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 SOURCE = ROOT / "src/sourcewise"
-HYDRA = ("commands", "hydra_plugins", *(f"sweep.{name}" for name in ("composition", "launcher", "slurm", "sweeper")))
-"""Wings and modules that may import Hydra and OmegaConf."""
+HYDRA = (
+    "commands",
+    "hydra_plugins",
+    "core.config",
+    *(f"sweep.{name}" for name in ("composition", "launcher", "slurm", "sweeper")),
+)
+"""Wings and modules that may import Hydra and OmegaConf; `core.config` makes plain containers of OmegaConf's."""
 
 
 def product_files() -> dict[str, Path]:
