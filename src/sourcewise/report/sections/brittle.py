@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide
 from sourcewise.core.overrides import quote
-from sourcewise.report.formatting import count, number, q_value
+from sourcewise.report.formatting import count, join, number, q_value
 from sourcewise.report.parts import Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
 
@@ -34,10 +34,11 @@ def section(target: TargetContext) -> Section | str:
     sides = {"harmed": (results.harmed, HARMED), "supported": (results.supported, SUPPORTED)}
     scale = "on the logit scale " if target.summary.output == "prob" else ""
     lead = [
-        f"For each example the one group that moves it most, by effects that are estimated {scale}and drawn to the"
-        " mean of their class as far as they are noise. The influences shown are as estimated; pale ones may be noise."
-        f" Predicted and real: the change of mean {target.summary.output}, in {target.unit.name}, on removing that"
-        " group. Real changes are those of models trained on all groups but that one, against models trained on all.",
+        "Each example is listed with the one group that moves it most. Effects for this choice are estimated"
+        f" {scale}and drawn to the mean of their class as far as they are noise. The influences shown are as estimated;"
+        f" pale ones may be noise. The columns Predicted and Real hold the change of mean {target.summary.output}, in"
+        f" {target.unit.name}, on removing that group. Real changes compare models trained on all groups but that one"
+        " with models trained on all.",
         _base(results),
     ]
     compared = [(side, description) for side, description in sides.values() if side.compared > 2]
@@ -49,7 +50,7 @@ def section(target: TargetContext) -> Section | str:
         lead.append("Real changes need models of the full source and models without a group.")
         drop = f"subset.drop={','.join(quote([group]) for group in groups)}"
         listed = target.train_command("subset=listed", drop, "seed=range(0,5)")
-        commands.append((f"Models without {' or '.join(groups)}", listed))
+        commands.append((f"Models without one of {join(groups)}", listed))
     if not results.base or (groups and not compared):
         commands.append(("Models of the full source", target.train_command(*FULL)))
     phrases, code = as_code(commands)
