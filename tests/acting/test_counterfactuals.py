@@ -199,9 +199,9 @@ def test_no_more_is_proposed_than_random_subsets_go_without() -> None:
 )
 def test_bad_weights_are_one_clear_line(setting: Any, message: str) -> None:
     with pytest.raises(SourcewiseError, match=message):
-        curation.weights_of(setting, ["pets", "birds"])
-    assert curation.weights_of(True, ["pets", "birds"]) == {"pets": 0.5, "birds": 0.5}
-    assert curation.weights_of({"birds": 3}, ["pets", "birds"]) == {"birds": 1.0}
+        curation.target_weights(setting, ["pets", "birds"])
+    assert curation.target_weights(True, ["pets", "birds"]) == {"pets": 0.5, "birds": 0.5}
+    assert curation.target_weights({"birds": 3}, ["pets", "birds"]) == {"birds": 1.0}
 
 
 def write(folder: Path, seed: int, mask: np.ndarray, subset: dict[str, Any], effects: np.ndarray) -> None:

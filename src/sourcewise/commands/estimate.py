@@ -65,7 +65,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
         tracker.check_report()
     records = Records(config["records"], config["filters"], config["refresh"]).giving(config["outputs"])
     study, out = collect(records, config["outputs"]), Path(config["out"])
-    weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
+    weights = curation.target_weights(config["curate"], list(study.targets)) if config["curate"] else {}
     for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
         study = join_counterfactuals(study, Records(place, {}, config["refresh"]))
     images = cli.images(config["images"], study.header)
@@ -83,6 +83,8 @@ def estimate(config: dict[str, Any]) -> "Summary":
         review=review.review(datasets, study.label_agreement, images, config["fdr"]),
         curation=curation.curate(study, weights, out) if weights else None,
     )
+    if summary.curation:
+        curation.write(out, summary.curation)
     if summary.review:
         review.write(out, summary.review)
     writing.write(datasets, out, config["top"])
