@@ -147,7 +147,7 @@ def _main(config: DictConfig) -> None:
     """Estimate once, by a composed config."""
     with cli.errors():
         resolved = cli.resolve(config, Settings)
-        settings.check(resolved["logger"], "logger")
+        settings.check_config(resolved["logger"], "logger")
         estimate(resolved)
 
 
