@@ -52,5 +52,5 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     run(there / "sourcewise-train", "--config-dir", "my_configs", "experiment=wide", "logger=none", *TINY)
     (study,) = (tmp_path / "runs").glob("*/random-3-*")
     printed = run(there / "sourcewise-estimate", f"records={study.parent}", "out=out", "logger=none")
-    assert "from 4 models" in printed
+    assert "4 models of subsets of 36 groups" in printed
     assert (tmp_path / "out/report.html").exists()

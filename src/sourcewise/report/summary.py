@@ -202,7 +202,7 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
     unseen = [str(name) for name in influences["group"].values[np.isnan(influences["influence_overall"].values)]]
     if unseen:
         notes.append(
-            "Groups that every model kept, or every model dropped, have no influence that could be told: "
+            "Groups that every model kept, or every model dropped, have no identifiable influence: "
             + ", ".join(unseen[:20])
             + (f" and {len(unseen) - 20} more." if len(unseen) > 20 else ".")
         )
