@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, compose_config
+from conftest import compose_config
 from fake_records import GROUPS, make
-from hydra import initialize_config_dir
 from scipy import stats
 
 from benchmarks import planted_harm
 from sourcewise import designs
 from sourcewise.acting import counterfactuals, curation
 from sourcewise.acting.counterfactuals import Trial, compare
-from sourcewise.commands import cli, estimate
+from sourcewise.commands import estimate
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import DESIGNS
@@ -350,26 +349,6 @@ def test_records_of_another_recipe_may_join_but_not_those_of_other_groups(runs: 
     record.write(record.Record(np.ones(14, bool), item.targets, item.header), tmp_path / "bad" / "0" / names.RECORD)
     with pytest.raises(SourcewiseError, match="are not the 14 groups"):
         run_estimate(runs, f"counterfactuals=[{tmp_path / 'bad'}]")
-
-
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        [],
-        ["transfer=full", "model.width=8"],
-        ["transfer.lr=0.25", "source.pretraining.epochs=3"],
-        ["target.digits.transfer.epochs=7"],
-        ["source=planted_harm", "source.train.seed=3"],
-        ["model=resnet9", "study='é, b'"],
-    ],
-)
-def test_a_recipe_s_overrides_are_found(chosen: list[str]) -> None:
-    config = compose_config(*chosen)
-    config["trainer"]["_target_"] = "sourcewise.training.run.Hardware"  # as records of an earlier version have it
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        found = cli.overrides(config)
-    assert names.study_name(compose_config(*found)) == names.study_name(config)
-    assert len(found) == len(chosen)
 
 
 @pytest.mark.slow

@@ -14,8 +14,9 @@ from annotated_types import Interval
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from sourcewise.commands import CONFIGS, cli
-from sourcewise.core import settings
+from sourcewise.commands.cli import CONFIGS, resolve
+from sourcewise.core import exits, settings
+from sourcewise.core.messages import printable
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from sourcewise.acting import analyses, counterfactuals, curation, review
+    from sourcewise.commands.images import find_images
     from sourcewise.core.files import check_place, write_whole
     from sourcewise.designs.files import write_ranking
     from sourcewise.records.reading import Records
@@ -62,7 +64,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
     weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
     for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
         study.trials += influences.further_trials(Records(place, {}, config["refresh"]), study)
-    images = cli.images(config["images"], study.header)
+    images = find_images(config["images"], study.header)
     estimated = influences.estimate(study, config["estimator"])
     _clear(out, study.header.study)
     summary = summarise(study, estimated, records.left_out, config["fdr"])
@@ -70,7 +72,7 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
         study.trials, study.names, {name: item.slopes for name, item in estimated.items()}
     )
     if weights:
-        summary["curation"] = curation.curate(study, weights, out, cli.overrides(study.header.config))
+        summary["curation"] = curation.curate(study, weights, out, list(study.header.overrides or ["..."]))
     found = {name: item.dataset for name, item in estimated.items()}
     summary["review"] = review.review(found, study.beliefs, images, config["fdr"])
     if summary["review"]:
@@ -134,14 +136,14 @@ def _main(config: DictConfig) -> None:
     """Estimate once, by a composed config."""
     from sourcewise.report.summary import as_text
 
-    with cli.errors():
-        resolved = cli.resolve(config, Settings)
+    with exits.errors():
+        resolved = resolve(config, Settings)
         settings.check(resolved["logger"], "logger")
-        print(cli.printable(as_text(estimate(resolved))))
+        print(printable(as_text(estimate(resolved))))
         print(f"\n{Path(resolved['out'], 'report.html')}")
 
 
 def main() -> None:
     """Run the command: `python estimate.py`, `sourcewise-estimate`."""
-    with cli.errors():
+    with exits.errors():
         _main()
