@@ -15,14 +15,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sourcewise.acting.analyses import examine
+from sourcewise.acting.brittle import BrittleExample, BrittleExamples, find_brittle
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Record
-from sourcewise.study.influences import collect, estimate
+from sourcewise.study.collect import collect
+from sourcewise.study.influences import estimate
 
 ROOT = Path(__file__).parents[1]
 COUNTS, RUNS, FULL = (640, 213, 96), 100, 250
@@ -41,16 +41,16 @@ def train(runs: Path, groups: str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") -> N
         subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
 
 
-def brittle(items: list[Record]) -> dict[str, Any]:
-    """What the report's section says."""
+def brittle(items: list[Record]) -> BrittleExamples:
+    """Return what the report's section says."""
     study = collect(items)
-    found: dict[str, Any] = examine(study, "digits", estimate(study, "auto")["digits"], FDR)["brittle"]
-    return found
+    return find_brittle(study, "digits", estimate(study, "auto")["digits"])
 
 
-def changes(item: dict[str, Any]) -> tuple[float, float]:
-    """Of one example, what is predicted and what is real."""
-    return item["predicted"], item["real"]["change"]
+def changes(example: BrittleExample) -> tuple[float, float]:
+    """Return the predicted and the real change of one example."""
+    assert example.real is not None
+    return example.predicted, example.real.change
 
 
 def main() -> None:
@@ -73,13 +73,13 @@ def main() -> None:
             sets = [models[i : i + count] for i in range(0, len(models) - count + 1, count)]
             found = [brittle([*part, *real]) for part in sets]
             for side in ("supported", "harmed"):
-                table = {key: np.array([each[side][key] for each in found]) for key in KEYS}
+                table = {key: np.array([getattr(getattr(each, side), key) for each in found]) for key in KEYS}
                 mean = {key: f"{100 * values.mean():+.1f}" for key, values in table.items()}
                 rank = f"{table['spearman'].mean():.2f}"
                 if len(sets) > 1:
                     rank += f" ± {table['spearman'].std(ddof=1):.2f}"
                 both = f"{mean['spread'][1:]}, {mean['noise'][1:]}"
-                sure = [item for each in found for item in each[side]["examples"] if item["qvalue"] <= FDR]
+                sure = [item for each in found for item in getattr(each, side).examples if item.qvalue <= FDR]
                 those = [np.mean(values) for values in zip(*(changes(item) for item in sure), strict=True)]
                 cells = [side, f"{share}", f"{count}", mean["predicted"], mean["real"], rank, both]
                 cells += [f"{len(sure) / len(sets):.0f}", *(f"{100 * value:+.1f}" for value in those)]

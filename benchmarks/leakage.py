@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from sourcewise.acting.review import copies
+from sourcewise.acting.copies import nearest_images
 from sourcewise.data import embedded, planted
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import difference
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", default="outputs/planted_leaks/runs")
     source, target, truth = plant(0)
-    nearest, similar = copies(source, target)
+    nearest, similar = nearest_images(source, target)
     items = [item for item in Records(parser.parse_args().records) if item.header.is_random]
     masks = np.array([item.mask for item in items])
     outputs = np.array([item.targets["digits"].prob for item in items], np.float64)
@@ -80,7 +80,7 @@ def main() -> None:
     results = []
     for seed in FURTHER:
         source, target, truth = plant(seed)
-        nearest, p = copies(source, target)
+        nearest, p = nearest_images(source, target)
         found_pairs = pairs(p, nearest)
         results.append((len(found_pairs & truth), len(found_pairs - truth)))
     right, false = np.mean(results, axis=0)

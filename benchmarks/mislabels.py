@@ -4,8 +4,8 @@
     python benchmarks/mislabels.py                               # seconds
 
 Ranked by disbelief (1 minus the mean probability of the label by models that did not see the example), by memorisation
-(inside minus outside, arXiv 2008.03703), and by harm to the target (minus the overall influence). Flagged: by the sign
-test of `review.Beliefs` at a false discovery rate of 5%.
+(in-sample minus held-out, arXiv 2008.03703), and by harm to the target (minus the overall influence). Flagged: by the
+sign test of `acting.labels` at a false discovery rate of 5%.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import argparse
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from sourcewise.acting.review import Beliefs
+from sourcewise.acting.labels import disagreement_qvalues
 from sourcewise.data import planted
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import difference
 from sourcewise.records.reading import Records
+from sourcewise.study.agreement import LabelAgreementSums
 
 COUNTS = (25, 50, 100, 200)
 
@@ -30,18 +31,19 @@ def main() -> None:
     parser.add_argument("--records", default="outputs/planted_mislabels/runs")
     items = [item for item in Records(parser.parse_args().records) if item.header.is_random]
     wrong = planted.mislabels().columns["planted"] >= 0
-    beliefs, masks, outputs = Beliefs(len(wrong)), [], []
+    sums, masks, outputs = LabelAgreementSums(len(wrong)), [], []
     print("models  disbelief  memorisation  harm   flagged  right (of 45)")
     for count, item in enumerate(items, 1):
         assert item.source is not None
-        beliefs.add(item.mask, item.source)
+        sums.add(item.mask, item.source)
         masks.append(item.mask)
         outputs.append(item.targets["digits"].prob.mean(dtype=np.float64))
         if count in COUNTS:
-            outside, inside = beliefs.means()
+            agreement = sums.agreement()
+            held_out, in_sample = agreement.probabilities()
             harm = -difference(collapse(np.array(masks), np.array(outputs)[:, None]).moments()).influence[0]
-            scores = [average_precision_score(wrong, score) for score in (1 - outside, inside - outside, harm)]
-            flagged = beliefs.qvalues() <= 0.05
+            scores = [average_precision_score(wrong, score) for score in (1 - held_out, in_sample - held_out, harm)]
+            flagged = disagreement_qvalues(agreement) <= 0.05
             shown = (f"{scores[0]:>10.3f} {scores[1]:>13.3f} {scores[2]:>6.3f}", flagged.sum(), (flagged & wrong).sum())
             print(f"{count:>6} {shown[0]} {shown[1]:>8} {shown[2]:>6}")
 

@@ -8,12 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from sourcewise.acting import curation
 from sourcewise.acting.curation import Proposal
 from sourcewise.records.reading import Records
-from sourcewise.study import influences
+from sourcewise.study.collect import collect
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("outputs/planted_harm")
@@ -31,11 +29,11 @@ def train(repeat: int, models: int, out: Path) -> Path:
 
 def propose(runs: Path) -> tuple[Proposal, list[str]]:
     """The proposal from all records there, and what it removes."""
-    study = influences.collect(Records(str(runs), progress=False))
-    outputs = np.array(study.targets["digits"].means)[:, -1]
-    full = [trial.outputs["digits"] for trial in study.trials]
-    found = curation.propose(study.packed().unpack(), outputs, np.array(study.seeds), full)
-    return found, [name for name, keep in zip(study.names, found.keep, strict=True) if not keep]
+    study = collect(Records(str(runs), progress=False))
+    outputs = study.targets["digits"].overall_means
+    full = [run.outputs["digits"] for run in study.counterfactual_runs]
+    found = curation.propose(study.masks.unpack(), outputs, study.seeds, full)
+    return found, [name for name, keep in zip(study.group_names, found.keep, strict=True) if not keep]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a transferred model says of every target example, as a torchmetrics Metric."""
+"""The outputs of a model on every example, collected by a torchmetrics Metric."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,23 @@ from torchmetrics import Metric
 
 
 class Outputs(NamedTuple):
-    """Per example, sorted by id, each id once: ids, labels and predictions `int64[n]`, prob and margin `float32[n]`."""
+    """Outputs per example, each id once: ids, labels and predictions `int64[n]`, prob and margin `float32[n]`.
+
+    prob: the probability of the correct class. margin: its logit minus logsumexp of the others. prediction: the class
+    of the largest logit.
+    """
 
     ids: Tensor
     labels: Tensor
     prob: Tensor
     margin: Tensor
     prediction: Tensor
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, labels: Tensor, ids: Tensor) -> "Outputs":
+        """Return the outputs of logits `[n, classes]` for examples with labels and ids `int64[n]`."""
+        prob, margin = correct_class(logits, labels)
+        return cls(ids, labels, prob, margin, logits.argmax(1))
 
 
 class ExampleOutputs(Metric):
@@ -39,23 +49,23 @@ class ExampleOutputs(Metric):
 
     def update(self, logits: Tensor, labels: Tensor, ids: Tensor) -> None:
         """Add a batch: logits `[batch, classes]`, labels and ids `int64[batch]`."""
-        prob, margin = correct_class(logits, labels)
-        for name, values in zip(Outputs._fields, (ids, labels, prob, margin, logits.argmax(1)), strict=True):
+        for name, values in Outputs.from_logits(logits, labels, ids)._asdict().items():
             getattr(self, name).append(values)
 
     def compute(self) -> Outputs:
-        """The outputs of all examples. Raises RuntimeError when some are missing."""
-        columns = [_joined(getattr(self, name)) for name in Outputs._fields]
-        ids, first = _first_of_each(columns[0])
+        """Return the outputs of all examples, sorted by id. Raises RuntimeError when some are missing."""
+        columns = [_concatenated(getattr(self, name)) for name in Outputs._fields]
+        ids, rows = _first_of_each(columns[0])
         if len(ids) != self.examples:
             raise RuntimeError(f"outputs cover {len(ids)} of {self.examples} test examples")
-        return Outputs(ids, *(column[first] for column in columns[1:]))
+        return Outputs(ids, *(column[rows] for column in columns[1:]))
 
 
 def correct_class(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax probability of the correct class, and margin: its logit minus logsumexp of the others (arXiv 2202.00622).
+    """Return the softmax probability of the correct class, and its margin, both `float32[batch]`.
 
-    logits `[batch, classes]`, labels `int64[batch]`; both results `float32[batch]`. The margin is the logit of prob.
+    logits: `[batch, classes]`; labels: `int64[batch]`. The margin is the logit of the correct class minus logsumexp of
+    the others (arXiv 2202.00622), which is the logit of the probability.
     """
     logits = logits.float()
     chosen = labels[:, None]
@@ -64,13 +74,13 @@ def correct_class(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return margin.sigmoid(), margin
 
 
-def _joined(values: list[Tensor] | Tensor) -> Tensor:
+def _concatenated(values: list[Tensor] | Tensor) -> Tensor:
     return values if isinstance(values, Tensor) else torch.cat(values)
 
 
 def _first_of_each(ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct ids in order, and where each stands first."""
-    ordered, where = ids.sort(stable=True)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    return ordered[new], where[new]
+    """Return the distinct ids in order, and the row of the first example with each."""
+    ordered, rows = ids.sort(stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first], rows[first]

@@ -12,7 +12,7 @@ class Schedule(Protocol):
     """A factor in [0, 1] of the peak learning rate at a time `epoch` of `epochs`."""
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor."""
+        """Return the factor."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Constant:
     """The peak rate throughout."""
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor."""
+        """Return the factor."""
         return 1.0
 
 
@@ -32,7 +32,7 @@ class Triangular:
     start: float = 0.2
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor."""
+        """Return the factor."""
         peak = min(self.peak, epochs)
         if epoch < peak:
             return self.start + (1 - self.start) * epoch / peak
@@ -47,7 +47,7 @@ class Step:
     factor: float = 0.1
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor."""
+        """Return the factor."""
         return float(self.factor ** math.floor(epoch / self.every))
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, settings
-from omegaconf import OmegaConf
+
+from sourcewise.core.config import plain
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # train.py and estimate.py are modules to the tests
@@ -29,9 +30,7 @@ def compose_config(*overrides: str, name: str = "train") -> dict[str, Any]:
     """The resolved config that a command would run with."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose(name, overrides=list(overrides))
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
-    return resolved
+    return plain(config)
 
 
 @pytest.fixture(autouse=True)

@@ -16,9 +16,10 @@ from unittest import mock
 
 import hydra
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from sourcewise.core import exits, names
+from sourcewise.core.config import plain
 from sourcewise.records import record
 from sourcewise.sweep import leases
 
@@ -49,7 +50,7 @@ def real(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, flo
     from sourcewise.training.run import Run
 
     deeds = json.loads(os.environ.get("DEEDS", "{}"))
-    execute, transfer = Run.execute, Run._transfer
+    execute, transfer = Run.execute, Run.transfer
 
     def noted(self: Run, *args: Any) -> Any:
         note_start(config)
@@ -59,7 +60,7 @@ def real(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, flo
         act(deeds.get(str(self.subset["seed"])), names.run_dir(config))
         return transfer(self, *args)
 
-    with mock.patch.multiple(Run, execute=noted, _transfer=disturbed):
+    with mock.patch.multiple(Run, execute=noted, transfer=disturbed):
         found = train.train(config, overrides)
     (names.run_dir(config) / "once").unlink(missing_ok=True)
     return found
@@ -150,8 +151,7 @@ def simple(config: dict[str, Any], overrides: Sequence[str] = ()) -> Any:
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="train")
 def main(config: DictConfig) -> None:
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    train(resolved)
+    train(plain(config))
 
 
 if __name__ == "__main__":

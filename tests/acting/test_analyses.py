@@ -14,17 +14,25 @@ import xarray as xr
 from fake_records import GROUPS
 from scipy.special import expit, logit
 
-from sourcewise.acting import analyses
+from sourcewise.acting import brittle, examples, subpopulations
+from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide, add_constant, real_change, shrink
+from sourcewise.acting.examples import ExampleEffect
+from sourcewise.acting.subpopulations import ClassSplit, GroupExamples, Subpopulation, Subpopulations
+from sourcewise.acting.tradeoffs import Tradeoff, find_tradeoffs, pareto
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS, ridge
 from sourcewise.estimation.inference import Mean
 from sourcewise.records.record import Record
 from sourcewise.report import figures, report
 from sourcewise.report.page import Section
-from sourcewise.report.sections import SECTIONS, brittle
+from sourcewise.report.sections import SECTIONS
+from sourcewise.report.sections import brittle as brittle_section
 from sourcewise.report.sections.target import Target
-from sourcewise.report.summary import as_text, summarise
-from sourcewise.study.influences import collect, estimate
+from sourcewise.report.summary import Summary, summarise
+from sourcewise.report.terminal import as_text
+from sourcewise.study.collect import NO_RUNS, ExampleRuns, collect
+from sourcewise.study.effects import GroupEffect
+from sourcewise.study.influences import estimate
 from tests.report.test_report import EVIL, Page, make_summary, make_target
 
 EXAMPLES = 120
@@ -70,35 +78,40 @@ def planted() -> np.ndarray:
     return effect
 
 
+def pets(summary: Summary) -> Any:
+    """The facts about the target."""
+    return summary.targets["pets"]
+
+
 @pytest.fixture(scope="module")
-def summary(planted: np.ndarray) -> dict[str, Any]:
+def summary(planted: np.ndarray) -> Summary:
     study = collect([*models(80, planted), *without(-1, 8, planted), *without(9, 4, planted)])
     return summarise(study, estimate(study, "ridge"), [], 0.05)
 
 
-def test_a_class_is_split_along_the_groups_that_its_examples_lean_on(summary: dict[str, Any]) -> None:
-    (split,) = summary["targets"]["pets"]["subpopulations"]["splits"]
-    assert split["class"] == "cat"
-    assert {part["group"] for part in split["parts"]} == {"g2", "g5"}
-    for part in split["parts"]:
-        rows = np.array(part["examples"]) // 3
+def test_a_class_is_split_along_the_groups_that_its_examples_lean_on(summary: Summary) -> None:
+    (split,) = pets(summary).subpopulations.splits
+    assert split.class_name == "cat"
+    assert {part.group for part in split.parts} == {"g2", "g5"}
+    for part in split.parts:
+        rows = np.array(part.examples) // 3
         assert len(rows) == 20
-        assert set(rows % 2) == {0 if part["group"] == "g2" else 1}
+        assert set(rows % 2) == {0 if part.group == "g2" else 1}
         of_others = -0.12 / 13  # with subsets of one size, influences are relative to the mean of the other groups
-        assert part["influence"] == pytest.approx(0.12 - of_others, abs=4 * part["stderr"])
+        assert part.influence == pytest.approx(0.12 - of_others, abs=4 * part.stderr)
 
 
-def test_groups_that_set_parts_apart_are_named(summary: dict[str, Any]) -> None:
-    assert analyses.named(summary["targets"]["pets"]) == {"g2", "g5"}
-    assert analyses.named({"unexamined": True}) == set()
+def test_groups_that_set_parts_apart_are_named(summary: Summary) -> None:
+    assert pets(summary).groups_to_show == {"g2", "g5"}
+    assert replace(pets(summary), subpopulations=None).groups_to_show == set()
 
 
-def test_the_terminal_does_not_deny_what_is_significant_at_another_level(summary: dict[str, Any]) -> None:
+def test_the_terminal_does_not_deny_what_is_significant_at_another_level(summary: Summary) -> None:
     denied = "No influence stands out from noise"
-    none = summary["targets"]["pets"] | {f"significant_{level}": 0 for level in ("example", "class", "overall")}
+    none = replace(pets(summary), significant_example=0, significant_class=0, significant_overall=0)
     for level in ("example", "class", "overall", None):
-        facts = none | {f"significant_{level}": 1}
-        assert (denied in as_text(summary | {"targets": {"pets": facts}})) == (level is None)
+        facts = replace(none, **{f"significant_{level}": 1}) if level else none
+        assert (denied in as_text(replace(summary, targets={"pets": facts}))) == (level is None)
 
 
 def test_noise_is_not_split(planted: np.ndarray) -> None:
@@ -109,20 +122,18 @@ def test_noise_is_not_split(planted: np.ndarray) -> None:
         whole = collapse(masks, outputs)
         halves = whole.take(np.arange(40)), whole.take(np.arange(40, 80))
         tables = [ridge(part.moments()).influence for part in (*halves, whole)]
-        assert analyses.split(tables, halves[1], ESTIMATORS["ridge"], 0.05) is None, trial
+        assert subpopulations.split_class(tables, halves[1], ESTIMATORS["ridge"], 0.05) is None, trial
 
 
-def test_the_most_harmed_example_names_its_group_and_what_removal_does(
-    summary: dict[str, Any], planted: np.ndarray
-) -> None:
-    harmed = summary["targets"]["pets"]["brittle"]["harmed"]
-    first = harmed["examples"][0]
-    assert (first["example"], first["group"]) == (12, "g9")
-    assert first["predicted"] == pytest.approx(0.3, abs=0.05)
-    assert first["real"]["change"] == pytest.approx(0.3, abs=0.1)
-    assert first["real"]["runs"] == 4
-    assert harmed["compared"] == sum(item["group"] == "g9" for item in harmed["examples"])
-    assert all(item["real"] is None for item in harmed["examples"] if item["group"] != "g9")
+def test_the_most_harmed_example_names_its_group_and_what_removal_does(summary: Summary, planted: np.ndarray) -> None:
+    harmed = pets(summary).brittle.harmed
+    first = harmed.examples[0]
+    assert (first.example, first.group) == (12, "g9")
+    assert first.predicted == pytest.approx(0.3, abs=0.05)
+    assert first.real.change == pytest.approx(0.3, abs=0.1)
+    assert first.real.runs == 4
+    assert harmed.compared == sum(item.group == "g9" for item in harmed.examples)
+    assert all(item.real is None for item in harmed.examples if item.group != "g9")
 
 
 def test_the_full_source_tells_the_constant_that_subsets_of_one_size_cannot_see() -> None:
@@ -134,7 +145,7 @@ def test_the_full_source_tells_the_constant_that_subsets_of_one_size_cannot_see(
     assert np.abs(found.influence.mean(1)).max() < 1e-6
     gap = Mean(effect.sum(1) - outputs.mean(0), np.array([0, 0, 0.09, 0]), np.full(4, 9.0))
     error = np.full((4, 10), 0.4)
-    whole, doubt = analyses.levelled(found.influence, error, kept, gap)
+    whole, doubt = add_constant(found.influence, error, kept, gap)
     assert whole == pytest.approx(effect, abs=1e-4)
     assert doubt[0] == pytest.approx(0.4 * 9 / 10)
     assert doubt[2] == pytest.approx(np.hypot(0.36, 0.3 / 3))  # three groups are lacking
@@ -144,7 +155,7 @@ def test_the_full_source_tells_the_constant_that_subsets_of_one_size_cannot_see(
 def test_a_group_that_cannot_be_told_counts_as_an_average_one(always: bool) -> None:
     influence = np.array([[0.3, np.nan, -0.3]])
     kept, gap = np.array([0.5, float(always), 0.5]), Mean(np.array([0.4]), np.zeros(1), np.ones(1))
-    found, _ = analyses.levelled(influence, influence, kept, gap)
+    found, _ = add_constant(influence, influence, kept, gap)
     constant = 0.4 / (1 if always else 2)
     assert found[0] == pytest.approx([0.15 + constant, np.nan, -0.15 + constant], nan_ok=True)
 
@@ -158,7 +169,7 @@ def test_shrunken_influences_are_near_the_best_guess_that_knows_the_world() -> N
     influence = truth + stderr * rng.normal(size=truth.shape)
     noisy = stderr * np.sqrt(rng.chisquare(4, truth.shape) / 4)
     best = mean[labels] + (influence - mean[labels]) * apart**2 / (apart**2 + stderr**2)
-    found = analyses.shrunk(influence, noisy, labels)
+    found = shrink(influence, noisy, labels)
     raw, ours, least = (((table - truth) ** 2).mean(0) for table in (influence, found, best))
     assert (ours < least + 0.03 * raw).all()
     assert (ours[:3] < 0.3 * raw[:3]).all()
@@ -168,9 +179,9 @@ def test_shrinking_ends_where_there_is_nothing_to_tell() -> None:
     labels = np.array([0, 0, 0, 1])
     influence = np.array([[0.1, np.nan], [0.2, np.nan], [0.6, np.nan], [0.4, np.nan]])
     none, much = (np.where(np.isnan(influence), np.nan, error) for error in (0.0, 9.0))
-    assert analyses.shrunk(influence, none, labels)[:, 0] == pytest.approx(influence[:, 0])
-    assert analyses.shrunk(influence, much, labels)[:, 0] == pytest.approx([0.3, 0.3, 0.3, 0.4])
-    assert (analyses.shrunk(influence, much, labels)[:, 1] == 0).all()
+    assert shrink(influence, none, labels)[:, 0] == pytest.approx(influence[:, 0])
+    assert shrink(influence, much, labels)[:, 0] == pytest.approx([0.3, 0.3, 0.3, 0.4])
+    assert (shrink(influence, much, labels)[:, 1] == 0).all()
     assert np.isnan(influence[0, 1])  # the table is not changed in place
 
 
@@ -186,7 +197,7 @@ def additive(item: Record, level: np.ndarray, effect: np.ndarray) -> Record:
 def test_predictions_are_right_in_a_world_that_adds_on_the_logit(
     full: int, share: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analyses, "RUNS", 200)
+    monkeypatch.setattr(brittle, "RUNS", 200)
     rng = np.random.default_rng(0)
     level, effect = rng.normal(-2, 1, 30), rng.normal(0.3, 1, (30, len(GROUPS)))
     models = [records.make(seed, examples=30) for seed in range(200)]
@@ -195,21 +206,21 @@ def test_predictions_are_right_in_a_world_that_adds_on_the_logit(
     whole = [additive(item, level, effect) for item in without(-1, full, effect)]
     models = [additive(item, level, effect) for item in models]
     study = collect([*models, *whole])
-    found = summarise(study, estimate(study, "ridge"), [], 0.05)["targets"]["pets"]["brittle"]
-    assert found["base"] == full // 2
+    found = pets(summarise(study, estimate(study, "ridge"), [], 0.05)).brittle
+    assert found.base == full // 2
     if not full and not share:  # all that these subsets can tell
         effect = (effect - effect.mean(1, keepdims=True)) * 14 / 13
     start = whole or models
     margins = np.array([item.targets["pets"].margin for item in start], np.float64)
-    for side, sign in (("harmed", 1), ("supported", -1)):
-        assert len(found[side]["examples"]) == 30
-        for item in found[side]["examples"]:
-            row = item["example"] // 3
+    for side, sign in ((found.harmed, 1), (found.supported, -1)):
+        assert len(side.examples) == 30
+        for item in side.examples:
+            row = item.example // 3
             group = int((-sign * effect[row]).argmax())
-            assert item["group"] == GROUPS[group]
+            assert item.group == GROUPS[group]
             has, one = np.array([model.mask[group] for model in start]), effect[row, group]
             change = expit(margins[:, row] - has * one) - expit(margins[:, row] + ~has * one)
-            assert item["predicted"] == pytest.approx(change.mean(), abs=0.01)
+            assert item.predicted == pytest.approx(change.mean(), abs=0.01)
 
 
 def test_examples_that_no_group_harms_are_not_listed() -> None:
@@ -218,69 +229,68 @@ def test_examples_that_no_group_harms_are_not_listed() -> None:
     items = [replace(item, mask=item.mask | (np.arange(len(GROUPS)) == 3)) for item in items]  # nobody can tell g3
     study = collect([*items, *without(-1, 8, effect)])
     summary = summarise(study, estimate(study, "ridge"), [], 0.05)
-    found = summary["targets"]["pets"]["brittle"]
-    assert "g3" not in {item["group"] for side in ("harmed", "supported") for item in found[side]["examples"]}
-    facts = {"pets": {**summary["targets"]["pets"], "brittle": found | {"harmed": {"examples": [], "compared": 0}}}}
-    for supported in (found["supported"], {"examples": [], "compared": 0}):
-        facts["pets"]["brittle"]["supported"] = supported
-        section = brittle.section(Target("pets", xr.Dataset(), summary | {"targets": facts}))
+    found, nothing = pets(summary).brittle, BrittleSide(examples=(), compared=0)
+    assert "g3" not in {item.group for side in (found.harmed, found.supported) for item in side.examples}
+    for supported in (found.supported, nothing):
+        facts = replace(pets(summary), brittle=BrittleExamples(base=found.base, harmed=nothing, supported=supported))
+        section = brittle_section.section(Target("pets", xr.Dataset(), replace(summary, targets={"pets": facts})))
         assert isinstance(section, Section)
-        assert any("subset=listed 'subset.drop=[g" in line for line in section.lead) == bool(supported["examples"])
+        assert any("subset=listed 'subset.drop=[g" in line for line in section.lead) == bool(supported.examples)
 
 
 def test_what_predictions_start_from_is_not_what_they_are_held_against(
     planted: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analyses, "RUNS", 2)
+    monkeypatch.setattr(brittle, "RUNS", 2)
     study = collect([*models(80, planted), *without(-1, 4, planted), *without(9, 4, planted)])
-    first, second, *_ = study.without["pets"][-1]
-    study.without["pets"][-1] = [first, second, first, second, first, first, first]
-    found = summarise(study, estimate(study, "ridge"), [], 0.05)["targets"]["pets"]["brittle"]
-    assert found["base"] == 2
-    after = np.mean([run[0][4] for run in study.without["pets"][9]], dtype=np.float64)
-    change = next(item["real"]["change"] for item in found["harmed"]["examples"] if item["example"] == 12)
-    assert change == pytest.approx(after - first[0][4], abs=1e-3)
+    full = study.full_runs["pets"]
+    study = replace(study, full_runs={"pets": full[[0, 1, 0, 1, 0, 0, 0]]})
+    found = pets(summarise(study, estimate(study, "ridge"), [], 0.05)).brittle
+    assert found.base == 2
+    after = study.runs_without["pets"][9].values[:, 4].mean(dtype=np.float64)
+    change = next(item.real.change for item in found.harmed.examples if item.example == 12)
+    assert change == pytest.approx(after - full.values[0, 4], abs=1e-3)
 
 
 def test_removal_is_the_difference_of_means_with_its_error() -> None:
-    def runs(values: Sequence[float], right: Sequence[int]) -> list[np.ndarray]:
-        return [np.array([[value], [ok]], np.float16) for value, ok in zip(values, right, strict=True)]
+    def runs(values: Sequence[float], correct: Sequence[int]) -> ExampleRuns:
+        columns = (np.array(column, np.float16)[:, None] for column in (values, correct, values))
+        return ExampleRuns(*columns)
 
-    found = {-1: runs([0.25, 0.5], [0, 1]), 3: runs([0.75, 0.75, 1.0], [1, 1, 1]), 4: runs([1.0], [1])}
-    change = analyses.removal(found, 3, 0)
-    assert change is not None
-    assert change["change"] == pytest.approx(0.83333 - 0.375, abs=1e-4)
-    assert change["error"] == pytest.approx((0.03125 / 2 + 0.0208333 / 3) ** 0.5)
-    assert (change["before"], change["after"], change["runs"]) == (0.5, 1.0, 3)
-    assert analyses.removal(found, 4, 0) is None
-    assert analyses.removal({3: found[3]}, 3, 0) is None
+    full, without = runs([0.25, 0.5], [0, 1]), runs([0.75, 0.75, 1.0], [1, 1, 1])
+    real = real_change(full, without, 0)
+    assert real is not None
+    assert real.change == pytest.approx(0.83333 - 0.375, abs=1e-4)
+    assert real.error == pytest.approx((0.03125 / 2 + 0.0208333 / 3) ** 0.5)
+    assert (real.before, real.after, real.runs) == (0.5, 1.0, 3)
+    assert real_change(full, runs([1.0], [1]), 0) is None
+    assert real_change(NO_RUNS, without, 0) is None
 
 
-def two(sign: int = 1) -> dict[str, Any]:
+def two(sign: int = 1) -> dict[str, list[GroupEffect]]:
     """g0 helps both, g1 and g3 help one and hurt the other, g2 seems to but not significantly, one knows no g4."""
     tables = {
         "one": ([0.1, 0.05, 0.1, -0.1], [0.01] * 4),
         "two": ([0.1, -0.02, -0.1, 0.2, 1], [0.01, 0.04, 0.3, 0.01, 0]),
     }
     return {
-        name: {
-            "overall": [
-                {"group": f"g{i}", "influence": sign * value, "stderr": 0.01, "qvalue": q}
-                for i, (value, q) in enumerate(zip(*both, strict=True))
-            ]
-        }
+        name: [
+            GroupEffect(group=f"g{i}", influence=sign * value, stderr=0.01, qvalue=q)
+            for i, (value, q) in enumerate(zip(*both, strict=True))
+        ]
         for name, both in tables.items()
     }
 
 
 def test_what_removal_does_is_said_of_significant_effects_alone() -> None:
-    found = {item["group"]: item["removal"] for item in analyses.between(two(), 0.05)}
+    found = {item.group: item.removal for item in find_tradeoffs(two(), 0.05)}
     assert found == {"g0": "hurts all", "g1": "trades", "g2": "", "g3": "trades"}
-    first = analyses.between(two(-1), 0.05)[0]
-    assert (first["group"], first["removal"], first["front"]) == ("g0", "helps all", True)
-    assert analyses.between({"one": two()["one"]}, 0.05) == []
+    first = find_tradeoffs(two(-1), 0.05)[0]
+    assert (first.group, first.removal, first.on_front) == ("g0", "helps all", True)
+    assert find_tradeoffs({"one": two()["one"]}, 0.05) == ()
+    facts = {name: replace(make_target()[1], overall=tuple(effects)) for name, effects in two().items()}
     for name in two():
-        page = SECTIONS["between"](Target(name, xr.Dataset(), {"targets": two(), "fdr": 0.05, "output": "prob"}))
+        page = SECTIONS["between"](Target(name, xr.Dataset(), make_summary(facts)))
         assert isinstance(page, Section)
         rows = page.tables[0].rows
         assert [row.header for row in rows] == ["g1", "g3", "g0"]
@@ -294,30 +304,37 @@ def test_the_pareto_front_is_what_nobody_beats() -> None:
     def beaten(k: int) -> bool:
         return any((values[:, i] <= values[:, k]).all() and (values[:, i] < values[:, k]).any() for i in range(30))
 
-    assert analyses.pareto(values).tolist() == [not beaten(k) for k in range(30)]
-    assert analyses.pareto(values[:1]).tolist() == (values[0] == values[0].min()).tolist()
-    effects = [{"a": {"influence": x}, "b": {"influence": y}} for x, y in values.T]
-    rows = [{"group": f"{i}", "effects": e, "removal": "", "front": i < 3} for i, e in enumerate(effects)]
+    assert pareto(values).tolist() == [not beaten(k) for k in range(30)]
+    assert pareto(values[:1]).tolist() == (values[0] == values[0].min()).tolist()
+    numbers = {"group": "g", "stderr": 0.0, "qvalue": 1.0}
+    effects = [
+        {key: GroupEffect(influence=x, **numbers) for key, x in zip("ab", pair, strict=True)} for pair in values.T
+    ]
+    rows = [Tradeoff(f"{i}", e, "", i < 3) for i, e in enumerate(effects)]
     (points,) = figures.trades(rows, ["b", "a"], figures.unit("prob")).data
     assert [symbol == "circle" for symbol in points.marker.symbol] == [i < 3 for i in range(30)]
     assert list(points.x) == pytest.approx((100 * values[1]).tolist())
 
 
-def test_sections_show_what_was_found_and_escape_it(summary: dict[str, Any]) -> None:
+def test_sections_show_what_was_found_and_escape_it(summary: Summary) -> None:
     dataset, facts = make_target(name="pets", groups=["g2", EVIL], classes=["cat", EVIL], examples=9)
     other = make_target(name=EVIL, groups=["g2", EVIL], classes=["a"], examples=9)
     part = {"influence": 0.1, "stderr": 0.01, "qvalue": 0.001}
-    parts = [{"group": EVIL, **part, "examples": [3, 4]}, {"group": "g2", **part, "examples": [5]}]
-    item = {"example": 3, "class": EVIL, "group": EVIL, **part}
-    brittle = {"examples": [item | {"mean": 0.5, "predicted": -0.1, "real": None}], "compared": 0}
-    facts["subpopulations"] = {
-        "splits": [{"class": EVIL, "agreement": 0.9, "parts": parts}],
-        "groups": [{"group": EVIL, "helps": [item], "hurts": []}],
-    }
-    facts["brittle"] = {"base": 0, "harmed": brittle, "supported": brittle}
-    page = make_summary({"pets": facts, EVIL: other[1]}, 2)
-    for of, sign in ((facts, 1), (other[1], -1)):
-        of["overall"] = [{"group": EVIL, "influence": sign * 0.1, "stderr": 0.01, "qvalue": 0.01}]
+    parts = Subpopulation(group=EVIL, **part, examples=(3, 4)), Subpopulation(group="g2", **part, examples=(5,))
+    effect = ExampleEffect(example=3, class_name=EVIL, group=EVIL, **part)
+    example = BrittleExample(**vars(effect), mean=0.5, predicted=-0.1, real=None)
+    side = BrittleSide(examples=(example,), compared=0)
+    overall = {sign: (GroupEffect(group=EVIL, influence=sign * 0.1, stderr=0.01, qvalue=0.01),) for sign in (1, -1)}
+    facts = replace(
+        facts,
+        overall=overall[1],
+        subpopulations=Subpopulations(
+            splits=(ClassSplit(class_name=EVIL, agreement=0.9, parts=parts),),
+            groups=(GroupExamples(group=EVIL, helps=(effect,), hurts=()),),
+        ),
+        brittle=BrittleExamples(base=0, harmed=side, supported=side),
+    )
+    page = make_summary({"pets": facts, EVIL: replace(other[1], overall=overall[-1])}, 2)
     sections = ["subpopulations", "brittle", "between"]
     text = report.render(report.build({"pets": dataset, EVIL: other[0]}, page, sections))
     found = Page(text)
@@ -333,9 +350,9 @@ def test_what_is_too_large_to_be_examined_is_said(planted: np.ndarray, monkeypat
     study = collect(models(40, planted))
     found = estimate(study, "difference")
     for limit, reason in ((EXAMPLES * 40, False), (EXAMPLES * 40 - 1, True)):
-        monkeypatch.setattr(analyses, "SMALL", limit)
-        facts = summarise(study, found, [], 0.05)["targets"]["pets"]
-        assert ("unexamined" in facts) == ("subpopulations" not in facts) == reason
+        monkeypatch.setattr(examples, "SMALL", limit)
+        facts = pets(summarise(study, found, [], 0.05))
+        assert facts.unexamined == (facts.subpopulations is None) == reason
     page = Page(report.render(report.build({"pets": found["pets"].dataset}, make_summary({"pets": facts}, 14))))
     for section in ("splits target classes by the groups", "lists target examples that hang on one"):
         assert re.search(f"{section}[^.]*[.] It is left out where examples", page.text)
@@ -344,5 +361,5 @@ def test_what_is_too_large_to_be_examined_is_said(planted: np.ndarray, monkeypat
 
 def test_groups_that_are_examples_are_not_examined(planted: np.ndarray) -> None:
     study = collect(models(40, planted, group_names=None))
-    facts = summarise(study, estimate(study, "difference"), [], 0.05)["targets"]["pets"]
-    assert "subpopulations" not in facts
+    facts = pets(summarise(study, estimate(study, "difference"), [], 0.05))
+    assert facts.subpopulations is None

@@ -15,7 +15,8 @@ from scipy import stats
 from benchmarks import planted_harm
 from sourcewise import designs
 from sourcewise.acting import counterfactuals, curation
-from sourcewise.acting.counterfactuals import Trial, compare
+from sourcewise.acting.counterfactuals import Interval, compare_all, compare_runs
+from sourcewise.acting.curation import Curation, ExpectedGain, VerifiedGain
 from sourcewise.commands import estimate
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
@@ -26,12 +27,16 @@ from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.inference import Mean
 from sourcewise.records import record
 from sourcewise.report import figures
+from sourcewise.report.sections.counterfactuals import curation_text
+from sourcewise.report.summary import Summary
+from sourcewise.report.terminal import comparison_text
+from sourcewise.study.collect import CounterfactualRun
 
 NAMES = [f"g{i}" for i in range(24)]
 
 
-def trial(mask: np.ndarray, curve: str, seed: int, value: float, where: str = "") -> Trial:
-    return Trial(where, curve, mask, str(seed), {"pets": value}, {"pets": value})
+def trial(mask: np.ndarray, curve: str, seed: int, value: float, where: str = "") -> CounterfactualRun:
+    return CounterfactualRun(where, curve, mask, str(seed), {"pets": value}, {"pets": value})
 
 
 def without(*groups: int, count: int = 24) -> np.ndarray:
@@ -49,7 +54,7 @@ def test_a_difference_of_means_is_welch_s() -> None:
     assert np.isnan(Mean.from_runs([1.0]).interval()).all()
 
 
-def additive(b: np.ndarray, seeds: int = 3) -> list[Trial]:
+def additive(b: np.ndarray, seeds: int = 3) -> list[CounterfactualRun]:
     """Full, worst 2, best 2 and random removal of 2 (every group as often) of a source whose effects just add up."""
     masks = [(np.ones(24, bool), ""), (without(*np.argsort(b)[:2]), "worst, a@1")]
     masks += [(without(*np.argsort(b)[-2:]), "best, a@1")]
@@ -59,31 +64,29 @@ def additive(b: np.ndarray, seeds: int = 3) -> list[Trial]:
 
 def test_predictions_are_what_happens_where_effects_add_up() -> None:
     b = np.random.default_rng(1).normal(0, 0.01, 24)
-    found = compare(additive(b), "pets", NAMES, b)
-    assert [curve["name"] for curve in found["curves"]] == ["worst", "random", "best"]
-    for curve in found["curves"]:
-        (point,) = curve["points"]
-        assert point["removed"] == 2
-        if curve["name"] == "random":  # what predictions start from
-            assert "predicted" not in point
+    found = compare_runs(additive(b), "pets", NAMES, b)
+    assert [curve.name for curve in found.curves] == ["worst", "random", "best"]
+    for curve in found.curves:
+        (point,) = curve.points
+        assert point.removed == 2
+        if curve.name == "random":  # what predictions start from
+            assert point.predicted is None
             continue
-        assert point["predicted"] == pytest.approx(point["output"]["value"])
-    assert found["curves"][0]["points"][0]["full"]["value"] == pytest.approx(-np.sort(b)[:2].sum())
-    assert found["full"]["runs"] == 3
-    relative = compare(additive(b), "pets", NAMES, b + 0.7)  # what subsets of one size leave open decides nothing
-    assert relative["curves"][0]["points"][0]["predicted"] == pytest.approx(
-        found["curves"][0]["points"][0]["predicted"]
-    )
+        assert point.predicted == pytest.approx(point.output.value)
+    assert found.curves[0].points[0].full.value == pytest.approx(-np.sort(b)[:2].sum())
+    assert found.full.runs == 3
+    relative = compare_runs(additive(b), "pets", NAMES, b + 0.7)  # what subsets of one size leave open decides nothing
+    assert relative.curves[0].points[0].predicted == pytest.approx(found.curves[0].points[0].predicted)
 
 
 def test_a_subset_is_random_removal_s_unit() -> None:
     trials = [trial(without(i), "random", seed, i + 0.001 * seed) for i in range(4) for seed in range(10)]
-    (curve,) = compare(trials, "pets", NAMES)["curves"]
-    (point,) = curve["points"]
-    assert point["runs"] == 40
+    (curve,) = compare_runs(trials, "pets", NAMES).curves
+    (point,) = curve.points
+    assert point.runs == 40
     expected = stats.t.interval(0.95, 3, np.arange(4).mean() + 0.0045, stats.sem(np.arange(4)))
-    assert (point["score"]["low"], point["score"]["high"]) == pytest.approx(expected)
-    assert point["full"] is None
+    assert (point.score.low, point.score.high) == pytest.approx(expected)
+    assert point.full is None
 
 
 def test_curves_listed_subsets_and_other_studies_are_kept_apart() -> None:
@@ -94,23 +97,23 @@ def test_curves_listed_subsets_and_other_studies_are_kept_apart() -> None:
     trials += [trial(without(0), "worst, influences/pets@1", s, 0.5, "wide") for s in range(3)]
     trials += [trial(without(s), "random", s, 0.2 * s, "wide") for s in range(3)]
     trials += [trial(np.ones(24, bool), "", s, 0.5, "only the full source") for s in range(3)]
-    here, there = counterfactuals.tables(trials, NAMES, {"pets": np.zeros(24)})
-    names = [curve["name"] for curve in here["curves"]]
+    here, there = compare_all(trials, NAMES, {"pets": np.zeros(24)})
+    names = [curve.name for curve in here.curves]
     assert names == ["worst, influences/pets", "worst, label_mapping", "random"]
-    assert [point["name"] for point in here["listed"]] == ["only g0, g1, g2, g3"]
+    assert [point.name for point in here.listed] == ["only g0, g1, g2, g3"]
     marks = figures.removal(here).data[-1]
     assert (marks.text, list(marks.x), list(marks.y)) == (("only g0, g1, g2, g3",), [20], pytest.approx([30]))
-    assert (there["study"], there["listed"]) == ("wide", [])
-    assert there["curves"][0]["points"][0]["score"]["value"] == 0.5
-    assert "predicted" in here["curves"][0]["points"][0]
-    assert "predicted" not in there["curves"][0]["points"][0]  # these influences are another recipe's
-    assert len(counterfactuals.rows(here)[0]) == len(counterfactuals.COLUMNS)
-    assert "worst, label_mapping" in "\n".join(counterfactuals.as_text(here))
+    assert (there.study, there.listed) == ("wide", ())
+    assert there.curves[0].points[0].score.value == 0.5
+    assert here.curves[0].points[0].predicted is not None
+    assert there.curves[0].points[0].predicted is None  # these influences are another recipe's
+    assert len(counterfactuals.comparison_rows(here)[0]) == len(counterfactuals.COLUMNS)
+    assert "worst, label_mapping" in "\n".join(comparison_text(here))
 
 
 def test_listed_subsets_alone_are_drawn_by_name_the_best_first() -> None:
     trials = [trial(without(g), "", s, 0.1 * g + 0.01 * s) for g in (1, 5, 3) for s in range(1 if g == 1 else 3)]
-    found = compare([*trials, *(trial(np.ones(24, bool), "", s, 0.6) for s in range(2))], "pets", NAMES)
+    found = compare_runs([*trials, *(trial(np.ones(24, bool), "", s, 0.6) for s in range(2))], "pets", NAMES)
     points, full = figures.removal(found).data
     assert list(points.y) == ["without g5", "without g3", "without g1"]
     assert list(points.x) == pytest.approx([51, 31, 10])
@@ -233,20 +236,21 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def run_estimate(runs: Path, *overrides: str) -> dict[str, Any]:
+def run_estimate(runs: Path, *overrides: str) -> Summary:
     places = (f"records={runs}", f"out={runs.parent / 'out'}", "logger=none", "estimator=ridge")
     return estimate.estimate(compose_config(*places, *overrides, name="estimate"))
 
 
 def test_curation_proposes_and_then_verifies_the_same(runs: Path) -> None:
     out = runs.parent / "out"
-    first = run_estimate(runs, "curate=true")["curation"]
-    assert sorted(first["drop"]) == ["g0", "g1"]
-    assert first["verified"] == {"pets": None}
-    for file, listed in (("drop.txt", first["drop"]), ("keep.txt", first["keep"])):
+    first = run_estimate(runs, "curate=true").curation
+    assert first is not None
+    assert sorted(first.drop) == ["g0", "g1"]
+    assert first.verified == {"pets": None}
+    for file, listed in (("drop.txt", first.drop), ("keep.txt", first.keep)):
         mask = designs.draw(GROUPS, {"design": "listed", file[:4]: str(out / file)})
         assert set(np.array(GROUPS)[mask == (file == "keep.txt")]) == set(listed)
-    assert f"subset.ranking={out / 'ranking.csv'}" in first["command"]
+    assert f"subset.ranking={out / 'ranking.csv'}" in first.command
     settings = {"design": "ranked", "ranking": str(out / "ranking.csv"), "remove": 2, "target": None}
     effects = np.r_[-0.05, -0.04, np.full(12, 0.02)]
     for order in ("worst", "random"):
@@ -256,19 +260,21 @@ def test_curation_proposes_and_then_verifies_the_same(runs: Path) -> None:
     for seed in range(3, 6):
         write(runs, seed, np.ones(14, bool), {"design": "full"}, effects)
     summary = run_estimate(runs, "curate=true")
-    second = summary["curation"]
-    assert second["drop"] == first["drop"]
-    gain = second["verified"]["pets"]
-    assert gain["full"]["low"] < 0.09 < gain["full"]["high"]
-    assert (gain["runs"], gain["runs_full"]) == (6, 6)
-    assert gain["random"]["low"] < 0.09 + 2 * effects.mean() < gain["random"]["high"]
-    text = "\n".join(curation.as_text(second, "prob"))
+    second = summary.curation
+    assert second is not None
+    assert second.drop == first.drop
+    gain = second.verified["pets"]
+    assert gain is not None
+    assert gain.full.low < 0.09 < gain.full.high
+    assert (gain.runs, gain.runs_full) == (6, 6)
+    assert gain.random.low < 0.09 + 2 * effects.mean() < gain.random.high
+    text = "\n".join(curation_text(second, "prob"))
     assert "Verified on pets: score +9" in text
     assert "none" not in text
     page = (out / "report.html").read_text()
     assert "What happens without chosen groups" in page
-    (found,) = summary["counterfactuals"]
-    assert {curve["name"] for curve in found["curves"]} == {"worst", "random"}
+    (found,) = summary.counterfactuals
+    assert {curve.name for curve in found.curves} == {"worst", "random"}
 
 
 def test_another_study_s_lists_do_not_stay_beside_our_results(runs: Path) -> None:
@@ -299,11 +305,11 @@ def test_a_proposal_stays_until_the_random_models_change(runs: Path) -> None:
     drop = runs.parent / "out" / "drop.txt"
     lines = drop.read_text().splitlines()
     drop.write_text("\n".join([*lines, "g5"]))  # as if fewer models of the full source had let it propose three
-    assert len(run_estimate(runs, "curate=true")["curation"]["drop"]) == 3
+    assert len(run_estimate(runs, "curate=true").curation.drop) == 3
     drop.write_text("")
-    assert len(run_estimate(runs, "curate=true")["curation"]["drop"]) == 2
+    assert len(run_estimate(runs, "curate=true").curation.drop) == 2
     next(runs.glob("random*/record.safetensors")).unlink()
-    assert len(run_estimate(runs, "curate=true")["curation"]["drop"]) == 2
+    assert len(run_estimate(runs, "curate=true").curation.drop) == 2
 
 
 def test_rankings_survive_any_name(tmp_path: Path) -> None:
@@ -319,10 +325,10 @@ def test_rankings_survive_any_name(tmp_path: Path) -> None:
     ("low", "high", "words"), [(-0.02, 0.01, "tell from none"), (-0.02, -0.01, "hurts pets: keep the full source")]
 )
 def test_no_gain_is_said_plainly(low: float, high: float, words: str) -> None:
-    gain = {"value": (low + high) / 2, "low": low, "high": high}
-    found = {"expected": {"full": gain, "random": gain}, "drop": ["a"], "keep": ["b"], "command": "x"}
-    verified = {"pets": {"full": gain, "random": None, "output": gain, "runs": 5, "runs_full": 5}}
-    assert words in "\n".join(curation.as_text({**found, "verified": verified}, "prob"))
+    gain = Interval((low + high) / 2, low, high)
+    verified = {"pets": VerifiedGain(full=gain, random=None, output=gain, runs=5, runs_full=5)}
+    proposal = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), verified, "x")
+    assert words in "\n".join(curation_text(proposal, "prob"))
 
 
 def test_without_the_full_source_curation_says_what_it_needs(runs: Path) -> None:
@@ -343,8 +349,8 @@ def test_records_of_another_recipe_may_join_but_not_those_of_other_groups(runs: 
         item = make(seed, design="listed", run=f"listed-{seed}", study="wide-1", config=config)
         header = replace(item.header, seed=seed)
         record.write(record.Record(without(0, count=14), item.targets, header), other / f"{seed}" / names.RECORD)
-    found = run_estimate(runs, f"counterfactuals=[{other},{runs}]")["counterfactuals"]  # a run counts once
-    assert [(item["study"], item["listed"][0]["runs"]) for item in found] == [("", 1), ("wide-1", 3)]
+    found = run_estimate(runs, f"counterfactuals=[{other},{runs}]").counterfactuals  # a run counts once
+    assert [(item.study, item.listed[0].runs) for item in found] == [("", 1), ("wide-1", 3)]
     item = make(0, design="full", group_names=[f"h{i}" for i in range(14)], study="wide-1")
     record.write(record.Record(np.ones(14, bool), item.targets, item.header), tmp_path / "bad" / "0" / names.RECORD)
     with pytest.raises(SourcewiseError, match="are not the 14 groups"):

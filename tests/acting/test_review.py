@@ -13,15 +13,18 @@ import pytest
 import torch
 import xarray as xr
 
-from sourcewise.acting import review
-from sourcewise.acting.review import Beliefs
+from sourcewise.acting import copies, review
+from sourcewise.acting.copies import nearest_images
+from sourcewise.acting.labels import disagreement_qvalues
+from sourcewise.acting.review_rows import CopyRow, LabelRow
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded, planted
 from sourcewise.designs import draw
 from sourcewise.estimation.inference import qvalues
 from sourcewise.records.record import TargetOutputs
 from sourcewise.report import report
-from sourcewise.study.influences import collect
+from sourcewise.study.agreement import LabelAgreementSums
+from sourcewise.study.collect import collect
 from tests.report.test_report import EVIL, Page, make_summary, make_target
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
@@ -37,26 +40,26 @@ def images(count: int, seed: int) -> Images:
 
 def test_copies_are_found_shifted_or_noised_and_nothing_else() -> None:
     source, target = images(300, 1), images(200, 2)
-    assert (qvalues(review.copies(source, target)[1]) > 0.05).all()
+    assert (qvalues(nearest_images(source, target)[1]) > 0.05).all()
     rng = np.random.default_rng(3)
     source[:4] = target[10:14]
     source[4:8] = np.roll(target[14:18], 1, 3)
     source[4:8, :, :, 0] = source[4:8, :, :, 1]
     source[8:12] = np.clip(0.9 * target[18:22] + rng.normal(0, 1, (4, 1, 12, 12)), 0, 255)
-    nearest, p = review.copies(source, target)
+    nearest, p = nearest_images(source, target)
     assert nearest[:12].tolist() == list(range(10, 22))
     assert np.flatnonzero(qvalues(p) <= 0.05).tolist() == list(range(12))
 
 
 def test_chance_is_about_uniform_where_nothing_is_copied() -> None:
-    p = np.concatenate([review.copies(images(300, seed), images(300, 50 + seed))[1] for seed in range(5)])
+    p = np.concatenate([nearest_images(images(300, seed), images(300, 50 + seed))[1] for seed in range(5)])
     for level in (0.01, 0.05, 0.2):
         assert (p <= level).mean() <= level + 0.02
 
 
 def test_planted_leaks_are_found_without_false_alarms() -> None:
     source, target = planted.leaks(seed=5), embedded.digits("test")
-    nearest, p = review.copies(source.thumbnails(16).numpy(), target.thumbnails(16).numpy())
+    nearest, p = nearest_images(source.thumbnails(16).numpy(), target.thumbnails(16).numpy())
     flagged = np.flatnonzero(qvalues(p) <= 0.05)
     assert len(flagged) >= 16  # all ten exact copies, and most of those that were shifted, rescaled and noised
     assert source.columns["planted"][flagged].tolist() == target.ids[nearest[flagged]].tolist()
@@ -64,7 +67,7 @@ def test_planted_leaks_are_found_without_false_alarms() -> None:
 
 def test_images_that_cannot_be_compared_are_one_line() -> None:
     with pytest.raises(SourcewiseError, match=r"300 images of \(1, 12, 12\) and 3 images of \(1, 12, 12\) cannot be"):
-        review.copies(images(300, 1), images(3, 2))
+        nearest_images(images(300, 1), images(3, 2))
 
 
 @pytest.mark.parametrize(("count", "side"), [(4, 12), (30, 10), (30, 14)])
@@ -72,7 +75,7 @@ def test_images_that_cannot_be_compared_leave_the_other_findings(count: int, sid
     pixels = torch.zeros(count, 1, side, side, dtype=torch.uint8)
     target = ImageDataset(pixels, torch.zeros(count).long(), ["a"])
     source = ImageDataset(torch.from_numpy(images(30, 1)), torch.zeros(30).long(), ["a"])
-    assert review.review({"pets": made_up()}, None, {"": source, "pets": target}, 0.05) == []
+    assert review.review({"pets": made_up()}, None, {"": source, "pets": target}, 0.05) == ()
 
 
 def outputs(prob: list[float], prediction: list[int]) -> TargetOutputs:
@@ -81,21 +84,27 @@ def outputs(prob: list[float], prediction: list[int]) -> TargetOutputs:
     return TargetOutputs(rows, np.zeros(len(prob), np.int32), np.array(prediction, np.int32), values, values)
 
 
-def test_beliefs_are_means_over_models_that_saw_the_example_or_not() -> None:
-    beliefs = Beliefs(4)
+def test_label_agreement_is_means_over_models_that_saw_the_example_or_not() -> None:
+    sums = LabelAgreementSums(4)
     for prob in (0.5, 1.0):  # the second models of the same subsets do not count
         for one, other in product([False, True], repeat=2):
-            beliefs.add(np.array([False, True, one, other]), outputs([prob / 2, prob, 0, 0], [1, 0, 0, 0]))
-            beliefs.add(np.array([True, True, one, other]), outputs([0.75, prob / 2, 0, 0], [0, 1, 0, 0]))
-    assert beliefs.means()[:, 0].tolist() == [0.25, 0.75]
-    assert np.isnan(beliefs.means()[0, 1])
-    assert beliefs.means()[1, 1] == 0.375
-    assert beliefs.qvalues().tolist() == [4 / 16, 1, 1, 1]  # four of four do not believe it; nobody left out the next
+            sums.add(np.array([False, True, one, other]), outputs([prob / 2, prob, 0, 0], [1, 0, 0, 0]))
+            sums.add(np.array([True, True, one, other]), outputs([0.75, prob / 2, 0, 0], [0, 1, 0, 0]))
+    held_out, in_sample = sums.agreement().probabilities()
+    assert (held_out[0], in_sample[0]) == (0.25, 0.75)
+    assert np.isnan(held_out[1])
+    assert in_sample[1] == 0.375
+    assert disagreement_qvalues(sums.agreement()).tolist() == [
+        4 / 16,
+        1,
+        1,
+        1,
+    ]  # four of four do not believe it; nobody left out the next
 
 
-def test_beliefs_need_groups_that_are_numbered_as_the_examples_are() -> None:
+def test_label_agreement_needs_groups_that_are_numbered_as_the_examples_are() -> None:
     items = [replace(records.make(seed), source=outputs([0.5] * 14, [0] * 14)) for seed in range(4)]
-    assert collect(items).beliefs is None  # as many groups as examples, in an order of their own
+    assert collect(items).label_agreement is None  # as many groups as examples, in an order of their own
 
 
 def study(wrong: int) -> Any:
@@ -119,13 +128,14 @@ def made_up(groups: int = 14) -> xr.Dataset:
 
 
 def test_a_label_that_is_not_believed_goes_into_the_list_and_out_of_the_subset(tmp_path: Path) -> None:
-    beliefs = study(wrong=3).beliefs
-    rows = review.review({"pets": made_up()}, beliefs, {}, 0.05)
-    assert [(row["source"], row["flagged"]) for row in rows if row["flagged"]] == [(3, True)]
-    assert rows[0]["source"] == 3
-    assert rows[0]["outside"] == pytest.approx(0.1, abs=1e-3)
-    assert rows[0]["inside"] > 0.6
-    assert rows[0]["influence"] == made_up()["influence_overall"].values[3]
+    rows = review.review({"pets": made_up()}, study(wrong=3).label_agreement, {}, 0.05)
+    assert [(row.source, row.flagged) for row in rows if row.flagged] == [(3, True)]
+    assert rows[0].source == 3
+    assert isinstance(rows[0], LabelRow)
+    assert rows[0].held_out == pytest.approx(0.1, abs=1e-3)
+    assert rows[0].in_sample is not None
+    assert rows[0].in_sample > 0.6
+    assert rows[0].influence == made_up()["influence_overall"].values[3]
     review.write(tmp_path, rows)
     lines = (tmp_path / "review.csv").read_text("utf-8").splitlines()
     assert lines[0] == ",".join(review.COLUMNS)
@@ -143,23 +153,24 @@ def test_a_copy_comes_with_its_influence_on_the_target_example(monkeypatch: pyte
     both = (("example", "group"), table)
     data = xr.Dataset({"influence": both, "stderr": both}, {"example": target.ids.numpy()})
     rows = review.review({"digits": data}, None, {"": source, "digits": target}, 0.05)
-    found = next(row for row in rows if row["flagged"])
-    assert found["example"] == source.columns["planted"][found["source"]]
-    place = target.ids.tolist().index(found["example"])
-    assert found["influence"] == place + found["source"] / 1000
-    some = data.isel(example=target.ids.numpy() != found["example"])  # one that the records do not have is none
+    found = next(row for row in rows if row.flagged)
+    assert isinstance(found, CopyRow)
+    assert found.example == source.columns["planted"][found.source]
+    place = target.ids.tolist().index(found.example)
+    assert found.influence == place + found.source / 1000
+    some = data.isel(example=target.ids.numpy() != found.example)  # one that the records do not have is none
     rows = review.review({"digits": some}, None, {"": source, "digits": target}, 0.05)
-    assert found["source"] not in [row["source"] for row in rows if row["flagged"]]
-    monkeypatch.setattr(review, "PAIRS", 1000)
-    assert review.review({"digits": data}, None, {"": source, "digits": target}, 0.05) == []
+    assert found.source not in [row.source for row in rows if row.flagged]
+    monkeypatch.setattr(copies, "PAIRS", 1000)
+    assert review.review({"digits": data}, None, {"": source, "digits": target}, 0.05) == ()
 
 
 def test_the_section_shows_both_lists_and_escapes_names() -> None:
     dataset, facts = make_target(name=EVIL, groups=["0", "1"], classes=["a"], examples=9)
-    page = make_summary({EVIL: facts}, 2)
-    row = {"source": 4, "target": EVIL, "qvalue": 0.001, "flagged": True, "influence": 0.1, "stderr": 0.02}
-    label = row | {"why": "label", "outside": 0.02, "inside": None, "flagged": False, "qvalue": None}
-    page["review"] = [row | {"why": "copy", "example": 77}, label]
+    row: dict[str, Any] = {"source": 4, "target": EVIL, "influence": 0.1, "stderr": 0.02}
+    label = LabelRow(**row, held_out=0.02, in_sample=None, flagged=False, qvalue=None)
+    copy = CopyRow(**row, qvalue=0.001, flagged=True, example=77)
+    page = make_summary({EVIL: facts}, 2, review=[copy, label])
     text = report.render(report.build({EVIL: dataset}, page, ["review"]))
     found = Page(text)
     assert text.count(EVIL) == 0
@@ -167,7 +178,7 @@ def test_the_section_shows_both_lists_and_escapes_names() -> None:
     assert "0 source examples with a label that" in found.text
     assert "77 +10.00 ± 2.00 0.001" in found.text
     assert "not looked for" not in found.text
-    page["review"] = [label]
+    page = replace(page, review=[label])
     assert "Copies were not looked for" in Page(report.render(report.build({EVIL: dataset}, page, ["review"]))).text
     needs = Page(report.render(report.build({EVIL: dataset}, make_summary({EVIL: facts}, 2), ["review"])))
     assert "source.outputs=true" in needs.text

@@ -10,7 +10,8 @@ from test_commands import command
 
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Record
-from sourcewise.study.influences import collect, estimate
+from sourcewise.study.collect import collect
+from sourcewise.study.influences import estimate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -49,7 +49,7 @@ def test_the_targets_are_the_paper_s() -> None:
         assert (*found, how["train"]["num_classes"]) == PUBLISHED[target], target
         assert every or transfer["schedule"]["peak"] == 5
         assert [transfer[key] for key in ("batch_size", "momentum", "weight_decay")] == [1024, 0.9, 5e-4]
-        assert (transfer["mode"], transfer["batchnorm"], transfer["label_smoothing"]) == ("fixed", "adapting", 0)
+        assert (name(transfer), transfer["batchnorm"], transfer["label_smoothing"]) == ("Fixed", "adapting", 0)
         assert [name(a) for a in how["augmentation"]] == (["Flip", "Translate", "Cutout"] if cifar else ["Flip"])
         assert (how["resolution"], how["train"]["side"]) == (224, 32 if cifar else 256)
         assert transfer.get("weighted", False) == (target == "chestxray14")

@@ -25,7 +25,9 @@ from sourcewise.lightning_modules.crops import CentreCrop, Progressive, RandomRe
 from sourcewise.lightning_modules.data import Batch, Batches, Examples, Normalise
 from sourcewise.training.hardware import Hardware
 from sourcewise.training.models import small_cnn
-from sourcewise.training.run import Run, Source, Target, TransferSettings
+from sourcewise.training.run import Run
+from sourcewise.training.settings import Source, Target
+from sourcewise.training.transfers import Fixed
 
 NAMES = ("a", "b", "c")
 
@@ -206,17 +208,17 @@ def parts(dataset: ImageDataset) -> tuple[Source, Target]:
         dataset,
         Normalise([0.5] * 3, [0.25] * 3),
         Optimisation(**recipe),
-        [Flip()],
+        augmentation=[Flip()],
         crop=RandomResizedCrop((0.5, 1)),
         resolution=Progressive(8, 16, 0, 1, step=8),
     )
-    return source, Target(dataset, dataset, TransferSettings(**recipe), resolution=16)
+    return source, Target(dataset, dataset, Fixed(**recipe), resolution=16)
 
 
 def outputs(source: Source, target: Target) -> tuple[np.ndarray, dict[str, float]]:
     run = Run(source, {"t": target}, small_cnn, Hardware(), {"design": "full"}, 0)
-    model, _ = run._pretrain()
-    found, scores = run._transfer(model, "t", target)
+    engine = run.engine()
+    found, scores = run.transfer(engine, run.pretrain(engine), "t")
     assert found.ids.tolist() == list(range(30))
     return found.margin.astype(np.float32), scores
 

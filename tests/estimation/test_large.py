@@ -16,8 +16,9 @@ from sourcewise.estimation.fitting import fit
 from sourcewise.estimation.inference import pvalues, qvalues, qvalues_in_place
 from sourcewise.records.record import Record
 from sourcewise.report.summary import summarise
-from sourcewise.study import influences
-from sourcewise.study.influences import collect, estimate
+from sourcewise.study import writing
+from sourcewise.study.collect import collect
+from sourcewise.study.influences import estimate
 
 
 @pytest.fixture
@@ -42,20 +43,20 @@ def test_example_level_groups_are_estimated_in_memory_that_does_not_hold_their_t
     table = 4 * groups * examples
     tracemalloc.start()
     study = collect(example_level(groups, examples, models))
-    found = estimate(study)
-    summary = summarise(study, found, [], 0.05)
-    influences.write({name: item.dataset for name, item in found.items()}, tmp_path)
+    result = estimate(study)
+    summary = summarise(study, result, [], 0.05)
+    writing.write({name: item.dataset for name, item in result.items()}, tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < table, f"{peak / 2**20:.0f} MiB, and the table of influences alone has {table / 2**20:.0f} MiB"
-    assert summary["targets"]["pets"]["cells_example"] == groups * examples
-    dataset = found["pets"].dataset
-    assert len(summary["targets"]["pets"]["overall"]) == influences.shown(dataset).sizes["group"] == 2000
-    hidden = sorted(set(dataset["group"].values) - set(influences.shown(dataset)["group"].values))[:2]
-    also = influences.shown(dataset, hidden)
+    assert summary.targets["pets"].cells_example == groups * examples
+    dataset = result["pets"].dataset
+    assert len(summary.targets["pets"].overall) == writing.listed_groups(dataset).sizes["group"] == 2000
+    hidden = sorted(set(dataset["group"].values) - set(writing.listed_groups(dataset)["group"].values))[:2]
+    also = writing.listed_groups(dataset, hidden)
     assert also.sizes["group"] == 2002
     assert set(hidden) <= set(also["group"].values)
-    assert any("Of 5,000 groups" in note for note in summary["notes"])
+    assert any("Of 5,000 groups" in note for note in summary.notes)
 
     monkeypatch.setattr(tables, "CELLS", 2**24)
     whole = estimate(study)["pets"].dataset

@@ -18,19 +18,18 @@ from test_wandb_records import read, reasons, scalars, server, stocked
 from wandb_server import WandbServer, wandb_server
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.records import remote
+from sourcewise.records import download, record, wandb_reader
 
 __all__ = ["server", "stocked", "wandb_server"]
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "BACKOFF", 0.001)
-    monkeypatch.setattr(remote, "LONGEST", 0.001)
-    monkeypatch.setattr(remote, "TIMEOUT", (1, 0.3))
-    monkeypatch.setattr(remote, "ATTEMPTS", 2)
-    monkeypatch.setattr(remote, "MAX_LIST", 2**20)
-    monkeypatch.setattr(remote, "MAX_RECORD", 2**20)
+    monkeypatch.setattr(download, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(download, "LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr(download, "TIMEOUT", (1, 0.3))
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    monkeypatch.setattr(record, "MAX_BYTES", 2**20)
 
 
 def head(status: str = "200 OK", *lines: str) -> bytes:
@@ -58,94 +57,126 @@ def dripping(file: Any) -> None:
 BOMB = gzip.compress(bytes(2**26))
 GZIP = "Content-Encoding: gzip"
 ANSWERS: dict[str, tuple[Callable[[Any], None], str]] = {
-    "endless": (endless(head()), "W&B sent more than the"),
-    "zip bomb": (lambda file: file.write(head("200 OK", GZIP) + BOMB), "W&B sent more than the"),
-    "zip bomb in a zip bomb": (
-        lambda file: file.write(head("200 OK", f"{GZIP}, gzip") + gzip.compress(BOMB)),
-        "does not answer (ContentDecodingError)",
-    ),
-    "not zipped": (lambda file: file.write(head("200 OK", GZIP) + b"hello"), "does not answer (DecodeError)"),
+    "endless": (endless(head()), "it is longer than the"),
+    "zip bomb": (lambda file: file.write(head("200 OK", GZIP) + BOMB), "it is longer than the"),
+    "zipped": (lambda file: file.write(head("200 OK", GZIP) + gzip.compress(b"")), "not a whole sourcewise record"),
     "endless error": (endless(head("500 No")), "does not answer (status 500)"),
-    "endless redirection": (endless(head("307 No", "Location: ?graphql/r2/")), "does not answer (TooManyRedirects)"),
+    "endless redirection": (endless(head("307 No", "Location: ?r2/")), "does not answer (TooManyRedirects)"),
     "redirection to a file": (
         lambda file: file.write(head("302 No", "Location: file:///etc/passwd")),
-        "does not answer (InvalidSchema)",
+        "its link does not work (InvalidSchema)",
     ),
     "come back in a year": (lambda file: file.write(head("429 No", "Retry-After: 31536000")), "(status 429)"),
     "silent": (lambda file: time.sleep(1), "does not answer"),
     "dripping": (dripping, "does not answer (Timeout)"),
     "no HTTP": (endless(b"hello\n"), "does not answer (no connection)"),
     "endless heads": (endless(head()[:-2], b"X: " + b"y" * 2**17), "does not answer (no connection)"),
-    "cut off": (lambda file: file.write(head("200 OK", "Content-Length: 99") + b"x"), "broke off"),
+    "cut off": (lambda file: file.write(head("200 OK", "Content-Length: 99") + b"x"), "its download broke off"),
 }
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.parametrize("match", ["graphql Runs", "GET /(storage|files)/.*r2/"])
-def test_any_answer_is_one_line_in_bounded_memory(
-    stocked: WandbServer, tmp_path: Path, match: str, answer: str, monkeypatch: pytest.MonkeyPatch
+def test_any_download_is_one_line_in_bounded_memory(
+    stocked: WandbServer, tmp_path: Path, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raw, said = ANSWERS[answer]
+    raw, reason = ANSWERS[answer]
     if answer == "dripping":
-        monkeypatch.setattr(remote, "SLOWEST", 1e6)
-    stocked.answer(match, raw)
-    remote.Project("tester/demo")  # imports wandb
+        monkeypatch.setattr(download, "SLOWEST", 1e6)
+    stocked.answer("GET /storage/.*r2/", raw)
+    wandb_reader.Project("tester/demo")  # imports wandb
     tracemalloc.start()
-    try:
-        seeds, records = read()
-        assert (seeds, list(reasons(records))) == ([0, 1, 3], ["r2"])
-        why = reasons(records)["r2"]
-    except SourcewiseError as error:
-        why = str(error)
+    seeds, records = read()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert said in why
-    assert "\n" not in why
+    assert (seeds, list(reasons(records))) == ([0, 1, 3], ["r2"])
+    assert reason in reasons(records)["r2"]
+    assert "\n" not in reasons(records)["r2"]
     assert peak < 2**24
     files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 2**20
 
 
-def test_a_record_that_is_larger_than_declared_is_left_out(stocked: WandbServer) -> None:
-    def smaller(answer: Any) -> Any:
-        (edge,) = answer["data"]["project"]["runs"]["edges"][1]["node"]["files"]["edges"]
-        edge["node"]["sizeBytes"] = 1000
+LISTS: dict[str, tuple[Callable[[Any], None], str]] = {
+    "silent": (lambda file: time.sleep(5), "does not answer"),
+    "come back in a year": (lambda file: file.write(head("429 No", "Retry-After: 31536000")), "does not answer"),
+    "no HTTP": (lambda file: file.write(b"hello\n"), "does not answer"),
+    "cut off": (lambda file: file.write(head("200 OK", "Content-Length: 99") + b"x"), "W&B refused the request"),
+    "redirection": (
+        lambda file: file.write(head("302 No", "Location: file:///etc/passwd")),
+        "unsupported protocol scheme",
+    ),
+}
+
+
+@pytest.mark.parametrize("answer", LISTS)
+def test_a_list_that_does_not_come_is_one_line(
+    stocked: WandbServer, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_reader, "ANSWER_TIMEOUT", 1)
+    raw, reason = LISTS[answer]
+    stocked.answer("graphql Runs", raw)
+    with pytest.raises(SourcewiseError) as caught:
+        read()
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def described(**changes: Any) -> Callable[[Any], Any]:
+    """What W&B says of a run's file, changed."""
+
+    def change(answer: Any) -> Any:
+        (edge,) = answer["data"]["project"]["run"]["files"]["edges"]
+        if "/r1/" in edge["node"]["url"]:
+            edge["node"] |= changes
         return answer
 
-    stocked.alter("Runs", smaller)
+    return change
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"sizeBytes": 1000}, "it is longer than the 1,000 bytes"),
+        ({"sizeBytes": 2**40}, "1,099,511,627,776 bytes; a record has at most 1,048,576"),
+        ({"sizeBytes": -5}, "it is longer than the"),
+        ({"sizeBytes": "much"}, "makes no sense"),
+        ({"directUrl": None}, "its link does not work (MissingSchema)"),
+        ({"directUrl": "file:///etc/passwd"}, "its link does not work (InvalidSchema)"),
+        ({"directUrl": "http://[::1"}, "its link does not work"),
+        ({"sizeBytes": 0}, "its record is not in W&B"),
+    ],
+)
+def test_a_record_that_is_described_wrongly_is_left_out(
+    stocked: WandbServer, changes: dict[str, Any], reason: str
+) -> None:
+    stocked.alter("RunFiles", described(**changes))
     seeds, records = read()
     assert (seeds, list(reasons(records))) == ([0, 2, 3], ["r1"])
-    assert "W&B sent more than the 1,000 bytes" in reasons(records)["r1"]
+    assert reason in reasons(records)["r1"]
 
 
-@pytest.mark.parametrize(("edges", "said"), [(1, "demo: it has more than"), (0, "no record found here")])
-def test_pages_without_end(stocked: WandbServer, monkeypatch: pytest.MonkeyPatch, edges: int, said: str) -> None:
-    monkeypatch.setattr(remote, "PAGES", 20)
+def test_pages_without_end(stocked: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_reader, "MAX_RUNS", 20)
     numbers = itertools.count()
 
     def more(answer: Any) -> Any:
         runs = answer["data"]["project"]["runs"]
         runs["pageInfo"] = {"endCursor": "0" * (next(numbers) + 1), "hasNextPage": True}
-        runs["edges"] = [{**runs["edges"][0], "cursor": ""}][:edges]
+        runs["edges"] = [{**runs["edges"][0], "cursor": ""}]
         return answer
 
     stocked.alter("Runs", more)
-    monkeypatch.setattr(remote, "MAX_LIST", 2**30)
-    with pytest.raises(SourcewiseError, match=said):
-        list(remote.Project("tester/demo").runs()) if edges else read()
-    assert next(numbers) <= 20
-    monkeypatch.setattr(remote, "MAX_LIST", 2**14)
-    if edges:
-        with pytest.raises(SourcewiseError, match="W&B sent more than the"):
-            read()
+    with pytest.raises(SourcewiseError, match="demo: it has more than 20 runs; use filters"):
+        read()
+    assert next(numbers) <= 22
 
 
 def test_a_key_goes_nowhere_else(stocked: WandbServer) -> None:
-    """Not where a redirection leads, nor a link to a record: the storage of the test server refuses keys."""
+    """Not where a redirection leads, nor with a link to a record: the storage of the test server refuses keys."""
     with WandbServer() as other:
         to = f"{other.url}/storage/x"
-        stocked.answer("GET /(storage|files)/", lambda file: file.write(head("307 There", f"Location: {to}")))
-        with pytest.raises(SourcewiseError, match="its record is not in W&B"):
+        stocked.answer("GET /storage/", lambda file: file.write(head("307 There", f"Location: {to}")))
+        with pytest.raises(SourcewiseError, match=r"its link does not work \(status 404\)"):
             read()
         assert {request.status for request in other.requests} == {404}
 
@@ -158,7 +189,7 @@ def test_an_id_that_is_no_file_s_name(stocked: WandbServer, tmp_path: Path, id: 
         answer["data"]["project"]["runs"]["edges"][1]["node"]["name"] = id
         return answer
 
-    stocked.alter("Runs", named)
+    stocked.alter("Runs", named, count=1)
     before = set(tmp_path.iterdir())
     seeds, records = read()
     assert seeds == [0, 2, 3]
@@ -176,29 +207,23 @@ def opened(answer: Any, load: Callable[[Any], Any]) -> Any:
     return answer
 
 
-def test_any_list_of_runs_works_or_is_one_line(stocked: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetch, answers = remote.Project._fetch, []
-
-    def heard(self: Any, url: str, limit: int, message: Any = None) -> bytes:
-        body = fetch(self, url, limit, message)
-        answers.extend([body] if message else [])
-        return body
-
-    monkeypatch.setattr(remote.Project, "_fetch", heard)
+def test_any_list_of_runs_works_or_is_one_line(stocked: WandbServer) -> None:
+    answers: list[Any] = []
+    stocked.alter("Runs", lambda answer: answers.append(answer) or answer)
     read()
+    stocked.heal()
 
     @settings(max_examples=60)
-    @given(spoilt(opened(json.loads(answers[0]), json.loads)))
+    @given(spoilt(opened(answers[0], json.loads)))
     def check(answer: Any) -> None:
-        text = json.dumps(opened(answer, json.dumps)).encode()
-        monkeypatch.setattr(
-            remote.Project, "_fetch", lambda self, *about: text if len(about) > 2 else fetch(self, *about)
-        )
+        stocked.heal()
+        stocked.alter("Runs", lambda genuine: opened(answer, json.dumps))
         for how in (read, scalars):
             try:
                 how(refresh=True)
             except SourcewiseError as error:
                 assert len(str(error)) < 1000
+                assert "\n" not in str(error)
 
     check()
 
@@ -206,7 +231,7 @@ def test_any_list_of_runs_works_or_is_one_line(stocked: WandbServer, monkeypatch
 @pytest.mark.parametrize("body", [b"[" * 10**6, b'{"a":' * 10**5, b"\xff\xfe", b"", b"null", b"1e999", b'"' * 9])
 def test_what_is_no_list_of_runs_is_one_line(stocked: WandbServer, body: bytes) -> None:
     stocked.answer("Runs", lambda file: file.write(head("200 OK", f"Content-Length: {len(body)}") + body))
-    with pytest.raises(SourcewiseError, match="makes no sense"):
+    with pytest.raises(SourcewiseError, match="makes no sense|no such project|refused the request"):
         read()
 
 

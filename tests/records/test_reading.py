@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -6,11 +7,11 @@ from fake_records import make, write_study
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.records import record
-from sourcewise.records.reading import Records
+from sourcewise.records.reading import Reading, Records
 
 
-def read(place: Path) -> tuple[list[record.Record], Records]:
-    records = Records(str(place), progress=False)
+def read(place: Path) -> tuple[list[record.Record], Reading]:
+    records = iter(Records(str(place), progress=False))
     return list(records), records
 
 
@@ -80,3 +81,36 @@ def test_iterating_twice_gives_the_same(tmp_path: Path) -> None:
     records = Records(str(tmp_path), progress=False)
     one, two = list(records), list(records)
     assert np.array_equal([item.mask for item in one], [item.mask for item in two])
+
+
+def test_what_is_no_regular_file_or_too_large_is_left_out_and_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path, 2)
+    for name in ("fifo", "folder", "zero", "large"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "fifo" / "record.safetensors")
+    (tmp_path / "folder" / "record.safetensors").mkdir()
+    (tmp_path / "zero" / "record.safetensors").symlink_to("/dev/zero")
+    with (tmp_path / "large" / "record.safetensors").open("wb") as file:
+        file.truncate(record.MAX_BYTES + 1)
+    items, records = read(tmp_path)
+    assert len(items) == 2
+    reasons = {Path(item.path).parent.name: item.reason for item in records.left_out}
+    assert reasons == {
+        "fifo": "not a regular file",
+        "folder": "cannot be read (Is a directory)",
+        "zero": "not a regular file",
+        "large": "268,435,457 bytes; a record has at most 268,435,456",
+    }
+
+
+def test_an_account_is_of_one_pass(tmp_path: Path) -> None:
+    write_study(tmp_path, 3)
+    (tmp_path / "random-0-seed0" / "record.safetensors").write_text("hello")
+    records = Records(str(tmp_path), progress=False)
+    for _ in range(2):
+        reading = iter(records)
+        assert (reading.used, reading.left_out) == ([], [])
+        next(reading)
+        assert [len(list(reading)), len(reading.used), len(reading.left_out)] == [1, 2, 1]

@@ -20,16 +20,16 @@ from wandb_server import Run, WandbServer, wandb_server
 
 from sourcewise.core import settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.records import tracking
-from sourcewise.records.tracking import NoTracker, WandbTracker
+from sourcewise.records import wandb_tracker
+from sourcewise.records.tracker import NoTracker, TrackedRun, Tracker
+from sourcewise.records.wandb_tracker import WandbTracker
 
 PROGRAM = """
 import json, os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import fake_records as made
-from sourcewise.records import tracking
-from sourcewise.records.tracking import WandbTracker
+from sourcewise.records.wandb_tracker import WandbTracker
 
 tracker = WandbTracker(project="demo", dir="runs", tags=["mine"], **json.loads(os.environ.get("TRACKER", "{{}}")))
 config = {{"seed": 3, "model": {{"width": 4, "lr": 1e-5}}, "study": None, "steps": [1, 2.0]}}
@@ -269,7 +269,7 @@ def test_a_report_holds_the_study_s_runs_and_what_was_logged(wandb_server: Wandb
     code = f"""
 import numpy as np
 import plotly.graph_objects as go
-tracking.check_report(tracker)
+tracker.check_report()
 with tracker.start("a run", {group!r}, config) as tracked:
     tracked.log({{"target/digits/score": 0.5}})
 with tracker.start("estimate", {group!r}, {{}}, job="estimate") as tracked:
@@ -338,13 +338,13 @@ def test_where_no_report_can_be_made_one_line_says_why(
     wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SourcewiseError, match="logger=none tracks nothing"):
-        tracking.check_report(NoTracker())
+        NoTracker().check_report()
     with pytest.raises(SourcewiseError, match="W&B is offline; log in"):
-        tracking.check_report(WandbTracker(mode="offline"))
-    tracking.check_report(WandbTracker(mode="online"))
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+        WandbTracker(mode="offline").check_report()
+    WandbTracker(mode="online").check_report()
+    monkeypatch.setattr(wandb_tracker, "find_spec", lambda name: None)
     with pytest.raises(SourcewiseError, match=r"pip install 'sourcewise\[reports\]'"):
-        tracking.check_report(WandbTracker(mode="online"))
+        WandbTracker(mode="online").check_report()
     code = """
 with tracker.start("estimate", "s", {}, job="estimate") as tracked:
     tracked.report("title", ["text"], ["target/digits/score"])
@@ -374,7 +374,7 @@ def test_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str, env
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    assert tracking._mode(setting) == mode
+    assert wandb_tracker.resolved_mode(setting) == mode
 
 
 def test_who_is_logged_in_by_netrc_is_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -383,9 +383,9 @@ def test_who_is_logged_in_by_netrc_is_online(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:4711")
     (tmp_path / "netrc").write_text(f"machine 127.0.0.1:4711\n  login user\n  password local-{'0' * 40}\n")
-    assert tracking._mode("auto") == "online"
+    assert wandb_tracker.resolved_mode("auto") == "online"
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:4712")
-    assert tracking._mode("auto") == "offline"
+    assert wandb_tracker.resolved_mode("auto") == "offline"
 
 
 def test_disabled_and_no_tracking_track_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_disabled_and_no_tracking_track_nothing(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_wrong_mode_is_one_clear_line() -> None:
     with pytest.raises(SourcewiseError, match="logger.mode=on: input should be 'auto', 'online' or 'offline'"):
-        settings.check({"_target_": "sourcewise.records.tracking.WandbTracker", "mode": "on"}, "logger")
+        settings.check({"_target_": "sourcewise.records.wandb_tracker.WandbTracker", "mode": "on"}, "logger")
 
 
 def test_the_config_builds_the_tracker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,14 @@ import base64
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sourcewise.report import page
-from tests.report.test_pictures import dataset, facts
+from tests.report.test_pictures import dataset, facts, review_rows
 from tests.report.test_report import EVIL, make, make_big, make_summary, make_target, write
 
 pytestmark = pytest.mark.browser
@@ -163,7 +164,7 @@ def test_names_are_only_names(browser: Browser, tmp_path: Path) -> None:
         "a\u2028b",
     ]
     dataset, facts = make_target(name=EVIL, groups=["a", *evil], classes=evil, examples=9)
-    summary = make_summary({EVIL: facts}, 6) | {"source": EVIL, "notes": evil, "command": evil[2]}
+    summary = make_summary({EVIL: facts}, 6, source=EVIL, notes=evil, command=evil[2])
     browser.open(write(tmp_path / "report.html", {EVIL: dataset}, summary))
     assert browser.search("alert(1)") == "2 groups, 2 classes"
     assert browser("return document.querySelectorAll('#evil, main img, svg a, .plot b').length") == 0
@@ -196,12 +197,8 @@ def test_print_shows_every_target_in_light_colours(browser: Browser, tmp_path: P
 @pytest.mark.parametrize("dark", [False, True])
 def test_images_of_examples_are_drawn(browser: Browser, tmp_path: Path, dark: bool, width: int) -> None:
     target, about = make_target(examples=90)
-    about |= facts(name="7")
-    summary = make_summary({"digits": about})
-    summary["review"] = [
-        {"why": "copy", "source": 4, "target": "digits", "example": 9, "qvalue": 0.01, "flagged": True}
-        | {"influence": 0.1, "stderr": 0.02}
-    ]
+    about = replace(about, **facts(name="7"))
+    summary = make_summary({"digits": about}, review=review_rows("digits")[:1])
     images = {"digits": dataset(), "": dataset(channels=3, side=64)}
     browser.open(write(tmp_path / "report.html", {"digits": target}, summary, None, images), dark=dark, width=width)
     sizes = browser("return [...document.images].map((e) => [e.naturalWidth, e.offsetWidth, e.offsetHeight])")

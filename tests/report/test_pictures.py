@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from conftest import ROOT
 from hydra import initialize_config_dir
 from PIL import Image
 
+from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide
+from sourcewise.acting.examples import ExampleEffect
+from sourcewise.acting.review_rows import CopyRow, LabelRow, ReviewRow
+from sourcewise.acting.subpopulations import ClassSplit, GroupExamples, Subpopulation, Subpopulations
 from sourcewise.commands.images import find_images
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded, planted, regroup
@@ -25,7 +30,7 @@ from sourcewise.data.store import Listing, prepared
 from sourcewise.records.record import Header
 from sourcewise.report import report
 from sourcewise.report.pictures import BYTES, Album
-from tests.report.test_report import EVIL, Page, make_big, make_summary, make_target
+from tests.report.test_report import EVIL, Page, changed, make_big, make_summary, make_target
 
 
 def dataset(count: int = 30, channels: int = 1, side: int = 8, classes: tuple[str, ...] = ("a", "b")) -> ImageDataset:
@@ -78,25 +83,29 @@ def test_a_stored_image_is_cut_at_its_ends(tmp_path: Path) -> None:
 
 def facts(classes: int = 1, parts: int = 2, name: str = EVIL) -> dict[str, Any]:
     """What the sections with examples show, of examples 0, 3, 6, ..."""
-    said = {"influence": 0.1, "stderr": 0.01, "qvalue": 0.001}
-    item = {"example": 3, "class": name, "group": name, **said}
-    brittle = {"examples": [item | {"mean": 0.5, "predicted": -0.1, "real": None}], "compared": 0}
-    part = {"group": name, **said, "examples": list(range(0, 60, 3))}
+    numbers = {"influence": 0.1, "stderr": 0.01, "qvalue": 0.001}
+    effect = ExampleEffect(example=3, class_name=name, group=name, **numbers)
+    example = BrittleExample(**vars(effect), mean=0.5, predicted=-0.1, real=None)
+    side = BrittleSide(examples=(example,), compared=0)
+    part = Subpopulation(group=name, **numbers, examples=tuple(range(0, 60, 3)))
+    split = ClassSplit(class_name=name, agreement=0.9, parts=(part,) * parts)
+    group = GroupExamples(group=name, helps=(effect,), hurts=(replace(effect, example=6),))
     return {
-        "subpopulations": {
-            "splits": [{"class": name, "agreement": 0.9, "parts": [part] * parts}] * classes,
-            "groups": [{"group": name, "helps": [item], "hurts": [item | {"example": 6}]}],
-        },
-        "brittle": {"base": 0, "harmed": brittle, "supported": brittle},
+        "subpopulations": Subpopulations(splits=(split,) * classes, groups=(group,)),
+        "brittle": BrittleExamples(base=0, harmed=side, supported=side),
     }
+
+
+def review_rows(target: str) -> list[ReviewRow]:
+    """A copy of example 9, and a dubious label."""
+    row: dict[str, Any] = {"source": 4, "target": target, "qvalue": 0.001, "flagged": True}
+    row |= {"influence": 0.1, "stderr": 0.02}
+    return [CopyRow(**row, example=9), LabelRow(**row, held_out=0.02, in_sample=None)]
 
 
 def page(images: dict[str, ImageDataset], review: bool = True) -> Page:
     target, about = make_target(name=EVIL, groups=["a", EVIL], classes=["a", EVIL], examples=90)
-    summary = make_summary({EVIL: about | facts()}, 2)
-    row = {"source": 4, "target": EVIL, "qvalue": 0.001, "flagged": True, "influence": 0.1, "stderr": 0.02}
-    label = row | {"why": "label", "outside": 0.02, "inside": None}
-    summary["review"] = [row | {"why": "copy", "example": 9}, label] if review else []
+    summary = make_summary({EVIL: replace(about, **facts())}, 2, review=review_rows(EVIL) if review else ())
     text = report.render(report.build({EVIL: target}, summary, ["subpopulations", "brittle", "review"], images))
     assert text.count(EVIL) == 0
     return Page(text)
@@ -128,7 +137,7 @@ def test_without_images_examples_go_by_ids_and_the_page_says_how_to_see_them() -
 def test_a_page_with_many_images_is_bounded() -> None:
     influences, summary = make_big()
     name = str(influences["digits"]["group"].values[0])
-    summary["targets"]["digits"] |= facts(classes=1000, parts=4, name=name)
+    summary = changed(summary, **facts(classes=1000, parts=4, name=name))
     text = report.render(report.build(influences, summary, None, {"digits": dataset(channels=3, side=64)}))
     size = len(text.encode()) / 1e6
     shown = sum(map(len, re.findall('data:image/jpeg[^"]*', text)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import string
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,14 @@ import pytest
 import xarray as xr
 from scipy.stats import false_discovery_control, norm
 
+from sourcewise.acting.counterfactuals import Interval
+from sourcewise.acting.curation import Curation, ExpectedGain
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
+from sourcewise.records.reading import LeftOut
 from sourcewise.report import figures, report
+from sourcewise.report.summary import Summary, TargetSummary
+from sourcewise.study.influences import LevelChecks
 
 EVIL = "<script>alert(1)</script>"
 
@@ -30,7 +36,7 @@ def make_target(
     signal: bool = True,
     missing: tuple[int, ...] = (),
     seed: int = 0,
-) -> tuple[xr.Dataset, dict[str, Any]]:
+) -> tuple[xr.Dataset, TargetSummary]:
     """Influences like those of the embedded default, and the part of the summary that goes with them."""
     rng = np.random.default_rng(seed)
     groups = groups if groups is not None else [*string.digits, *string.ascii_uppercase]
@@ -82,79 +88,87 @@ def make_target(
     )
 
     found, found_overall = (int((dataset[f"qvalue_{t}"].values <= 0.05).sum()) for t in ("class", "overall"))
-    facts = {
-        "examples": examples,
-        "classes": len(classes),
-        "metric_mean": 0.921,
-        "metric_std": 0.013,
-        "significant_class": found,
-        "cells_class": value.size,
-        "unknown": len(missing),
-        "significant_example": found * 7,
-        "cells_example": examples * len(groups),
-        "significant_overall": found_overall,
-        "verdict": None,
-        "baselines": {},
-        "checks": {
-            level: {
-                "estimator": "ridge",
-                "lds": 0.6,
-                "lds_interval": [0.5, 0.7],
-                "noise_ceiling": ceiling,
-                "split_half": 0.7,
-                "more_models": 60,
-                "candidates": {"ridge": 0.6, "difference": 0.5},
-                "verdict": f"Influences at {level} level are reliable.",
-                "curve": [[12, 0.2, 0.3], [48, 0.4, 0.5], [models, 0.6, 0.7]],
-            }
+    facts = TargetSummary(
+        examples=examples,
+        classes=len(classes),
+        metric_mean=0.921,
+        metric_std=0.013,
+        significant_class=found,
+        cells_class=value.size,
+        unknown=len(missing),
+        significant_example=found * 7,
+        cells_example=examples * len(groups),
+        significant_overall=found_overall,
+        cells_overall=len(groups),
+        table=(),
+        overall=(),
+        verdict="",
+        baselines={},
+        checks={
+            level: LevelChecks(
+                estimator="ridge",
+                lds=0.6,
+                lds_interval=(0.5, 0.7),
+                noise_ceiling=ceiling,
+                split_half=0.7,
+                more_models=60,
+                candidates={"ridge": 0.6, "difference": 0.5},
+                verdict=f"Influences at {level} level are reliable.",
+                curve=((12, 0.2, 0.3), (48, 0.4, 0.5), (models, 0.6, 0.7)),
+            )
             for level, ceiling in (("example", None), ("class", 0.8), ("overall", 0.9))
         },
-    }
+    )
     return dataset, facts
 
 
-def make_summary(targets: dict[str, dict[str, Any]], groups: int = 36, models: int = 96) -> dict[str, Any]:
-    return {
-        "study": "characters-1a2b3c4d",
-        "source": "characters",
-        "models": models,
-        "groups": groups,
-        "designs": {"random": models},
-        "output": "prob",
-        "estimator": "difference of means",
-        "fdr": 0.05,
-        "left_out": [
-            {
-                "path": "runs/characters-1a2b3c4d/random-17/record.safetensors",
-                "reason": "truncated: 311 of 9,120 bytes",
-            }
-        ],
-        "command": "python estimate.py records=runs/characters-1a2b3c4d out=outputs/demo",
-        "recipe": "1a2b3c4d5e6f7890",
-        "config": {
+def make_summary(targets: dict[str, TargetSummary], groups: int = 36, models: int = 96, **changes: Any) -> Summary:
+    path = "runs/characters-1a2b3c4d/random-17/record.safetensors"
+    summary = Summary(
+        study="characters-1a2b3c4d",
+        source="characters",
+        models=models,
+        groups=groups,
+        designs={"random": models},
+        output="prob",
+        sign="positive: keeping the group helps",
+        estimator="difference of means",
+        fdr=0.05,
+        left_out=[LeftOut(path, "truncated: 311 of 9,120 bytes")],
+        command="python estimate.py records=runs/characters-1a2b3c4d out=outputs/demo",
+        recipe="1a2b3c4d5e6f7890",
+        config={
             "model": {"name": "cnn", "width": 32},
             "trainer": {"max_epochs": 6},
             "target": list(targets),
         },
-        "versions": {"python": "3.11.7", "torch": "2.6.0", "sourcewise": "0.1.0"},
-        "commit": "b5226d3f00",
-        "seconds": {"pretrain": 1.21, "transfer": 0.34, "evaluate": 0.05},
-        "notes": [
+        versions={"python": "3.11.7", "torch": "2.6.0", "sourcewise": "0.1.0"},
+        commit="b5226d3f00",
+        seconds={"pretrain": 1.21, "transfer": 0.34, "evaluate": 0.05},
+        notes=[
             "All subsets have the same size, so influences are relative to the average group: a constant "
             "added to all of them cannot be seen."
         ],
-        "targets": targets,
-    }
+        targets=targets,
+        counterfactuals=(),
+        review=(),
+    )
+    return replace(summary, **changes)
 
 
-def make(**options: Any) -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
+def make(**options: Any) -> tuple[dict[str, xr.Dataset], Summary]:
     """One target, small unless told otherwise."""
     dataset, facts = make_target(**options)
     name = dataset.attrs["target"]
     return {name: dataset}, make_summary({name: facts}, dataset.sizes["group"], dataset.attrs["models"])
 
 
-def make_big() -> tuple[dict[str, xr.Dataset], dict[str, Any]]:
+def changed(summary: Summary, **changes: Any) -> Summary:
+    """The summary with other facts about digits."""
+    return replace(summary, targets={"digits": replace(summary.targets["digits"], **changes)})
+
+
+def make_big() -> tuple[dict[str, xr.Dataset], Summary]:
     """1,000 groups, 1,000 classes, 10,000 examples."""
     names = [f"synset {i:04d} of a long-named kind" for i in range(1000)]
     return make(groups=names, classes=list(names), examples=10_000, models=7540)
@@ -260,23 +274,24 @@ def test_nothing_is_fetched(page: Page) -> None:
 )
 def test_every_string_is_escaped(evil: str) -> None:
     dataset, facts = make_target(name=f"t{evil}", groups=["a", "b", f"g{evil}"], classes=["a", f"c{evil}"], examples=9)
-    summary = make_summary({f"t{evil}": facts}, 3)
-    for key in ("study", "source", "estimator", "command", "recipe", "commit"):
-        summary[key] = f"{key}{evil}"
-    summary |= {
-        "designs": {evil: 3},
-        "left_out": [{"path": evil, "reason": evil}],
-        "config": {evil: [evil]},
-        "versions": {evil: evil},
-        "seconds": {evil: 1.0},
-        "notes": [evil],
-    }
-    facts["verdict"] = evil
-    facts["checks"]["class"] |= {"verdict": evil, "estimator": evil, "candidates": {evil: 0.5}}
+    checks = replace(facts.checks["class"], verdict=evil, estimator=evil, candidates={evil: 0.5})
+    facts = replace(facts, verdict=evil, checks={**facts.checks, "class": checks})
+    texts = {key: f"{key}{evil}" for key in ("study", "source", "estimator", "command", "recipe", "commit")}
+    summary = make_summary(
+        {f"t{evil}": facts},
+        3,
+        designs={evil: 3},
+        left_out=[LeftOut(evil, evil)],
+        config={evil: [evil]},
+        versions={evil: evil},
+        seconds={evil: 1.0},
+        notes=[evil],
+        **texts,
+    )
     text = report.render(report.build({f"t{evil}": dataset}, summary))
     page = Page(text)
-    summary["targets"] = {"t": facts | {"verdict": "x"}}
-    plain = Page(report.render(report.build({"t": dataset}, summary | {"source": "s", "notes": ["x"]})))
+    summary = replace(summary, targets={"t": replace(facts, verdict="x")}, source="s", notes=["x"])
+    plain = Page(report.render(report.build({"t": dataset}, summary)))
     tags = [tag for tag, _ in page.elements]
     assert len(tags) == len(plain.elements)
     assert tags.count("script") == 6
@@ -320,7 +335,7 @@ def test_what_the_data_cannot_show_is_said() -> None:
 
 def test_an_influence_without_an_error_claims_nothing() -> None:
     influences, summary = make(groups=["a", "b"], classes=["a"], examples=3)
-    summary["targets"]["digits"] |= {"metric_std": None}
+    summary = changed(summary, metric_std=None)
     for field in ("stderr", "qvalue"):
         for suffix in ("class", "overall"):
             influences["digits"][f"{field}_{suffix}"][..., 1] = np.nan
@@ -334,8 +349,7 @@ def test_an_influence_without_an_error_claims_nothing() -> None:
 
 def test_without_significance_the_page_says_so_plainly() -> None:
     influences, summary = make(signal=False)
-    facts = summary["targets"]["digits"]
-    facts |= {"significant_class": 0, "significant_example": 0, "significant_overall": 0}
+    summary = changed(summary, significant_class=0, significant_example=0, significant_overall=0)
     page = Page(report.render(report.build(influences, summary)))
     assert "These data cannot support a claim about digits." in page.text
     assert "cannot be told from noise" in page.text
@@ -344,8 +358,8 @@ def test_without_significance_the_page_says_so_plainly() -> None:
 
 def test_a_metric_is_shown_by_its_name_in_its_own_unit() -> None:
     influences, summary = make(examples=3)
-    summary["output"] = "metric:target/digits/loss"
-    summary["targets"]["digits"] |= {"metric_mean": 2.0391, "metric_std": 0.23}
+    summary = changed(summary, metric_mean=2.0391, metric_std=0.23)
+    summary = replace(summary, output="metric:target/digits/loss")
     page = Page(report.render(report.build(influences, summary)))
     assert "target/digits/loss, mean ± sd 2.039 ± 0.23 " in page.text
     assert "Accuracy" not in page.text
@@ -353,7 +367,7 @@ def test_a_metric_is_shown_by_its_name_in_its_own_unit() -> None:
 
 def test_costs_are_those_of_all_runs() -> None:
     influences, summary = make(examples=3)
-    summary |= {"designs": {"random": 30, "full": 90}, "models": 30, "seconds": {"pretraining": 60.0}}
+    summary = replace(summary, designs={"random": 30, "full": 90}, models=30, seconds={"pretraining": 60.0})
     page = Page(report.render(report.build(influences, summary)))
     assert "Wall time of all runs 2.0 h" in page.text
     assert "pretraining 60.00 2.0 h" in page.text
@@ -361,10 +375,9 @@ def test_costs_are_those_of_all_runs() -> None:
 
 def test_a_proposal_for_other_targets_makes_no_empty_section() -> None:
     one, two = make_target("digits", examples=3), make_target("letters", examples=3)
-    summary = make_summary({"digits": one[1], "letters": two[1]})
-    gain = {"value": 0.1, "low": 0.05, "high": 0.15}
-    proposal = {"expected": {"full": gain, "random": gain}, "drop": ["a"], "keep": ["b"], "command": "x"}
-    summary["curation"] = {**proposal, "weights": {"digits": 1.0}, "verified": {"digits": None}}
+    gain = Interval(0.1, 0.05, 0.15)
+    proposal = Curation({"digits": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), {"digits": None}, "x")
+    summary = make_summary({"digits": one[1], "letters": two[1]}, curation=proposal)
     built = report.build({"digits": one[0], "letters": two[0]}, summary, ["counterfactuals"])
     assert [[part.id for part in item.sections] for item in built] == [["counterfactuals"], []]
 

@@ -14,9 +14,12 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.records import record
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Record
-from sourcewise.report.summary import as_text, summarise
-from sourcewise.study import influences
-from sourcewise.study.influences import collect, estimate
+from sourcewise.report.summary import summarise
+from sourcewise.report.terminal import as_text
+from sourcewise.study import writing
+from sourcewise.study.collect import collect
+from sourcewise.study.influences import estimate
+from sourcewise.study.outputs import output_values
 
 MODELS = [make(seed) for seed in range(40)]
 
@@ -36,16 +39,16 @@ def brute_force(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def test_a_disk_that_is_too_small_is_told_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = collect([*MODELS[:8]])
     found = {"pets": estimate(study, "difference")["pets"].dataset}
-    monkeypatch.setattr(influences.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(SourcewiseError, match="the disk has 1,000 left"):
-        influences.write(found, tmp_path)
+        writing.write(found, tmp_path)
     assert not list(tmp_path.rglob("*.*"))
 
 
 @pytest.mark.parametrize("output", ["prob", "margin", "correct"])
 def test_all_levels_agree_with_brute_force(output: str) -> None:
     found = estimate(collect(MODELS, output), "difference")["pets"].dataset
-    values = np.array([influences.outputs_of(item.targets["pets"], output) for item in MODELS]).astype(float)
+    values = np.array([output_values(item.targets["pets"], output) for item in MODELS]).astype(float)
     labels = MODELS[0].targets["pets"].labels
     by_class = np.stack([values[:, labels == c].mean(1) for c in range(3)], axis=1)
     for suffix, columns in {"": values, "_class": by_class, "_overall": values.mean(1, keepdims=True)}.items():
@@ -61,7 +64,7 @@ def test_all_levels_agree_with_brute_force(output: str) -> None:
 
 def test_layout(tmp_path: Path) -> None:
     found = estimate(collect(MODELS))
-    influences.write({name: item.dataset for name, item in found.items()}, tmp_path)
+    writing.write({name: item.dataset for name, item in found.items()}, tmp_path)
     with xr.open_dataset(tmp_path / "pets" / "influences.nc") as dataset:
         dataset.load()
     for name in ("influence", "stderr", "qvalue"):
@@ -95,13 +98,13 @@ def test_a_group_always_kept_is_nan_and_said_so() -> None:
     assert np.isnan(found["influence"].sel(group="g2")).all()
     assert np.isfinite(found["influence"].drop_sel(group="g2")).all()
     summary = summarise(study, estimate(study), [], 0.05)
-    assert any("g2" in note for note in summary["notes"])
+    assert any("g2" in note for note in summary.notes)
 
 
 def test_two_records_are_enough_and_claim_nothing() -> None:
     study = collect(MODELS[:2])
     summary = summarise(study, estimate(study), [], 0.05)
-    assert summary["targets"]["pets"]["significant_class"] == 0
+    assert summary.targets["pets"].significant_class == 0
     assert "cannot support a claim" in as_text(summary)
 
 
@@ -131,14 +134,14 @@ def test_the_summary_s_table_is_the_dataset_s(tmp_path: Path) -> None:
     study = collect(MODELS)
     found = estimate(study)
     summary = summarise(study, found, [], 0.05)
-    for row in summary["targets"]["pets"]["table"]:
-        column = found["pets"].dataset["influence_class"].sel({"class": row["class"]})
+    for row in summary.targets["pets"].table:
+        column = found["pets"].dataset["influence_class"].sel({"class": row.class_name})
         best = column.max()
         if best > 0:
-            assert row["helps"][0]["influence"] == pytest.approx(float(best))
-            assert row["helps"][0]["group"] == str(column["group"][int(column.values.argmax())].values)
-        assert all(effect["influence"] < 0 for effect in row["hurts"])
-    order = [effect["influence"] for effect in summary["targets"]["pets"]["overall"]]
+            assert row.helps[0].influence == pytest.approx(float(best))
+            assert row.helps[0].group == str(column["group"][int(column.values.argmax())].values)
+        assert all(effect.influence < 0 for effect in row.hurts)
+    order = [effect.influence for effect in summary.targets["pets"].overall]
     assert order == sorted(order, reverse=True)
 
 
@@ -157,7 +160,7 @@ def test_a_scalar_is_estimated_like_an_output(tmp_path: Path) -> None:
 
 def test_top_holds_the_groups_that_matter_most_for_each_example(tmp_path: Path) -> None:
     found = estimate(collect(MODELS), "difference")["pets"].dataset
-    influences.write({"pets": found}, tmp_path, top=3)
+    writing.write({"pets": found}, tmp_path, top=3)
     table = pd.read_parquet(tmp_path / "pets" / "top.parquet")
     for example, rows in table.groupby("example"):
         values = found["influence"].sel(example=example).values

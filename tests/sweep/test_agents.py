@@ -21,7 +21,7 @@ from wandb_server import Run, Sweep, WandbServer, wandb_server
 from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.records import record
-from sourcewise.records.reading import Records
+from sourcewise.records.reading import Reading, Records
 from sourcewise.records.record import Record
 from sourcewise.sweep import leases
 from tests.records.test_wandb_server import BIN
@@ -128,12 +128,12 @@ def test_an_agents_run_does_what_a_local_one_does(user: User, tmp_path: Path) ->
     assert user.server.run_files(run)[names.RECORD] == record.to_bytes(found[local.header.run])
 
 
-def read(user: User, monkeypatch: pytest.MonkeyPatch, **filters: Any) -> Records:
+def read(user: User, monkeypatch: pytest.MonkeyPatch, **filters: Any) -> Reading:
     for key, value in user.env.items():
         monkeypatch.setenv(key, value)
-    records = Records("wandb:tester/sourcewise", filters, progress=False)
-    list(records)
-    return records
+    reading = iter(Records("wandb:tester/sourcewise", filters, progress=False))
+    list(reading)
+    return reading
 
 
 @pytest.mark.slow
@@ -183,7 +183,8 @@ def test_parameters_named_like_a_section_do_not_hide_it(user: User, monkeypatch:
     records = read(user, monkeypatch)
     assert (len(records.used), records.left_out) == (1, [])
     (item,) = user.records().values()
-    assert [one.mask.tolist() for one in records.scalars("target/digits/accuracy")] == [item.mask.tolist()]
+    scalars = Records("wandb:tester/sourcewise", progress=False).scalars("target/digits/accuracy")
+    assert [scalar.mask.tolist() for scalar in scalars] == [item.mask.tolist()]
 
 
 @pytest.mark.slow

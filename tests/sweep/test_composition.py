@@ -12,9 +12,10 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from sourcewise.core.config import plain
 from sourcewise.sweep.composition import Composer
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -63,7 +64,7 @@ def by_hydra(loader, master, overrides):
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return plain(config)
 
 
 TRAIN = [

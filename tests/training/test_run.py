@@ -20,9 +20,12 @@ from sourcewise.lightning_modules.classification import Optimisation
 from sourcewise.lightning_modules.data import Normalise
 from sourcewise.records import record
 from sourcewise.records.record import Record
+from sourcewise.training.engine import Engine
 from sourcewise.training.hardware import Hardware
 from sourcewise.training.models import small_cnn
-from sourcewise.training.run import Run, Source, Target, TransferSettings, balanced, held_out
+from sourcewise.training.run import Run
+from sourcewise.training.settings import Source, Target
+from sourcewise.training.transfers import Fixed, class_weights, held_out
 
 
 def run(config: dict) -> Record:
@@ -108,11 +111,9 @@ def test_groups_left_out_are_never_seen(tiny: Compose, monkeypatch: pytest.Monke
 
 
 def test_cached_features_give_what_running_the_backbone_gives(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sourcewise.training.run import Run
-
     cached = run(tiny())
     calls = []
-    monkeypatch.setattr(Run, "_features", lambda *_: calls.append(1))
+    monkeypatch.setattr(Engine, "features", lambda *_: calls.append(1))
     # An augmentation that changes nothing forbids caching.
     plain = run(
         tiny("target.digits.augmentation=[{_target_: sourcewise.lightning_modules.augmentation.Translate, pixels: 0}]")
@@ -150,7 +151,7 @@ def test_balanced_weights_are_scikit_learn_s(labels: list[int]) -> None:
 
     present = np.unique(labels)
     expected = compute_class_weight("balanced", classes=present, y=labels)
-    np.testing.assert_allclose(balanced(torch.tensor(labels), 4)[present], expected, rtol=1e-6)
+    np.testing.assert_allclose(class_weights(torch.tensor(labels), 4)[present], expected, rtol=1e-6)
 
 
 def test_two_classes_have_an_auroc_and_may_be_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,25 +165,26 @@ def test_two_classes_have_an_auroc_and_may_be_weighted(monkeypatch: pytest.Monke
     source = Source("s", embedded.characters(10), Normalise([0.3], [0.3]), Optimisation(**recipe))
     rare = {}
     for weighted in (False, True):
-        target = Target(few, two, TransferSettings(**recipe, weighted=weighted), metric="auroc")
+        target = Target(few, two, Fixed(**recipe, weighted=weighted), metric="auroc")
         job = Run(source, {"two": target}, small_cnn, Hardware(), {"design": "full"}, 0)
-        model, _ = job._pretrain()
-        outputs, scores = job._transfer(model, "two", target)
+        engine = job.engine()
+        outputs, scores = job.transfer(engine, job.pretrain(engine), "two")
         logit = outputs.margin.astype(float) * (2 * outputs.labels - 1)
         assert scores["auroc"] == pytest.approx(roc_auc_score(outputs.labels, logit), abs=1e-3)
         rare[weighted] = outputs.prob[outputs.labels == 1].mean()
     assert rare[True] > rare[False] + 0.02
     with pytest.raises(SourcewiseError, match="two classes"):
-        Target(digits, digits, TransferSettings(**recipe), metric="auroc")
+        Target(digits, digits, Fixed(**recipe), metric="auroc")
 
 
 def test_a_class_without_test_examples_does_not_count_in_the_mean_of_classes() -> None:
     digits, recipe = embedded.digits("test"), {"epochs": 1, "batch_size": 16, "lr": 0.005}
     eight = digits.select((digits.labels < 8).nonzero().squeeze(1)[:200])
     source = Source("s", embedded.characters(10), Normalise([0.3], [0.3]), Optimisation(**recipe))
-    target = Target(digits, eight, TransferSettings(**recipe), metric="mean_per_class")
+    target = Target(digits, eight, Fixed(**recipe), metric="mean_per_class")
     job = Run(source, {"digits": target}, small_cnn, Hardware(), {"design": "full"}, 0)
-    outputs, scores = job._transfer(job._pretrain()[0], "digits", target)
+    engine = job.engine()
+    outputs, scores = job.transfer(engine, job.pretrain(engine), "digits")
     right = outputs.prediction == outputs.labels
     assert {8, 9} & set(outputs.prediction.tolist())
     assert scores["mean_per_class"] == pytest.approx(np.mean([right[outputs.labels == c].mean() for c in range(8)]))
@@ -194,11 +196,11 @@ def test_what_cannot_be_a_target_is_one_clear_line() -> None:
     one = digits.select((digits.labels == 0).nonzero().squeeze(1))
     one = replace(one, class_names=("0",), group_names=(), fingerprint="")
     with pytest.raises(SourcewiseError, match="all images are of one class, 0;"):
-        Target(one, one, TransferSettings(**recipe, lr=0.1))
+        Target(one, one, Fixed(**recipe, lr=0.1))
     with pytest.raises(SourcewiseError, match="give a learning rate, or several"):
-        TransferSettings(**recipe, lr=[])
+        Fixed(**recipe, lr=[])
     with pytest.raises(SourcewiseError, match="its images are 8 pixels wide, and an augmentation changes 8"):
-        Target(digits, digits, TransferSettings(**recipe, lr=0.1), augmentation=[Translate(8)])
+        Target(digits, digits, Fixed(**recipe, lr=0.1), augmentation=[Translate(8)])
 
 
 def parts(config: dict):
@@ -218,7 +220,6 @@ def test_transfer_trains_what_it_should(
     tiny: Compose, mode: str, batchnorm: str, weights_stay: bool, statistics_stay: bool
 ) -> None:
     from sourcewise.lightning_modules.transfer import Transfer
-    from sourcewise.training.run import Run
 
     config = tiny(
         f"transfer={mode}",
@@ -234,9 +235,10 @@ def test_transfer_trains_what_it_should(
         job = Run(
             built["source"], built["target"], built["model"], built["trainer"], config["subset"], 0, lambda _: None
         )
-        model, _ = job._pretrain()
-        source = {key: value.clone() for key, value in model.backbone.state_dict().items()}
-        job._transfer(model, "digits", built["target"]["digits"])
+        engine = job.engine()
+        model = job.pretrain(engine)
+        source = {key: value.clone() for key, value in model.network.backbone.state_dict().items()}
+        job.transfer(engine, model, "digits")
     finally:
         Transfer.on_test_epoch_end = before
     after = found[0].network.backbone.state_dict()
@@ -245,12 +247,12 @@ def test_transfer_trains_what_it_should(
     assert all(torch.equal(source[key], after[key]) for key in weights) == weights_stay
     assert all(torch.equal(source[key], after[key]) for key in statistics) == statistics_stay
     # what one target did never reaches the source model
-    assert all(torch.equal(source[key], value) for key, value in model.backbone.state_dict().items())
+    assert all(torch.equal(source[key], value) for key, value in model.network.backbone.state_dict().items())
 
 
 def test_several_targets_do_not_disturb_each_other(tiny: Compose) -> None:
     alone = run(tiny("transfer=full", "transfer.epochs=1"))
-    second = "+target.again={_target_: sourcewise.training.run.Target, train: ${target.digits.train}, test: ${target.digits.test}, transfer: ${target.digits.transfer}}"
+    second = "+target.again={_target_: sourcewise.training.settings.Target, train: ${target.digits.train}, test: ${target.digits.test}, transfer: ${target.digits.transfer}}"
     both = run(tiny("transfer=full", "transfer.epochs=1", second))
     assert set(both.targets) == {"digits", "again"}
     assert np.array_equal(alone.targets["digits"].margin, both.targets["digits"].margin)
@@ -267,7 +269,10 @@ def test_divergence_is_one_clear_line_and_leaves_no_record(tiny: Compose) -> Non
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("transfer.mode=fixd", "transfer.mode=fixd"),
+        (
+            "target.digits.transfer.epoch=3",
+            "target.digits.transfer.epoch: there is no such setting; did you mean epochs?",
+        ),
         ("transfer.batchnorm=off", "transfer.batchnorm=off"),
         ("target.digits.metric=accuracies", "metric=accuracies"),
     ],

@@ -1,6 +1,17 @@
 """What Hydra finds of sourcewise: it looks for plugins in this namespace, and takes only classes defined here."""
 
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
 from sourcewise.sweep import launcher, slurm, sweeper
+
+# The transfer settings of a target, empty at first, and open: which of them there are depends on conf/transfer, so that
+# a YAML file, in which Hydra takes only keys that are there, cannot say. Those that do not exist are an error later on.
+ConfigStore.instance().store(
+    group="target",
+    name="base_transfer",
+    node=OmegaConf.create({"transfer": OmegaConf.create({}, flags={"struct": False})}),
+)
 
 
 class LocalLauncher(launcher.LocalLauncher):

@@ -9,113 +9,162 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
 
 import numpy as np
 
 from sourcewise.designs.chosen_designs import ORDERS
-from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.inference import Mean
-
-RANDOM = "random"
+from sourcewise.study.collect import RANDOM, CounterfactualRun
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One model of a subset that was not drawn at random.
+class Interval:
+    """A value with its 95% interval; the ends are None where one run cannot tell."""
 
-    study: where it is of another study than the influences. curve: `worst, <ranking>`, `best, <ranking>` or `random`;
-    empty for a listed subset and for the full source. mask: bool[groups]. scores, outputs: by target, the metric and
-    the mean of the output fitted.
+    value: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def around(cls, mean: Mean) -> Interval:
+        """Return the interval of a mean, or of a difference of means."""
+        low, high = (None if np.isnan(end) else float(end) for end in mean.interval())
+        return cls(float(mean.value), low, high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalPoint:
+    """Models without a number of groups.
+
+    Attributes:
+        removed: how many groups they lack.
+        runs: how many models there are.
+        score: over seeds; for random removals, over subsets.
+        full: gain in score over the full source; None where fewer than two models of it are there.
+        random: gain in score over random removal of as many groups; None as for `full`.
+        output: mean output, as `score`.
+        predicted: mean output that influences predict; None where there is nothing to predict it from.
+    """
+
+    removed: int
+    runs: int
+    score: Interval
+    full: Interval | None
+    random: Interval | None
+    output: Interval
+    predicted: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedPoint(RemovalPoint):
+    """Models of one listed subset, named by its groups."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class RemovalCurve:
+    """Models over the number of groups that are removed, in one order."""
+
+    name: str
+    points: tuple[RemovalPoint, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All models of chosen subsets of one study, on one target.
+
+    Attributes:
+        study: its name where that is another than the influences'; else empty.
+        target: name of the target.
+        full: models of the full source; None without any.
+        curves: of ranked subsets.
+        listed: listed subsets, the best score first.
     """
 
     study: str
-    curve: str
-    mask: Mask
-    seed: str
-    scores: Mapping[str, float]
-    outputs: Mapping[str, float]
+    target: str
+    full: RemovalPoint | None
+    curves: tuple[RemovalCurve, ...]
+    listed: tuple[ListedPoint, ...]
+
+    @property
+    def points(self) -> list[tuple[str, RemovalPoint]]:
+        """All points, each with the name of its subset or curve."""
+        named: list[tuple[str, RemovalPoint]] = [("full source", self.full)] if self.full else []
+        named += [(curve.name, point) for curve in self.curves for point in curve.points]
+        return named + [(point.name, point) for point in self.listed]
 
 
-def means(trials: Iterable[Trial], target: str, value: str = "scores") -> list[float]:
-    """The score (or output) of each independent unit: a run; of random removals a subset, the mean over its seeds."""
-    units: dict[tuple[bytes, str], list[float]] = {}
-    for trial in trials:
-        unit = trial.mask.tobytes(), "" if trial.curve == RANDOM else trial.seed
-        units.setdefault(unit, []).append(getattr(trial, value)[target])
-    return [float(np.mean(found)) for found in units.values()]
+def compare_all(
+    runs: Sequence[CounterfactualRun], names: Sequence[str], slopes: Mapping[str, Array]
+) -> tuple[Comparison, ...]:
+    """Compare the runs of every study and target that has runs of less than the full source.
 
-
-def gain(found: Iterable[Trial], others: Iterable[Trial], target: str, value: str = "scores") -> dict[str, Any] | None:
-    """Of some trials over others, as JSON; None where fewer than two of these are independent."""
-    peers = means(others, target, value)
-    return as_json(Mean.from_runs(means(found, target, value)) - Mean.from_runs(peers)) if len(peers) > 1 else None
-
-
-def tables(trials: Sequence[Trial], names: Sequence[str], slopes: Mapping[str, Array]) -> list[dict[str, Any]]:
-    """`compare` for every study and target with trials of less than the full source.
-
-    slopes: by target of the influences' own study.
+    Args:
+        runs: of all studies.
+        names: of the groups.
+        slopes: fitted influences float[groups], by target of the influences' study.
     """
-    keys = dict.fromkeys((trial.study, target) for trial in trials for target in trial.scores)
-    result = []
+    keys = dict.fromkeys((run.study, target) for run in runs for target in run.scores)
+    comparisons = []
     for study, target in sorted(keys, key=lambda key: key[0]):
-        own = [trial for trial in trials if trial.study == study and target in trial.scores]
-        if not all(trial.mask.all() for trial in own):
-            found = compare(own, target, names, None if study else slopes.get(target))
-            result.append({"study": study, "target": target, **found})
-    return result
+        chosen = [run for run in runs if run.study == study and target in run.scores]
+        if not all(run.mask.all() for run in chosen):
+            comparisons.append(compare_runs(chosen, target, names, None if study else slopes.get(target), study))
+    return tuple(comparisons)
 
 
-def compare(trials: Sequence[Trial], target: str, names: Sequence[str], slopes: Array | None = None) -> dict[str, Any]:
-    """Curves over the number of groups removed, of the trials of one study on one target, as JSON.
+def compare_runs(
+    runs: Sequence[CounterfactualRun],
+    target: str,
+    names: Sequence[str],
+    slopes: Array | None = None,
+    study: str = "",
+) -> Comparison:
+    """Compare the runs of one study on one target.
 
-    Every point has `score` and `output` (value, low, high over seeds; for random removals, over subsets), `runs`, the
-    score's gain over the `full` source and over `random` removal of as many groups, and where `slopes` [G] are given,
-    the fitted influences, what they predict of the output: that of random removal as it is, plus what they say of
-    these groups rather than average ones. That is all that subsets of one size can predict. Listed subsets are in the
-    order of their scores.
+    Where `slopes` float[groups] are given, the fitted influences, a point has what they predict of the output: that of
+    random removal as it is, plus what they say of these groups rather than average ones. That is all that subsets of
+    one size can predict.
     """
-    whole = [trial for trial in trials if trial.mask.all()]
-    places: dict[tuple[str, Hashable], list[Trial]] = defaultdict(list)
-    for trial in trials:
-        if removed := int((~trial.mask).sum()):
-            places[trial.curve, removed if trial.curve else trial.mask.tobytes()].append(trial)
+    full = tuple(run for run in runs if run.mask.all())
+    places: dict[tuple[str, Hashable], list[CounterfactualRun]] = defaultdict(list)
+    for run in runs:
+        if removed := int((~run.mask).sum()):
+            places[run.curve, removed if run.curve else run.mask.tobytes()].append(run)
     curves = {curve for curve, _ in places} - {""}
 
-    def point(found: list[Trial]) -> dict[str, Any]:
-        removed = int((~found[0].mask).sum())
-        peers = [] if found[0].curve == RANDOM else places.get((RANDOM, removed), [])
-        result: dict[str, Any] = {
-            "removed": removed,
-            "runs": len(found),
-            "score": as_json(Mean.from_runs(means(found, target))),
-            "full": gain(found, whole, target),
-            "random": gain(found, peers, target),
-            "output": as_json(Mean.from_runs(means(found, target, "outputs"))),
-        }
-        if slopes is not None and peers:
-            gone = ~np.array([trial.mask for trial in found])
-            effect = np.mean(gone @ (slopes - slopes.mean()))
-            result["predicted"] = float(np.mean(means(peers, target, "outputs")) - effect)
-        return result
+    def point(chosen: Sequence[CounterfactualRun]) -> RemovalPoint:
+        removed = int((~chosen[0].mask).sum())
+        peers = [] if chosen[0].curve == RANDOM else places.get((RANDOM, removed), [])
+        return RemovalPoint(
+            removed=removed,
+            runs=len(chosen),
+            score=Interval.around(Mean.from_runs(scores(chosen, target))),
+            full=score_gain(chosen, full, target),
+            random=score_gain(chosen, peers, target),
+            output=Interval.around(Mean.from_runs(mean_outputs(chosen, target))),
+            predicted=None if slopes is None or not peers else _predict(chosen, peers, target, slopes),
+        )
 
-    def name(found: list[Trial]) -> str:
-        few = found[0].mask.mean() <= 0.5
-        word, groups = "only" if few else "without", np.array(names)[found[0].mask == few].tolist()
-        return f"{word} {', '.join(groups[:8])}" + (f" and {len(groups) - 8} more" if len(groups) > 8 else "")
-
-    return {
-        "full": point(whole) if whole else None,
-        "curves": [
-            {"name": _short(curve, curves), "points": [point(places[at]) for at in sorted(places) if at[0] == curve]}
+    listed = [
+        ListedPoint(name=_subset_name(chosen[0], names), **vars(point(chosen)))
+        for (curve, _), chosen in places.items()
+        if not curve
+    ]
+    return Comparison(
+        study=study,
+        target=target,
+        full=point(full) if full else None,
+        curves=tuple(
+            RemovalCurve(_short(curve, curves), tuple(point(places[key]) for key in sorted(places) if key[0] == curve))
             for curve in sorted(curves, key=lambda curve: (ORDERS.index(curve.partition(",")[0]), curve))
-        ],
-        "listed": sorted(
-            ({"name": name(found), **point(found)} for at, found in places.items() if not at[0]),
-            key=lambda point: (-point["score"]["value"], point["name"]),
         ),
-    }
+        listed=tuple(sorted(listed, key=lambda point: (-point.score.value, point.name))),
+    )
 
 
 COLUMNS = (
@@ -124,51 +173,73 @@ COLUMNS = (
     "runs",
     *(f"{name}_{end}" for name in ("score", "full", "random") for end in ("value", "low", "high")),
 )
-"""Of `rows`: score, and its gain over the full source and over random removal, with 95% intervals."""
+"""Of `comparison_rows`: score, and its gain over the full source and over random removal, with 95% intervals."""
 
 
-def rows(found: Mapping[str, Any]) -> list[list[Any]]:
-    """Every point of a comparison as a row of COLUMNS."""
-    named = [("full source", found["full"])] if found["full"] else []
-    named += [(curve["name"], point) for curve in found["curves"] for point in curve["points"]]
-    named += [(point["name"], point) for point in found["listed"]]
-    ends = ("value", "low", "high")
-    return [
-        [name, point["removed"], point["runs"]]
-        + [(point[key] or {}).get(end) for key in ("score", "full", "random") for end in ends]
-        for name, point in named
-    ]
+def comparison_rows(comparison: Comparison) -> list[list[str | float | None]]:
+    """Return every point of a comparison as a row of COLUMNS."""
+    rows: list[list[str | float | None]] = []
+    for name, point in comparison.points:
+        intervals = (point.score, point.full, point.random)
+        ends = ((each.value, each.low, each.high) if each else (None, None, None) for each in intervals)
+        rows.append([name, point.removed, point.runs, *chain.from_iterable(ends)])
+    return rows
 
 
-def as_text(found: Mapping[str, Any]) -> list[str]:
-    """A small table for a terminal: score in percent by curve and groups removed, and the gain over the full source."""
-    where = f" ({found['study']})" if found["study"] else ""
-    lines = [
-        "",
-        f"  Retrained without groups{where}: score on {found['target']}, and gain over the full source, in percent",
-    ]
-    for name, removed, runs, *values in rows(found):
-        score, low, high, gain, gain_low, gain_high = (None if v is None else 100 * v for v in values[:6])
-        text = f"    {name:<24} {removed:>3} removed  {score:5.1f}"
-        text += f" ({low:.1f} to {high:.1f})" if low is not None else ""
-        if removed and gain_low is not None:
-            text += f"  gain {gain:+.2f} ({gain_low:+.2f} to {gain_high:+.2f})"
-        lines.append(f"{text}  {runs} runs")
-    return lines
+def scores(runs: Iterable[CounterfactualRun], target: str) -> list[float]:
+    """Return the score of each independent unit: a run; of random removals a subset, the mean over its seeds."""
+    return _unit_means((run, run.scores[target]) for run in runs)
+
+
+def mean_outputs(runs: Iterable[CounterfactualRun], target: str) -> list[float]:
+    """Return the mean output of each independent unit, as `scores` does the score."""
+    return _unit_means((run, run.outputs[target]) for run in runs)
+
+
+def score_gain(
+    runs: Iterable[CounterfactualRun], baseline: Iterable[CounterfactualRun], target: str
+) -> Interval | None:
+    """Return the gain in score over the baseline; None where fewer than two of its runs are independent."""
+    values = scores(baseline, target)
+    return gain(scores(runs, target), values) if len(values) > 1 else None
+
+
+def gain(values: Sequence[float], baseline: Sequence[float]) -> Interval:
+    """Return the difference of the means of independent values."""
+    return Interval.around(Mean.from_runs(values) - Mean.from_runs(baseline))
+
+
+def _unit_means(values: Iterable[tuple[CounterfactualRun, float]]) -> list[float]:
+    units: dict[tuple[bytes, str], list[float]] = {}
+    for run, value in values:
+        unit = run.mask.tobytes(), "" if run.curve == RANDOM else run.seed
+        units.setdefault(unit, []).append(value)
+    return [float(np.mean(unit)) for unit in units.values()]
+
+
+def _predict(
+    runs: Sequence[CounterfactualRun], peers: Sequence[CounterfactualRun], target: str, slopes: Array
+) -> float:
+    """Return the output of random removal, plus what influences say of these groups rather than average ones."""
+    removed = ~np.array([run.mask for run in runs])
+    effect = np.mean(removed @ (slopes - slopes.mean()))
+    return float(np.mean(mean_outputs(peers, target)) - effect)
+
+
+def _subset_name(run: CounterfactualRun, names: Sequence[str]) -> str:
+    """Return the name of a listed subset, by what it keeps or what it lacks, whichever is shorter."""
+    keeps_few = run.mask.mean() <= 0.5
+    groups = np.array(names)[run.mask == keeps_few].tolist()
+    listed = ", ".join(groups[:8]) + (f" and {len(groups) - 8} more" if len(groups) > 8 else "")
+    return f"{'only' if keeps_few else 'without'} {listed}"
 
 
 def _short(curve: str, curves: Iterable[str]) -> str:
-    """A curve's name, without the hash of its ranking where names differ, and without an only ranking."""
+    """Return a curve's name, without the hash of its ranking where names differ, and without an only ranking."""
     order, _, ranking = curve.partition(", ")
-    rankings = {other.partition(", ")[2] for other in curves} - {""}
+    rankings = {name.partition(", ")[2] for name in curves} - {""}
     plain = ranking.partition("@")[0]
     if not ranking or len(rankings) < 2:
         return order
-    same = sum(other.partition("@")[0] == plain for other in rankings) > 1
+    same = sum(name.partition("@")[0] == plain for name in rankings) > 1
     return f"{order}, {ranking if same else plain}"
-
-
-def as_json(mean: Mean) -> dict[str, float | None]:
-    """The value, and the ends of its 95% interval; null where one run cannot tell."""
-    low, high = (None if np.isnan(end) else float(end) for end in mean.interval())
-    return {"value": float(mean.value), "low": low, "high": high}

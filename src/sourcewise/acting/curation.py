@@ -13,15 +13,15 @@ them: near the full source both the gain and the cost are smaller than on that l
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sourcewise.acting.counterfactuals import RANDOM, Trial, as_json, gain, means
+from sourcewise.acting.counterfactuals import Interval, gain, mean_outputs, score_gain, scores
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import quote
 from sourcewise.designs.files import write_names, write_ranking
@@ -30,7 +30,9 @@ from sourcewise.estimation.collapse import Subsets, collapse
 from sourcewise.estimation.estimators import ridge
 from sourcewise.estimation.inference import Mean
 from sourcewise.estimation.moments import GRAM_GROUPS
-from sourcewise.study.influences import UNITS, Study
+from sourcewise.study.collect import RANDOM, CounterfactualRun, Study
+from sourcewise.study.outputs import UNITS
+from sourcewise.study.recipes import train_command
 
 FOLDS = 5
 SPLITS = 20
@@ -39,7 +41,7 @@ SEEDS = 20
 
 NO_FULL = (
     "curate: what removing groups costs is known only from models of the full source, and there are fewer than two"
-    " among the records; train some: python train.py -m subset=full 'seed=range(0,5)', with the overrides of your runs"
+    " among the records"
 )
 
 
@@ -58,7 +60,57 @@ class Proposal:
         return int((~self.keep).sum())
 
 
-def propose(masks: Mask, outputs: Array, seeds: Array, full: Sequence[float], remove: int | None = None) -> Proposal:
+@dataclass(frozen=True)
+class ExpectedGain:
+    """Gain in mean output that a proposal should bring, over the full source and over removing random groups."""
+
+    full: Interval
+    random: Interval
+
+
+@dataclass(frozen=True)
+class VerifiedGain:
+    """Gain that retraining without the proposed groups brought on one target.
+
+    Attributes:
+        full: in score, over the full source.
+        random: in score, over removing as many random groups; None where such runs are missing.
+        output: in mean output, over the full source.
+        runs: independent runs without the groups.
+        runs_full: independent runs of the full source.
+    """
+
+    full: Interval
+    random: Interval | None
+    output: Interval
+    runs: int
+    runs_full: int
+
+
+@dataclass(frozen=True)
+class Curation:
+    """A proposal by names, what it should gain and what it gained.
+
+    Attributes:
+        weights: of the targets.
+        drop: groups to remove, the worst first.
+        keep: groups to keep, the worst first.
+        expected: gain that the models predict.
+        verified: gain by retraining, by target; None where it is not verified yet.
+        command: the command that trains the models for that.
+    """
+
+    weights: Mapping[str, float]
+    drop: tuple[str, ...]
+    keep: tuple[str, ...]
+    expected: ExpectedGain
+    verified: Mapping[str, VerifiedGain | None]
+    command: str
+
+
+def propose(
+    masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[float], remove: int | None = None
+) -> Proposal:
     """Which groups to remove so that a mean output rises.
 
     Args:
@@ -148,13 +200,18 @@ def weights_of(setting: Any, targets: Sequence[str]) -> dict[str, float]:
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequence[str]) -> dict[str, Any]:
-    """The proposal, also written to `out` as keep.txt, drop.txt and ranking.csv, and what its runs say; as JSON.
+def curate(study: Study, weights: Mapping[str, float], out: Path) -> Curation:
+    """Propose groups to remove, and write keep.txt, drop.txt and ranking.csv to `out`.
 
     A proposal that is there stays as long as the random models and the weights are those that it came from: runs that
-    verify it do not change it. recipe: what to add to python train.py for the recipe of these models.
+    verify it do not change it.
 
-    Raises SourcewiseError as `propose` does.
+    Args:
+        study: with the models of chosen subsets from all places.
+        weights: of targets, which sum to one.
+        out: folder to write to.
+
+    Raises SourcewiseError as `propose` does, and for outputs or numbers of groups that cannot be curated.
     """
     if study.output not in UNITS:
         raise SourcewiseError(f"curate: it needs outputs of every example; choose outputs={', '.join(UNITS)}")
@@ -162,82 +219,53 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
         raise SourcewiseError(
             f"curate: {study.groups} groups are too many to rank by ridge; group them ({GRAM_GROUPS} at most)"
         )
-    masks, names = study.packed().unpack(), study.names
-    outputs = {name: np.array(study.targets[name].means)[:, -1] for name in weights}
-    y: Array = sum((weight * outputs[name] for name, weight in weights.items()), np.zeros(len(masks)))
-    own = [trial for trial in study.trials if not trial.study]
-    full = [sum(weights[t] * trial.outputs[t] for t in weights) for trial in own if trial.mask.all()]
-    content = hashlib.sha256(np.packbits(masks).tobytes() + y.tobytes() + repr(sorted(weights.items())).encode())
+    masks, names = study.masks.unpack(), study.group_names
+    zero: Array = np.zeros(len(masks))
+    outputs = sum((weight * study.targets[name].overall_means for name, weight in weights.items()), zero)
+    runs = [run for run in study.counterfactual_runs if not run.study]
+    full = [sum(weights[t] * run.outputs[t] for t in weights) for run in runs if run.mask.all()]
+    if len(full) < 2:
+        more = train_command(study.header, "subset=full", "seed=range(0,5)")
+        raise SourcewiseError(f"{NO_FULL}; train some: {more}")
+    content = hashlib.sha256(np.packbits(masks).tobytes() + outputs.tobytes() + repr(sorted(weights.items())).encode())
     mark = f"# {content.hexdigest()[:16]}"
-    drop, before = out / "drop.txt", []
-    if drop.is_file() and (lines := drop.read_text(encoding="utf-8").splitlines() or [""])[0].endswith(mark):
-        before = lines[1:]
-    found = propose(masks, y, np.array(study.seeds), full, len(before) or None)
-    order = np.argsort(found.scores, kind="stable")
-    kept, dropped = ([names[i] for i in order if found.keep[i] == keep] for keep in (True, False))
-    for file, about, lines in (
-        ("keep.txt", f"{len(kept)} groups to keep {mark}", kept),
-        ("drop.txt", f"{len(dropped)} groups to remove, the worst first {mark}", dropped),
-    ):
-        write_names(out / file, about, lines)
-    write_ranking(out / "ranking.csv", dict(zip(names, found.scores.tolist(), strict=True)))
-    verify = [*recipe, "subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
-    verify += ["subset.order=worst,random", f"subset.remove=0,{found.removed}", f"seed=range(0,{SEEDS})"]
-    return {
-        "weights": dict(weights),
-        "drop": dropped,
-        "keep": kept,
-        "expected": {"full": as_json(found.over_full), "random": as_json(found.over_random)},
-        "verified": {name: _verified(own, found, name) for name in weights},
-        "command": shlex.join(["python", "train.py", "-m", *verify]),
-    }
+    removed = len(_previous_drop(out / "drop.txt", mark))
+    proposal = propose(masks, outputs, study.seeds, full, removed or None)
+    order = np.argsort(proposal.scores, kind="stable")
+    keep, drop = (tuple(names[i] for i in order if proposal.keep[i] == side) for side in (True, False))
+    write_names(out / "keep.txt", f"{len(keep)} groups to keep {mark}", keep)
+    write_names(out / "drop.txt", f"{len(drop)} groups to remove, the worst first {mark}", drop)
+    write_ranking(out / "ranking.csv", dict(zip(names, proposal.scores.tolist(), strict=True)))
+    verify = ["subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
+    verify += ["subset.order=worst,random", f"subset.remove=0,{proposal.removed}", f"seed=range(0,{SEEDS})"]
+    return Curation(
+        weights=dict(weights),
+        drop=drop,
+        keep=keep,
+        expected=ExpectedGain(Interval.around(proposal.over_full), Interval.around(proposal.over_random)),
+        verified={name: _verify(runs, proposal, name) for name in weights},
+        command=train_command(study.header, *verify),
+    )
 
 
-def as_text(found: Mapping[str, Any], output: str) -> list[str]:
-    """What to say of a proposal, in sentences."""
-    factor, unit = (100.0, " points") if output in ("prob", "correct") else (1.0, "")
-
-    def show(gain: Mapping[str, float], factor: float = factor, unit: str = unit) -> str:
-        low, high = factor * gain["low"], factor * gain["high"]
-        return f"{factor * gain['value']:+.2f}{unit} (95% interval {low:+.2f} to {high:+.2f})"
-
-    expected, number = found["expected"], len(found["drop"])
-    text = [
-        f"Proposed: remove {number} of {number + len(found['keep'])} groups: {', '.join(found['drop'])}.",
-        f"Expected gain in mean {output}: {show(expected['random'])} over removing {number} random groups,"
-        f" {show(expected['full'])} over the full source. Random subsets alone only show the first; the second adds"
-        " what random groups cost, on a straight line from the random subsets to the full source. Near the full source"
-        " effects are usually smaller: retrain before you rely on it.",
-    ]
-    if expected["full"]["low"] <= 0:
-        text.append("These models cannot tell this gain over the full source from none.")
-    for target, gained in found["verified"].items():
-        if gained is None:
-            text.append(f"Not verified on {target} yet: {found['command']}")
-            continue
-        line = f"Verified on {target}: score {show(gained['full'], 100.0, ' points')} over the full source"
-        line += f", {show(gained['random'], 100.0, ' points')} over random removal" if gained["random"] else ""
-        line += f"; mean {output} {show(gained['output'])} over the full source"
-        text.append(f"{line}; {gained['runs']} runs against {gained['runs_full']}.")
-        if gained["full"]["high"] < 0:
-            text.append(f"The removal hurts {target}: keep the full source.")
-        elif gained["full"]["low"] <= 0:
-            text.append(f"There is no gain on {target} over the full source that these runs can tell from none.")
-    return text
+def _previous_drop(path: Path, mark: str) -> list[str]:
+    """Return the groups of a proposal that is there, if its mark says that it came from the same models."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return lines[1:] if lines and lines[0].endswith(mark) else []
 
 
-def _verified(trials: Sequence[Trial], found: Proposal, target: str) -> dict[str, Any] | None:
-    """Gain in the target's score over the full source and over random removal; None where runs are missing."""
-    kept = [t for t in trials if np.array_equal(t.mask, found.keep)]
-    whole = [t for t in trials if t.mask.all()]
-    removed = [t for t in trials if t.curve == RANDOM and (~t.mask).sum() == found.removed]
-    runs, runs_full = len(means(kept, target)), len(means(whole, target))
-    if min(runs, runs_full) < 2:
+def _verify(runs: Sequence[CounterfactualRun], proposal: Proposal, target: str) -> VerifiedGain | None:
+    """Return what retraining gained on a target; None where runs are missing."""
+    kept = [run for run in runs if np.array_equal(run.mask, proposal.keep)]
+    full = [run for run in runs if run.mask.all()]
+    random = [run for run in runs if run.curve == RANDOM and (~run.mask).sum() == proposal.removed]
+    count, count_full = len(scores(kept, target)), len(scores(full, target))
+    if min(count, count_full) < 2:
         return None
-    return {
-        "full": gain(kept, whole, target),
-        "random": gain(kept, removed, target),
-        "output": gain(kept, whole, target, "outputs"),
-        "runs": runs,
-        "runs_full": runs_full,
-    }
+    return VerifiedGain(
+        full=gain(scores(kept, target), scores(full, target)),
+        random=score_gain(kept, random, target),
+        output=gain(mean_outputs(kept, target), mean_outputs(full, target)),
+        runs=count,
+        runs_full=count_full,
+    )

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from sourcewise.core import settings
+from sourcewise.core.config import plain
 
 CONFIGS = str(Path(__file__).parents[1] / "conf")
 """The folder of our configs: in a checkout a link to conf/."""
@@ -17,8 +18,6 @@ def resolve(config: DictConfig, kind: type) -> dict[str, Any]:
     Raises SourcewiseError for a key that `kind` does not have, or a value of another type; OmegaConf raises for a
     missing (`???`) value.
     """
-    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(container, dict)
-    resolved = {str(key): value for key, value in container.items()}
+    resolved = plain(config)
     settings.top(kind, resolved)
     return resolved

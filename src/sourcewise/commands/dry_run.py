@@ -39,8 +39,10 @@ def plan(config: Config) -> str:
     for name, (data, how) in stages.items():
         number = data["train"].get("num_classes")
         classes, metric = f"{number} classes" if number else "", data.get("metric", "")
-        epochs = f"{how['epochs']:>4} epochs of batches of {how['batch_size']}"
-        lines.append(f"  {name:<22}{classes:>13}{epochs}, lr {how['lr']} {metric}")
+        training = f" {how['_target_'].rpartition('.')[2].lower()}"
+        if "epochs" in how:
+            training = f"{how['epochs']:>4} epochs of batches of {how['batch_size']}, lr {how['lr']}"
+        lines.append(f"  {name:<22}{classes:>13}{training} {metric}")
     return "\n".join(lines)
 
 
@@ -86,7 +88,7 @@ def shrunk(config: Config, folder: str) -> dict[str, Any]:
         "subset": subset,
         "target": _small(config["target"], 2 * BATCH, folder),
         "trainer": {**config["trainer"], **hardware},
-        "logger": {"_target_": "sourcewise.records.tracking.NoTracker"},
+        "logger": {"_target_": "sourcewise.records.tracker.NoTracker"},
         "runs_dir": folder,
     }
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import hydra
 from annotated_types import Interval
@@ -17,6 +17,9 @@ from pydantic import PositiveInt
 from sourcewise.commands.cli import CONFIGS, resolve
 from sourcewise.core import exits, settings
 from sourcewise.core.messages import printable
+
+if TYPE_CHECKING:
+    from sourcewise.report.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Settings:
     refresh: bool | Literal["auto"]
     out: str
     outputs: str
-    estimator: str
+    estimator: str | Sequence[str]
     fdr: Annotated[float, Interval(gt=0, lt=1)]
     top: PositiveInt
     counterfactuals: str | Sequence[str] | None
@@ -40,51 +43,56 @@ class Settings:
     runs_dir: str
 
 
-def estimate(config: dict[str, Any]) -> dict[str, Any]:
+def estimate(config: dict[str, Any]) -> "Summary":
     """Everything from records to results on disk and in W&B; returns the summary."""
     from hydra.utils import instantiate
 
-    from sourcewise.acting import analyses, counterfactuals, curation, review
+    from sourcewise.acting import counterfactuals, curation, review
     from sourcewise.commands.images import find_images
     from sourcewise.core.files import check_place, write_whole
+    from sourcewise.core.results import to_json
     from sourcewise.designs.files import write_ranking
     from sourcewise.records.reading import Records
-    from sourcewise.records.tracking import check_report
     from sourcewise.report import report
     from sourcewise.report.summary import summarise
-    from sourcewise.study import influences
+    from sourcewise.study import influences, writing
+    from sourcewise.study.collect import collect, join_counterfactuals
 
     report.check(config["sections"])
     check_place(Path(config["out"]))
     tracker = instantiate(config["logger"])
     if config["wandb_report"]:
-        check_report(tracker)
-    records, out = Records(config["records"], config["filters"], config["refresh"]), Path(config["out"])
-    study = influences.collect(records.giving(config["outputs"]), config["outputs"])
+        tracker.check_report()
+    records = Records(config["records"], config["filters"], config["refresh"]).giving(config["outputs"])
+    study, out = collect(records, config["outputs"]), Path(config["out"])
     weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
     for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
-        study.trials += influences.further_trials(Records(place, {}, config["refresh"]), study)
+        study = join_counterfactuals(study, Records(place, {}, config["refresh"]))
     images = find_images(config["images"], study.header)
     estimated = influences.estimate(study, config["estimator"])
     _clear(out, study.header.study)
-    summary = summarise(study, estimated, records.left_out, config["fdr"])
-    summary["counterfactuals"] = counterfactuals.tables(
-        study.trials, study.names, {name: item.slopes for name, item in estimated.items()}
+    datasets = {name: item.dataset for name, item in estimated.items()}
+    summary = summarise(
+        study,
+        estimated,
+        records.left_out,
+        config["fdr"],
+        counterfactuals=counterfactuals.compare_all(
+            study.counterfactual_runs, study.group_names, {name: item.slopes for name, item in estimated.items()}
+        ),
+        review=review.review(datasets, study.label_agreement, images, config["fdr"]),
+        curation=curation.curate(study, weights, out) if weights else None,
     )
-    if weights:
-        summary["curation"] = curation.curate(study, weights, out, list(study.header.overrides or ["..."]))
-    found = {name: item.dataset for name, item in estimated.items()}
-    summary["review"] = review.review(found, study.beliefs, images, config["fdr"])
-    if summary["review"]:
-        review.write(out, summary["review"])
-    influences.write(found, out, config["top"])
+    if summary.review:
+        review.write(out, summary.review)
+    writing.write(datasets, out, config["top"])
     for name, item in estimated.items():
-        for baseline, said in item.baselines.items():
-            scores = {row["group"]: row["score"] for row in said["overall"]}
-            write_ranking(out / name / f"{baseline}.csv", scores)
-    write_whole(out / "summary.json", json.dumps(influences.plain(summary), indent=1).encode())
+        for key, baseline in item.baselines.items():
+            scores = {row.group: row.score for row in baseline.overall}
+            write_ranking(out / name / f"{key}.csv", scores)
+    write_whole(out / "summary.json", json.dumps(to_json(summary), indent=1).encode())
     write_whole(out / "records.txt", ("\n".join(records.used) + "\n").encode())
-    pages = {name: influences.shown(data, analyses.named(summary["targets"][name])) for name, data in found.items()}
+    pages = {name: writing.listed_groups(data, summary.targets[name].groups_to_show) for name, data in datasets.items()}
     built = report.build(pages, summary, config["sections"], images)
     write_whole(out / "report.html", report.render(built).encode())
     about = {**config, "study": study.header.study, "models": study.models}
@@ -96,18 +104,18 @@ def estimate(config: dict[str, Any]) -> dict[str, Any]:
                     tracked.figure(f"{place}/{figure.id}", figure.figure)
                 for table in part.tables:
                     tracked.images(f"{place}/{table.id}", table.images)
-            rows = [list(effect.values()) for effect in target.facts["overall"]]
+            rows = [[row.group, row.influence, row.stderr, row.qvalue] for row in target.facts.overall]
             tracked.table(f"{place}/overall", ["group", "influence", "stderr", "qvalue"], rows)
-        for there in summary["counterfactuals"]:
-            where = "/".join(["target", there["target"], "counterfactual", there["study"]]).rstrip("/")
-            tracked.table(where, counterfactuals.COLUMNS, counterfactuals.rows(there))
+        for comparison in summary.counterfactuals:
+            where = "/".join(["target", comparison.target, "counterfactual", comparison.study]).rstrip("/")
+            tracked.table(where, counterfactuals.COLUMNS, counterfactuals.comparison_rows(comparison))
         if config["wandb_report"]:
-            title = f"Which groups of {summary['source']} help {', '.join(pages)}, and which hurt"
+            title = f"Which groups of {summary.source} help {', '.join(pages)}, and which hurt"
             verdicts = [report.verdict(item.target) for item in built]
             text = [line for verdict in verdicts for line in (verdict["headline"], *verdict["lead"])]
-            tracked.report(title, [*text, *summary["notes"]], [f"target/{name}/score" for name in pages])
+            tracked.report(title, [*text, *summary.notes], [f"target/{name}/score" for name in pages])
         tracked.save(out / "report.html", "report.html")
-        results = [f"{name}/{kind}" for name in found for kind in ("influences.nc", "top.parquet")]
+        results = [f"{name}/{kind}" for name in datasets for kind in ("influences.nc", "top.parquet")]
         files = {name: out / name for name in (*results, "summary.json", "records.txt")}
         tracked.artifact(f"influences-{study.header.study}", "influences", files, {"recipe": study.header.recipe})
     return summary
@@ -134,7 +142,7 @@ def _clear(out: Path, study: str) -> None:
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="estimate")
 def _main(config: DictConfig) -> None:
     """Estimate once, by a composed config."""
-    from sourcewise.report.summary import as_text
+    from sourcewise.report.terminal import as_text
 
     with exits.errors():
         resolved = resolve(config, Settings)

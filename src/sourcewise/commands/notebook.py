@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from sourcewise.core.errors import SourcewiseError, did_you_mean
 from sourcewise.records.reading import LeftOut, Records
 from sourcewise.report import figures
-from sourcewise.report.summary import effects
 from sourcewise.study import influences
-from sourcewise.study.influences import Estimated, Study
+from sourcewise.study.collect import Study, collect
+from sourcewise.study.effects import effect_table
+from sourcewise.study.influences import Estimated
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ class Influences(Estimated):
         names = [str(name) for name in self.influences["class"].values]
         if target_class not in (None, *names):
             raise SourcewiseError(f"{target_class}: no class of the target{did_you_mean(str(target_class), names)}")
-        table = effects(self.influences, target_class)
+        table = effect_table(self.influences, target_class)
         return table if len(table) <= 2 * n else pd.concat([table.head(n), table.tail(n)])
 
     def _repr_html_(self) -> str:
-        lines = "".join(f"<li>{escape(check['verdict'])}</li>" for check in self.checks.values())
+        lines = "".join(f"<li>{escape(check.verdict)}</li>" for check in self.checks.values())
         return f"<b>{escape(str(self.influences.attrs['target']))}</b><ul>{lines}</ul>"
 
 
@@ -88,11 +89,11 @@ class Loaded:
     @property
     def masks(self) -> NDArray[np.bool_]:
         """Which groups each model kept, `bool[models, groups]`."""
-        return self.study.packed().unpack()
+        return self.study.masks.unpack()
 
     def outputs(self, target: str | None = None) -> NDArray[np.floating[Any]]:
         """What each model says of each example of a target, `float[models, examples]`."""
-        return self.study.targets[self._target(target)].examples.array()
+        return self.study.targets[self._target(target)].examples
 
     def estimate(self, target: str | None = None, estimator: str = "auto") -> Influences:
         """Influences on one target; it need not be named when there is only one.
@@ -121,7 +122,7 @@ def load(places: str | Sequence[str], outputs: str = "prob", **filters: Any) -> 
         outputs: prob, margin, correct, or metric:<name of a scalar>.
         filters: those of conf/estimate.yaml: group, tags, sweep, state, config.
 
-    Raises SourcewiseError as `Records` and `influences.collect` do.
+    Raises SourcewiseError as `Records` and `collect` do.
     """
-    records = Records(places, filters)
-    return Loaded(influences.collect(records.giving(outputs), outputs), records.left_out)
+    reading = Records(places, filters).giving(outputs)
+    return Loaded(collect(reading, outputs), reading.left_out)

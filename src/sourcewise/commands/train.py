@@ -20,8 +20,9 @@ from pydantic import NonNegativeInt
 from sourcewise.commands.cli import CONFIGS, resolve
 from sourcewise.core import exits, names, settings
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.overrides import recipe_overrides
 from sourcewise.designs import resolve as resolve_subset
-from sourcewise.records import tracking
+from sourcewise.records import agents
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,14 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, fl
     built = ("target", "source", "model", "trainer", "logger")
     targets, source, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
     start = partial(Run, source, targets, model, hardware, config["subset"], config["seed"])
+    recipe = recipe_overrides(overrides)
     if not hardware.is_main:  # under DDP, one process speaks for the run
-        return dict(start().execute(config).header.metrics)
+        return dict(start().execute(config, recipe).header.metrics)
     with leases.lease(folder) as lease:
         if names.is_done(folder):  # by another process, a moment ago
             return _done(folder, config)
         with tracker.start(folder.name, folder.parent.name, config) as tracked:
-            result = start(tracked.log).execute(config)
+            result = start(tracked.log).execute(config, recipe)
             lease.check()
             record.write(result, folder / names.RECORD)
             tracked.record(result)
@@ -84,7 +86,7 @@ def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     from sourcewise.records import record
 
     result = record.read(folder / names.RECORD)
-    if tracking.under_agent():
+    if agents.under_agent():
         with instantiate(config["logger"]).start(folder.name, folder.parent.name, config) as tracked:
             tracked.record(result)
     return dict(result.header.metrics)
@@ -128,5 +130,5 @@ def _main(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command: `python train.py`, `sourcewise-train`."""
-    with exits.errors(), tracking.agents_job():
+    with exits.errors(), agents.answering_agent():
         _main()

@@ -56,10 +56,15 @@ def recipe(config: Config) -> dict[str, Any]:
 
 def study_name(config: Config) -> str:
     """Return the name of the study's folder: a readable part and the recipe's hash."""
-    modes = "+".join(sorted({str(target["transfer"]["mode"]) for target in config["target"].values()}))
-    parts = (config["source"]["name"], "+".join(config["target"]), config["model"]["name"], modes)
+    transfers = "+".join(sorted({_transfer_name(target["transfer"]) for target in config["target"].values()}))
+    parts = (config["source"]["name"], "+".join(config["target"]), config["model"]["name"], transfers)
     readable = config.get("study") or "-".join(map(str, parts))
     return f"{_slug(str(readable))}-{fingerprint(recipe(config))}"
+
+
+def _transfer_name(transfer: Mapping[str, Any]) -> str:
+    """Return the readable name of a transfer: its class, in lower case; in older configs, its mode."""
+    return str(transfer.get("mode") or str(transfer["_target_"]).rpartition(".")[2].lower())
 
 
 def run_name(config: Config) -> str:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +21,9 @@ from sourcewise.core.files import write_whole
 from sourcewise.designs import recorded_design
 
 SCHEMA = 1
+
+MAX_BYTES = 2**28
+"""Bytes that a record may have, wherever it comes from."""
 
 _LATER = ("overrides", "random_design")
 """Fields of the header that the first records did not have."""
@@ -123,14 +128,29 @@ def write(record: Record, path: Path) -> None:
 
 def read(path: Path) -> Record:
     """Read and verify. Raises RecordError for a missing, truncated, foreign or changed file, or another schema."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
+    content = _content(path)
     try:
         return from_bytes(content, str(path))
     except Damaged as error:
         raise Damaged(f"{error}; delete it and repeat the command that made it") from error
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a regular file. Raises RecordError for anything else, which a reader might wait for."""
+
+    def without_waiting(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    try:
+        with open(path, "rb", opener=without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise RecordError(f"{path}: not a regular file")
+            if status.st_size > MAX_BYTES:
+                raise RecordError(f"{path}: {status.st_size:,} bytes; a record has at most {MAX_BYTES:,}")
+            return file.read(status.st_size)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def to_bytes(record: Record) -> bytes:

@@ -22,9 +22,14 @@ import xarray as xr
 from plotly.colors import sample_colorscale
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from sourcewise.acting.counterfactuals import Comparison, Interval, RemovalPoint
+from sourcewise.acting.subpopulations import Subpopulation
+from sourcewise.acting.tradeoffs import Tradeoff
+from sourcewise.study.effects import KEYS
+from sourcewise.study.influences import LevelChecks
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.intp]
-KEYS = ("influence", "stderr", "qvalue")
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 MUTED = 0.32
@@ -254,15 +259,15 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     return figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticksuffix=" ", dtick=1)
 
 
-def convergence(checks: Mapping[str, Mapping[str, Any]]) -> go.Figure:
+def convergence(checks: Mapping[str, LevelChecks]) -> go.Figure:
     """LDS and split-half reliability against the number of models, by level; dotted: the noise ceiling of the LDS.
 
-    checks: by level, `curve` as rows of (models, lds, split_half), and `noise_ceiling` or None.
+    checks: by level.
     """
     lines = []
     for level, colour in zip(("class", "example"), COLOURS, strict=False):
-        curve = np.array(checks[level]["curve"], float).reshape(-1, 3)
-        ceiling = np.full(len(curve), checks[level]["noise_ceiling"], float)
+        curve = np.array(checks[level].curve or (), float).reshape(-1, 3)
+        ceiling = np.full(len(curve), checks[level].noise_ceiling, float)
         for name, y, dash in (
             ("split-half reliability", curve[:, 2], "solid"),
             ("LDS", curve[:, 1], "dash"),
@@ -277,22 +282,23 @@ def convergence(checks: Mapping[str, Mapping[str, Any]]) -> go.Figure:
     return _draw(lines, 330, "models").update_yaxes(range=[0, 1.02])
 
 
-def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
+def removal(found: Comparison, shown: Unit | None = None) -> go.Figure:
     """Score, or with its unit the mean output, against groups removed: curves with 95% bands, the full source dotted.
 
-    found: as `counterfactuals.compare` has it. Dashed, for the output: what the fitted influences predict. Without
+    Dashed, for the output: what the fitted influences predict. Without
     curves, listed subsets by name, 60 at most.
     """
     key, factor, title = ("output", shown.factor, shown.meaning) if shown else ("score", 100.0, "score")
     title = title.removeprefix("the ") + ", %" * (factor == 100)
 
-    def level(points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-        """Middles and ends of their intervals; NaN ends where one run cannot tell."""
-        return factor * pd.DataFrame([point[key] for point in points], columns=["value", "low", "high"], dtype=float)
+    def level(points: Sequence[RemovalPoint]) -> pd.DataFrame:
+        """Return middles and ends of their intervals; NaN ends where one run cannot tell."""
+        intervals: list[Interval] = [getattr(point, key) for point in points]
+        return factor * pd.DataFrame(map(vars, intervals), columns=["value", "low", "high"], dtype=float)
 
-    full, alone = [found["full"]] if found["full"] else [], not found["curves"]
-    listed = found["listed"][: 60 if alone else None]
-    names, (middles, _, highs) = labels([point["name"] for point in listed]), level(listed).to_numpy().T
+    full, alone = [found.full] if found.full else [], not found.curves
+    listed = found.listed[: 60 if alone else None]
+    names, (middles, _, highs) = labels([point.name for point in listed]), level(listed).to_numpy().T
     intervals = {"type": "data", "array": _numbers(highs - middles), "color": LIGHT["soft"], "thickness": 1}
     diamonds = {"mode": "markers", "marker": {"color": LIGHT["text"], "symbol": "diamond", "size": 9}}
     dotted = {"name": "full source", "mode": "lines", "line": {"color": LIGHT["text"], "width": 1, "dash": "dot"}}
@@ -304,13 +310,13 @@ def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
         return figure.update_yaxes(type="category", autorange="reversed", dtick=1, ticksuffix=" ")
     bands, lines, seen = [], [], Counter[str]()
     colours = dict(zip(("worst", "best", "random"), COLOURS, strict=False))
-    for curve in found["curves"]:
-        order, name = curve["name"].partition(",")[0], labels([curve["name"]])[0]
+    for curve in found.curves:
+        order, name = curve.name.partition(",")[0], labels([curve.name])[0]
         colour = LIGHT["text"] if seen[order] else colours[order]  # of further rankings, and of the first one
         line = {"color": colour, "width": 2, "dash": ("solid", "dot", "dashdot", "longdash")[seen[order] % 4]}
         seen[order] += 1
-        points = [*full, *curve["points"]]
-        x, at = [point["removed"] for point in points], level(points)
+        points = [*full, *curve.points]
+        x, at = [point.removed for point in points], level(points)
         low, high = (_numbers(at[end].fillna(at["value"])) for end in ("low", "high"))
         shared = {"legendgroup": name, "mode": "lines", "showlegend": False, "hoverinfo": "skip"}
         band = {"fill": "toself", "fillcolor": colour, "opacity": MUTED / 2, "line": {"width": 0}}
@@ -318,12 +324,12 @@ def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
         hover = f"{name}: %{{x}} removed<br>%{{y:.2f}}<extra></extra>"
         own = {"name": name, "legendgroup": name, "mode": "lines+markers", "hovertemplate": hover}
         lines.append(go.Scatter(x=x, y=_numbers(at["value"]), line=line, **own))
-        predicted = {p["removed"]: factor * p["predicted"] for p in points if key == "output" and "predicted" in p}
+        predicted = {p.removed: factor * p.predicted for p in points if key == "output" and p.predicted is not None}
         if predicted:
             y = _numbers([*predicted.values()])
             lines.append(go.Scatter(x=[*predicted], y=y, line={**line, "dash": "dash"}, **shared))
-    places = [point["removed"] for point in listed]
-    last = max(places + [point["removed"] for curve in found["curves"] for point in curve["points"]])
+    places = [point.removed for point in listed]
+    last = max(places + [point.removed for curve in found.curves for point in curve.points])
     lines += [go.Scatter(x=[0, last], y=[whole, whole], **dotted) for whole in wholes]
     if listed:
         named = {"name": "listed subsets", "text": names, "textposition": "middle right", "error_y": intervals}
@@ -332,18 +338,15 @@ def removal(found: Mapping[str, Any], shown: Unit | None = None) -> go.Figure:
     return _draw([*bands, *lines], 400, "source groups removed", title)
 
 
-def trades(groups: Sequence[Mapping[str, Any]], targets: Sequence[str], shown: Unit) -> go.Figure:
-    """Overall influence of every group on the first target and on each other one; on the Pareto front: filled.
-
-    groups: as `analyses.between` has them.
-    """
+def trades(groups: Sequence[Tradeoff], targets: Sequence[str], shown: Unit) -> go.Figure:
+    """Overall influence of every group on the first target and on each other one; on the Pareto front: filled."""
     first, *others = (
-        (label, _numbers([shown.factor * group["effects"][target]["influence"] for group in groups]))
+        (label, _numbers([shown.factor * group.effects[target].influence for group in groups]))
         for label, target in zip(labels(targets), targets, strict=True)
     )
-    names = labels([group["group"] for group in groups])
-    text = [name if group["removal"] else "" for name, group in zip(names, groups, strict=True)]
-    symbols = ["circle" if group["front"] else "circle-open" for group in groups]
+    names = labels([group.group for group in groups])
+    text = [name if group.removal else "" for name, group in zip(names, groups, strict=True)]
+    symbols = ["circle" if group.on_front else "circle-open" for group in groups]
     shared = {"mode": "markers+text", "text": text, "textposition": "top center", "hovertext": names}
     points = []
     for i, (label, y) in enumerate(others):
@@ -355,17 +358,17 @@ def trades(groups: Sequence[Mapping[str, Any]], targets: Sequence[str], shown: U
     return _draw(points, 400, *titles, showlegend=len(points) > 1)
 
 
-def subpopulations(influences: xr.Dataset, parts: Sequence[Mapping[str, Any]], shown: Unit) -> go.Figure:
+def subpopulations(influences: xr.Dataset, parts: Sequence[Subpopulation], shown: Unit) -> go.Figure:
     """Influence of the first two parts' groups on each example of a class, in the colours of its subpopulations.
 
-    parts: of one class, as `analyses.examine` has them.
+    parts: of one class.
     """
-    names, axes = labels([part["group"] for part in parts]), [str(part["group"]) for part in parts[:2]]
+    names, axes = labels([part.group for part in parts]), [str(part.group) for part in parts[:2]]
     hover = "example %{text}<br>%{x:+}, %{y:+}<extra></extra>"
     points = []
     for part, colour, name in zip(parts, COLOURS, names, strict=False):
-        table = shown.factor * influences["influence"].sel(example=part["examples"], group=axes).values
+        table = shown.factor * influences["influence"].sel(example=list(part.examples), group=axes).values
         x, y = _numbers(table.T)
         about = {"name": f"set apart by {name}", "marker": {"color": colour, "size": 8}, "hovertemplate": hover}
-        points.append(go.Scatter(x=x, y=y, text=list(map(str, part["examples"])), mode="markers", **about))
+        points.append(go.Scatter(x=x, y=y, text=list(map(str, part.examples)), mode="markers", **about))
     return _draw(points, 380, *(f"influence of {name}, {shown.name}" for name in names[:2]))

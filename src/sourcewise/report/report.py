@@ -12,7 +12,8 @@ from sourcewise.report import figures, page
 from sourcewise.report.page import Section, count, join
 from sourcewise.report.pictures import Album
 from sourcewise.report.sections import SECTIONS, closing
-from sourcewise.report.sections.target import Summary, Target
+from sourcewise.report.sections.target import Target
+from sourcewise.report.summary import Summary
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
     from sourcewise.data import ImageDataset
@@ -34,33 +35,33 @@ def check(sections: Sequence[str] | None) -> None:
 def verdict(target: Target) -> dict[str, Any]:
     """What the data can support for one target, in words: the first thing that a reader should see."""
     facts, summary = target.facts, target.summary
-    found, cells = facts["significant_class"], facts["cells_class"]
-    overall, examples = facts["significant_overall"], facts["significant_example"]
-    percent = f"{summary['fdr']:.0%}"
-    lead = [facts["verdict"]] if facts["verdict"] else []
+    found, cells = facts.significant_class, facts.cells_class
+    overall, examples = facts.significant_overall, facts.significant_example
+    percent = f"{summary.fdr:.0%}"
+    lead = [facts.verdict] if facts.verdict else []
     if not (found or overall or examples):
         headline = f"These data cannot support a claim about {target.name}."
         lead.append(
             f"None of the {count(cells, 'influence')} of a group on a class, none on single examples and no overall"
             f" influence is significant at a {percent} false discovery rate. The figures below cannot be told from"
-            f" noise: differences in them are not findings. More models than these {summary['models']:,} may show an"
+            f" noise: differences in them are not findings. More models than these {summary.models:,} may show an"
             " effect, or there is none to be seen."
         )
     else:
         headline, expected = f"No influence of a group on a single class of {target.name} is significant.", ""
         if found:
             headline = f"{found:,} of {cells:,} influences of a group on a class of {target.name} are significant."
-            expected = f": of those {found:,}, about {max(round(found * summary['fdr']), 1):,} may be false"
+            expected = f": of those {found:,}, about {max(round(found * summary.fdr), 1):,} may be false"
         lead.append(
             f"The false discovery rate is held at {percent}{expected}. {overall:,} of "
-            f"{count(summary['groups'], 'group')} have a significant overall effect, and {examples:,}"
-            f" of {facts['cells_example']:,} influences on single examples are significant."
+            f"{count(summary.groups, 'group')} have a significant overall effect, and {examples:,}"
+            f" of {facts.cells_example:,} influences on single examples are significant."
         )
     arrays = figures.arrays(target.influences, "_overall", "group")
-    sides = zip(("helps", "hurts"), target.ends("group", arrays, summary["fdr"]), strict=True)
+    sides = zip(("helps", "hurts"), target.ends("group", arrays, summary.fdr), strict=True)
     parts = [f"what {word} most is {join([f'{e.name} ({e.value})' for e in side])}" for word, side in sides if side]
     lead += [f"Over all classes, {'; '.join(parts)}, in {target.unit.name}."] if parts else []
-    if unknown := facts["unknown"]:
+    if unknown := facts.unknown:
         were, their = ("was", "its") if unknown == 1 else ("were", "their")
         lead.append(
             f"{count(unknown, 'group')} {were} kept in every model, or in none: {their} influence is not identifiable."

@@ -1,20 +1,30 @@
-"""What an estimate says in brief: the JSON summary, and the table that the command prints."""
+"""The summary of an estimate: all that summary.json, the report and the terminal say in words and small tables."""
+
+from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from sourcewise.acting import analyses, counterfactuals, curation
+from sourcewise.acting.brittle import BrittleExamples, find_brittle
+from sourcewise.acting.counterfactuals import Comparison
+from sourcewise.acting.curation import Curation
+from sourcewise.acting.examples import has_examples, is_large
+from sourcewise.acting.review_rows import ReviewRow
+from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
+from sourcewise.core.results import json_name
 from sourcewise.estimation.arrays import row_blocks
 from sourcewise.records.reading import LeftOut
-from sourcewise.report.figures import KEYS
-from sourcewise.study import baselines
-from sourcewise.study.influences import LEVELS, SHOWN, SIGN, Estimated, Study, shown
+from sourcewise.study.baselines import Baseline
+from sourcewise.study.collect import Study
+from sourcewise.study.effects import KEYS, GroupEffect, group_effects
+from sourcewise.study.influences import LEVELS, SIGN, Estimated, LevelChecks
+from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
 RELATIVE = (
     "All subsets have one size, so influences are relative to the average group:"
@@ -22,138 +32,209 @@ RELATIVE = (
 )
 
 
-def summarise(study: Study, found: Mapping[str, Estimated], left_out: Sequence[LeftOut], fdr: float) -> dict[str, Any]:
-    """All that the report and the terminal say in words and small tables, as JSON. fdr: false discovery rate."""
-    header = study.header
+@dataclass(frozen=True, kw_only=True)
+class ClassEffects:
+    """The groups that help a target class most, and those that hurt it most."""
+
+    class_name: str = json_name("class")
+    helps: tuple[GroupEffect, ...]
+    hurts: tuple[GroupEffect, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSummary:
+    """Results on one target.
+
+    Attributes:
+        examples: how many it has.
+        classes: how many it has.
+        unknown: groups that every model kept, or every model lacked.
+        metric_mean: mean score of the models.
+        metric_std: its standard deviation over models; None with one model.
+        significant_example: influences on examples with a q-value up to the false discovery rate; likewise by class
+            and overall.
+        cells_example: influences on examples that are known; likewise by class and overall.
+        table: by class.
+        overall: overall effects, from the most helpful group to the most harmful.
+        verdict: how far influences at class level can be trusted.
+        checks: by level.
+        baselines: label and feature mapping, by name.
+        subpopulations: None where examples cannot be examined.
+        brittle: None where examples cannot be examined.
+        unexamined: whether that is because outputs or influences are too many.
+    """
+
+    examples: int
+    classes: int
+    unknown: int
+    metric_mean: float
+    metric_std: float | None
+    significant_example: int
+    cells_example: int
+    significant_class: int
+    cells_class: int
+    significant_overall: int
+    cells_overall: int
+    table: tuple[ClassEffects, ...]
+    overall: tuple[GroupEffect, ...]
+    verdict: str
+    checks: Mapping[str, LevelChecks]
+    baselines: Mapping[str, Baseline]
+    subpopulations: Subpopulations | None = None
+    brittle: BrittleExamples | None = None
+    unexamined: bool = False
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether any influence is significant, at any level."""
+        return self.significant_example + self.significant_class + self.significant_overall > 0
+
+    @property
+    def groups_to_show(self) -> set[str]:
+        """Groups whose influences on examples the page needs."""
+        return self.subpopulations.group_names if self.subpopulations else set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Results on all targets, and where they come from.
+
+    Attributes:
+        study: name of the study.
+        source: name of the source.
+        models: how many records the influences rest on.
+        groups: how many groups the source has.
+        designs: number of records by design.
+        output: the output that influences are on.
+        sign: what a positive influence means.
+        estimator: the one at class level, of the first target.
+        fdr: false discovery rate.
+        left_out: records that were not used.
+        command: the command that made the estimate.
+        recipe: hash of the recipe.
+        config: settings of the first record.
+        versions: of libraries, in the first record.
+        commit: of the code, in the first record.
+        seconds: mean wall time of a run, by stage.
+        notes: what a reader has to know of these records.
+        targets: results by target.
+        counterfactuals: models of chosen subsets, by study and target.
+        review: source examples to review.
+        curation: proposal of groups to remove, if it was asked for.
+    """
+
+    study: str
+    source: str
+    models: int
+    groups: int
+    designs: Mapping[str, int]
+    output: str
+    sign: str
+    estimator: str
+    fdr: float
+    left_out: Sequence[LeftOut]
+    command: str
+    recipe: str
+    config: Mapping[str, Any]
+    versions: Mapping[str, str]
+    commit: str | None
+    seconds: Mapping[str, float]
+    notes: Sequence[str]
+    targets: Mapping[str, TargetSummary]
+    counterfactuals: Sequence[Comparison]
+    review: Sequence[ReviewRow]
+    curation: Curation | None = None
+
+
+def summarise(
+    study: Study,
+    estimated: Mapping[str, Estimated],
+    left_out: Sequence[LeftOut],
+    fdr: float,
+    counterfactuals: Sequence[Comparison] = (),
+    review: Sequence[ReviewRow] = (),
+    curation: Curation | None = None,
+) -> Summary:
+    """Summarise influences and what analyses make of them; `fdr` is the false discovery rate."""
+    header, records = study.header, sum(study.designs.values())
+    return Summary(
+        study=header.study,
+        source=header.config["source"]["name"],
+        models=study.models,
+        groups=study.groups,
+        designs=study.designs,
+        output=study.output,
+        sign=SIGN,
+        estimator=next(iter(estimated.values())).checks["class"].estimator,
+        fdr=fdr,
+        left_out=left_out,
+        command=shlex.join(["python"] * sys.argv[0].endswith(".py") + sys.argv),
+        recipe=header.recipe,
+        config=header.config,
+        versions=header.versions,
+        commit=header.commit,
+        seconds={stage: total / records for stage, total in study.seconds.items()},
+        notes=_notes(study, next(iter(estimated.values())).dataset),
+        targets={name: summarise_target(study, name, item, fdr) for name, item in estimated.items()},
+        counterfactuals=counterfactuals,
+        review=review,
+        curation=curation,
+    )
+
+
+def _notes(study: Study, influences: xr.Dataset) -> list[str]:
     notes = []
-    if len(np.unique(study.packed().sizes())) == 1:
+    if len(np.unique(study.masks.sizes())) == 1:
         notes.append(RELATIVE)
-    unused = +study.not_random
-    if unused:
-        listed = ", ".join(f"{count} {design}" for design, count in unused.items())
+    if study.chosen_designs:
+        listed = ", ".join(f"{count} {design}" for design, count in study.chosen_designs.items())
         notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")
-    first = next(iter(found.values())).dataset
-    unseen = [str(name) for name in first["group"].values[np.isnan(first["influence_overall"].values)]]
+    unseen = [str(name) for name in influences["group"].values[np.isnan(influences["influence_overall"].values)]]
     if unseen:
         notes.append(
             "Groups that every model kept, or every model dropped, have no influence that could be told: "
             + ", ".join(unseen[:20])
             + (f" and {len(unseen) - 20} more." if len(unseen) > 20 else ".")
         )
-    if study.groups > SHOWN:
+    if study.groups > LISTED_GROUPS:
+        half = LISTED_GROUPS // 2
         notes.append(
-            f"Of {study.groups:,} groups, the {SHOWN // 2:,} that help and the {SHOWN // 2:,} that hurt most overall"
+            f"Of {study.groups:,} groups, the {half:,} that help and the {half:,} that hurt most overall"
             " are listed; influences.nc has all."
         )
-    return {
-        "study": header.study,
-        "source": header.config["source"]["name"],
-        "models": study.models,
-        "groups": study.groups,
-        "designs": dict(study.designs),
-        "output": study.output,
-        "sign": SIGN,
-        "estimator": first.attrs["estimator_class"],
-        "fdr": fdr,
-        "left_out": [{"path": item.path, "reason": item.reason} for item in left_out],
-        "command": shlex.join(["python"] * sys.argv[0].endswith(".py") + sys.argv),
-        "recipe": header.recipe,
-        "config": dict(header.config),
-        "versions": dict(header.versions),
-        "commit": header.commit,
-        "seconds": {stage: total / sum(study.designs.values()) for stage, total in study.seconds.items()},
-        "notes": notes,
-        "targets": {
-            name: _target(item, study.targets[name].scores, fdr) | analyses.examine(study, name, item, fdr)
-            for name, item in found.items()
-        },
-    }
+    return notes
 
 
-def _target(found: Estimated, scores: Sequence[float], fdr: float) -> dict[str, Any]:
-    dataset, counts = found.dataset, dict[str, int]()
+def summarise_target(study: Study, name: str, estimated: Estimated, fdr: float) -> TargetSummary:
+    """Summarise the influences on one target, and examine its examples where that can be done."""
+    dataset, scores = estimated.dataset, study.targets[name].scores
+    counts: dict[str, int] = {}
     for level, suffix in LEVELS.items():
         q = np.atleast_2d(dataset[f"qvalue{suffix}"].values)
         cells = [(int((q[rows] <= fdr).sum()), int(np.isfinite(q[rows]).sum())) for rows in row_blocks(q.shape)]
         counts[f"significant_{level}"], counts[f"cells_{level}"] = (sum(part) for part in zip(*cells, strict=True))
-    return {
-        "examples": dataset.sizes["example"],
-        "classes": dataset.sizes["class"],
-        "unknown": int(np.isnan(dataset["influence_overall"].values).sum()),
-        "metric_mean": float(np.mean(scores)),
-        "metric_std": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
+    large = has_examples(study, name) and is_large(study, name)
+    examined = has_examples(study, name) and not large
+    return TargetSummary(
+        examples=dataset.sizes["example"],
+        classes=dataset.sizes["class"],
+        unknown=int(np.isnan(dataset["influence_overall"].values).sum()),
+        metric_mean=float(np.mean(scores)),
+        metric_std=float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         **counts,
-        "table": [_class(dataset, str(name)) for name in dataset["class"].values],
-        "overall": effects(shown(dataset[[f"{key}_overall" for key in KEYS]])).to_dict("records"),
-        "verdict": found.checks["class"]["verdict"],
-        "checks": dict(found.checks),
-        "baselines": dict(found.baselines),
-    }
+        table=tuple(_class_effects(dataset, str(class_name)) for class_name in dataset["class"].values),
+        overall=group_effects(listed_groups(dataset[[f"{key}_overall" for key in KEYS]])),
+        verdict=estimated.checks["class"].verdict,
+        checks=estimated.checks,
+        baselines=estimated.baselines,
+        subpopulations=find_subpopulations(study, name, estimated, fdr) if examined else None,
+        brittle=find_brittle(study, name, estimated) if examined else None,
+        unexamined=large,
+    )
 
 
-def _class(dataset: xr.Dataset, name: str, top: int = 3) -> dict[str, Any]:
-    known = effects(dataset, name)
-    helps, hurts = known[known["influence"] > 0][:top], known[known["influence"] < 0][: -top - 1 : -1]
-    return {"class": name, "helps": helps.to_dict("records"), "hurts": hurts.to_dict("records")}
-
-
-def effects(dataset: xr.Dataset, target_class: str | None = None) -> pd.DataFrame:
-    """Columns group, influence, stderr, qvalue: on a class, or overall, from the most helpful to the most harmful.
-
-    Without groups whose influence or its error cannot be told.
-    """
-    suffix, where = ("_overall", {}) if target_class is None else ("_class", {"class": target_class})
-    columns = [dataset[f"{key}{suffix}"].sel(where).values.astype(float) for key in KEYS]
-    order = np.argsort(-columns[0], kind="stable")
-    order = order[np.isfinite(np.sum(columns, axis=0)[order])]
-    known = {key: column[order] for key, column in zip(KEYS, columns, strict=True)}
-    return pd.DataFrame({"group": dataset["group"].values[order], **known})
-
-
-def as_text(summary: Mapping[str, Any]) -> str:
-    """The summary for a terminal: the groups that help and hurt each target class most, and those that hurt overall."""
-    shares = summary["output"] in ("prob", "correct")
-    scale, unit = (100.0, "points") if shares else (1.0, f"units of {summary['output']}")
-    lines = []
-    for name, target in summary["targets"].items():
-        width = max(12, *(len(row["class"]) for row in target["table"]))
-        lines += [
-            "",
-            f"{name}: influence of the {summary['groups']} groups of {summary['source']}, in {unit} +- standard error,"
-            f" from {summary['models']} models ({summary['estimator']})",
-            f"  * = significant at {summary['fdr']:.0%} false discovery rate"
-            f" ({target['significant_class']} of {target['cells_class']} class-level influences are)",
-            "",
-            f"  {'class':<{width}} {'helps most':<44} hurts most",
-        ]
-        for row in target["table"]:
-            helps, hurts = (
-                "  ".join(f"{_show(effect, scale, summary['fdr']):<20}" for effect in row[side][:2])
-                for side in ("helps", "hurts")
-            )
-            lines.append(f"  {row['class']:<{width}} {helps:<44} {hurts}".rstrip())
-        hurting = [effect for effect in reversed(target["overall"]) if effect["influence"] < 0][:5]
-        shown = ", ".join(_show(effect, scale, summary["fdr"]) for effect in hurting)
-        lines += ["", f"  hurt {name} most overall: {shown or 'none'}"]
-        levels = ("class", "example") if target["examples"] > 1 else ("overall",)
-        lines += ["", *(f"  {target['checks'][level]['verdict']}" for level in levels)]
-        if target["baselines"]:
-            lines.append(f"  {baselines.as_text(target['baselines'])}")
-        if not any(target[f"significant_{level}"] for level in LEVELS):
-            lines.append("  No influence stands out from noise: these models cannot support a claim about any group.")
-    for found in summary.get("counterfactuals", ()):
-        lines += counterfactuals.as_text(found)
-    if summary.get("curation"):
-        lines += ["", *(f"  {line}" for line in curation.as_text(summary["curation"], summary["output"]))]
-    lines += ["", *summary["notes"]]
-    for item in summary["left_out"][:20]:
-        lines.append(f"left out: {item['path']}: {item['reason']}")
-    if len(summary["left_out"]) > 20:
-        lines.append(f"left out: {len(summary['left_out']) - 20} more, all in summary.json")
-    return "\n".join(lines).rstrip()
-
-
-def _show(effect: Mapping[str, Any], scale: float, fdr: float) -> str:
-    star = "*" if effect["qvalue"] <= fdr else ""
-    digits = 1 if scale > 1 else 3
-    return f"{effect['group']} {scale * effect['influence']:+.{digits}f} +- {scale * effect['stderr']:.{digits}f}{star}"
+def _class_effects(dataset: xr.Dataset, class_name: str, top: int = 3) -> ClassEffects:
+    effects = group_effects(dataset, class_name)
+    helps = [effect for effect in effects if effect.influence > 0]
+    hurts = [effect for effect in effects if effect.influence < 0]
+    return ClassEffects(class_name=class_name, helps=tuple(helps[:top]), hurts=tuple(hurts[: -top - 1 : -1]))

@@ -18,6 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sourcewise.core.config import plain
+
 Config = dict[str, Any]
 
 _OTHER = "another value"
@@ -74,11 +76,9 @@ class Composer:
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
         try:
             ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            resolved = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+            return plain(ours)
         finally:
             HydraConfig.instance().cfg = before
-        assert isinstance(resolved, dict)
-        return {str(key): value for key, value in resolved.items()}
 
 
 def _text(override: Override) -> str:

@@ -79,7 +79,7 @@ def torchvision_backbone(name: str, small_images: bool = False, *, channels: int
     names = models.list_models(module=models)
     if name not in names:
         raise SourcewiseError(f"model.name={name}: not a torchvision classification model{did_you_mean(name, names)}")
-    options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+    options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
     network = models.get_model(name, weights=None, **options)
     features = _take_last_linear(network)
     if channels != 3 or small_images:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sourcewise.acting import analyses
+from sourcewise.acting.tradeoffs import find_tradeoffs
 from sourcewise.report import figures
 from sourcewise.report.page import Figure, Row, Section, Table
 from sourcewise.report.sections.target import Target
@@ -10,20 +10,20 @@ from sourcewise.report.sections.target import Target
 
 def section(target: Target) -> Section | str:
     """From the overall influences on all targets; in the table, groups with significant effects on this and others."""
-    targets = target.summary["targets"]
+    targets = target.summary.targets
     if len(targets) < 2:
         return (
             "It shows which removals help all targets and which trade one for another. It needs runs with several"
             " targets: python train.py -m 'target=[digits,<another>]' 'subset.seed=range(0,96)'"
         )
-    found = analyses.between(targets, target.summary["fdr"])
+    found = find_tradeoffs({name: facts.overall for name, facts in targets.items()}, target.summary.fdr)
     rows = [
         Row(
-            item["group"],
-            [*([target.effect("", of)] for of in item["effects"].values()), item["removal"]],
+            item.group,
+            [*([target.effect("", of)] for of in item.effects.values()), item.removal],
         )
         for item in found
-        if item["removal"] and target.significant(item["effects"][target.name]["qvalue"])
+        if item.removal and target.significant(item.effects[target.name].qvalue)
     ]
     nothing = f"No group significantly helps {target.name} and the others, hurts all, or trades one for another."
     caption = (

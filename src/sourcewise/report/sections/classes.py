@@ -9,7 +9,7 @@ from sourcewise.report.sections.target import Target
 
 def section(target: Target) -> Section:
     """From the influences at class level."""
-    figure = figures.heatmap(target.influences, target.summary["fdr"])
+    figure = figures.heatmap(target.influences, target.summary.fdr)
     meta = figure.layout.meta
     classes, groups = count(len(meta["classes"]), "class"), count(len(meta["groups"]), "group")
     caption = (

@@ -11,7 +11,7 @@ from sourcewise.report.sections.target import Target
 
 def section(target: Target) -> Section:
     """From the overall influences, and those at class level."""
-    figure = figures.overall_bars(target.influences, target.summary["fdr"])
+    figure = figures.overall_bars(target.influences, target.summary.fdr)
     total, ends = len(figure.layout.meta["groups"]), figure.layout.meta["ends"]
     caption = (
         f"Overall influence of {count(total, 'group')} on {target.name}. Bars are estimates, lines their 95% intervals;"
@@ -26,7 +26,7 @@ def section(target: Target) -> Section:
     for i in np.argsort(-value, kind="stable"):
         low, high = (target.show(value[i] + side * half[i]) for side in (-1, 1))
         interval = f"{low} to {high}" if np.isfinite(value[i] + half[i]) else "–"
-        helps, hurts = target.ends("class", [array[i] for array in by_class], target.summary["fdr"])
+        helps, hurts = target.ends("class", [array[i] for array in by_class], target.summary.fdr)
         cells: list[str | list[Effect]] = [target.show(value[i]), interval, small(q[i]), helps, hurts]
         rows.append(Row(str(target.influences["group"].values[i]), cells, muted=not target.significant(q[i])))
     table = Table(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from sourcewise.acting.examples import ExampleEffect
+from sourcewise.acting.subpopulations import ClassSplit, Subpopulation
 from sourcewise.report import figures
 from sourcewise.report.page import Effect, Figure, Row, Section, Table, number, small
 from sourcewise.report.sections.target import Target
@@ -14,8 +13,8 @@ IDS = 12
 
 
 def section(target: Target) -> Section | str:
-    """From what `analyses.examine` found."""
-    found = target.facts.get("subpopulations")
+    """From the subpopulations."""
+    found = target.facts.subpopulations
     if found is None:
         return "It splits target classes by the groups that support their examples. " + target.unexamined
     lead = [
@@ -23,14 +22,14 @@ def section(target: Target) -> Section | str:
         " find nearly the same one, and each part has a group of its own that helps it significantly more, or hurts it"
         " less, than the rest of its class, by models that the split was not found with."
     ]
-    parts = [_part(target, split, part) for split in found["splits"] for part in split["parts"]]
+    parts = [_part(target, split, part) for split in found.splits for part in split.parts]
     tables, drawn = [], []
     if parts:
-        for place, split in enumerate(found["splits"][:2]):
-            figure = figures.subpopulations(target.influences, split["parts"], target.unit)
-            groups = [part["group"] for part in split["parts"]]
+        for place, split in enumerate(found.splits[:2]):
+            figure = figures.subpopulations(target.influences, split.parts, target.unit)
+            groups = [part.group for part in split.parts]
             caption = (
-                f"Class {split['class']}: its examples, by the influence of {groups[0]} and of {groups[1]} on each."
+                f"Class {split.class_name}: its examples, by the influence of {groups[0]} and of {groups[1]} on each."
             )
             drawn.append(Figure(f"split-{place}", figure, caption))
         caption = (
@@ -41,11 +40,11 @@ def section(target: Target) -> Section | str:
         columns = ["Class", "Set apart by", "Such as", "Examples", "Influence", "q-value", "Agreement"]
         tables.append(Table("splits", caption, columns, parts, (3, 4, 5, 6), "class"))
     else:
-        lead.append(f"No class of {target.name} is split so by these {target.summary['models']:,} models.")
+        lead.append(f"No class of {target.name} is split so by these {target.summary.models:,} models.")
     rows = []
-    for group in found["groups"]:
-        sides = ([_effect(target, item) for item in group[side]] for side in ("helps", "hurts"))
-        rows.append(Row(group["group"], list(sides)))
+    for group in found.groups:
+        sides = ([_effect(target, item) for item in side] for side in (group.helps, group.hurts))
+        rows.append(Row(group.group, list(sides)))
     caption = (
         f"For the groups with the strongest evidence, the examples of {target.name} that they help and hurt most"
         f" (by id): influence in {target.unit.name} ± standard error; pale: not significant"
@@ -55,15 +54,15 @@ def section(target: Target) -> Section | str:
     return Section("subpopulations", "Subpopulations", lead, figures=drawn, tables=tables)
 
 
-def _part(target: Target, split: Mapping[str, Any], part: Mapping[str, Any]) -> Row:
-    ids = part["examples"]
+def _part(target: Target, split: ClassSplit, part: Subpopulation) -> Row:
+    ids = part.examples
     such: str | list[Effect] = ", ".join(map(str, ids[:IDS])) + (", …" if len(ids) > IDS else "")
     if all(pictures := [target.album(target.name, id) for id in ids[:IDS]]):
         such = [Effect(str(id), picture=picture) for id, picture in zip(ids, pictures, strict=False)]
-    numbers = f"{len(ids):,}", target.within(part), small(part["qvalue"]), number(split["agreement"])
-    return Row(split["class"], [part["group"], such, *numbers])
+    numbers = f"{len(ids):,}", target.within(part), small(part.qvalue), number(split.agreement)
+    return Row(split.class_name, [part.group, such, *numbers])
 
 
-def _effect(target: Target, item: Mapping[str, Any]) -> Effect:
-    name, picture = f"{item['example']}\n(class {item['class']})", target.album(target.name, item["example"])
+def _effect(target: Target, item: ExampleEffect) -> Effect:
+    name, picture = f"{item.example}\n(class {item.class_name})", target.album(target.name, item.example)
     return target.effect(name, item, picture)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import xarray as xr
 
 from sourcewise.report import figures
-from sourcewise.report.figures import KEYS, Floats
+from sourcewise.report.figures import Floats
 from sourcewise.report.page import Effect, number, small
 from sourcewise.report.pictures import Album, Picture
+from sourcewise.report.summary import Summary, TargetSummary
+from sourcewise.study.effects import EffectEstimate
 from sourcewise.study.influences import SMALL
 
-Summary = Mapping[str, Any]
+
+class HasInfluence(Protocol):
+    """Anything with an influence and its standard error."""
+
+    @property
+    def influence(self) -> float | None:
+        """The influence."""
+
+    @property
+    def stderr(self) -> float | None:
+        """Its standard error."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +46,14 @@ class Target:
         return "target-" + "".join(escaped)
 
     @property
-    def facts(self) -> Summary:
+    def facts(self) -> TargetSummary:
         """The part of the summary that is about this target."""
-        facts: Summary = self.summary["targets"][self.name]
-        return facts
+        return self.summary.targets[self.name]
 
     @property
     def unexamined(self) -> str:
-        """Why `analyses.examine` found nothing of its examples."""
-        if self.facts.get("unexamined"):
+        """Why its examples were not examined."""
+        if self.facts.unexamined:
             size = f"It is left out where examples times models, or times groups, are more than {SMALL:,}, as here."
             return size + " influences.nc has all influences, top.parquet the strongest on every example."
         needs = "It needs groups of several source examples, and outputs of every target example:"
@@ -51,7 +62,7 @@ class Target:
     @property
     def unit(self) -> figures.Unit:
         """The unit in which influences are shown."""
-        return figures.unit(self.summary["output"])
+        return figures.unit(self.summary.output)
 
     def show(self, value: float | None, sign: bool = True) -> str:
         """An influence as text, in `unit`."""
@@ -59,7 +70,7 @@ class Target:
 
     def significant(self, q: float | None) -> bool:
         """Whether a q-value is."""
-        return q is not None and q <= self.summary["fdr"]
+        return q is not None and q <= self.summary.fdr
 
     def ends(self, dim: str, arrays: Sequence[Floats], fdr: float = 1) -> list[list[Effect]]:
         """The three groups or classes (`dim`) that help most and that hurt most, of those with q at most `fdr`.
@@ -70,14 +81,20 @@ class Target:
         known = np.flatnonzero(np.isfinite(value) & (q <= fdr))
         known = known[np.argsort(-value[known], kind="stable")]
         sides = known[value[known] > 0][:3], known[value[known] < 0][::-1][:3]
-        items = ([(i, dict(zip(KEYS, (array[i] for array in arrays), strict=True))) for i in side] for side in sides)
-        return [[self.effect(str(names[i]), item) for i, item in side] for side in items]
+        value, error, q = arrays
+        return [
+            [
+                self.effect(str(names[i]), EffectEstimate(influence=value[i], stderr=error[i], qvalue=q[i]))
+                for i in side.tolist()
+            ]
+            for side in sides
+        ]
 
-    def effect(self, name: str, item: Mapping[str, Any], picture: Picture | None = None) -> Effect:
+    def effect(self, name: str, item: EffectEstimate, picture: Picture | None = None) -> Effect:
         """An `influence` with its `stderr` and `qvalue`, in a table."""
-        value, error, q = map(item.get, KEYS)
+        value, error, q = item.influence, item.stderr, item.qvalue
         return Effect(name, self.show(value), self.show(error, sign=False), small(q), self.significant(q), picture)
 
-    def within(self, item: Mapping[str, Any]) -> str:
+    def within(self, item: HasInfluence) -> str:
         """An `influence` with its `stderr`, as text."""
-        return f"{self.show(item['influence'])} ± {self.show(item['stderr'], sign=False)}"
+        return f"{self.show(item.influence)} ± {self.show(item.stderr, sign=False)}"

@@ -1,0 +1,230 @@
+"""Brittle examples: those that one source group harms, or that hang on one, and what removing the group does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from sourcewise.acting.examples import ExampleEffect, example_effect
+from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.collapse import collapse
+from sourcewise.estimation.inference import Mean
+from sourcewise.study.baselines import rank_correlation
+from sourcewise.study.collect import NO_RUNS, ExampleRuns, Study
+from sourcewise.study.influences import Estimated
+
+RUNS = 50
+"""Models that predictions start from, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealChange:
+    """What runs without a group show of one example, against runs with all groups.
+
+    Attributes:
+        change: of the mean output.
+        error: its standard error over runs.
+        before: share of the runs with all groups that are right.
+        after: share of the runs without the group that are right.
+        runs: how many were without the group.
+    """
+
+    change: float
+    error: float
+    before: float
+    after: float
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrittleExample(ExampleEffect):
+    """An example and the group that moves it most.
+
+    Attributes:
+        mean: its mean output over the random subsets.
+        predicted: change of the mean output on removing the group; positive where that raises it.
+        real: the change in real runs; None where they are missing.
+    """
+
+    mean: float
+    predicted: float
+    real: RealChange | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrittleSide:
+    """Examples that one group harms, or that it supports, the most brittle first; None with fewer than three compared.
+
+    Attributes:
+        compared: how many of them have a real change.
+        spearman: rank correlation of predicted and real changes over these.
+        predicted: mean predicted change.
+        real: mean real change.
+        spread: standard deviation of the real changes.
+        noise: root mean square of their standard errors.
+    """
+
+    examples: tuple[BrittleExample, ...]
+    compared: int
+    spearman: float | None = None
+    predicted: float | None = None
+    real: float | None = None
+    spread: float | None = None
+    noise: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrittleExamples:
+    """Both sides; `base` is how many models of the full source predictions start from."""
+
+    base: int
+    harmed: BrittleSide
+    supported: BrittleSide
+
+
+@dataclass(frozen=True)
+class _Base:
+    """Models that predictions start from: outputs on the logit scale float[m, E], and their subsets bool[m, G]."""
+
+    logits: Array
+    masks: Mask
+
+
+def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100) -> BrittleExamples:
+    """Return the `most` examples that one group harms most, and those that hang on one group most.
+
+    Near 0 and 1 a probability hardly moves, and models of the full source are nearer to 1 than those of subsets. So
+    effects are estimated on the logit scale, and taken from every one of the models that predictions start from: models
+    of the full source where there are four or more, which tell the constant of effects too; else, of subsets.
+    """
+    target, dataset = study.targets[name], estimated.dataset
+    logits, full = target.logits.astype(np.float64), study.full_runs.get(name, NO_RUNS)
+    estimate = estimated.estimator.halved.estimate_subsets(collapse(study.masks, logits, study.seeds))
+    effect, error, from_full = estimate.influence, estimate.stderr, len(full) >= 4
+    if from_full:
+        # Some for what is predicted, the others for what is real: what they shared would make them agree.
+        chosen = np.arange(1, min(len(full), 2 * RUNS), 2)
+        start = full[chosen].logits.astype(np.float64)
+        base = _Base(start, np.ones((len(start), study.groups), np.bool_))
+        full = full[np.setdiff1d(np.arange(len(full)), chosen)]
+        if len(np.unique(study.masks.sizes())) == 1:
+            effect, error = add_constant(
+                effect, error, study.masks.kept_share(), Mean.from_runs(start) - Mean.from_runs(logits)
+            )
+    else:
+        some = np.linspace(0, len(logits) - 1, min(len(logits), RUNS)).astype(int)
+        base = _Base(logits[some], study.masks[some].unpack())
+    effect = shrink(effect, error, target.labels)
+    means, runs_without = target.examples.mean(0, dtype=np.float64), study.runs_without.get(name, {})
+
+    def side(sign: int) -> BrittleSide:
+        groups = (-sign * effect).argmax(1)
+        change = _predicted_change(base, effect, groups, study.output)
+        rows = np.argsort(-sign * change, kind="stable")[:most]
+        return _side(
+            [
+                BrittleExample(
+                    **vars(example_effect(dataset, row, int(groups[row]))),
+                    mean=float(means[row]),
+                    predicted=float(change[row]),
+                    real=real_change(full, runs_without.get(int(groups[row]), NO_RUNS), row),
+                )
+                for row in rows[sign * change[rows] > 0].tolist()
+            ]
+        )
+
+    return BrittleExamples(base=len(base.logits) if from_full else 0, harmed=side(1), supported=side(-1))
+
+
+def real_change(full: ExampleRuns, without: ExampleRuns, row: int) -> RealChange | None:
+    """Compare runs without one group with runs of all groups on the example at position `row`.
+
+    None when there are fewer than two of either.
+    """
+    if min(len(full), len(without)) < 2:
+        return None
+    change = Mean.from_runs(without.values[:, row].astype(np.float64)) - Mean.from_runs(
+        full.values[:, row].astype(np.float64)
+    )
+    return RealChange(
+        change=float(change.value),
+        error=float(np.sqrt(change.variance)),
+        before=float(full.correct[:, row].mean(dtype=np.float64)),
+        after=float(without.correct[:, row].mean(dtype=np.float64)),
+        runs=len(without),
+    )
+
+
+def add_constant(influence: Array, stderr: Array, kept: Array, gap: Mean) -> tuple[Array, Array]:
+    """Return effects of keeping each group, and their standard errors, from influences known up to a constant.
+
+    Subsets of one size tell effects only against the mean of the other groups (see `contract`); models of the full
+    source tell the constant: together, the groups that subsets lack make the gap. Units are those of the influences.
+
+    Args:
+        influence: float[E, G], NaN for a group that all subsets keep or lack, which counts as an average one.
+        stderr: float[E, G], its standard error.
+        kept: float[G], share of the subsets that kept each group.
+        gap: of [E], mean output of models of the full source minus that of the subsets.
+    """
+    lacking, against_all = 1 - kept, 1 - 1 / np.count_nonzero((kept > 0) & (kept < 1))
+    effect, error = influence * against_all, stderr * against_all
+    constant = (gap.value - np.nan_to_num(effect) @ lacking) / lacking.sum()
+    return effect + constant[:, None], np.sqrt(error**2 + (gap.variance / lacking.sum() ** 2)[:, None])
+
+
+def shrink(effect: Array, stderr: Array, labels: NDArray[np.integer[Any]]) -> Array:
+    """Draw effects to the mean of their class, as far as what sets them apart is noise; float[E, G], NaN as zero.
+
+    Of many noisy effects the largest are mostly noise. Those of one group on the examples of one class are taken as
+    normal about their mean, with the variance that they have beyond their errors, as if these were independent: these
+    are their expected values then (empirical Bayes; Efron & Morris, J. Am. Stat. Assoc. 68, 1973). Squared errors are
+    noisy too, and count as what their example and their group make of them on average.
+
+    Args:
+        effect: float[E, G], of keeping each group.
+        stderr: float[E, G], its standard error.
+        labels: int[E], the class of each example.
+    """
+    known = np.isfinite(effect) & np.isfinite(stderr)
+    values, noise = np.where(known, effect, 0.0).astype(np.float64), np.where(known, stderr, 0.0) ** 2
+    noise = noise.mean(1, keepdims=True) * noise.mean(0) / max(noise.mean(), 1e-300)
+    for label in np.unique(labels):
+        rows = labels == label
+        apart = values[rows] - values[rows].mean(0)
+        beyond = np.maximum((apart**2).sum(0) / max(len(apart) - 1, 1) - noise[rows].mean(0), 0.0)
+        values[rows] += apart * (beyond / np.maximum(beyond + noise[rows], 1e-300) - 1)
+    return values
+
+
+def _predicted_change(base: _Base, effect: Array, groups: NDArray[np.intp], output: str) -> Array:
+    """Return the mean change, float[E], of the output of each example on removing its group from models that have it.
+
+    Models without the group count with the change of adding it, in reverse.
+    """
+    inverse = expit if output == "prob" else np.positive
+    size, kept = effect[np.arange(len(effect)), groups], base.masks[:, groups]
+    change = inverse(base.logits - kept * size) - inverse(base.logits + ~kept * size)
+    return np.asarray(change.mean(0))
+
+
+def _side(examples: Sequence[BrittleExample]) -> BrittleSide:
+    pairs = [(example.predicted, example.real) for example in examples if example.real]
+    if len(pairs) <= 2:
+        return BrittleSide(examples=tuple(examples), compared=len(pairs))
+    predicted = np.array([value for value, _ in pairs])
+    change, error = np.array([(real.change, real.error) for _, real in pairs]).T
+    return BrittleSide(
+        examples=tuple(examples),
+        compared=len(pairs),
+        spearman=rank_correlation(predicted, change),
+        predicted=float(predicted.mean()),
+        real=float(change.mean()),
+        spread=float(change.std(ddof=1)),
+        noise=float(np.sqrt((error**2).mean())),
+    )

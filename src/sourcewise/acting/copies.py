@@ -1,0 +1,129 @@
+"""Copies of target images among the source's, found in the pixels.
+
+An unusual influence on one target example is weak evidence of a copy, since what is merely similar helps too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sourcewise.acting.review_rows import CopyRow, known, most_suspicious
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.estimation.arrays import Array, Index
+from sourcewise.estimation.inference import qvalues
+
+if TYPE_CHECKING:  # torch is slow to import, and only images need it
+    from sourcewise.data.dataset import ImageDataset
+
+SIDE = 16
+"""Pixels of a side to which larger images are shrunk before they are compared."""
+SHIFTS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+SCALES = (0.93, 1.0, 1.07)
+"""How target images are moved, in pixels, and resized before they are held against the source's."""
+NEAR = 5
+"""The neighbour whose distance the nearest one's is held against."""
+PAIRS = 2**29
+"""Pairs of images that are compared at most, at 8 bytes each."""
+
+
+def find_copies(influences: Mapping[str, xr.Dataset], images: Mapping[str, ImageDataset], fdr: float) -> list[CopyRow]:
+    """Find source examples that are copies of target examples, the surest first.
+
+    Args:
+        influences: by target.
+        images: the source's under "", and those of targets. Targets whose images are not at hand, or cannot be
+            compared with the source's, are left out.
+        fdr: q-value up to which a copy is flagged.
+    """
+    at_hand = [name for name in influences if {"", name} <= images.keys()]
+    few = [name for name in at_hand if len(images[""]) * len(images[name]) <= PAIRS]
+    return [row for name in few for row in _copies(name, influences[name], images[""], images[name], fdr)]
+
+
+def _copies(name: str, influences: xr.Dataset, source: ImageDataset, target: ImageDataset, fdr: float) -> list[CopyRow]:
+    recorded = np.flatnonzero(np.isin(target.ids.numpy(), influences["example"].values))
+    target = target.select(target.ids.new_tensor(recorded))
+    pixels = source.thumbnails(SIDE).numpy(), target.thumbnails(SIDE).numpy()
+    if not comparable(*pixels):
+        return []
+    nearest, p = nearest_images(*pixels)
+    q, ids = qvalues(p), target.ids.numpy()[nearest]
+    examples = influences.indexes["example"].get_indexer(pd.Index(ids))
+    influence, stderr = (influences[key].values[examples, np.arange(len(p))] for key in ("influence", "stderr"))
+    return [
+        CopyRow(
+            target=name,
+            source=i,
+            qvalue=known(q[i]),
+            flagged=bool(q[i] <= fdr),
+            example=int(ids[i]),
+            influence=known(influence[i]),
+            stderr=known(stderr[i]),
+        )
+        for i in most_suspicious(p, q <= fdr)
+    ]
+
+
+def nearest_images(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tuple[Index, Array]:
+    """Find the nearest target image of every source image, and the p-value of their being so near by chance.
+
+    Distances are those of pixels after centring and scaling, at the best of all `SHIFTS` and `SCALES`. A copy is
+    much nearer than the next neighbours. Where images lie evenly in m dimensions, (d1/dk)^m of the distances to the
+    first and the k-th neighbour is the least of k - 1 uniform numbers (Facco et al., Sci. Rep. 7, 2017, for k = 2), and
+    m is log 2 / median log (d2/d1). A pair's p-value is the larger of two, from what else is near either image.
+
+    Args:
+        source: uint8[sources, c, s, s].
+        target: uint8[targets, c, s, s].
+
+    Raises:
+        SourcewiseError: fewer than NEAR images, or too many, or of fewer pixels a side.
+    """
+    if not comparable(source, target):
+        shapes = " and ".join(f"{len(images):,} images of {images.shape[1:]}" for images in (source, target))
+        raise SourcewiseError(f"images: {shapes} cannot be compared")
+    # Moving an image does not tell what comes in at its border: that is filled with the border's median, and left out.
+    inner = (..., slice(1, -1), slice(1, -1))
+    pixels, distance = _scaled(source[inner]).T, np.full((len(target), len(source)), np.inf, np.float32)
+    border = np.ones(target.shape[2:], np.bool_)
+    border[inner] = False
+    target = target - np.median(target[:, :, border], 2)[:, :, None, None].astype(np.float32)
+    moves = list(product(SCALES, SHIFTS, SHIFTS))
+    for scale, down, right in tqdm(moves, "search for copies", unit="", leave=False, disable=None):
+        moved = _moved(target.shape[2], scale, down) @ target @ _moved(target.shape[3], scale, right).T
+        np.minimum(distance, 2 - 2 * _scaled(moved[inner]) @ pixels, out=distance)
+    np.sqrt(np.maximum(distance, 0), out=distance)
+    nearest = distance.argmin(0)
+    first, p = distance.min(0), np.zeros(len(source))
+    for near, place in ((np.sort(distance, 0)[:NEAR].T, np.arange(len(source))), (np.sort(distance, 1), nearest)):
+        nearest_one, second, last = np.maximum(near[:, [0, 1, NEAR - 1]].T.astype(np.float64), 1e-6)
+        dimension = np.log(2) / max(float(np.median(np.log(second / nearest_one))), 1e-6)
+        p = np.maximum(p, 1 - (1 - np.minimum(first / last[place], 1) ** dimension) ** (NEAR - 1))
+    return nearest, p
+
+
+def comparable(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> bool:
+    """Return whether images can be compared: of one size, and neither too few or small nor too many."""
+    enough = min(len(source), len(target), *target.shape[2:]) >= NEAR
+    return enough and source.shape[1:] == target.shape[1:] and len(source) * len(target) <= PAIRS
+
+
+def _moved(side: int, scale: float, shift: float) -> NDArray[np.float32]:
+    """Return the matrix that resizes a line of pixels about its middle and moves it on: linear, and 0 beyond."""
+    middle = (side - 1) / 2
+    position = (np.arange(side) - middle - shift) / scale + middle
+    return np.asarray(np.maximum(0, 1 - np.abs(position[:, None] - np.arange(side))), np.float32)
+
+
+def _scaled(images: NDArray[Any]) -> NDArray[np.float32]:
+    rows = images.reshape(len(images), -1).astype(np.float32)
+    rows -= rows.mean(1, keepdims=True)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6), np.float32)

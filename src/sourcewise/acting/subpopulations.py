@@ -1,0 +1,207 @@
+"""Subpopulations: classes whose examples are supported by different groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from sourcewise.acting.examples import ExampleEffect, example_effect
+from sourcewise.core.results import json_name
+from sourcewise.estimation.arrays import Array, Index
+from sourcewise.estimation.collapse import Subsets, collapse
+from sourcewise.estimation.contract import Estimator
+from sourcewise.estimation.inference import pvalues, qvalues
+from sourcewise.study.collect import Study
+from sourcewise.study.effects import EffectEstimate, GroupEffect
+from sourcewise.study.influences import Estimated
+
+LEAST = 20
+"""Examples that a class needs to be split; a subpopulation needs a quarter as many."""
+AGREE = 0.5
+"""Adjusted Rand index that subpopulations from two halves of the models must reach."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subpopulation(GroupEffect):
+    """A part of a class, and the group that sets it apart.
+
+    The effect is that on the mean output of the part minus that of the rest of the class, by models that the part was
+    not found with.
+
+    Attributes:
+        examples: their ids; those that the group supports most come first.
+    """
+
+    examples: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSplit:
+    """A class that is split into subpopulations.
+
+    Attributes:
+        agreement: adjusted Rand index of the splits that two halves of the models give.
+    """
+
+    class_name: str = json_name("class")
+    agreement: float
+    parts: tuple[Subpopulation, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupExamples:
+    """The examples that one group helps most and that it hurts most."""
+
+    group: str
+    helps: tuple[ExampleEffect, ...]
+    hurts: tuple[ExampleEffect, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subpopulations:
+    """The groups with the strongest evidence on any class, and all classes that are split."""
+
+    groups: tuple[GroupExamples, ...]
+    splits: tuple[ClassSplit, ...]
+
+    @property
+    def group_names(self) -> set[str]:
+        """Groups that set subpopulations apart, whose influences a page has to show."""
+        return {part.group for split in self.splits for part in split.parts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster(EffectEstimate):
+    """A subpopulation by positions: of its examples within the class, int[n], and of its group."""
+
+    group: int
+    examples: Index
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """A split of one class by positions, see `ClassSplit`."""
+
+    agreement: float
+    clusters: tuple[Cluster, ...]
+
+
+def find_subpopulations(study: Study, name: str, estimated: Estimated, fdr: float, seed: int = 0) -> Subpopulations:
+    """Split the classes of a target where that holds up at this false discovery rate, the clearest splits first."""
+    dataset, target = estimated.dataset, study.targets[name]
+    subsets = collapse(study.masks, target.examples.astype(np.float64), study.seeds)
+    units = np.random.default_rng(seed).permutation(subsets.units)
+    estimator, splits = estimated.estimator.halved, []
+    if len(units) >= 2 * LEAST:
+        halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])
+        tables = [estimator.estimate_subsets(part).influence for part in (*halves, subsets)]
+        for position, class_name in enumerate(target.class_names):
+            rows = np.flatnonzero(target.labels == position)
+            held_out = halves[1].take(np.arange(halves[1].units), rows)
+            if clustering := split_class([table[rows] for table in tables], held_out, estimator, fdr):
+                parts = tuple(_subpopulation(dataset, rows, cluster) for cluster in clustering.clusters)
+                splits.append(ClassSplit(class_name=class_name, agreement=clustering.agreement, parts=parts))
+    splits.sort(key=lambda split: -min(part.influence for part in split.parts))
+    return Subpopulations(groups=strongest_groups(dataset), splits=tuple(splits))
+
+
+def split_class(
+    tables: Sequence[Array],
+    held_out: Subsets,
+    estimator: Estimator,
+    fdr: float,
+    most: int = 4,
+) -> Clustering | None:
+    """Split the examples of one class by the groups that support them; None when no split holds up.
+
+    Subpopulations are clusters (k-means) of the directions of the examples' influences, about their mean: an example
+    that models hardly learn has small influences of the same kind. They are found with half of the models. A split
+    holds up when the other half finds nearly the same, and every part has a group that helps it more than the rest of
+    the class, significantly in these other models, and no two parts have the same group.
+
+    Args:
+        tables: float[examples, groups], influences from one half of the models, from the other, and from all.
+        held_out: the other half, with the class's examples.
+        estimator: of influences.
+        fdr: false discovery rate over the table of parts by groups.
+        most: subpopulations at most; the largest number that holds up is taken.
+    """
+    if len(tables[0]) < LEAST:
+        return None
+    first, second, both = (_directions(table) for table in tables)
+    for count in range(most, 1, -1):
+        part, second_part = (KMeans(count, n_init=10, random_state=0).fit(x).labels_ for x in (first, second))
+        size, agreement = np.bincount(part, minlength=count), float(adjusted_rand_score(part, second_part))
+        if size.min() < LEAST // 4 or agreement < AGREE:
+            continue
+        member = part[:, None] == np.arange(count)
+        contrast = member / size - ~member / (len(part) - size)
+        center = None if held_out.center is None else held_out.center @ contrast
+        contrasted = replace(held_out, outputs=held_out.outputs @ contrast, center=center, within=None)
+        effects = estimator.estimate_subsets(contrasted)
+        q = qvalues(pvalues(effects.influence, effects.stderr, effects.dof))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            helps = (q <= fdr) & (effects.influence > 0)
+            evidence = np.where(helps, effects.influence / effects.stderr, 0.0)
+        groups = evidence.argmax(1)
+        if evidence.max(1).min() > 0 and len(set(groups.tolist())) == count:
+            centres = np.stack([both[part == k].mean(0) for k in range(count)])
+            part = KMeans(count, init=centres, n_init=1).fit(both).labels_
+            clusters = (
+                Cluster(
+                    group=group,
+                    influence=float(effects.influence[k, group]),
+                    stderr=float(effects.stderr[k, group]),
+                    qvalue=float(q[k, group]),
+                    examples=np.flatnonzero(part == k),
+                )
+                for k, group in enumerate(groups.tolist())
+            )
+            return Clustering(agreement, tuple(clusters))
+    return None
+
+
+def strongest_groups(dataset: xr.Dataset, groups: int = 8, most: int = 5) -> tuple[GroupExamples, ...]:
+    """Return the groups with the strongest evidence on any class, with up to `most` examples on either side."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.abs(dataset["influence_class"].values / dataset["stderr_class"].values)
+    evidence = np.nan_to_num(z, nan=0.0, posinf=0.0).max(0)
+    return tuple(
+        GroupExamples(
+            group=str(dataset["group"].values[group]),
+            helps=_most_affected(dataset, group, 1, most),
+            hurts=_most_affected(dataset, group, -1, most),
+        )
+        for group in np.argsort(-evidence, kind="stable")[:groups].tolist()
+    )
+
+
+def _most_affected(dataset: xr.Dataset, group: int, sign: int, most: int) -> tuple[ExampleEffect, ...]:
+    column = sign * np.nan_to_num(dataset["influence"].values[:, group])
+    rows = np.argsort(-column, kind="stable")[:most].tolist()
+    return tuple(example_effect(dataset, row, group) for row in rows if column[row] > 0)
+
+
+def _directions(table: Array) -> Array:
+    """Return every example's influences at unit length, about the mean of all."""
+    table = np.nan_to_num(table)
+    table = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
+    return np.asarray(table - table.mean(0))
+
+
+def _subpopulation(dataset: xr.Dataset, rows: Index, cluster: Cluster) -> Subpopulation:
+    """Return a cluster of the examples at positions `rows`, by names and ids."""
+    members, group = rows[cluster.examples], cluster.group
+    members = members[np.argsort(-dataset["influence"].values[members, group], kind="stable")]
+    return Subpopulation(
+        group=str(dataset["group"].values[group]),
+        influence=cluster.influence,
+        stderr=cluster.stderr,
+        qvalue=cluster.qvalue,
+        examples=tuple(dataset["example"].values[members].tolist()),
+    )

@@ -1,0 +1,188 @@
+"""Opening and finishing W&B runs (`logger=wandb`): every run of ours is a W&B run, and none depends on W&B.
+
+No other module imports wandb to write, and this one only when a run is tracked. `wandb_reader` reads runs back.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from sourcewise.core.errors import WORKER, SourcewiseError
+from sourcewise.records.tracker import TrackedRun, Tracker
+from sourcewise.records.wandb_run import WandbRun, one_line, sync_command, warn
+
+KILLED = 255
+"""The exit code that W&B shows as killed."""
+
+SWEEP = "SOURCEWISE_SWEEP"
+"""In the environment of a block of runs: the W&B sweep that it belongs to. Each run carries the tag `sweep-<id>`."""
+
+PAUSE = 300.0
+"""Seconds for which a process that could not reach W&B starts its next runs offline, without another attempt."""
+
+LEAN: Mapping[str, Any] = {
+    "silent": True,
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+    "disable_job_creation": True,
+    "finish_timeout_raises": True,
+    "x_disable_machine_info": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
+"""Settings of wandb that switch off what a record holds already, or what costs time in every run of a sweep."""
+
+
+@dataclass(frozen=True)
+class WandbTracker(Tracker):
+    """Makes every run a W&B run: config, scalars, group = study, the record as a file; see conf/logger/wandb.yaml."""
+
+    project: str = "sourcewise"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline"] = "auto"
+    tags: list[str] = field(default_factory=list)
+    dir: str = "runs"
+    init_timeout: float = 20.0
+    finish_timeout: float = 60.0
+
+    @contextmanager
+    def start(self, name: str, study: str, config: Mapping[str, Any], job: str = "run") -> Iterator[TrackedRun]:
+        """Return the context of a new W&B run, which ends with exit code 0, 1 on an exception, or 255 when interrupted.
+
+        Without W&B's server it is an offline run, and one line on stderr says how to upload it.
+        """
+        tracked = self.open(name, study, config, job)
+        if tracked is None:
+            yield TrackedRun()
+            return
+        code = KILLED  # KeyboardInterrupt, and the SystemExit that Lightning makes of it
+        try:
+            tracked.attempt(lambda: tracked.run.define_metric("source/*", step_metric="source/epoch"))
+            tracked.attempt(lambda: _keep_hidden_settings(tracked.run, config))
+            yield tracked
+            code = 0
+        except Exception:
+            code = 1
+            raise
+        finally:
+            finish(tracked, code)
+
+    def check_report(self) -> None:
+        """Raise SourcewiseError if a run cannot make a W&B Report, which needs a package and W&B's server."""
+        if find_spec("wandb_workspaces") is None:
+            raise SourcewiseError("wandb_report=true: needs wandb-workspaces; pip install 'sourcewise[reports]'")
+        if resolved_mode(self.mode) != "online":
+            raise SourcewiseError("wandb_report=true: W&B is offline; log in (wandb login), or set logger.mode=online")
+
+    def open(self, name: str, study: str, config: Mapping[str, Any], job: str) -> WandbRun | None:
+        """Return a new W&B run, offline if need be; None, after a line on stderr, when there can be none."""
+        try:
+            mode, reason = resolved_mode(self.mode), ""
+            if mode == "disabled":
+                return None
+            if mode == "online" and time.monotonic() < _outage.until:
+                mode, reason = "offline", _outage.reason
+            import wandb
+
+            # wandb leaves a temporary folder to the interpreter's end.
+            warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
+            Path(self.dir).mkdir(parents=True, exist_ok=True)
+            wandb.setup(wandb.Settings(silent=True))
+            # An agent, or the user, may have set an id for this process: its first run takes it.
+            given_id = None if WORKER in os.environ else os.environ.pop("WANDB_RUN_ID", None)
+            sweep = os.environ.get(SWEEP)
+            arguments: dict[str, Any] = {
+                "project": self.project,
+                "entity": self.entity,
+                "dir": self.dir,
+                "id": given_id or secrets.token_hex(6),
+                "name": name,
+                "group": study or None,
+                "tags": [*self.tags, *([f"sweep-{sweep}"] if sweep else [])],
+                "job_type": job,
+                "config": dict(config),
+                "reinit": "create_new",  # never another run of this process
+                "settings": wandb.Settings(init_timeout=self.init_timeout, finish_timeout=self.finish_timeout, **LEAN),
+            }
+            run = None
+            if mode == "online":
+                try:
+                    run = wandb.init(mode="online", **arguments)
+                except Exception as error:
+                    reason = one_line(error)
+                    _outage.begin(reason)
+                    for folder in Path(self.dir).glob(f"wandb/run-*-{arguments['id']}"):  # a log without a run
+                        shutil.rmtree(folder, ignore_errors=True)
+                    arguments["id"] = secrets.token_hex(6)  # wandb's service still holds the run of the first id
+            run = run or wandb.init(mode="offline", **arguments)
+        except Exception as error:
+            warn(f"this run is not tracked: {one_line(error)}")
+            return None
+        if reason:
+            warn(f"{reason}; this run is offline, upload it later: {sync_command(run)}")
+        return WandbRun(run, wandb)
+
+
+def finish(tracked: WandbRun | None, code: int) -> None:
+    """End a run with its exit code. What could not be uploaded stays on disk, and one line says how to upload it."""
+    if tracked is None:
+        return
+    try:
+        tracked.run.finish(exit_code=code)
+    except Exception as error:
+        reason = "not everything was uploaded in time" if isinstance(error, TimeoutError) else one_line(error)
+        _outage.begin(reason)
+        warn(f"{reason}; upload this run later: {sync_command(tracked.run)}")
+
+
+def resolved_mode(setting: str) -> str:
+    """Return online, offline or disabled: the setting, else WANDB_MODE, else online for a user who is logged in."""
+    if setting != "auto":
+        return setting
+    if mode := os.environ.get("WANDB_MODE"):
+        return {"dryrun": "offline", "offline": "offline", "disabled": "disabled"}.get(mode, "online")
+    return "online" if _is_logged_in() else "offline"
+
+
+def _is_logged_in() -> bool:
+    if any(os.environ.get(name) for name in ("WANDB_IDENTITY_TOKEN_FILE", "WANDB_API_KEY")):
+        return True
+    import wandb
+    from wandb.sdk.lib.wbauth import read_netrc_auth
+
+    settings = wandb.setup(wandb.Settings(silent=True)).settings
+    url = str(os.environ.get("WANDB_BASE_URL") or settings.base_url).rstrip("/")
+    return bool(read_netrc_auth(host=url) or settings.api_key)
+
+
+@dataclass
+class _Outage:
+    """Until when this process takes W&B for unreachable (by the monotonic clock), and why."""
+
+    until: float = 0.0
+    reason: str = ""
+
+    def begin(self, reason: str) -> None:
+        self.until, self.reason = time.monotonic() + PAUSE, reason
+
+
+_outage = _Outage()
+
+
+def _keep_hidden_settings(run: Any, config: Mapping[str, Any]) -> None:
+    """Keep sections under `resolved` that a sweep's parameter of the same name hides, such as `model=resnet9`."""
+    hidden = {key: value for key, value in config.items() if run.config.get(key) != value}
+    if hidden:
+        run.config.update({"resolved": hidden})

@@ -1,0 +1,325 @@
+"""One pass over the records of a study, which leaves arrays."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.designs import recorded_design
+from sourcewise.estimation.arrays import Index
+from sourcewise.estimation.masks import PackedMasks
+from sourcewise.records.reading import METRIC
+from sourcewise.records.record import Header, Record, TargetOutputs
+from sourcewise.study.agreement import LabelAgreement, LabelAgreementSums
+from sourcewise.study.outputs import UNITS, Outputs, is_correct, logit_scale, output_values
+from sourcewise.study.recipes import train_command
+from sourcewise.study.spool import Spool
+
+RANDOM = "random"
+"""The curve of runs without randomly chosen groups."""
+
+
+@dataclass(frozen=True)
+class StudyTarget:
+    """Outputs of the models of random subsets on one target.
+
+    Attributes:
+        ids: int[examples], which examples of the target's dataset these are.
+        labels: int[examples].
+        class_names: names of the classes.
+        examples: float[models, examples], the study's output, mapped from a file.
+        logits: float[models, examples], the output on the logit scale (see `logit_scale`), mapped from a file.
+        class_means: float[models, classes], mean output over the examples of each class; 0 for a class without any.
+        overall_means: float[models], mean output over all examples.
+        scores: float[models], share of correct predictions, or the scalar.
+    """
+
+    ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    class_names: tuple[str, ...]
+    examples: Outputs
+    logits: Outputs
+    class_means: NDArray[np.float64]
+    overall_means: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+    @property
+    def class_sizes(self) -> Index:
+        """int[classes], how many examples each class has."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+
+@dataclass(frozen=True)
+class CounterfactualRun:
+    """One model of a subset that was chosen, not drawn at random.
+
+    Attributes:
+        study: name of its study where that is another than the influences'; else empty.
+        curve: `worst, <ranking>`, `best, <ranking>` or `random`; empty for a listed subset and for the full source.
+        mask: bool[groups], the groups that it kept.
+        seed: its training seed.
+        scores: its metric, by target.
+        outputs: mean of the study's output, by target.
+    """
+
+    study: str
+    curve: str
+    mask: NDArray[np.bool_]
+    seed: str
+    scores: Mapping[str, float]
+    outputs: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ExampleRuns:
+    """Outputs of all runs of one subset on every example of a target; float16[runs, examples] each.
+
+    Attributes:
+        values: the study's output.
+        correct: 1 where the prediction is right, else 0.
+        logits: the output on the logit scale.
+    """
+
+    values: NDArray[np.float16]
+    correct: NDArray[np.float16]
+    logits: NDArray[np.float16]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, runs: Any) -> ExampleRuns:
+        """Return some of the runs."""
+        return ExampleRuns(self.values[runs], self.correct[runs], self.logits[runs])
+
+
+NO_RUNS = ExampleRuns(*np.zeros((3, 0, 0), np.float16))
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that analyses need of the records of one recipe.
+
+    Attributes:
+        header: of the first record.
+        output: the output of the models that influences are on.
+        designs: number of records by design of their subset.
+        chosen_designs: likewise, of the records whose subset was chosen, not drawn at random.
+        seconds: wall time by stage, summed over all records.
+        masks: subsets of the records that influences rest on, those drawn at random.
+        seeds: their training seeds, str[models].
+        targets: their outputs, by target.
+        mappings: outputs of the first run that kept all groups, with label and feature mapping, by target.
+        counterfactual_runs: models of chosen subsets.
+        full_runs: of those that keep all groups, the outputs on every example, by target.
+        runs_without: of those that keep all groups but one, the same, by target and number of the group.
+            Both are empty where groups are examples.
+        label_agreement: what models say of the source's labels; None where records do not hold that.
+    """
+
+    header: Header
+    output: str
+    designs: Mapping[str, int]
+    chosen_designs: Mapping[str, int]
+    seconds: Mapping[str, float]
+    masks: PackedMasks
+    seeds: NDArray[np.str_]
+    targets: Mapping[str, StudyTarget]
+    mappings: Mapping[str, TargetOutputs]
+    counterfactual_runs: tuple[CounterfactualRun, ...]
+    full_runs: Mapping[str, ExampleRuns]
+    runs_without: Mapping[str, Mapping[int, ExampleRuns]]
+    label_agreement: LabelAgreement | None
+
+    @property
+    def models(self) -> int:
+        """How many records the influences rest on."""
+        return len(self.masks)
+
+    @property
+    def groups(self) -> int:
+        """How many groups the source has."""
+        return self.masks.groups
+
+    @property
+    def group_names(self) -> list[str]:
+        """Names of the groups; their numbers, where groups are examples."""
+        return self.header.group_names or [str(i) for i in range(self.groups)]
+
+
+def collect(records: Iterable[Record], output: str = "prob") -> Study:
+    """Collect the records of one study in one pass, in memory that does not grow with records times examples.
+
+    Influences rest on randomly drawn subsets alone: those chosen by hand or by a ranking would bias them. With an
+    output `metric:<name>`, records are those of `Records.giving`.
+
+    Raises SourcewiseError for an unknown output, or when no record has a random subset.
+    """
+    if output not in UNITS and not output.startswith(METRIC):
+        raise SourcewiseError(f"outputs={output}: choose one of {', '.join(UNITS)}, or metric:<name of a scalar>")
+    collector: _Collector | None = None
+    for record in records:
+        collector = collector or _Collector(record, output)
+        collector.add(record)
+    if collector is None:
+        raise SourcewiseError("there are no records")
+    if not collector.masks:
+        more = train_command(collector.header, "subset=random", "subset.seed=range(0,96)")
+        raise SourcewiseError(f"no record has a randomly drawn subset, which influences need; train some: {more}")
+    return collector.study()
+
+
+def join_counterfactuals(study: Study, records: Iterable[Record]) -> Study:
+    """Return the study with the models of chosen subsets from another place, whose recipe may be another.
+
+    Raises SourcewiseError when their source has other groups.
+    """
+    present = {(run.mask.tobytes(), run.seed) for run in study.counterfactual_runs if not run.study}
+    runs = list(study.counterfactual_runs)
+    for record in records:
+        header = record.header
+        if header.group_names != study.header.group_names or len(record.mask) != study.groups:
+            raise SourcewiseError(
+                f"counterfactuals: the {len(record.mask)} groups of {header.run} in {header.study} are not the"
+                f" {study.groups} groups of {study.header.study}"
+            )
+        name = "" if header.study == study.header.study else header.study
+        is_present = not name and (record.mask.tobytes(), str(header.seed)) in present
+        if not header.is_random and not is_present:
+            runs.append(_counterfactual_run(record, study.output, name))
+    return replace(study, counterfactual_runs=tuple(runs))
+
+
+class _Collector:
+    """What grows while records are read."""
+
+    def __init__(self, first: Record, output: str) -> None:
+        self.header, self._groups, self._output = first.header, len(first.mask), output
+        self._designs, self._chosen_designs, self._seconds = Counter[str](), Counter[str](), Counter[str]()
+        self.masks = Spool()
+        self._seeds: list[str] = []
+        self._targets: dict[str, _TargetCollector] = {}
+        self._mappings: Mapping[str, TargetOutputs] = {}
+        self._runs: list[CounterfactualRun] = []
+        self._single: dict[str, dict[int, list[NDArray[np.float16]]]] = defaultdict(lambda: defaultdict(list))
+        self._agreement: LabelAgreementSums | None = None
+
+    def add(self, record: Record) -> None:
+        """Add one record."""
+        self._designs[record.header.design] += 1
+        self._seconds.update(dict(record.header.seconds))
+        if record.mask.all():
+            self._mappings = self._mappings or record.targets
+        if record.header.is_random:
+            self._add_random(record)
+            return
+        self._chosen_designs[record.header.design] += 1
+        if self._output in UNITS:
+            self._add_chosen(record)
+
+    def _add_random(self, record: Record) -> None:
+        self.masks.append(np.packbits(record.mask))
+        self._seeds.append(f"{record.header.seed}{_from_subset(record, recorded_design(record.header.design).replica)}")
+        for name, outputs in record.targets.items():
+            if name not in self._targets:
+                self._targets[name] = _TargetCollector(outputs, record.header.class_names[name], self._output)
+            self._targets[name].add(outputs)
+        groups_are_examples = record.header.group_names is None
+        if record.source is not None and groups_are_examples and len(record.source.labels) == len(record.mask):
+            self._agreement = self._agreement or LabelAgreementSums(len(record.mask))
+            self._agreement.add(record.mask, record.source)
+
+    def _add_chosen(self, record: Record) -> None:
+        self._runs.append(_counterfactual_run(record, self._output))
+        dropped = [*np.flatnonzero(~record.mask).tolist(), -1]  # -1: all groups are kept
+        if len(dropped) <= 2 and record.header.group_names:
+            for name, outputs in record.targets.items():
+                columns = output_values(outputs, self._output), is_correct(outputs), logit_scale(outputs, self._output)
+                self._single[name][dropped[0]].append(np.array(columns, np.float16))
+
+    def study(self) -> Study:
+        """Return what was collected."""
+        single = {
+            name: {group: ExampleRuns(*np.stack(runs, axis=1)) for group, runs in by_group.items()}
+            for name, by_group in self._single.items()
+        }
+        return Study(
+            header=self.header,
+            output=self._output,
+            designs=dict(self._designs),
+            chosen_designs=dict(self._chosen_designs),
+            seconds=dict(self._seconds),
+            masks=PackedMasks(self.masks.array(), self._groups),
+            seeds=np.array(self._seeds),
+            targets={name: target.target() for name, target in self._targets.items()},
+            mappings=self._mappings,
+            counterfactual_runs=tuple(self._runs),
+            full_runs={name: runs.pop(-1) for name, runs in single.items() if -1 in runs},
+            runs_without=single,
+            label_agreement=self._agreement.agreement() if self._agreement else None,
+        )
+
+
+class _TargetCollector:
+    """What grows of one target while records are read."""
+
+    def __init__(self, first: TargetOutputs, class_names: Iterable[str], output: str) -> None:
+        self._first, self._class_names, self._output = first, tuple(class_names), output
+        self._sizes = np.bincount(first.labels, minlength=len(self._class_names))
+        self._examples, self._logits = Spool(), Spool()
+        self._class_means: list[NDArray[np.float64]] = []
+        self._overall_means: list[float] = []
+        self._scores: list[float] = []
+
+    def add(self, outputs: TargetOutputs) -> None:
+        """Add the outputs of one model."""
+        values = output_values(outputs, self._output)
+        self._examples.append(values)
+        self._logits.append(logit_scale(outputs, self._output))
+        wide = values.astype(np.float64)
+        totals = np.bincount(self._first.labels, wide, len(self._class_names))
+        self._class_means.append(totals / np.maximum(self._sizes, 1))
+        self._overall_means.append(float(wide.mean()))
+        scores = values if self._output.startswith(METRIC) else is_correct(outputs)
+        self._scores.append(float(scores.mean()))
+
+    def target(self) -> StudyTarget:
+        """Return what was collected."""
+        return StudyTarget(
+            ids=self._first.ids,
+            labels=self._first.labels,
+            class_names=self._class_names,
+            examples=self._examples.array(),
+            logits=self._logits.array(),
+            class_means=np.array(self._class_means),
+            overall_means=np.array(self._overall_means),
+            scores=np.array(self._scores),
+        )
+
+
+def _counterfactual_run(record: Record, output: str, study: str = "") -> CounterfactualRun:
+    header, targets = record.header, record.targets
+    accuracy = {name: float(is_correct(outputs).mean()) for name, outputs in targets.items()}
+    return CounterfactualRun(
+        study=study,
+        curve=_from_subset(record, recorded_design(header.design).curve),
+        mask=record.mask,
+        seed=str(header.seed),
+        scores={name: header.metrics.get(f"target/{name}/score", accuracy[name]) for name in targets},
+        outputs={name: float(output_values(o, output).mean(dtype=np.float64)) for name, o in targets.items()},
+    )
+
+
+def _from_subset(record: Record, function: Callable[[Mapping[str, Any]], str]) -> str:
+    """Return what a function makes of the record's settings of `subset`; SourcewiseError where it cannot."""
+    try:
+        return function(record.header.config["subset"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise SourcewiseError(
+            f"{record.header.run}: its settings of subset are not those of a run ({error!r})"
+        ) from error

@@ -1,0 +1,50 @@
+"""Influences as rows: the effect of one group, with its error and q-value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+KEYS = ("influence", "stderr", "qvalue")
+"""Variables of influences.nc, without the suffix of a level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectEstimate:
+    """An estimated effect in units of the output, with its standard error and q-value; positive: keeping helps."""
+
+    influence: float
+    stderr: float
+    qvalue: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupEffect(EffectEstimate):
+    """The effect of keeping one source group."""
+
+    group: str
+
+
+def effect_table(dataset: xr.Dataset, target_class: str | None = None) -> pd.DataFrame:
+    """Return the effects of groups on a class (None: overall), from the most helpful to the most harmful.
+
+    Columns are group, influence, stderr, qvalue. Groups whose influence or error is unknown are left out.
+    """
+    suffix, where = ("_overall", {}) if target_class is None else ("_class", {"class": target_class})
+    columns = [dataset[f"{key}{suffix}"].sel(where).values.astype(float) for key in KEYS]
+    order = np.argsort(-columns[0], kind="stable")
+    order = order[np.isfinite(np.sum(columns, axis=0)[order])]
+    sorted_columns = {key: column[order] for key, column in zip(KEYS, columns, strict=True)}
+    return pd.DataFrame({"group": dataset["group"].values[order], **sorted_columns})
+
+
+def group_effects(dataset: xr.Dataset, target_class: str | None = None) -> tuple[GroupEffect, ...]:
+    """Return the rows of `effect_table`."""
+    table = effect_table(dataset, target_class)
+    return tuple(
+        GroupEffect(group=group, influence=influence, stderr=stderr, qvalue=q)
+        for group, influence, stderr, q in zip(*(table[key].tolist() for key in ("group", *KEYS)), strict=True)
+    )

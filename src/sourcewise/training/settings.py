@@ -1,0 +1,82 @@
+"""The settings of a source and of a target, with their data: checked when they are made, before anything is trained."""
+
+from dataclasses import dataclass
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.data import ImageDataset, regroup
+from sourcewise.lightning_modules.classification import Optimisation
+from sourcewise.lightning_modules.data import Normalise
+from sourcewise.training import metrics
+from sourcewise.training.transfers import TransferMethod
+from sourcewise.training.views import View
+
+
+@dataclass(frozen=True)
+class Source(View):
+    """The source dataset and how a model is pretrained on it.
+
+    groups: what a subset keeps or removes, see `sourcewise.data.regroup`. outputs: whether records carry outputs on the
+    source's own examples. root: where the data are, for the config file's own use. data: tells apart studies of one
+    config file on different data, where the file does not name a dataset.
+
+    Raises SourcewiseError when the settings do not fit the images.
+    """
+
+    name: str
+    train: ImageDataset
+    normalise: Normalise
+    pretraining: Optimisation
+    groups: str = "class"
+    outputs: bool = False
+    root: str | None = None
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "train", regroup(self.train, self.groups))
+        if {len(self.normalise.mean), len(self.normalise.std)} != {self.train.channels}:
+            raise SourcewiseError(
+                f"source {self.name}: its images have {self.train.channels} colour channels;"
+                " source.normalise.mean and std must have as many numbers"
+            )
+        self.check(f"source {self.name}", self.train)
+
+
+@dataclass(frozen=True)
+class Target(View):
+    """A target task and how a model is transferred to it.
+
+    metric: what its score is: a name in `metrics.METRICS`, or the dotted path of a function. root, data: as the
+    source's.
+
+    Raises SourcewiseError when the settings do not fit the data.
+    """
+
+    train: ImageDataset
+    test: ImageDataset
+    transfer: TransferMethod
+    metric: str = "accuracy"
+    root: str | None = None
+    data: str | None = None
+
+    def __post_init__(self) -> None:
+        classes = self.test.class_names
+        if len(self.train.class_names) < 2:
+            raise SourcewiseError(
+                f"target: all images are of one class, {self.train.class_names[0]}; is its root one folder too high?"
+            )
+        if self.train.class_names != classes:
+            differ = sorted(set(self.train.class_names) ^ set(classes)) or ["their order"]
+            raise SourcewiseError(
+                f"target: its training and test images are not of the same classes: they differ in {differ[0]};"
+                " a class without images is an empty folder"
+            )
+        for split, dataset in (("training", self.train), ("test", self.test)):
+            if not len(dataset):
+                raise SourcewiseError(f"target: it has no {split} examples")
+            self.check("target", dataset)
+        if not isinstance(self.transfer, TransferMethod):
+            raise SourcewiseError(
+                f"target: transfer is {type(self.transfer).__name__}, which is no TransferMethod; see docs/extending.md"
+            )
+        metrics.check(self.metric, self.test.labels, len(classes))
+        self.transfer.check(self)
