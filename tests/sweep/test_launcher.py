@@ -285,9 +285,9 @@ def test_a_run_on_several_devices_is_one_command_of_its_own(sweeps):
     assert set(sweeps.records()) == {0, 1}
     text = (sweeps.folder(1) / "log.txt").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("argv ")]
-    *_, config = line.split(" ", 3)
-    assert json.loads(config)["subset"]["seed"] == 1
-    assert json.loads(config)["fake"]["note"] == "a b"
+    config = json.loads(line.split(" ", 4)[-1])["config"]
+    assert config["subset"]["seed"] == 1
+    assert config["fake"]["note"] == "a b"
     assert " -m" not in line
 
 

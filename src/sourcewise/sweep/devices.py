@@ -25,8 +25,8 @@ TASK = f"{__name__}:run_command"
 
 def command_config(task: str, config: Mapping[str, Any], overrides: Sequence[str], log: Path) -> dict[str, Any]:
     """Return what `run_command` gets for a run of the task."""
-    program = Path(sys.argv[0]).name
-    argv = [sys.executable, "-m", __name__, program, task, json.dumps(config), json.dumps(list(overrides))]
+    program, arguments = Path(sys.argv[0]).name, json.dumps({"config": config, "overrides": list(overrides)})
+    argv = [sys.executable, "-m", __name__, program, task, arguments]
     return {"argv": argv, "log": str(log)}
 
 
@@ -51,10 +51,11 @@ def run_command(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Non
 
 
 def main() -> None:
-    """Do the one run that the command line holds: a program's name for messages, the task, config and overrides."""
-    sys.argv[0], task, config, overrides = sys.argv[1:5]
+    """Do the one run of the command line: a program's name for messages, the task, and its arguments as JSON."""
+    sys.argv[0], task, arguments = sys.argv[1:4]
     with exits.errors():
-        load(task)(json.loads(config), json.loads(overrides))
+        message = json.loads(arguments)
+        load(task)(message["config"], message["overrides"])
 
 
 if __name__ == "__main__":
