@@ -5,7 +5,6 @@ moved to their places. At no moment do files of two results lie side by side, wh
 """
 
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -78,5 +77,5 @@ def _write_manifest(out: Path, label: str, files: Collection[str]) -> None:
 
 def _remove_empty(folder: Path, out: Path) -> None:
     """Remove a folder below `out` that has become empty."""
-    if folder != out and folder.is_dir() and not any(os.scandir(folder)):
+    if folder != out and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
