@@ -49,27 +49,3 @@ class Step:
     def __call__(self, epoch: float, epochs: int) -> float:
         """Return the factor."""
         return float(self.factor ** math.floor(epoch / self.every))
-
-
-@dataclass(frozen=True)
-class OneCycle:
-    """Cosine from 1/`initial` to 1 over the first `warmup` share, then cosine down to nearly 0 (arXiv 1708.07120).
-
-    The same factors as `torch.optim.lr_scheduler.OneCycleLR` with its default annealing.
-    """
-
-    warmup: float = 0.3
-    initial: float = 25.0
-    final: float = 1e4
-
-    def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor."""
-        low, end = 1 / self.initial, 1 / self.initial / self.final
-        progress = epoch / epochs
-        if progress <= self.warmup:
-            return _cosine(low, 1.0, progress / self.warmup)
-        return _cosine(1.0, end, (progress - self.warmup) / (1 - self.warmup))
-
-
-def _cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -19,5 +19,5 @@ def resolve(config: DictConfig, kind: type) -> dict[str, Any]:
     missing (`???`) value.
     """
     resolved = plain(config)
-    settings.top(kind, resolved)
+    settings.check_top_level(kind, resolved)
     return resolved

@@ -103,7 +103,7 @@ def _main(config: DictConfig) -> None:
     """Estimate once, by a composed config."""
     with exits.errors():
         resolved = resolve(config, Settings)
-        settings.check(resolved["logger"], "logger")
+        settings.check_config(resolved["logger"], "logger")
         estimate(resolved)
 
 

@@ -60,7 +60,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, fl
     folder = names.run_dir(config)
     if names.is_done(folder):
         return _done(folder, config)
-    settings.check(config)
+    settings.check_config(config)
     # Targets first: a missing one should be reported before a source's images are made into a store.
     built = ("target", "source", "model", "trainer", "logger")
     targets, source, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
@@ -96,7 +96,7 @@ def prepare_or_try(config: dict[str, Any]) -> None:
     """Do what `only` asks for in place of a run: make the stores of images, or print the plan and try it on noise."""
     from sourcewise.commands import dry_run
 
-    settings.check(config)
+    settings.check_config(config)
     if config["only"] == "prepare":
         dry_run.prepare(config)
         return

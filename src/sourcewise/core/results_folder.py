@@ -31,6 +31,8 @@ def replacing(out: Path, label: str, keep: Collection[str] = ()) -> Iterator[Pat
     """
     stage = out / _STAGE
     shutil.rmtree(stage, ignore_errors=True)  # of a process that was killed
+    for path in out.glob(f".{MANIFEST}.*.tmp"):
+        path.unlink(missing_ok=True)
     stage.mkdir(parents=True)
     try:
         yield stage

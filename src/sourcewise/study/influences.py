@@ -135,8 +135,8 @@ def _lay_out(study: Study, name: str, fits: Mapping[str, Fit], checks: Mapping[s
             variables[key + suffix] = dims, values, unit
     overall = fits["overall"]
     half = (overall.interval()[1] - overall.influence)[0]
-    about = {"units": units, "long_name": "half of the 95% interval (Student's t)"}
-    variables["interval_overall"] = ("group",), half, about
+    interval = {"units": units, "long_name": "half of the 95% interval (Student's t)"}
+    variables["interval_overall"] = ("group",), half, interval
     coordinates: dict[str, Any] = {
         "example": target.ids,
         "label": ("example", target.labels),
