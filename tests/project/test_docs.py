@@ -71,7 +71,8 @@ ELSEWHERE = {
     r"wandb (sweep|agent) .*": "test_agents",
     r"pip install .*": "test_wheel",
     r"export SOURCEWISE_DATA=.*": "test_loaders",
-    r"python train.py --config-dir my_configs .*": "test_wheel",
+    r"python train.py --config-dir my_configs .*": "test_wheel, test_extending",
+    r"export PYTHONPATH=.*": "test_extending",
 }
 """Commands that are not composed here, and where they run."""
 
