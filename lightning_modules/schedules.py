@@ -9,10 +9,10 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """A factor in [0, 1] of the peak learning rate at a time `epoch` of `epochs`."""
+    """A function from the time in epochs to a factor in [0, 1] of the peak learning rate."""
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor."""
+        """Return the factor at the time `epoch` of `epochs`, which may be a fraction."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Constant:
     """The peak rate throughout."""
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor."""
+        """Return 1 at any time."""
         return 1.0
 
 
@@ -32,7 +32,7 @@ class Triangular:
     start: float = 0.2
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor."""
+        """Return the factor at the time `epoch` of `epochs`."""
         peak = min(self.peak, epochs)
         if epoch < peak:
             return self.start + (1 - self.start) * epoch / peak
@@ -41,35 +41,11 @@ class Triangular:
 
 @dataclass(frozen=True)
 class Step:
-    """Multiplied by `factor` every `every` epochs."""
+    """A rate that is multiplied by `factor` every `every` epochs."""
 
     every: float
     factor: float = 0.1
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor."""
+        """Return the factor at the time `epoch` of `epochs`."""
         return float(self.factor ** math.floor(epoch / self.every))
-
-
-@dataclass(frozen=True)
-class OneCycle:
-    """Cosine from 1/`initial` to 1 over the first `warmup` share, then cosine down to nearly 0 (arXiv 1708.07120).
-
-    The same factors as `torch.optim.lr_scheduler.OneCycleLR` with its default annealing.
-    """
-
-    warmup: float = 0.3
-    initial: float = 25.0
-    final: float = 1e4
-
-    def __call__(self, epoch: float, epochs: int) -> float:
-        """The factor."""
-        low, end = 1 / self.initial, 1 / self.initial / self.final
-        progress = epoch / epochs
-        if progress <= self.warmup:
-            return _cosine(low, 1.0, progress / self.warmup)
-        return _cosine(1.0, end, (progress - self.warmup) / (1 - self.warmup))
-
-
-def _cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

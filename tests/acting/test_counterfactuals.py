@@ -365,7 +365,7 @@ def test_records_of_another_recipe_may_join_but_not_those_of_other_groups(runs: 
         ["transfer=full", "model.width=8"],
         ["transfer.lr=0.25", "source.pretraining.epochs=3"],
         ["target.digits.transfer.epochs=7"],
-        ["source=planted_harm", "source.train.seed=3"],
+        ["source.train.per_letter=30"],
         ["model=resnet9", "study='é, b'"],
     ],
 )

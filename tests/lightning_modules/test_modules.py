@@ -12,7 +12,7 @@ from sourcewise.lightning_modules import augmentation, schedules
 from sourcewise.lightning_modules.data import Batches, Examples, Normalise, batches_per_epoch
 from sourcewise.lightning_modules.outputs import ExampleOutputs, correct_class
 
-SCHEDULES = [schedules.Constant(), schedules.Triangular(2), schedules.Step(2), schedules.OneCycle()]
+SCHEDULES = [schedules.Constant(), schedules.Triangular(2), schedules.Step(2)]
 
 
 def examples(size: int, channels: int = 1) -> Examples:
@@ -73,24 +73,15 @@ def test_triangular_is_the_paper_s() -> None:
     )
 
 
-def test_one_cycle_and_step_are_torch_s() -> None:
-    def rates(make) -> list[float]:
-        optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1.0)
-        scheduler = make(optimiser)
-        found = []
-        for _ in range(steps):
-            found.append(scheduler.get_last_lr()[0])
-            optimiser.step()
-            scheduler.step()
-        return found
-
-    steps = 101
-    one_cycle = rates(lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 1.0, total_steps=steps, cycle_momentum=False))
-    # torch's schedule ends with the last step, ours with the last epoch: the same curve over steps - 1.
-    ours = [schedules.OneCycle(warmup=(0.3 * steps - 1) / (steps - 1))(i, steps - 1) for i in range(steps)]
-    np.testing.assert_allclose(ours, one_cycle, atol=1e-6)
-    step = rates(lambda o: torch.optim.lr_scheduler.StepLR(o, 30))
-    np.testing.assert_allclose([schedules.Step(30)(i, steps) for i in range(steps)], step)
+def test_step_is_torch_s() -> None:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimiser, 30)
+    rates = []
+    for _ in range(101):
+        rates.append(scheduler.get_last_lr()[0])
+        optimiser.step()
+        scheduler.step()
+    np.testing.assert_allclose([schedules.Step(30)(i, 101) for i in range(101)], rates)
 
 
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(1, 3), st.booleans())
