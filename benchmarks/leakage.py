@@ -5,9 +5,9 @@
     python benchmarks/leakage.py
 
 Flagged at a false discovery rate of 5%: by influence alone, any pair of a source and a target example; by similarity
-alone (`review.copies`), every source image with its nearest target image; by both, Fisher's combination of the p-value
-of similarity and that of the pair's influence among all such nearest pairs (normal, by median and MAD), since what is
-merely similar helps too. Similarity needs no models, so it is also tried on further plantings.
+alone (`copies.nearest_images`), every source image with its nearest target image; by both, Fisher's combination of the
+p-value of similarity and that of the pair's influence among all such nearest pairs (normal, by median and MAD), since
+what is merely similar helps too. Similarity needs no models, so it is also tried on further plantings.
 """
 
 from __future__ import annotations

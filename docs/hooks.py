@@ -1,4 +1,4 @@
-"""Makes the page of all settings from the files in conf/, whose comments are their documentation."""
+"""The hook that makes the page of all settings from the files in conf/, whose comments are their documentation."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ from mkdocs.structure.files import File, Files
 CONF = Path(__file__).parents[1] / "conf"
 INTRODUCTION = """# Settings
 
-Every setting is a line of one of these files, with a comment that explains it. Set it with `key=value`, choose an option of
-a group with `group=option` (such as `subset=hadamard`), and keep options of your own in a folder that you pass with
-`--config-dir`. `experiment=` is applied last.
+Every setting is a line of one of these files, with a comment that explains it. Set it with `key=value`, choose an
+option of a group with `group=option` (such as `subset=hadamard`), and keep your own options in a folder that you pass
+with `--config-dir`. `experiment=` is applied last.
 """
 
 

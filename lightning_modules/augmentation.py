@@ -17,14 +17,14 @@ class Augmentation(ABC):
 
     @abstractmethod
     def draw(self, count: int, height: int, width: int, generator: Generator) -> Tensor:
-        """A choice for each of `count` images, `[count, ...]`."""
+        """Draw a choice for each of `count` images. Return `[count, ...]`, on the CPU."""
 
     @abstractmethod
     def apply(self, images: Tensor, choices: Tensor) -> Tensor:
-        """The changed images, same shape."""
+        """Return the changed images, of the same shape."""
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """The changed images, same shape."""
+        """Return the changed images, of the same shape."""
         return self.apply(images, self.draw(len(images), images.shape[2], images.shape[3], generator).to(images.device))
 
 
@@ -33,26 +33,26 @@ class Flip(Augmentation):
     """Mirror left to right with a chance of one half."""
 
     def draw(self, count: int, height: int, width: int, generator: Generator) -> Tensor:
-        """Which to mirror, `bool[count]`."""
+        """Draw which images to mirror. Return `bool[count]`."""
         return torch.rand(count, generator=generator).lt(0.5)
 
     def apply(self, images: Tensor, choices: Tensor) -> Tensor:
-        """The changed images, same shape."""
+        """Return the changed images, of the same shape."""
         return torch.where(choices[:, None, None, None], images.flip(-1), images)
 
 
 @dataclass(frozen=True)
 class Translate(Augmentation):
-    """Shift by up to `pixels` in both directions; what comes in is the border, reflected."""
+    """Shift by up to `pixels` in both directions; the new border is a reflection of the image."""
 
     pixels: int
 
     def draw(self, count: int, height: int, width: int, generator: Generator) -> Tensor:
-        """Rows and columns of the padded image to begin with, `int64[count, 2]`."""
+        """Draw the row and column of the padded image at which the result begins. Return `int64[count, 2]`."""
         return torch.randint(0, 2 * self.pixels + 1, (2, count), generator=generator).T
 
     def apply(self, images: Tensor, choices: Tensor) -> Tensor:
-        """The changed images, same shape."""
+        """Return the changed images, of the same shape."""
         size, _, height, width = images.shape
         padded = functional.pad(images, [self.pixels] * 4, mode="reflect")
         rows = choices[:, :1] + torch.arange(height, device=images.device)
@@ -69,13 +69,13 @@ class Cutout(Augmentation):
     pixels: int
 
     def draw(self, count: int, height: int, width: int, generator: Generator) -> Tensor:
-        """Top and left of the square, `int64[count, 2]`."""
+        """Draw the top row and left column of the square. Return `int64[count, 2]`."""
         top = torch.randint(0, height - self.pixels + 1, (count, 1), generator=generator)
         left = torch.randint(0, width - self.pixels + 1, (count, 1), generator=generator)
         return torch.cat([top, left], 1)
 
     def apply(self, images: Tensor, choices: Tensor) -> Tensor:
-        """The changed images, same shape."""
+        """Return the changed images, of the same shape."""
         height, width = images.shape[-2:]
         top, left = choices[:, :1], choices[:, 1:]
         row = torch.arange(height, device=images.device)

@@ -57,11 +57,11 @@ class Classification(pl.LightningModule):
         self._steps: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, predictions and labels of every step
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits `[batch, classes]`."""
+        """Return logits `[batch, classes]`."""
         return self.network(inputs)  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """The batch's loss, weighted so that the mean over processes is the mean over the batch."""
+        """Return the batch's loss, weighted so that the mean over processes is the mean over the batch."""
         logits = self(batch.inputs)
         smoothing, weights = self.optimisation.label_smoothing, self.class_weights
         if weights is None:
@@ -88,7 +88,7 @@ class Classification(pl.LightningModule):
         self.log_dict({"loss": loss, "accuracy": accuracy}, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> Any:
-        """SGD over what is trainable, with the schedule's rate at every step."""
+        """Return SGD over the trainable parameters, with the schedule's rate at every step."""
         settings = self.optimisation
         parameters: Sequence[nn.Parameter] = [p for p in self.parameters() if p.requires_grad]
         optimiser = torch.optim.SGD(

@@ -15,9 +15,9 @@ class Crop(Protocol):
     """A part of each image."""
 
     def __call__(self, sizes: Tensor, generator: Generator) -> Tensor:
-        """Boxes `int64[n, 4]` in images of `sizes` (height, width) `int64[n, 2]`: top, left, height, width.
+        """Choose a box in each image. Return top, left, height and width, `int64[n, 4]`.
 
-        A negative width: mirrored left to right.
+        sizes: heights and widths of the images, `int64[n, 2]`. A negative width of a box: it is mirrored left to right.
         """
 
 
@@ -25,7 +25,7 @@ class Resolution(Protocol):
     """The side, in pixels, of the images of an epoch."""
 
     def __call__(self, epoch: int) -> int:
-        """The side."""
+        """Return the side in pixels."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CentreCrop:
     share: float = 224 / 256
 
     def __call__(self, sizes: Tensor, generator: Generator) -> Tensor:
-        """Boxes `int64[n, 4]`."""
+        """Choose boxes. Return `int64[n, 4]`."""
         side = (self.share * sizes.amin(1, keepdim=True)).round().long().clamp_min(1).expand(-1, 2)
         return torch.cat([(sizes - side) // 2, side], 1)
 
@@ -44,7 +44,7 @@ class CentreCrop:
 class RandomResizedCrop:
     """A random share of the area at a random aspect ratio (width to height): torchvision's, for all images at once.
 
-    As there, the first of ten tries that fits counts; if none does, the largest part in the middle of allowed ratio.
+    The first of ten tries that fits is taken; if none fits, the largest part in the middle of an allowed ratio.
     flip: mirror half of them, which costs less here than as an augmentation.
     """
 
@@ -53,7 +53,7 @@ class RandomResizedCrop:
     flip: bool = False
 
     def __call__(self, sizes: Tensor, generator: Generator) -> Tensor:
-        """Boxes `int64[n, 4]`."""
+        """Choose boxes. Return `int64[n, 4]`."""
         low, high = self.ratio
         draws = torch.rand(len(sizes), TRIES + 1, 2, dtype=torch.float64, generator=generator)
         area = sizes.prod(1, keepdim=True) * (self.scale[0] + (self.scale[1] - self.scale[0]) * draws[:, :TRIES, 0])
@@ -66,10 +66,10 @@ class RandomResizedCrop:
             [torch.minimum(height, (width / low).round().long()), torch.minimum(width, (height * high).round().long())],
             1,
         )
-        found = fits.any(1, keepdim=True)
-        box = torch.where(found, tries[torch.arange(len(sizes)), first], middle)
+        fitted = fits.any(1, keepdim=True)
+        box = torch.where(fitted, tries[torch.arange(len(sizes)), first], middle)
         room = sizes - box
-        place = torch.where(found, (draws[:, TRIES] * (room + 1)).long(), room // 2)
+        place = torch.where(fitted, (draws[:, TRIES] * (room + 1)).long(), room // 2)
         if self.flip:
             box[:, 1] *= 1 - 2 * torch.randint(2, (len(sizes),), generator=generator)
         return torch.cat([place, box], 1)
@@ -86,6 +86,6 @@ class Progressive:
     step: int = 32
 
     def __call__(self, epoch: int) -> int:
-        """The side."""
+        """Return the side in pixels."""
         share = min(1.0, max(0.0, (epoch - self.first) / (self.last - self.first)))
         return self.step * round((self.start + share * (self.end - self.start)) / self.step)

@@ -23,7 +23,7 @@ CHUNK = 8
 
 
 class Batch(NamedTuple):
-    """inputs `[batch, ...]`, labels and ids `int64[batch]`; weight: what the mean loss counts for in this process."""
+    """inputs `[batch, ...]`, labels and ids `int64[batch]`; weight: the factor of the mean loss in this process."""
 
     inputs: Tensor
     labels: Tensor
@@ -43,7 +43,7 @@ class Stored(Protocol):
         """Height and width of the images, `int64[images, 2]`."""
 
     def __getitem__(self, rows: Tensor) -> "Stored":
-        """Those of a bool mask or of indices; nothing is read."""
+        """Select by a bool mask or by indices; nothing is read."""
 
     def read(self, rows: Tensor, boxes: Tensor, out: Tensor) -> None:
         """Decode the images `rows`, cut out `boxes` `int64[n, 4]`, and resize them into `out` uint8[n, c, s, s].
@@ -61,12 +61,12 @@ class Examples:
     ids: Tensor
 
     def to(self, device: torch.device) -> "Examples":
-        """The same on a device, but for images that are stored."""
+        """Return the examples on a device; stored images stay where they are."""
         inputs = self.inputs.to(device) if isinstance(self.inputs, Tensor) else self.inputs
         return Examples(inputs, self.labels.to(device), self.ids.to(device))
 
     def select(self, rows: Tensor) -> "Examples":
-        """Those of a bool mask or of indices."""
+        """Select by a bool mask or by indices."""
         return Examples(self.inputs[rows], self.labels[rows], self.ids[rows])
 
 
@@ -78,7 +78,7 @@ class Normalise:
     std: Sequence[float]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The batch as the network takes it."""
+        """Return the batch as the network takes it."""
         if images.dtype != torch.uint8:
             return images
         mean, std = (torch.tensor(values, device=images.device) for values in (self.mean, self.std))
@@ -120,11 +120,11 @@ class Batches:
 
     @property
     def sampler(self) -> "Batches":
-        """What has the method `set_epoch`, which Lightning calls before each epoch."""
+        """The object whose method `set_epoch` Lightning calls before each epoch."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch's order the next iteration has."""
+        """Set the epoch whose order the next iteration has."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -160,12 +160,12 @@ class Batches:
 
     def _indexed(self, inputs: Tensor, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         for rows in batches:
-            yield inputs[self._mine(rows).to(inputs.device)]
+            yield inputs[self._part(rows).to(inputs.device)]
 
     def _decoded(
         self, inputs: Stored, batches: Sequence[Tensor], side: int | None, geometry: Generator
     ) -> Iterator[Tensor]:
-        """This process's part of every batch, on the device of the labels; the next ones are decoded meanwhile."""
+        """Yield this process's part of every batch, on the device of the labels; decode the next ones meanwhile."""
         assert side is not None
         device, sizes, crop = self.examples.labels.device, inputs.sizes, self.crop or CentreCrop()
         ahead: deque[tuple[Tensor, list[Future[None]]]] = deque()
@@ -180,11 +180,11 @@ class Batches:
 
         try:
             for rows in batches:
-                boxes, mine = self._mine(crop(sizes[rows], geometry)), self._mine(rows)
+                boxes, part = self._part(crop(sizes[rows], geometry)), self._part(rows)
                 # Decoders write channels last, and so does this: bytes are copied as they come.
-                shape = (len(mine), side, side, inputs.shape[1])
+                shape = (len(part), side, side, inputs.shape[1])
                 images = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda").permute(0, 3, 1, 2)
-                work = zip(*(torch.split(values, CHUNK) for values in (mine, boxes, images)), strict=True)
+                work = zip(*(torch.split(values, CHUNK) for values in (part, boxes, images)), strict=True)
                 ahead.append((images, [pool.submit(inputs.read, *part) for part in work]))
                 if len(ahead) > AHEAD:
                     yield first()
@@ -196,16 +196,16 @@ class Batches:
     def _batch(self, images: Tensor, rows: Tensor, choices: Generator, side: int | None) -> Batch:
         inputs = self.normalise(images)
         for augment in self.augmentation:
-            drawn = self._mine(augment.draw(len(rows), inputs.shape[2], inputs.shape[3], choices))
+            drawn = self._part(augment.draw(len(rows), inputs.shape[2], inputs.shape[3], choices))
             inputs = augment.apply(inputs, drawn.to(inputs.device))
         if side is not None and inputs.ndim == 4 and inputs.shape[-2:] != (side, side):
             inputs = functional.interpolate(inputs, (side, side), mode="bilinear", antialias=True)
-        mine = self._mine(rows).to(self.examples.labels.device)
-        weight = self.processes * len(mine) / len(rows)
-        return Batch(inputs, self.examples.labels[mine], self.examples.ids[mine], weight)
+        part = self._part(rows).to(self.examples.labels.device)
+        weight = self.processes * len(part) / len(rows)
+        return Batch(inputs, self.examples.labels[part], self.examples.ids[part], weight)
 
-    def _mine(self, values: Tensor) -> Tensor:
-        """This process's part of what a batch has one of for each example."""
+    def _part(self, values: Tensor) -> Tensor:
+        """Return this process's part of values that a batch has for each example."""
         return values.tensor_split(self.processes)[self.rank]
 
 
@@ -217,20 +217,20 @@ class ImageData(pl.LightningDataModule):
         self.train, self.test = train, test
 
     def train_dataloader(self) -> Batches:
-        """Batches of the training examples."""
+        """Return batches of the training examples."""
         return self._here(self.train)
 
     def test_dataloader(self) -> Batches:
-        """Batches of the test examples."""
+        """Return batches of the test examples."""
         assert self.test is not None
         return self._here(self.test)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Nothing to do: the batch was made there."""
+        """Return the batch, which is on the device already."""
         return batch
 
     def _here(self, batches: Batches) -> Batches:
-        """Where the trainer computes, this process's part, from the epoch that it is in."""
+        """Return the batches on the trainer's device, for this process, from the current epoch on."""
         trainer = self.trainer
         assert trainer is not None
         return replace(
@@ -243,7 +243,7 @@ class ImageData(pl.LightningDataModule):
 
 
 def batches_per_epoch(examples: int, batch_size: int, processes: int = 1, training: bool = True) -> int:
-    """How many batches an epoch has. In training a last batch too small for BatchNorm in every process is left out."""
+    """Return the number of batches in an epoch. In training, a last batch too small for BatchNorm is left out."""
     if training and examples > batch_size and 0 < examples % batch_size < 2 * processes:
         return examples // batch_size
     return math.ceil(examples / batch_size)

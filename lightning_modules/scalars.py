@@ -16,12 +16,12 @@ class ScalarLogger(Logger):
 
     @property
     def name(self) -> str:
-        """The stage."""
+        """The name of the stage."""
         return self._prefix
 
     @property
     def version(self) -> str:
-        """None is kept."""
+        """Empty: scalars have no versions here."""
         return ""
 
     @rank_zero_only
@@ -32,4 +32,4 @@ class ScalarLogger(Logger):
         self._write({f"{self._prefix}/{name}": value for name, value in {**values, "epoch": epoch}.items()})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The config is the tracker's, not Lightning's."""
+        """Do nothing: the tracker keeps the config."""

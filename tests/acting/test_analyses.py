@@ -23,17 +23,16 @@ from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS, ridge
 from sourcewise.estimation.inference import Mean
 from sourcewise.records.record import Record
-from sourcewise.report import figures, report
-from sourcewise.report.page import Section
+from sourcewise.report import figures
+from sourcewise.report.formatting import display_unit
+from sourcewise.report.parts import Section
 from sourcewise.report.sections import SECTIONS
 from sourcewise.report.sections import brittle as brittle_section
-from sourcewise.report.sections.target import Target
 from sourcewise.report.summary import Summary, summarise
-from sourcewise.report.terminal import as_text
 from sourcewise.study.collect import NO_RUNS, ExampleRuns, collect
 from sourcewise.study.effects import GroupEffect
 from sourcewise.study.influences import estimate
-from tests.report.test_report import EVIL, Page, make_summary, make_target
+from tests.report.test_report import EVIL, Page, context, make_summary, make_target, render
 
 EXAMPLES = 120
 
@@ -104,14 +103,6 @@ def test_a_class_is_split_along_the_groups_that_its_examples_lean_on(summary: Su
 def test_groups_that_set_parts_apart_are_named(summary: Summary) -> None:
     assert pets(summary).groups_to_show == {"g2", "g5"}
     assert replace(pets(summary), subpopulations=None).groups_to_show == set()
-
-
-def test_the_terminal_does_not_deny_what_is_significant_at_another_level(summary: Summary) -> None:
-    denied = "No influence stands out from noise"
-    none = replace(pets(summary), significant_example=0, significant_class=0, significant_overall=0)
-    for level in ("example", "class", "overall", None):
-        facts = replace(none, **{f"significant_{level}": 1}) if level else none
-        assert (denied in as_text(replace(summary, targets={"pets": facts}))) == (level is None)
 
 
 def test_noise_is_not_split(planted: np.ndarray) -> None:
@@ -233,9 +224,9 @@ def test_examples_that_no_group_harms_are_not_listed() -> None:
     assert "g3" not in {item.group for side in (found.harmed, found.supported) for item in side.examples}
     for supported in (found.supported, nothing):
         facts = replace(pets(summary), brittle=BrittleExamples(base=found.base, harmed=nothing, supported=supported))
-        section = brittle_section.section(Target("pets", xr.Dataset(), replace(summary, targets={"pets": facts})))
+        section = brittle_section.section(context("pets", xr.Dataset(), replace(summary, targets={"pets": facts})))
         assert isinstance(section, Section)
-        assert any("subset=listed 'subset.drop=[g" in line for line in section.lead) == bool(supported.examples)
+        assert any("subset=listed 'subset.drop=[g" in code for _, code in section.code) == bool(supported.examples)
 
 
 def test_what_predictions_start_from_is_not_what_they_are_held_against(
@@ -290,7 +281,7 @@ def test_what_removal_does_is_said_of_significant_effects_alone() -> None:
     assert find_tradeoffs({"one": two()["one"]}, 0.05) == ()
     facts = {name: replace(make_target()[1], overall=tuple(effects)) for name, effects in two().items()}
     for name in two():
-        page = SECTIONS["between"](Target(name, xr.Dataset(), make_summary(facts)))
+        page = SECTIONS["between"](context(name, xr.Dataset(), make_summary(facts)))
         assert isinstance(page, Section)
         rows = page.tables[0].rows
         assert [row.header for row in rows] == ["g1", "g3", "g0"]
@@ -311,7 +302,7 @@ def test_the_pareto_front_is_what_nobody_beats() -> None:
         {key: GroupEffect(influence=x, **numbers) for key, x in zip("ab", pair, strict=True)} for pair in values.T
     ]
     rows = [Tradeoff(f"{i}", e, "", i < 3) for i, e in enumerate(effects)]
-    (points,) = figures.trades(rows, ["b", "a"], figures.unit("prob")).data
+    (points,) = figures.trades(rows, ["b", "a"], display_unit("prob")).data
     assert [symbol == "circle" for symbol in points.marker.symbol] == [i < 3 for i in range(30)]
     assert list(points.x) == pytest.approx((100 * values[1]).tolist())
 
@@ -336,13 +327,13 @@ def test_sections_show_what_was_found_and_escape_it(summary: Summary) -> None:
     )
     page = make_summary({"pets": facts, EVIL: replace(other[1], overall=overall[-1])}, 2)
     sections = ["subpopulations", "brittle", "between"]
-    text = report.render(report.build({"pets": dataset, EVIL: other[0]}, page, sections))
+    text = render({"pets": dataset, EVIL: other[0]}, page, sections)
     found = Page(text)
     assert {f"target-pets-{name}" for name in sections} <= set(found.ids())
     assert len(set(found.ids())) == len(found.ids())
     assert text.count(EVIL) == 0
     assert f"3 (class {EVIL})" in found.text
-    assert "What really happens needs models of the full source and models without a group." in found.text
+    assert "Real changes need models of the full source and models without a group." in found.text
     assert "needs groups of several source examples" in found.text  # the other target has no such facts
 
 
@@ -353,7 +344,7 @@ def test_what_is_too_large_to_be_examined_is_said(planted: np.ndarray, monkeypat
         monkeypatch.setattr(examples, "SMALL", limit)
         facts = pets(summarise(study, found, [], 0.05))
         assert facts.unexamined == (facts.subpopulations is None) == reason
-    page = Page(report.render(report.build({"pets": found["pets"].dataset}, make_summary({"pets": facts}, 14))))
+    page = Page(render({"pets": found["pets"].dataset}, make_summary({"pets": facts}, 14)))
     for section in ("splits target classes by the groups", "lists target examples that hang on one"):
         assert re.search(f"{section}[^.]*[.] It is left out where examples", page.text)
     assert "needs groups of several" not in page.text

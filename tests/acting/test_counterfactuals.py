@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, compose_config
+from conftest import compose_config
 from fake_records import GROUPS, make
-from hydra import initialize_config_dir
 from scipy import stats
 
 from benchmarks import planted_harm
@@ -18,7 +17,7 @@ from sourcewise import designs
 from sourcewise.acting import counterfactuals, curation
 from sourcewise.acting.counterfactuals import Interval, compare_all, compare_runs
 from sourcewise.acting.curation import Curation, ExpectedGain, VerifiedGain
-from sourcewise.commands import cli, estimate
+from sourcewise.commands import estimate
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import DESIGNS
@@ -27,10 +26,9 @@ from sourcewise.designs.random_designs import random
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.inference import Mean
 from sourcewise.records import record
-from sourcewise.report import figures
-from sourcewise.report.sections.counterfactuals import curation_text
+from sourcewise.report import proposal
+from sourcewise.report.removal import removal
 from sourcewise.report.summary import Summary
-from sourcewise.report.terminal import comparison_text
 from sourcewise.study.collect import CounterfactualRun
 
 NAMES = [f"g{i}" for i in range(24)]
@@ -102,20 +100,19 @@ def test_curves_listed_subsets_and_other_studies_are_kept_apart() -> None:
     names = [curve.name for curve in here.curves]
     assert names == ["worst, influences/pets", "worst, label_mapping", "random"]
     assert [point.name for point in here.listed] == ["only g0, g1, g2, g3"]
-    marks = figures.removal(here).data[-1]
+    marks = removal(here).data[-1]
     assert (marks.text, list(marks.x), list(marks.y)) == (("only g0, g1, g2, g3",), [20], pytest.approx([30]))
     assert (there.study, there.listed) == ("wide", ())
     assert there.curves[0].points[0].score.value == 0.5
     assert here.curves[0].points[0].predicted is not None
     assert there.curves[0].points[0].predicted is None  # these influences are another recipe's
     assert len(counterfactuals.comparison_rows(here)[0]) == len(counterfactuals.COLUMNS)
-    assert "worst, label_mapping" in "\n".join(comparison_text(here))
 
 
 def test_listed_subsets_alone_are_drawn_by_name_the_best_first() -> None:
     trials = [trial(without(g), "", s, 0.1 * g + 0.01 * s) for g in (1, 5, 3) for s in range(1 if g == 1 else 3)]
     found = compare_runs([*trials, *(trial(np.ones(24, bool), "", s, 0.6) for s in range(2))], "pets", NAMES)
-    points, full = figures.removal(found).data
+    points, full = removal(found).data
     assert list(points.y) == ["without g5", "without g3", "without g1"]
     assert list(points.x) == pytest.approx([51, 31, 10])
     expected = 100 * stats.sem([0.0, 0.01, 0.02]) * stats.t.ppf(0.975, 2)
@@ -202,9 +199,9 @@ def test_no_more_is_proposed_than_random_subsets_go_without() -> None:
 )
 def test_bad_weights_are_one_clear_line(setting: Any, message: str) -> None:
     with pytest.raises(SourcewiseError, match=message):
-        curation.weights_of(setting, ["pets", "birds"])
-    assert curation.weights_of(True, ["pets", "birds"]) == {"pets": 0.5, "birds": 0.5}
-    assert curation.weights_of({"birds": 3}, ["pets", "birds"]) == {"birds": 1.0}
+        curation.target_weights(setting, ["pets", "birds"])
+    assert curation.target_weights(True, ["pets", "birds"]) == {"pets": 0.5, "birds": 0.5}
+    assert curation.target_weights({"birds": 3}, ["pets", "birds"]) == {"birds": 1.0}
 
 
 def write(folder: Path, seed: int, mask: np.ndarray, subset: dict[str, Any], effects: np.ndarray) -> None:
@@ -269,7 +266,7 @@ def test_curation_proposes_and_then_verifies_the_same(runs: Path) -> None:
     assert gain.full.low < 0.09 < gain.full.high
     assert (gain.runs, gain.runs_full) == (6, 6)
     assert gain.random.low < 0.09 + 2 * effects.mean() < gain.random.high
-    text = "\n".join(curation_text(second, "prob"))
+    text = "\n".join(proposal.sentences(second, "prob"))
     assert "Verified on pets: score +9" in text
     assert "none" not in text
     page = (out / "report.html").read_text()
@@ -323,13 +320,14 @@ def test_rankings_survive_any_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"), [(-0.02, 0.01, "tell from none"), (-0.02, -0.01, "hurts pets: keep the full source")]
+    ("low", "high", "words"),
+    [(-0.02, 0.01, "over the full source from none"), (-0.02, -0.01, "hurts pets: keep the full source")],
 )
 def test_no_gain_is_said_plainly(low: float, high: float, words: str) -> None:
     gain = Interval((low + high) / 2, low, high)
     verified = {"pets": VerifiedGain(full=gain, random=None, output=gain, runs=5, runs_full=5)}
-    proposal = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), verified, "x")
-    assert words in "\n".join(curation_text(proposal, "prob"))
+    curation = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), verified, "x")
+    assert words in "\n".join(proposal.sentences(curation, "prob"))
 
 
 def test_without_the_full_source_curation_says_what_it_needs(runs: Path) -> None:
@@ -356,26 +354,6 @@ def test_records_of_another_recipe_may_join_but_not_those_of_other_groups(runs: 
     record.write(record.Record(np.ones(14, bool), item.targets, item.header), tmp_path / "bad" / "0" / names.RECORD)
     with pytest.raises(SourcewiseError, match="are not the 14 groups"):
         run_estimate(runs, f"counterfactuals=[{tmp_path / 'bad'}]")
-
-
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        [],
-        ["transfer=full", "model.width=8"],
-        ["transfer.lr=0.25", "source.pretraining.epochs=3"],
-        ["target.digits.transfer.epochs=7"],
-        ["source.train.per_letter=30"],
-        ["model=resnet9", "study='é, b'"],
-    ],
-)
-def test_a_recipe_s_overrides_are_found(chosen: list[str]) -> None:
-    config = compose_config(*chosen)
-    config["trainer"]["_target_"] = "sourcewise.training.run.Hardware"  # as records of an earlier version have it
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        found = cli.overrides(config)
-    assert names.study_name(compose_config(*found)) == names.study_name(config)
-    assert len(found) == len(chosen)
 
 
 @pytest.mark.slow

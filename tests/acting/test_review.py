@@ -23,10 +23,9 @@ from sourcewise.data import ImageDataset, embedded
 from sourcewise.designs import draw
 from sourcewise.estimation.inference import qvalues
 from sourcewise.records.record import TargetOutputs
-from sourcewise.report import report
 from sourcewise.study.agreement import LabelAgreementSums
 from sourcewise.study.collect import collect
-from tests.report.test_report import EVIL, Page, make_summary, make_target
+from tests.report.test_report import EVIL, Page, make_summary, make_target, render
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -172,7 +171,7 @@ def test_the_section_shows_both_lists_and_escapes_names() -> None:
     label = LabelRow(**row, held_out=0.02, in_sample=None, flagged=False, qvalue=None)
     copy = CopyRow(**row, qvalue=0.001, flagged=True, example=77)
     page = make_summary({EVIL: facts}, 2, review=[copy, label])
-    text = report.render(report.build({EVIL: dataset}, page, ["review"]))
+    text = render({EVIL: dataset}, page, ["review"])
     found = Page(text)
     assert text.count(EVIL) == 0
     assert "1 source example nearer to one target image" in found.text
@@ -180,6 +179,6 @@ def test_the_section_shows_both_lists_and_escapes_names() -> None:
     assert "77 +10.00 ± 2.00 0.001" in found.text
     assert "not looked for" not in found.text
     page = replace(page, review=[label])
-    assert "Copies were not looked for" in Page(report.render(report.build({EVIL: dataset}, page, ["review"]))).text
-    needs = Page(report.render(report.build({EVIL: dataset}, make_summary({EVIL: facts}, 2), ["review"])))
+    assert "Copies were not looked for" in Page(render({EVIL: dataset}, page, ["review"])).text
+    needs = Page(render({EVIL: dataset}, make_summary({EVIL: facts}, 2), ["review"]))
     assert "source.outputs=true" in needs.text

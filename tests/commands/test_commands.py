@@ -41,7 +41,7 @@ def test_sweep_then_estimate(sweep: Path, tmp_path: Path) -> None:
     done = command("estimate.py", f"records={sweep}", f"out={out}", "logger.mode=offline")
     assert (done.returncode, "Warning" in done.stderr) == (0, False), done.stderr
     assert str(out / "report.html") in done.stdout
-    assert "helps most" in done.stdout
+    assert "Helped most by" in done.stdout
     summary = json.loads((out / "summary.json").read_text())
     assert summary["models"] == 12
     assert summary["groups"] == 36

@@ -60,8 +60,8 @@ def coverage(kind, groups, models, truth, estimator, repeats, columns=60, fracti
         masks = np.repeat(design(kind, groups, models, rng, fraction), seeds, axis=0)
         b = effects(truth, groups, columns, rng)
         y = outputs(truth, masks, b, rng)
-        found = ESTIMATORS[estimator].estimate_subsets(collapse(masks, y))
-        low, high = intervals(found.influence, found.stderr, found.dof)
+        result = ESTIMATORS[estimator].estimate_subsets(collapse(masks, y))
+        low, high = intervals(result.influence, result.stderr, result.dof)
         target = convention(masks, b)
         shares.append(((low < target) & (target < high)).mean())
     return np.mean(shares)
@@ -102,8 +102,8 @@ def false_share(kind, groups, models, estimator, null, repeats, columns=30):
         if kind == "random" and not null:  # sums of zero, so that no effect is none relative to the others too
             b -= np.where(b != 0, b.sum(1, keepdims=True) / np.maximum((b != 0).sum(1, keepdims=True), 1), 0)
         y = masks @ b.T + rng.normal(0, 2, (models, columns))
-        found = ESTIMATORS[estimator].estimate_subsets(collapse(masks, y))
-        significant = qvalues(pvalues(found.influence, found.stderr, found.dof)) <= 0.05
+        result = ESTIMATORS[estimator].estimate_subsets(collapse(masks, y))
+        significant = qvalues(pvalues(result.influence, result.stderr, result.dof)) <= 0.05
         shares.append((significant & (b == 0)).sum() / max(significant.sum(), 1))
     return np.mean(shares)
 

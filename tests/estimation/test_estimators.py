@@ -43,24 +43,24 @@ def test_difference_agrees_with_brute_force_scipy_and_statsmodels(seed, models, 
     outputs = rng.normal(offset, rng.choice([0.1, 1.0]), (models, columns))
     starts = range(0, models, chunk)
     chunks = [(masks[start : start + chunk], outputs[start : start + chunk]) for start in starts]
-    found = difference(summed(chunks, groups, columns))
-    p = pvalues(found.influence, found.stderr, found.dof)
+    result = difference(summed(chunks, groups, columns))
+    p = pvalues(result.influence, result.stderr, result.dof)
     expected = np.full_like(p, np.nan)
     for e in range(columns):
         for g in range(groups):
             on, off = outputs[masks[:, g], e], outputs[~masks[:, g], e]
             if min(len(on), len(off)) == 0:
-                assert np.isnan([found.influence[e, g], found.stderr[e, g], found.dof[e, g]]).all()
+                assert np.isnan([result.influence[e, g], result.stderr[e, g], result.dof[e, g]]).all()
                 continue
-            assert found.influence[e, g] == pytest.approx(on.mean() - off.mean(), abs=1e-6)
+            assert result.influence[e, g] == pytest.approx(on.mean() - off.mean(), abs=1e-6)
             if min(len(on), len(off)) == 1:
-                assert np.isnan([found.stderr[e, g], found.dof[e, g]]).all()
+                assert np.isnan([result.stderr[e, g], result.dof[e, g]]).all()
                 continue
             test = stats.ttest_ind(on, off, equal_var=False)
             expected[e, g] = test.pvalue
             error = np.sqrt(on.var(ddof=1) / len(on) + off.var(ddof=1) / len(off))
-            assert found.stderr[e, g] == pytest.approx(error, abs=1e-6)
-            assert found.dof[e, g] == pytest.approx(test.df, rel=1e-6)
+            assert result.stderr[e, g] == pytest.approx(error, abs=1e-6)
+            assert result.dof[e, g] == pytest.approx(test.df, rel=1e-6)
     np.testing.assert_allclose(p, expected, atol=1e-6)
     known = ~np.isnan(expected)
     if known.any():
@@ -74,10 +74,10 @@ def test_outputs_that_never_vary_give_zero_influence_zero_error_and_no_noise(dty
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for estimator in (difference, ridge, ols):
-            found = estimator(moments(masks, np.full((60, 2), 0.1, dtype), gram=True))
-            assert not found.influence.any()
-            assert not found.stderr.any()
-            assert (pvalues(found.influence, found.stderr, found.dof) == 1).all()
+            result = estimator(moments(masks, np.full((60, 2), 0.1, dtype), gram=True))
+            assert not result.influence.any()
+            assert not result.stderr.any()
+            assert (pvalues(result.influence, result.stderr, result.dof) == 1).all()
         sided = difference(moments(masks, np.where(masks[:, :1], 0.9, 0.1).astype(dtype)))
     assert sided.influence[0, 0] == pytest.approx(0.8, abs=1e-3)
     assert sided.stderr[0, 0] == 0
@@ -126,14 +126,14 @@ def centred_arrays(masks, outputs):
 
 def test_ols_is_that_of_statsmodels():
     masks, outputs = study("bernoulli", models=400)  # so many that no group is kept by far from half of them
-    found = ols(moments(masks, outputs, gram=True))
+    result = ols(moments(masks, outputs, gram=True))
     for e in range(3):
         peer = sm.OLS(outputs[:, e], sm.add_constant(masks.astype(float))).fit()
-        np.testing.assert_allclose(found.influence[e], peer.params[1:], atol=1e-9)
-        np.testing.assert_allclose(found.stderr[e], peer.bse[1:], rtol=1e-6)
-        np.testing.assert_allclose(found.dof[e], peer.df_resid)
+        np.testing.assert_allclose(result.influence[e], peer.params[1:], atol=1e-9)
+        np.testing.assert_allclose(result.stderr[e], peer.bse[1:], rtol=1e-6)
+        np.testing.assert_allclose(result.dof[e], peer.df_resid)
     np.testing.assert_allclose(
-        found.predict(PackedMasks.pack(masks))[:, 2], sm.add_constant(masks.astype(float)) @ peer.params, atol=1e-9
+        result.predict(PackedMasks.pack(masks))[:, 2], sm.add_constant(masks.astype(float)) @ peer.params, atol=1e-9
     )
 
 
@@ -147,16 +147,16 @@ def test_ols_on_subsets_of_one_size_is_relative_to_the_other_groups():
 def test_ols_drops_what_it_cannot_tell_apart():
     masks, outputs = study("bernoulli")
     masks[:, 1] = masks[:, 0]
-    found = ols(moments(masks, outputs, gram=True))
-    assert np.isnan(found.influence[:, :2]).all()
-    assert np.isfinite(found.influence[:, 2:]).all()
+    result = ols(moments(masks, outputs, gram=True))
+    assert np.isnan(result.influence[:, :2]).all()
+    assert np.isfinite(result.influence[:, 2:]).all()
 
 
 @pytest.mark.parametrize(("models", "groups"), [(6, 8), (90, 8), (12, 40), (40, 90)])
 def test_ridge_coefficients_are_those_of_sklearn_at_the_penalty_of_least_gcv(models, groups):
     masks, outputs = study("random", models=models, groups=groups)
     x, y = centred_arrays(masks, outputs)
-    found = ridge(moments(masks, outputs, gram=True))
+    result = ridge(moments(masks, outputs, gram=True))
     gram = x.T @ x
     values = np.linalg.eigvalsh(gram)
     grid = PENALTIES * values[values > 1e-9 * values.max()].mean()
@@ -164,29 +164,29 @@ def test_ridge_coefficients_are_those_of_sklearn_at_the_penalty_of_least_gcv(mod
     for penalty in grid:
         hat = x @ np.linalg.solve(gram + penalty * np.eye(groups), x.T) + 1 / models
         scores.append(((y - hat @ y) ** 2).mean(0) / (1 - np.trace(hat) / models) ** 2)
-    np.testing.assert_allclose(found.penalty, grid[np.argmin(scores, axis=0)])
+    np.testing.assert_allclose(result.penalty, grid[np.argmin(scores, axis=0)])
     for e in range(3):
-        peer = Ridge(alpha=found.penalty[e], fit_intercept=False).fit(x, y[:, e])
-        np.testing.assert_allclose(found.coefficients[e], peer.coef_, atol=1e-9)
+        peer = Ridge(alpha=result.penalty[e], fit_intercept=False).fit(x, y[:, e])
+        np.testing.assert_allclose(result.coefficients[e], peer.coef_, atol=1e-9)
 
 
 def test_ridge_influence_is_the_coefficient_over_its_own_shrinkage():
     masks, outputs = study("random")
     x, _ = centred_arrays(masks, outputs)
-    found = ridge(moments(masks, outputs, gram=True))
+    result = ridge(moments(masks, outputs, gram=True))
     for e in range(3):
-        shrinkage = np.linalg.solve(x.T @ x + found.penalty[e] * np.eye(8), x.T @ x)
-        np.testing.assert_allclose(found.influence[e], found.coefficients[e] / np.diag(shrinkage), atol=1e-9)
+        shrinkage = np.linalg.solve(x.T @ x + result.penalty[e] * np.eye(8), x.T @ x)
+        np.testing.assert_allclose(result.influence[e], result.coefficients[e] / np.diag(shrinkage), atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["random", "bernoulli", "hadamard", "mixed"])
 def test_regressions_recover_noiseless_effects_in_one_convention(kind):
     rng = np.random.default_rng(3)
     masks, b = design(kind, 10, 128, rng), rng.normal(0, 1, (4, 10))
-    found = collapse(masks, masks @ b.T).moments()
+    result = collapse(masks, masks @ b.T).moments()
     expected = (10 * b - b.sum(1, keepdims=True)) / 9 if kind == "random" else b
-    np.testing.assert_allclose(ols(found).influence, expected, atol=1e-6)
-    np.testing.assert_allclose(ridge(found).influence, expected, atol=0.02)
+    np.testing.assert_allclose(ols(result).influence, expected, atol=1e-6)
+    np.testing.assert_allclose(ridge(result).influence, expected, atol=0.02)
 
 
 def test_a_foldover_sees_neither_the_other_groups_nor_their_interactions():
@@ -195,21 +195,21 @@ def test_a_foldover_sees_neither_the_other_groups_nor_their_interactions():
     x = masks - 0.5
     outputs = (x @ rng.normal(0, 1, (20, 5)) + 8 * x[:, :1] * x[:, 1:2]).round(12)
     outputs += rng.normal(0, 0.1, outputs.shape)
-    found = collapse(masks, outputs).moments()
-    assert found.pairs == 64
-    assert ridge(found).stderr.max() < 0.04  # 0.1 * 2 / sqrt(128) = 0.018, against 1.2 of Welch
-    assert difference(found).stderr.max() < 0.04
+    result = collapse(masks, outputs).moments()
+    assert result.pairs == 64
+    assert ridge(result).stderr.max() < 0.04  # 0.1 * 2 / sqrt(128) = 0.018, against 1.2 of Welch
+    assert difference(result).stderr.max() < 0.04
 
 
 @pytest.mark.parametrize(("kind", "models"), [("random", 120), ("bernoulli", 120), ("bernoulli", 14)])
 def test_lasso_is_that_of_sklearn(kind, models):
     masks, outputs = study(kind, groups=30, models=models, columns=6)
     x, y = centred_arrays(masks, outputs)
-    found = lasso(moments(masks, outputs, gram=True), moments(masks[::5], outputs[::5], gram=True))
+    result = lasso(moments(masks, outputs, gram=True), moments(masks[::5], outputs[::5], gram=True))
     for e in range(6):
         options = {"precompute": x.T @ x, "fit_intercept": False, "tol": 1e-10, "max_iter": 10**6}
-        peer = Lasso(alpha=found.penalty[e], **options).fit(x, y[:, e])
-        apart = found.coefficients[e] - peer.coef_
+        peer = Lasso(alpha=result.penalty[e], **options).fit(x, y[:, e])
+        apart = result.coefficients[e] - peer.coef_
         if kind == "random":  # one size: a constant added to all can change nothing, penalty included
             apart -= apart.mean()
         np.testing.assert_allclose(apart, 0, atol=1e-5 if models > 30 else 1e-4)  # few models: ill-conditioned
@@ -218,7 +218,7 @@ def test_lasso_is_that_of_sklearn(kind, models):
 def test_lasso_takes_the_penalty_of_least_held_out_error():
     masks, outputs = study("random", groups=30, models=120, columns=2)
     held = np.arange(120) % 5 == 0
-    found = lasso(moments(masks, outputs, gram=True), moments(masks[held], outputs[held], gram=True))
+    result = lasso(moments(masks, outputs, gram=True), moments(masks[held], outputs[held], gram=True))
     x, y = masks[~held] - masks[~held].mean(0), outputs[~held] - outputs[~held].mean(0)
     for e in range(2):
         grid = SHRINKAGES * np.abs(x.T @ y[:, e]).max() / len(x)
@@ -226,7 +226,7 @@ def test_lasso_takes_the_penalty_of_least_held_out_error():
         for penalty in grid:
             model = Lasso(alpha=penalty, tol=1e-8).fit(masks[~held], outputs[~held, e])
             errors.append(((model.predict(masks[held]) - outputs[held, e]) ** 2).mean())
-        chosen = errors[int(np.argmin(np.abs(grid - found.penalty[e])))]
+        chosen = errors[int(np.argmin(np.abs(grid - result.penalty[e])))]
         assert chosen <= min(errors) * 1.02
 
 
@@ -260,9 +260,9 @@ def test_mixed_sizes_are_noticed_and_ordinary_designs_are_not():
 @pytest.mark.parametrize("name", ["ridge", "ols"])
 def test_one_group_is_enough(name):
     masks, outputs = study("bernoulli", groups=1)
-    found, peer = ESTIMATORS[name].estimate(moments(masks, outputs, gram=True)), difference(moments(masks, outputs))
-    np.testing.assert_allclose(found.influence, peer.influence, atol=1e-9)
-    np.testing.assert_allclose(found.stderr, peer.stderr, rtol=0.1)
+    result, peer = ESTIMATORS[name].estimate(moments(masks, outputs, gram=True)), difference(moments(masks, outputs))
+    np.testing.assert_allclose(result.influence, peer.influence, atol=1e-9)
+    np.testing.assert_allclose(result.stderr, peer.stderr, rtol=0.1)
 
 
 def test_regressions_say_what_they_need():
@@ -332,14 +332,14 @@ def test_errors_of_differences_of_a_balanced_design_are_those_of_noise_and_other
     expected = np.outer(fit.noise, 1 / masks.sum(0) + 1 / (~masks).sum(0))
     expected += np.outer(fit.effects, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
     assert is_balanced(sums)
-    found = difference(sums)
-    np.testing.assert_allclose(found.stderr**2, expected, rtol=1e-9)
+    result = difference(sums)
+    np.testing.assert_allclose(result.stderr**2, expected, rtol=1e-9)
     leaked = np.outer(fit.effects, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
-    np.testing.assert_allclose(found.dof, NormalEquations(sums).dof(fit, expected, leaked), rtol=1e-9)
+    np.testing.assert_allclose(result.dof, NormalEquations(sums).dof(fit, expected, leaked), rtol=1e-9)
     with_one = difference(moments(np.insert(masks, 3, True, 1), y, gram=True))  # that every model kept
     assert np.isnan(with_one.influence[:, 3]).all()
     for name in ("influence", "stderr", "dof"):
-        np.testing.assert_allclose(np.delete(getattr(with_one, name), 3, 1), getattr(found, name), rtol=1e-9)
+        np.testing.assert_allclose(np.delete(getattr(with_one, name), 3, 1), getattr(result, name), rtol=1e-9)
 
 
 def test_crowding_is_the_mean_square_correlation_of_two_groups_times_the_models():
@@ -378,5 +378,5 @@ def test_uneven_noise_changes_the_variance_as_far_as_it_is_sure():
             expected[e, g] = max(0.05 + sure * change, 0.05 / 4)
     assert (expected != before).any(0).tolist() == [False, True, False, True, True]
     assert expected.min() < 0.05 < expected.max()
-    found = with_uneven_noise(moments(masks, y, gram=True), slice(None), np.arange(5), before.copy())
-    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    result = with_uneven_noise(moments(masks, y, gram=True), slice(None), np.arange(5), before.copy())
+    np.testing.assert_allclose(result, expected, rtol=1e-9)

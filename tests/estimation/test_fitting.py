@@ -21,19 +21,19 @@ def planted(models=120, groups=12, columns=20, noise=0.3, kind="random", seed=0,
 
 def test_auto_picks_the_best_lds_and_finds_what_was_planted():
     masks, outputs, b = planted()
-    found = fit(masks, outputs, groups=[f"g{i}" for i in range(12)], level="class")
-    assert found.estimator == max(found.candidates, key=found.candidates.get)
-    assert set(found.candidates) == set(ESTIMATORS)
-    assert found.lds == found.candidates[found.estimator]
-    assert found.influence.shape == found.stderr.shape == found.qvalue.shape == (20, 12)
+    result = fit(masks, outputs, groups=[f"g{i}" for i in range(12)], level="class")
+    assert result.estimator == max(result.candidates, key=result.candidates.get)
+    assert set(result.candidates) == set(ESTIMATORS)
+    assert result.lds == result.candidates[result.estimator]
+    assert result.influence.shape == result.stderr.shape == result.qvalue.shape == (20, 12)
     target = (12 * b - b.sum(1, keepdims=True)) / 11
-    assert np.corrcoef(found.influence.ravel(), target.ravel())[0, 1] > 0.9
-    low, high = found.interval()
+    assert np.corrcoef(result.influence.ravel(), target.ravel())[0, 1] > 0.9
+    low, high = result.interval()
     assert 0.9 < ((low < target) & (target < high)).mean() < 0.99
-    assert found.lds_interval[0] < found.lds < found.lds_interval[1]
-    assert found.noise_ceiling is None
-    assert found.verdict.startswith("Influences at class level are ")
-    assert "split-half" in found.verdict
+    assert result.lds_interval[0] < result.lds < result.lds_interval[1]
+    assert result.noise_ceiling is None
+    assert result.verdict.startswith("Influences at class level are ")
+    assert "split-half" in result.verdict
 
 
 def test_auto_takes_lasso_for_sparse_truth_and_no_difference_where_sizes_are_mixed():
@@ -49,42 +49,42 @@ def test_auto_takes_lasso_for_sparse_truth_and_no_difference_where_sizes_are_mix
 
 def test_predictions_are_held_out_truth_and_lds_is_their_spearman():
     masks, outputs, b = planted(models=400)
-    found = fit(masks[:200], outputs[:200], "ridge")
-    predicted = found.predict(masks[200:])
+    result = fit(masks[:200], outputs[:200], "ridge")
+    predicted = result.predict(masks[200:])
     truth = masks[200:] @ b.T
     assert np.abs(predicted - truth).mean() < 0.5 * np.abs(outputs[200:] - truth).mean()
     ranks = [np.argsort(np.argsort(a, axis=0), axis=0) for a in (predicted, outputs[200:])]
     fresh = np.mean([np.corrcoef(ranks[0][:, e], ranks[1][:, e])[0, 1] for e in range(20)])
-    assert found.lds == pytest.approx(fresh, abs=0.06)
+    assert result.lds == pytest.approx(fresh, abs=0.06)
 
 
 @pytest.mark.parametrize("name", list(ESTIMATORS))
 def test_no_estimator_predicts_noise(name):
     masks, outputs, _ = planted(models=150, groups=30, columns=60, noise=1.0)
-    found = fit(masks, outputs[np.random.default_rng(5).permutation(150)], name)
-    assert abs(found.lds) < 0.05
-    assert (found.qvalue < 0.05).mean() < 0.01
-    assert "mostly noise" in found.verdict
+    result = fit(masks, outputs[np.random.default_rng(5).permutation(150)], name)
+    assert abs(result.lds) < 0.05
+    assert (result.qvalue < 0.05).mean() < 0.01
+    assert "mostly noise" in result.verdict
 
 
 def test_seeds_are_averaged_and_never_split_and_give_the_ceiling():
     masks, outputs, b = planted(models=80, groups=20, seeds=3, noise=0.6)
     seeds = np.tile([0, 1, 2], 80)
     order = np.random.default_rng(2).permutation(240)
-    found = fit(masks[order], outputs[order], "ols", seeds=seeds[order])
+    result = fit(masks[order], outputs[order], "ols", seeds=seeds[order])
     means = outputs.reshape(80, 3, -1).mean(1)
     alone = fit(masks[::3], means, "ols")
-    np.testing.assert_allclose(found.influence, alone.influence, atol=1e-9)
-    np.testing.assert_allclose(found.stderr, alone.stderr, atol=1e-9)
+    np.testing.assert_allclose(result.influence, alone.influence, atol=1e-9)
+    np.testing.assert_allclose(result.stderr, alone.stderr, atol=1e-9)
     variance = (masks[::3] @ b.T).var(0)
     expected = np.sqrt(variance / (variance + 0.6**2 / 3)).mean()
-    assert found.noise_ceiling == pytest.approx(expected, abs=0.05)
-    assert 0 < found.lds < found.noise_ceiling + 0.02
-    assert "of the noise ceiling" in found.verdict
+    assert result.noise_ceiling == pytest.approx(expected, abs=0.05)
+    assert 0 < result.lds < result.noise_ceiling + 0.02
+    assert "of the noise ceiling" in result.verdict
     twice = [np.concatenate([a, a[:30]]) for a in (masks, outputs, seeds)]
     again = fit(*twice[:2], "ols", seeds=twice[2])
-    np.testing.assert_allclose(again.influence, found.influence, atol=1e-9)
-    assert again.noise_ceiling == pytest.approx(found.noise_ceiling)
+    np.testing.assert_allclose(again.influence, result.influence, atol=1e-9)
+    assert again.noise_ceiling == pytest.approx(result.noise_ceiling)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("difference", "random"), ("ridge", "random"), ("ridge", "bernoulli")])
@@ -129,12 +129,12 @@ def test_a_group_that_was_never_dropped_is_nan_and_the_rest_is_not():
     masks, outputs, _ = planted()
     masks[:, 3] = True
     for name in ESTIMATORS:
-        found = fit(masks, outputs, name)
-        missing = np.isnan(found.influence)
+        result = fit(masks, outputs, name)
+        missing = np.isnan(result.influence)
         assert missing[:, 3].all()
         assert missing.sum() == len(missing)
-        assert np.isnan(found.qvalue[:, 3]).all()
-        assert np.isfinite(found.predict(masks)).all()
+        assert np.isnan(result.qvalue[:, 3]).all()
+        assert np.isfinite(result.predict(masks)).all()
 
 
 def test_a_constant_column_is_no_discovery():
@@ -142,10 +142,10 @@ def test_a_constant_column_is_no_discovery():
     outputs = outputs.astype(np.float32)
     outputs[:, 0] = 0.7
     for name in ESTIMATORS:
-        found = fit(masks, outputs, name)
-        np.testing.assert_allclose(found.influence[0], 0, atol=1e-6)
-        np.testing.assert_array_equal(found.qvalue[0], 1)
-        assert np.isfinite(found.lds)
+        result = fit(masks, outputs, name)
+        np.testing.assert_allclose(result.influence[0], 0, atol=1e-6)
+        np.testing.assert_array_equal(result.qvalue[0], 1)
+        assert np.isfinite(result.lds)
 
 
 def test_half_precision_lists_and_zeros_and_ones_will_do():
@@ -158,10 +158,10 @@ def test_half_precision_lists_and_zeros_and_ones_will_do():
 
 def test_few_models_give_an_answer_that_says_what_is_missing():
     masks, outputs, _ = planted(models=2)
-    found = fit(masks, outputs)
-    assert found.estimator == "difference"
-    assert np.isnan(found.lds)
-    assert "cannot be checked" in found.verdict
+    result = fit(masks, outputs)
+    assert result.estimator == "difference"
+    assert np.isnan(result.lds)
+    assert "cannot be checked" in result.verdict
 
 
 BAD = {
@@ -233,12 +233,12 @@ def test_odd_tables_give_an_answer_or_one_clear_line(seed, models, groups, share
     outputs = np.round(outputs) if twist == "rounded" else outputs
     outputs[:, 0] = 0.1 if twist == "constant column" else outputs[:, 0]
     try:
-        found = fit(masks, outputs.astype(dtype), name)
+        result = fit(masks, outputs.astype(dtype), name)
     except SourcewiseError as error:
         assert "\n" not in str(error)
         return
-    assert found.influence.shape == (2, groups)
-    assert not np.isinf(found.influence).any()
-    assert not (found.stderr < 0).any()
-    assert (np.isnan(found.qvalue) | (found.qvalue >= 0) & (found.qvalue <= 1)).all()
-    assert np.isfinite(found.predict(masks)).all()
+    assert result.influence.shape == (2, groups)
+    assert not np.isinf(result.influence).any()
+    assert not (result.stderr < 0).any()
+    assert (np.isnan(result.qvalue) | (result.qvalue >= 0) & (result.qvalue <= 1)).all()
+    assert np.isfinite(result.predict(masks)).all()

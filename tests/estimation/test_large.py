@@ -12,8 +12,10 @@ from fake_records import make
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation import arrays, assessment, masks, tables
+from sourcewise.estimation.estimators import Estimate, Estimator, ridge
 from sourcewise.estimation.fitting import fit
 from sourcewise.estimation.inference import pvalues, qvalues, qvalues_in_place
+from sourcewise.estimation.moments import Moments
 from sourcewise.records.record import Record
 from sourcewise.report.summary import summarise
 from sourcewise.study import writing
@@ -43,14 +45,14 @@ def test_example_level_groups_are_estimated_in_memory_that_does_not_hold_their_t
     table = 4 * groups * examples
     tracemalloc.start()
     study = collect(example_level(groups, examples, models))
-    found = estimate(study)
-    summary = summarise(study, found, [], 0.05)
-    writing.write({name: item.dataset for name, item in found.items()}, tmp_path)
+    result = estimate(study)
+    summary = summarise(study, result, [], 0.05)
+    writing.write({name: item.dataset for name, item in result.items()}, tmp_path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < table, f"{peak / 2**20:.0f} MiB, and the table of influences alone has {table / 2**20:.0f} MiB"
     assert summary.targets["pets"].cells_example == groups * examples
-    dataset = found["pets"].dataset
+    dataset = result["pets"].dataset
     assert len(summary.targets["pets"].overall) == writing.listed_groups(dataset).sizes["group"] == 2000
     hidden = sorted(set(dataset["group"].values) - set(writing.listed_groups(dataset)["group"].values))[:2]
     also = writing.listed_groups(dataset, hidden)
@@ -90,6 +92,22 @@ def test_a_table_made_by_examples_is_that_of_one_pass(
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(parts.qvalue, whole.qvalue, rtol=1 / 2048 + 1e-4)
     np.testing.assert_allclose(parts.predict(masks[:3]), whole.predict(masks[:3]), atol=1e-4)
+
+
+def test_an_estimator_that_cannot_do_parts_gets_the_whole_table(little_memory: None) -> None:
+    rng = np.random.default_rng(0)
+    masks, outputs = rng.random((60, 40)) < 0.5, rng.normal(size=(60, 4000))
+    columns = []
+
+    def counted(moments: Moments) -> Estimate:
+        columns.append(moments.columns)
+        return ridge(moments)
+
+    parts, pooled = Estimator("parts", counted), Estimator("pooled", counted, by_parts=False)
+    assert fit(masks, outputs, parts).influence.dtype == np.float32
+    assert max(columns) < 4000
+    assert fit(masks, outputs, pooled).influence.dtype == np.float64
+    assert max(columns) == 4000
 
 
 def test_q_values_of_a_histogram_are_at_least_the_exact_ones_and_hardly_more() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, compose_config
+from conftest import ROOT, TINY, compose_config
 from fake_records import GROUPS, write_study
 from hydra.utils import instantiate
 from wandb_server import Run, WandbServer, wandb_server
@@ -21,7 +21,7 @@ from wandb_server import Run, WandbServer, wandb_server
 from sourcewise.core import settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.records import wandb_tracker
-from sourcewise.records.tracker import NoTracker, TrackedRun, Tracker
+from sourcewise.records.tracker import NoTracker
 from sourcewise.records.wandb_tracker import WandbTracker
 
 PROGRAM = """
@@ -410,3 +410,58 @@ def test_the_config_builds_the_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracker.project == "sourcewise"
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     assert instantiate(compose_config("logger=wandb")["logger"]).project == "mine"
+
+
+# -- loggers of users
+
+OWN_LOGGER = """
+import json
+from contextlib import contextmanager
+from sourcewise.records.tracker import TrackedRun, Tracker
+
+class JsonRun(TrackedRun):
+    def __init__(self, path):
+        self.path = path
+
+    def log(self, scalars):
+        with open(self.path, "a") as file:
+            print(json.dumps(dict(scalars)), file=file)
+
+    def record(self, result):
+        self.log(result.header.metrics)
+
+class JsonTracker(Tracker):
+    def __init__(self, path: str):
+        self.path = path
+
+    @contextmanager
+    def start(self, name, study, config, job="run"):
+        yield JsonRun(self.path)
+"""
+
+
+def test_a_logger_of_the_user_s_tracks_runs_and_says_that_it_makes_no_reports(tmp_path: Path) -> None:
+    (tmp_path / "my_logger.py").write_text(OWN_LOGGER)
+    (tmp_path / "conf" / "logger").mkdir(parents=True)
+    (tmp_path / "conf" / "logger" / "mine.yaml").write_text("_target_: my_logger.JsonTracker\npath: lines.jsonl\n")
+
+    def command(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, str(ROOT / program), "--config-dir", "conf", "logger=mine", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+
+    done = command("train.py", *TINY[:-1], f"runs_dir={tmp_path / 'runs'}")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert "source/epoch" in lines[0]
+    assert "target/digits/accuracy" in lines[-1]
+    done = command("estimate.py", f"records={tmp_path / 'runs'}", "wandb_report=true")
+    assert done.returncode == 2
+    assert "wandb_report=true: this logger makes no reports; take logger=wandb, or leave it out" in done.stderr
+    done = command("train.py", "logger.path=3")
+    assert "logger.path=3: input should be a valid string" in done.stderr

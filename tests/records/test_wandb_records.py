@@ -5,6 +5,7 @@
 import copy
 import functools
 import json
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -91,6 +92,13 @@ def test_a_query_and_a_download_for_every_record_and_then_none(stocked: WandbSer
     assert requests == {"graphql Viewer": 1, "graphql Runs": 2, "graphql RunFiles": 4, "storage": 4}
     stocked.refuse()
     assert read()[0] == one
+
+
+def test_nothing_is_written_outside_the_cache(stocked: WandbServer, tmp_path: Path) -> None:
+    """Not even the folders that wandb's client makes for the runs that it lists."""
+    read()
+    assert not list((tmp_path / "wandb").rglob("r[0-3]"))
+    assert os.environ["WANDB_DIR"] == str(tmp_path / "wandb")
 
 
 def test_links_that_are_no_longer_valid(stocked: WandbServer) -> None:

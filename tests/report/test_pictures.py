@@ -31,9 +31,8 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded, regroup
 from sourcewise.data.store import Listing, prepared
 from sourcewise.records.record import Header
-from sourcewise.report import report
 from sourcewise.report.pictures import BYTES, Album
-from tests.report.test_report import EVIL, Page, changed, make_big, make_summary, make_target
+from tests.report.test_report import EVIL, Page, changed, make_big, make_summary, make_target, render
 
 
 def dataset(count: int = 30, channels: int = 1, side: int = 8, classes: tuple[str, ...] = ("a", "b")) -> ImageDataset:
@@ -109,7 +108,7 @@ def review_rows(target: str) -> list[ReviewRow]:
 def page(images: dict[str, ImageDataset], review: bool = True) -> Page:
     target, about = make_target(name=EVIL, groups=["a", EVIL], classes=["a", EVIL], examples=90)
     summary = make_summary({EVIL: replace(about, **facts())}, 2, review=review_rows(EVIL) if review else ())
-    text = report.render(report.build({EVIL: target}, summary, ["subpopulations", "brittle", "review"], images))
+    text = render({EVIL: target}, summary, ["subpopulations", "brittle", "review"], images)
     assert text.count(EVIL) == 0
     return Page(text)
 
@@ -141,7 +140,7 @@ def test_a_page_with_many_images_is_bounded() -> None:
     influences, summary = make_big()
     name = str(influences["digits"]["group"].values[0])
     summary = changed(summary, **facts(classes=1000, parts=4, name=name))
-    text = report.render(report.build(influences, summary, None, {"digits": dataset(channels=3, side=64)}))
+    text = render(influences, summary, None, {"digits": dataset(channels=3, side=64)})
     size = len(text.encode()) / 1e6
     shown = sum(map(len, re.findall('data:image/jpeg[^"]*', text)))
     assert BYTES - 60_000 < shown < BYTES + 10_000

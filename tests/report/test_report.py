@@ -19,8 +19,13 @@ from sourcewise.acting.counterfactuals import Interval
 from sourcewise.acting.curation import Curation, ExpectedGain
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
+from sourcewise.core.overrides import command
+from sourcewise.data import ImageDataset
 from sourcewise.records.reading import LeftOut
-from sourcewise.report import figures, report
+from sourcewise.report import contents, figures
+from sourcewise.report.contents import TargetReport
+from sourcewise.report.sections import SECTIONS
+from sourcewise.report.sections.context import TargetContext
 from sourcewise.report.summary import Summary, TargetSummary
 from sourcewise.study.influences import LevelChecks
 
@@ -174,9 +179,30 @@ def make_big() -> tuple[dict[str, xr.Dataset], Summary]:
     return make(groups=names, classes=list(names), examples=10_000, models=7540)
 
 
+def train_command(*overrides: str) -> str:
+    return command("train.py -m", ["source=characters", *overrides])
+
+
+def context(name: str, dataset: xr.Dataset, summary: Summary) -> TargetContext:
+    return TargetContext(name, dataset, summary, train_command, Path("outputs/demo"))
+
+
+def build(
+    influences: dict[str, xr.Dataset],
+    summary: Summary,
+    sections: list[str] | None = None,
+    images: dict[str, ImageDataset] | None = None,
+) -> list[TargetReport]:
+    return contents.build(influences, summary, train_command, Path("outputs/demo"), sections, images)
+
+
+def render(*args: Any, **options: Any) -> str:
+    return contents.as_page(build(*args, **options))
+
+
 def write(path: Path, *args: Any) -> Path:
     """The page as a file, as estimate.py writes it."""
-    write_whole(path, report.render(report.build(*args)).encode())
+    write_whole(path, render(*args).encode())
     return path
 
 
@@ -213,7 +239,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> Page:
-    return Page(report.render(report.build(*make())))
+    return Page(render(*make()))
 
 
 def test_the_verdict_comes_first_and_everything_else_is_there(page: Page) -> None:
@@ -288,10 +314,10 @@ def test_every_string_is_escaped(evil: str) -> None:
         notes=[evil],
         **texts,
     )
-    text = report.render(report.build({f"t{evil}": dataset}, summary))
+    text = render({f"t{evil}": dataset}, summary)
     page = Page(text)
     summary = replace(summary, targets={"t": replace(facts, verdict="x")}, source="s", notes=["x"])
-    plain = Page(report.render(report.build({"t": dataset}, summary)))
+    plain = Page(render({"t": dataset}, summary))
     tags = [tag for tag, _ in page.elements]
     assert len(tags) == len(plain.elements)
     assert tags.count("script") == 6
@@ -317,7 +343,7 @@ def test_plotly_never_sees_markup_in_a_name() -> None:
 
 
 def test_size_is_bounded_with_many_groups_classes_and_examples() -> None:
-    text = report.render(report.build(*make_big()))
+    text = render(*make_big())
     size = len(text.encode()) / 1e6
     print(f"big page: {size:.1f} MB")
     assert size <= 15
@@ -325,7 +351,7 @@ def test_size_is_bounded_with_many_groups_classes_and_examples() -> None:
 
 
 def test_what_the_data_cannot_show_is_said() -> None:
-    page = Page(report.render(report.build(*make(missing=(3, 11)))))
+    page = Page(render(*make(missing=(3, 11))))
     assert "2 groups were kept in every model, or in none: their influence is not identifiable." in page.text
     assert page.text.count("not identifiable") >= 4
     assert "nan" not in page.text.lower().replace("finance", "")
@@ -340,7 +366,7 @@ def test_an_influence_without_an_error_claims_nothing() -> None:
         for suffix in ("class", "overall"):
             influences["digits"][f"{field}_{suffix}"][..., 1] = np.nan
     influences["digits"]["interval_overall"][1] = np.nan
-    page = Page(report.render(report.build(influences, summary)))
+    page = Page(render(influences, summary))
     assert "92.1%" in page.text
     assert "nan" not in page.text
     assert figures.heatmap(influences["digits"]).data[-1].meta == "missing"
@@ -350,7 +376,7 @@ def test_an_influence_without_an_error_claims_nothing() -> None:
 def test_without_significance_the_page_says_so_plainly() -> None:
     influences, summary = make(signal=False)
     summary = changed(summary, significant_class=0, significant_example=0, significant_overall=0)
-    page = Page(report.render(report.build(influences, summary)))
+    page = Page(render(influences, summary))
     assert "These data cannot support a claim about digits." in page.text
     assert "cannot be told from noise" in page.text
     assert ("div", {"class": "verdict unsupported"}) in page.elements
@@ -360,7 +386,7 @@ def test_a_metric_is_shown_by_its_name_in_its_own_unit() -> None:
     influences, summary = make(examples=3)
     summary = changed(summary, metric_mean=2.0391, metric_std=0.23)
     summary = replace(summary, output="metric:target/digits/loss")
-    page = Page(report.render(report.build(influences, summary)))
+    page = Page(render(influences, summary))
     assert "target/digits/loss, mean ± sd 2.039 ± 0.23 " in page.text
     assert "Accuracy" not in page.text
 
@@ -368,7 +394,7 @@ def test_a_metric_is_shown_by_its_name_in_its_own_unit() -> None:
 def test_costs_are_those_of_all_runs() -> None:
     influences, summary = make(examples=3)
     summary = replace(summary, designs={"random": 30, "full": 90}, models=30, seconds={"pretraining": 60.0})
-    page = Page(report.render(report.build(influences, summary)))
+    page = Page(render(influences, summary))
     assert "Wall time of all runs 2.0 h" in page.text
     assert "pretraining 60.00 2.0 h" in page.text
 
@@ -378,17 +404,13 @@ def test_a_proposal_for_other_targets_makes_no_empty_section() -> None:
     gain = Interval(0.1, 0.05, 0.15)
     proposal = Curation({"digits": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), {"digits": None}, "x")
     summary = make_summary({"digits": one[1], "letters": two[1]}, curation=proposal)
-    built = report.build({"digits": one[0], "letters": two[0]}, summary, ["counterfactuals"])
+    built = build({"digits": one[0], "letters": two[0]}, summary, ["counterfactuals"])
     assert [[part.id for part in item.sections] for item in built] == [["counterfactuals"], []]
 
 
 def test_several_targets_become_tabs() -> None:
     one, two = make_target("digits"), make_target("letters", classes=["A", "B"], examples=200, seed=1)
-    page = Page(
-        report.render(
-            report.build({"digits": one[0], "letters": two[0]}, make_summary({"digits": one[1], "letters": two[1]}))
-        )
-    )
+    page = Page(render({"digits": one[0], "letters": two[0]}, make_summary({"digits": one[1], "letters": two[1]})))
     roles = [attributes.get("role") for _, attributes in page.elements]
     assert roles.count("tab") == roles.count("tabpanel") == 2
     assert "help digits and letters" in page.text
@@ -424,7 +446,7 @@ def test_bars_show_both_ends_of_many_groups() -> None:
 def test_the_page_is_replaced_or_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     influences, summary = make(groups=["a", "b"], classes=["a"], examples=3)
     path = write(tmp_path / "deep" / "report.html", influences, summary)
-    assert path.read_text("utf-8") == report.render(report.build(influences, summary))
+    assert path.read_text("utf-8") == render(influences, summary)
     before = path.read_bytes()
 
     def fail(*_: object) -> None:
@@ -438,10 +460,10 @@ def test_the_page_is_replaced_or_left(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_sections_can_be_chosen_and_those_without_records_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(report.SECTIONS, "curves", lambda target: "Needs counterfactual runs: python train.py -m x")
-    page = Page(report.render(report.build(*make(), sections=["overall", "curves"])))
+    monkeypatch.setitem(SECTIONS, "curves", lambda target: "Needs counterfactual runs: python train.py -m x")
+    page = Page(render(*make(), sections=["overall", "curves"]))
     shown = [i for i in page.ids() if i in ("target-digits-classes", "target-digits-overall", "target-digits-trust")]
     assert shown == ["target-digits-overall"]
     assert "curves Needs counterfactual runs: python train.py -m x" in page.text
     with pytest.raises(SourcewiseError, match=r"no section 'clases'; did you mean classes\?"):
-        report.render(report.build(*make(), sections=["clases"]))
+        render(*make(), sections=["clases"])

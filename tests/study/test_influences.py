@@ -14,12 +14,13 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.records import record
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Record
+from sourcewise.report import contents
 from sourcewise.report.summary import summarise
-from sourcewise.report.terminal import as_text
 from sourcewise.study import writing
 from sourcewise.study.collect import collect
 from sourcewise.study.influences import estimate
 from sourcewise.study.outputs import output_values
+from tests.report.test_report import build
 
 MODELS = [make(seed) for seed in range(40)]
 
@@ -103,9 +104,11 @@ def test_a_group_always_kept_is_nan_and_said_so() -> None:
 
 def test_two_records_are_enough_and_claim_nothing() -> None:
     study = collect(MODELS[:2])
-    summary = summarise(study, estimate(study), [], 0.05)
+    found = estimate(study)
+    summary = summarise(study, found, [], 0.05)
     assert summary.targets["pets"].significant_class == 0
-    assert "cannot support a claim" in as_text(summary)
+    shown = build({name: item.dataset for name, item in found.items()}, summary)
+    assert "cannot support a claim" in contents.as_text(shown)
 
 
 def test_a_class_without_examples_has_no_influence() -> None:

@@ -14,7 +14,7 @@ from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.records import record
 from sourcewise.records.record import Record
-from sourcewise.report.sections.trust import baselines_text
+from sourcewise.report.sections.trust import baseline_agreement
 from sourcewise.study import baselines
 from sourcewise.training import mappings
 
@@ -91,19 +91,19 @@ def test_comparison_with_influences() -> None:
     assert label.classes["cat"] == tuple(GROUPS[i] for i in np.argsort(-influence[0])[:3])
     scores = [entry.score for entry in feature.overall]
     assert scores == sorted(scores, reverse=True)
-    assert "label mapping 1.00 by class" in baselines_text(found)
+    assert "label mapping 1.00 by class" in baseline_agreement(found)
 
 
 def test_what_cannot_be_compared_is_said() -> None:
     item = make(1).targets["pets"]
     unknown = dataset(np.full((3, 14), np.nan))
     assert baselines.compare(item, unknown) == {}
-    assert "subset=full" in baselines_text({})
+    assert "not available" in baseline_agreement({})
     item = replace(item, label_mapping=np.ones((3, 14), np.float32), feature_mapping=np.ones((3, 14), np.float32))
     found = baselines.compare(item, unknown)
     assert found["label_mapping"].spearman_class is None
     assert found["label_mapping"].lds_class is None
-    assert "unknown overall" in baselines_text(found)
+    assert "unknown overall" in baseline_agreement(found)
 
 
 def test_example_groups_have_no_baselines(tiny: Compose) -> None:

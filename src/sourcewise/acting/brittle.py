@@ -117,8 +117,8 @@ def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100)
                 effect, error, study.masks.kept_share(), Mean.from_runs(start) - Mean.from_runs(logits)
             )
     else:
-        some = np.linspace(0, len(logits) - 1, min(len(logits), RUNS)).astype(int)
-        base = _Base(logits[some], study.masks[some].unpack())
+        models = np.linspace(0, len(logits) - 1, min(len(logits), RUNS)).astype(int)
+        base = _Base(logits[models], study.masks[models].unpack())
     effect = shrink(effect, error, target.labels)
     means, runs_without = target.examples.mean(0, dtype=np.float64), study.runs_without.get(name, {})
 

@@ -1,4 +1,4 @@
-"""Which groups to remove: a proposal from the models there are, with what it should gain and how sure that is.
+"""Curation: a proposal of groups to remove from the models there are, with what it should gain and how sure that is.
 
 Groups are ranked on some of the models, and what removing the worst N of them brings is estimated on the others, so
 that a group which came out badly by chance pays for it (the winner's curse). Many random splits are put together as in
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from sourcewise.acting.counterfactuals import Interval, gain, mean_outputs, score_gain, scores
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.overrides import command, quote
+from sourcewise.core.overrides import quote
+from sourcewise.core.results import not_in_json
 from sourcewise.designs.files import write_names, write_ranking
 from sourcewise.estimation.arrays import Array, Mask
 from sourcewise.estimation.collapse import Subsets, collapse
@@ -32,6 +33,7 @@ from sourcewise.estimation.inference import Mean
 from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.study.collect import RANDOM, CounterfactualRun, Study
 from sourcewise.study.outputs import UNITS
+from sourcewise.study.recipes import train_command
 
 FOLDS = 5
 SPLITS = 20
@@ -40,13 +42,20 @@ SEEDS = 20
 
 NO_FULL = (
     "curate: what removing groups costs is known only from models of the full source, and there are fewer than two"
-    " among the records; train some: python train.py -m subset=full 'seed=range(0,5)', with the overrides of your runs"
+    " among the records"
 )
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Which groups to keep, `keep: bool[G]`; scores that rank them, float[G]; expected gains over full and random."""
+    """A proposal by positions of the G groups.
+
+    Attributes:
+        keep: bool[G], the groups to keep.
+        scores: float[G], which rank the groups, the worst with the lowest.
+        over_full: expected gain in mean output over the full source.
+        over_random: expected gain over removing as many random groups.
+    """
 
     keep: Mask
     scores: Array
@@ -97,6 +106,8 @@ class Curation:
         expected: gain that the models predict.
         verified: gain by retraining, by target; None where it is not verified yet.
         command: the command that trains the models for that.
+        ranking: score of every group.
+        mark: hash of the random models and the weights that the proposal came from.
     """
 
     weights: Mapping[str, float]
@@ -105,12 +116,14 @@ class Curation:
     expected: ExpectedGain
     verified: Mapping[str, VerifiedGain | None]
     command: str
+    ranking: Mapping[str, float] = not_in_json(dict)
+    mark: str = not_in_json(str)
 
 
 def propose(
     masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[float], remove: int | None = None
 ) -> Proposal:
-    """Which groups to remove so that a mean output rises.
+    """Propose groups to remove so that a mean output rises.
 
     Args:
         masks: bool[models, G] of random subsets.
@@ -140,34 +153,36 @@ def propose(
     number = remove or int(np.argmax((over_full.value - np.sqrt(over_full.variance))[:most])) + 1
     keep = np.ones(masks.shape[1], dtype=bool)
     keep[np.argsort(scores, kind="stable")[:number]] = False  # NaN last
-    at = number - 1
-    return Proposal(keep, scores, *(Mean(m.value[at], m.variance[at], m.dof[at]) for m in (over_full, over_random)))
+    over_full, over_random = (
+        Mean(mean.value[number - 1], mean.variance[number - 1], mean.dof[number - 1])
+        for mean in (over_full, over_random)
+    )
+    return Proposal(keep, scores, over_full, over_random)
 
 
 def gains(subsets: Subsets, seed: int = 0) -> Mean:
-    """Gain of removing the worst N of G groups over removing N random ones, arrays [G - 1] for N = 1, 2, ...
+    """Return the gain of removing the worst N of G groups over removing N random ones, for N = 1, 2, ..., G - 1.
 
     subsets: outputs float[S, 1]. A group that every model kept, or dropped, counts as the average one.
     """
-    rng = np.random.default_rng(seed)
-    units = subsets.units
-    found = []
+    rng, units = np.random.default_rng(seed), subsets.units
+    estimates = []
     for _ in range(SPLITS):
         fold = rng.permutation(units) % FOLDS
         splits = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(FOLDS)]
         parts = np.array([_held_out(subsets.take(train), subsets.take(test)) for train, test in splits])
-        found.append([parts[:, 0].mean(0), parts[:, 1].sum(0) / FOLDS**2])
-    values, variances = np.array(found).swapaxes(0, 1)
+        estimates.append([parts[:, 0].mean(0), parts[:, 1].sum(0) / FOLDS**2])
+    values, variances = np.array(estimates).swapaxes(0, 1)
     middle = np.median(values, axis=0)
     variance = np.median(variances + (values - middle) ** 2, axis=0)
     return Mean(middle, variance, np.full(len(middle), max(units - 3 * FOLDS, 1.0)))
 
 
 def _held_out(train: Subsets, test: Subsets) -> tuple[Array, Array]:
-    """Gain over random of the ranking on `train`, as estimated on `test`, and its variance, arrays [G - 1].
+    """Return the gain over random of the ranking on `train`, as estimated on `test`, and its variance, float[G - 1].
 
     The output of a test subset falls or rises with how many of the worst N it keeps. What `train` predicts is taken
-    from the outputs first, and added to what is found: that changes no expectation, and leaves less noise.
+    from the outputs first, and added to the estimate: that changes no expectation, and leaves less noise.
     """
     slopes = np.nan_to_num(ridge(train.moments()).influence[0])
     slopes -= slopes.mean()
@@ -186,8 +201,11 @@ def _held_out(train: Subsets, test: Subsets) -> tuple[Array, Array]:
     return -(slopes[order].cumsum() + weight * slope), weight**2 * noise / square
 
 
-def weights_of(setting: Any, targets: Sequence[str]) -> dict[str, float]:
-    """Weights by target that sum to one, from `curate`. Raises SourcewiseError for unknown targets and bad weights."""
+def target_weights(setting: Any, targets: Sequence[str]) -> dict[str, float]:
+    """Return weights of targets that sum to one, from the setting `curate`.
+
+    Raises SourcewiseError for unknown targets and bad weights.
+    """
     weights = dict.fromkeys(targets, 1.0) if setting is True else setting
     if not isinstance(weights, Mapping) or not weights:
         raise SourcewiseError(f"curate={setting}: give true, or weights of targets as 'curate={{{targets[0]}: 1}}'")
@@ -199,8 +217,8 @@ def weights_of(setting: Any, targets: Sequence[str]) -> dict[str, float]:
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequence[str]) -> Curation:
-    """Propose groups to remove, and write keep.txt, drop.txt and ranking.csv to `out`.
+def curate(study: Study, weights: Mapping[str, float], out: Path) -> Curation:
+    """Propose groups to remove, and judge the proposal by the models that verify it.
 
     A proposal that is there stays as long as the random models and the weights are those that it came from: runs that
     verify it do not change it.
@@ -208,8 +226,7 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
     Args:
         study: with the models of chosen subsets from all places.
         weights: of targets, which sum to one.
-        out: folder to write to.
-        recipe: what to add to python train.py for the recipe of these models.
+        out: folder that a proposal may lie in, and that this one is to be written to.
 
     Raises SourcewiseError as `propose` does, and for outputs or numbers of groups that cannot be curated.
     """
@@ -224,16 +241,16 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
     outputs = sum((weight * study.targets[name].overall_means for name, weight in weights.items()), zero)
     runs = [run for run in study.counterfactual_runs if not run.study]
     full = [sum(weights[t] * run.outputs[t] for t in weights) for run in runs if run.mask.all()]
+    if len(full) < 2:
+        more = train_command(study.header, "subset=full", "seed=range(0,5)")
+        raise SourcewiseError(f"{NO_FULL}; train some: {more}")
     content = hashlib.sha256(np.packbits(masks).tobytes() + outputs.tobytes() + repr(sorted(weights.items())).encode())
-    mark = f"# {content.hexdigest()[:16]}"
+    mark = content.hexdigest()[:16]
     removed = len(_previous_drop(out / "drop.txt", mark))
     proposal = propose(masks, outputs, study.seeds, full, removed or None)
     order = np.argsort(proposal.scores, kind="stable")
     keep, drop = (tuple(names[i] for i in order if proposal.keep[i] == side) for side in (True, False))
-    write_names(out / "keep.txt", f"{len(keep)} groups to keep {mark}", keep)
-    write_names(out / "drop.txt", f"{len(drop)} groups to remove, the worst first {mark}", drop)
-    write_ranking(out / "ranking.csv", dict(zip(names, proposal.scores.tolist(), strict=True)))
-    verify = [*recipe, "subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
+    verify = ["subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
     verify += ["subset.order=worst,random", f"subset.remove=0,{proposal.removed}", f"seed=range(0,{SEEDS})"]
     return Curation(
         weights=dict(weights),
@@ -241,14 +258,24 @@ def curate(study: Study, weights: Mapping[str, float], out: Path, recipe: Sequen
         keep=keep,
         expected=ExpectedGain(Interval.around(proposal.over_full), Interval.around(proposal.over_random)),
         verified={name: _verify(runs, proposal, name) for name in weights},
-        command=command("train.py -m", verify),
+        command=train_command(study.header, *verify),
+        ranking=dict(zip(names, proposal.scores.tolist(), strict=True)),
+        mark=mark,
     )
+
+
+def write(out: Path, curation: Curation) -> None:
+    """Write keep.txt, drop.txt and ranking.csv, for subset=listed and subset=ranked."""
+    keep, drop = curation.keep, curation.drop
+    write_names(out / "keep.txt", f"{len(keep)} groups to keep # {curation.mark}", keep)
+    write_names(out / "drop.txt", f"{len(drop)} groups to remove, the worst first # {curation.mark}", drop)
+    write_ranking(out / "ranking.csv", curation.ranking)
 
 
 def _previous_drop(path: Path, mark: str) -> list[str]:
     """Return the groups of a proposal that is there, if its mark says that it came from the same models."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return lines[1:] if lines and lines[0].endswith(mark) else []
+    return lines[1:] if lines and lines[0].endswith(f"# {mark}") else []
 
 
 def _verify(runs: Sequence[CounterfactualRun], proposal: Proposal, target: str) -> VerifiedGain | None:

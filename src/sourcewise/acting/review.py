@@ -44,5 +44,5 @@ def write(out: Path, rows: Sequence[ReviewRow]) -> None:
     table = pd.DataFrame(to_json(rows), columns=COLUMNS).astype({"example": "Int64"})
     write_whole(out / "review.csv", table.to_csv(index=False, lineterminator="\n").encode())
     flagged = dict.fromkeys(str(row.source) for row in rows if row.flagged)
-    about = f"{len(flagged)} source examples; to train without them: subset=listed subset.drop=<this file>"
-    write_names(out / "review_drop.txt", about, flagged)
+    title = f"{len(flagged)} source examples; to train without them: subset=listed subset.drop=<this file>"
+    write_names(out / "review_drop.txt", title, flagged)

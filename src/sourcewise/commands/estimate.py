@@ -30,7 +30,7 @@ class Settings:
     refresh: bool | Literal["auto"]
     out: str
     outputs: str
-    estimator: str
+    estimator: str | Sequence[str]
     fdr: Annotated[float, Interval(gt=0, lt=1)]
     top: PositiveInt
     counterfactuals: str | Sequence[str] | None
@@ -48,22 +48,23 @@ def estimate(config: dict[str, Any]) -> "Summary":
 
     from sourcewise.acting import counterfactuals, curation, review
     from sourcewise.core.files import check_place, write_whole
+    from sourcewise.core.overrides import command
     from sourcewise.core.results import to_json
     from sourcewise.designs.files import write_ranking
     from sourcewise.records.reading import Records
-    from sourcewise.report import report
+    from sourcewise.report import contents
     from sourcewise.report.summary import summarise
     from sourcewise.study import influences, writing
     from sourcewise.study.collect import collect, join_counterfactuals
 
-    report.check(config["sections"])
+    contents.check_sections(config["sections"])
     check_place(Path(config["out"]))
     tracker = instantiate(config["logger"])
     if config["wandb_report"]:
         tracker.check_report()
     records = Records(config["records"], config["filters"], config["refresh"]).giving(config["outputs"])
     study, out = collect(records, config["outputs"]), Path(config["out"])
-    weights = curation.weights_of(config["curate"], list(study.targets)) if config["curate"] else {}
+    weights = curation.target_weights(config["curate"], list(study.targets)) if config["curate"] else {}
     for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
         study = join_counterfactuals(study, Records(place, {}, config["refresh"]))
     images = cli.images(config["images"], study.header)
@@ -79,8 +80,10 @@ def estimate(config: dict[str, Any]) -> "Summary":
             study.counterfactual_runs, study.group_names, {name: item.slopes for name, item in estimated.items()}
         ),
         review=review.review(datasets, study.label_agreement, images, config["fdr"]),
-        curation=curation.curate(study, weights, out, cli.overrides(study.header.config)) if weights else None,
+        curation=curation.curate(study, weights, out) if weights else None,
     )
+    if summary.curation:
+        curation.write(out, summary.curation)
     if summary.review:
         review.write(out, summary.review)
     writing.write(datasets, out, config["top"])
@@ -91,13 +94,17 @@ def estimate(config: dict[str, Any]) -> "Summary":
     write_whole(out / "summary.json", json.dumps(to_json(summary), indent=1).encode())
     write_whole(out / "records.txt", ("\n".join(records.used) + "\n").encode())
     pages = {name: writing.listed_groups(data, summary.targets[name].groups_to_show) for name, data in datasets.items()}
-    built = report.build(pages, summary, config["sections"], images)
-    write_whole(out / "report.html", report.render(built).encode())
+
+    def train_command(*overrides: str) -> str:
+        return command("train.py -m", [*cli.overrides(study.header.config), *overrides])
+
+    reports = contents.build(pages, summary, train_command, out, config["sections"], images)
+    write_whole(out / "report.html", contents.as_page(reports).encode())
     about = {**config, "study": study.header.study, "models": study.models}
     with tracker.start(f"estimate-{study.header.study}", study.header.study, about, job="estimate") as tracked:
-        for target, sections, _ in built:
-            place = f"target/{target.name}"
-            for part in sections:
+        for report in reports:
+            target, place = report.target, f"target/{report.target.name}"
+            for part in report.sections:
                 for figure in part.figures:
                     tracked.figure(f"{place}/{figure.id}", figure.figure)
                 for table in part.tables:
@@ -109,13 +116,14 @@ def estimate(config: dict[str, Any]) -> "Summary":
             tracked.table(where, counterfactuals.COLUMNS, counterfactuals.comparison_rows(comparison))
         if config["wandb_report"]:
             title = f"Which groups of {summary.source} help {', '.join(pages)}, and which hurt"
-            verdicts = [report.verdict(item.target) for item in built]
-            text = [line for verdict in verdicts for line in (verdict["headline"], *verdict["lead"])]
+            verdicts = [report.verdict for report in reports]
+            text = [line for verdict in verdicts for line in (verdict.headline, *verdict.paragraphs)]
             tracked.report(title, [*text, *summary.notes], [f"target/{name}/score" for name in pages])
         tracked.save(out / "report.html", "report.html")
         results = [f"{name}/{kind}" for name in datasets for kind in ("influences.nc", "top.parquet")]
         files = {name: out / name for name in (*results, "summary.json", "records.txt")}
         tracked.artifact(f"influences-{study.header.study}", "influences", files, {"recipe": study.header.recipe})
+    print(f"{contents.as_text(reports)}\n\n{out / 'report.html'}")
     return summary
 
 
@@ -140,13 +148,10 @@ def _clear(out: Path, study: str) -> None:
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="estimate")
 def _main(config: DictConfig) -> None:
     """Estimate once, by a composed config."""
-    from sourcewise.report.terminal import as_text
-
     with cli.errors():
         resolved = cli.resolve(config, Settings)
         settings.check(resolved["logger"], "logger")
-        print(cli.printable(as_text(estimate(resolved))))
-        print(f"\n{Path(resolved['out'], 'report.html')}")
+        estimate(resolved)
 
 
 def main() -> None:

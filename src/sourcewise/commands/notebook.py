@@ -1,4 +1,4 @@
-"""In a notebook: `records = sourcewise.load(...)`, then `records.estimate()`, and look at it."""
+"""The interface for notebooks: `sourcewise.load(...)`, then `estimate()`, and the tables and figures that it gives."""
 
 from __future__ import annotations
 
@@ -16,41 +16,42 @@ from numpy.typing import NDArray
 from sourcewise.core.errors import SourcewiseError, did_you_mean
 from sourcewise.records.reading import LeftOut, Records
 from sourcewise.report import figures
-from sourcewise.study import influences
 from sourcewise.study.collect import Study, collect
 from sourcewise.study.effects import effect_table
-from sourcewise.study.influences import Estimated
+from sourcewise.study.influences import Estimated, estimate
 
 
 @dataclass(frozen=True)
 class Plots:
-    """Figures of one target's influences, as the report has them."""
+    """Figures of the influences on one target, the same as on the report's page."""
 
     estimated: Estimated
 
     def heatmap(self) -> go.Figure:
-        """The influence of every group on every target class; pale is not significant."""
+        """Draw the influence of every group on every target class; pale is not significant."""
         return figures.heatmap(self.estimated.dataset)
 
     def overall(self) -> go.Figure:
-        """The influence of each group on the whole target, with 95% intervals."""
+        """Draw the influence of each group on the whole target, with 95% intervals."""
         return figures.overall_bars(self.estimated.dataset)
 
     def convergence(self) -> go.Figure:
-        """LDS and split-half reliability against the number of models."""
+        """Draw LDS and split-half reliability against the number of models."""
         return figures.convergence(self.estimated.checks)
 
 
 class Influences(Estimated):
     """Influences on one target.
 
-    influences: dims example, class, group; see docs/architecture.md. checks: by level (example, class, overall), LDS,
-    split-half reliability, and a `verdict` in words.
+    `checks` holds, by level (example, class, overall), LDS, split-half reliability and a `verdict` in words.
     """
 
     @property
     def influences(self) -> xr.Dataset:
-        """`influence`, `stderr`, `qvalue` by example, with suffix `_class` by class and `_overall` by group."""
+        """`influence`, `stderr`, `qvalue` by example, with suffix `_class` by class and `_overall` by group.
+
+        Dimensions are example, class and group; docs/architecture.md describes all of it.
+        """
         return self.dataset
 
     @property
@@ -59,9 +60,9 @@ class Influences(Estimated):
         return Plots(self)
 
     def top(self, n: int = 5, target_class: str | None = None) -> pd.DataFrame:
-        """The `n` groups that help most and the `n` that hurt most, from best to worst: on a class, or overall.
+        """Return the `n` groups that help most and the `n` that hurt most, from best to worst: on a class, or overall.
 
-        Columns group, influence, stderr, qvalue. Raises SourcewiseError for an unknown class.
+        Columns are group, influence, stderr, qvalue. Raises SourcewiseError for an unknown class.
         """
         names = [str(name) for name in self.influences["class"].values]
         if target_class not in (None, *names):
@@ -76,7 +77,12 @@ class Influences(Estimated):
 
 @dataclass(frozen=True)
 class Loaded:
-    """The records of one study. left_out: those that were not used, each with the reason."""
+    """The records of one study.
+
+    Attributes:
+        study: all that influences are estimated from.
+        left_out: records that were not used, each with the reason.
+    """
 
     study: Study = field(repr=False)
     left_out: Sequence[LeftOut]
@@ -92,16 +98,19 @@ class Loaded:
         return self.study.masks.unpack()
 
     def outputs(self, target: str | None = None) -> NDArray[np.floating[Any]]:
-        """What each model says of each example of a target, `float[models, examples]`."""
+        """Return the output of each model on each example of a target, `float[models, examples]`.
+
+        The target need not be named when there is only one. Raises SourcewiseError for an unknown target.
+        """
         return self.study.targets[self._target(target)].examples
 
     def estimate(self, target: str | None = None, estimator: str = "auto") -> Influences:
-        """Influences on one target; it need not be named when there is only one.
+        """Estimate the influences on one target, which need not be named when there is only one.
 
         Raises SourcewiseError for an unknown target or estimator, or fewer than two models.
         """
         name = self._target(target)
-        return Influences(**vars(influences.estimate(self.study, estimator, [name])[name]))
+        return Influences(**vars(estimate(self.study, estimator, [name])[name]))
 
     def __str__(self) -> str:
         return f"{self.study.models} records of {self.study.header.study}; targets: {', '.join(self.targets)}"
@@ -115,7 +124,7 @@ class Loaded:
 
 
 def load(places: str | Sequence[str], outputs: str = "prob", **filters: Any) -> Loaded:
-    """The records in one place or several, as `python estimate.py records=...` takes them.
+    """Read the records in one place or several, as `python estimate.py records=...` does.
 
     Args:
         places: runs/<study>, wandb:<entity>/<project> or wandb-offline:<folder>, or a list of them.

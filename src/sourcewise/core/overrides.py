@@ -11,6 +11,10 @@ from typing import Any
 _PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*", re.ASCII)
 _KEYWORDS = frozenset({"null", "true", "false", "inf", "nan"})
 """Words that the grammar reads as something other than text."""
+_RECIPE = frozenset(
+    {"experiment", "study", "trainer", "trainer.precision", "trainer.sync_batchnorm", "trainer.devices"}
+)
+"""Settings of the recipe besides all of the source, targets, model and transfer."""
 
 
 def quote(value: Any) -> str:
@@ -31,6 +35,31 @@ def quote(value: Any) -> str:
 def command(program: str, overrides: Iterable[str]) -> str:
     """Return the command line `python <program> <overrides>`, each word quoted for a shell where it needs it."""
     return shlex.join(["python", *program.split(), *overrides])
+
+
+def key_of(override: str) -> str:
+    """Return the setting or the config group that an override is about, without `+`, `~` and package.
+
+    >>> key_of("+transfer.weighted=true"), key_of("~logger"), key_of("source@other=cifar10")
+    ('transfer.weighted', 'logger', 'source')
+    """
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def recipe_overrides(overrides: Iterable[str]) -> list[str]:
+    """Return the overrides that choose what a run is a model of.
+
+    The subset, seeds, loggers, places and all of Hydra's own settings are left out. Of the trainer's, those stay that
+    decide outputs (see `names.recipe`); a choice of `trainer` stays because it sets the precision.
+
+    >>> recipe_overrides(["model=resnet9", "subset.seed=3", "trainer.accelerator=gpu", "+transfer.weighted=true"])
+    ['model=resnet9', '+transfer.weighted=true']
+    """
+    return [override for override in overrides if _is_recipe(key_of(override))]
+
+
+def _is_recipe(key: str) -> bool:
+    return key in _RECIPE or key.partition(".")[0] in ("source", "target", "model", "transfer")
 
 
 def _escape(text: str) -> str:

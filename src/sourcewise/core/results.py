@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, field, fields, is_dataclass
 from typing import Any
 
@@ -13,6 +13,11 @@ import numpy as np
 def json_name(name: str) -> Any:
     """Return a dataclass field whose key in JSON is `name`, such as a word that Python keeps for itself."""
     return field(metadata={"json": name})
+
+
+def not_in_json(default: Callable[[], Any]) -> Any:
+    """Return a dataclass field that JSON does not hold; `default` makes its default."""
+    return field(default_factory=default, metadata={"json": None})
 
 
 def to_json(value: Any) -> Any:
@@ -28,13 +33,20 @@ def to_json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if is_dataclass(value):
-        held = {item: getattr(value, item.name) for item in fields(value)}
-        return {item.metadata.get("json", item.name): to_json(v) for item, v in held.items() if not _default(item, v)}
+        return {
+            _key(item): to_json(getattr(value, item.name))
+            for item in fields(value)
+            if _key(item) is not None and not _holds_nothing(item, getattr(value, item.name))
+        }
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     return [to_json(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
 
 
-def _default(item: Field[Any], value: Any) -> bool:
+def _key(item: Field[Any]) -> Any:
+    return item.metadata.get("json", item.name)
+
+
+def _holds_nothing(item: Field[Any], value: Any) -> bool:
     """Return whether a field holds its default, which says that there is nothing."""
     return value is item.default and (value is None or value is False)

@@ -69,11 +69,11 @@ class ImageDataset:
         return self.images
 
     def keep_groups(self, mask: NDArray[np.bool_]) -> ImageDataset:
-        """The examples of the groups that a subset `bool[groups]` keeps, in order; names and fingerprint stay."""
+        """Select the examples of groups that a subset `bool[groups]` keeps, in order; names and fingerprint stay."""
         return self.select(torch.from_numpy(mask)[self.groups])
 
     def select(self, rows: Tensor) -> ImageDataset:
-        """The examples chosen by a bool mask or by indices `[k]`; names and fingerprint stay."""
+        """Select examples by a bool mask or by indices `[k]`; names and fingerprint stay."""
         return replace(
             self,
             images=self.images[rows],
@@ -84,7 +84,7 @@ class ImageDataset:
         )
 
     def thumbnails(self, side: int) -> Tensor:
-        """The images as uint8[examples, channels, s, s]: `side` pixels, or fewer where those in memory are smaller."""
+        """Return the images as uint8[examples, channels, s, s], s = `side`, or less if those in memory are smaller."""
         images = self.images
         if isinstance(images, Tensor):
             larger = max(images.shape[2:]) > side

@@ -39,7 +39,7 @@ Arrays = dict[str, NDArray[np.uint8]]
 
 @functools.cache
 def characters(per_letter: NonNegativeInt = 90) -> ImageDataset:
-    """The source `characters`: 10 classes of handwritten digits, and 26 of `per_letter` rendered capitals, if any."""
+    """Return the source `characters`: 10 classes of handwritten digits, and 26 of `per_letter` rendered capitals."""
     images, labels = _digits("first")
     if not per_letter:
         return ImageDataset(images, labels, tuple(string.digits))
@@ -54,7 +54,7 @@ def characters(per_letter: NonNegativeInt = 90) -> ImageDataset:
 
 @functools.cache
 def digits(split: Literal["train", "test"], per_class: int = 5) -> ImageDataset:
-    """The target `digits`: `per_class` training examples of each digit, the rest for testing."""
+    """Return the target `digits`: `per_class` training examples of each digit, the rest for testing."""
     images, labels = _digits("second")
     train = torch.from_numpy(ranks("digits/split", labels.numpy()) < per_class)
     return ImageDataset(images, labels, tuple(string.digits)).select(train if split == "train" else ~train)
@@ -131,7 +131,7 @@ def _font_path(name: str) -> Path:
 
 
 def _cached(name: str, made_from: str, load: Callable[[], Arrays]) -> Arrays:
-    """What `load` returns, from the cache where it is there and whole. A cache that cannot be written is no error."""
+    """Return the arrays of `load`, from the cache if they are in it. A cache that cannot be written is no error."""
     key = hashlib.sha256(f"1/{name}/{made_from}".encode()).hexdigest()[:16]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise"
     path = root / f"{name}-{key}.safetensors"

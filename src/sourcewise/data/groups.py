@@ -40,10 +40,10 @@ class Numbers(Sequence[str]):
 
 
 def regroup(dataset: ImageDataset, groups: str) -> ImageDataset:
-    """The same examples in other groups; with `class`, the dataset as it is.
+    """Return the same examples in other groups; with `class`, the dataset as it is.
 
     Args:
-        dataset: whose groups are its classes.
+        dataset: a dataset whose groups are its classes.
         groups: `class`; `example`, every example a group of its own, named by its number; a YAML, JSON or CSV file from
             class name to group name; a .npy file with an id (a number or a name) per example; or one of the dataset's
             columns.
@@ -76,8 +76,8 @@ def regroup(dataset: ImageDataset, groups: str) -> ImageDataset:
             f"source.groups={groups}: it has no group for the classes {', '.join(map(repr, missing[:5]))}{more}"
         )
     names = list(dict.fromkeys(mapping[name] for name in dataset.class_names))
-    of_class = np.array([names.index(mapping[name]) for name in dataset.class_names])
-    return _grouped(dataset, of_class[dataset.labels.numpy()], names)
+    group_of_class = np.array([names.index(mapping[name]) for name in dataset.class_names])
+    return _grouped(dataset, group_of_class[dataset.labels.numpy()], names)
 
 
 def _by_id(dataset: ImageDataset, ids: NDArray[Any]) -> ImageDataset:
@@ -110,8 +110,8 @@ def _mapping(path: Path) -> dict[str, str]:
     if path.suffix.lower() == ".csv":
         pairs = [row[:2] for row in csv.reader(text.splitlines()) if len(row) > 1]
     else:
-        found = yaml.load(text, yaml.BaseLoader)  # noqa: S506  # JSON is YAML; this loader makes strings only: no is "no"
-        pairs = found.items() if isinstance(found, dict) else []
+        content = yaml.load(text, yaml.BaseLoader)  # noqa: S506  # JSON is YAML; this loader makes strings only: no is "no"
+        pairs = content.items() if isinstance(content, dict) else []
     if not pairs or not all(isinstance(group, str) for _, group in pairs):
         raise ValueError("it should map every class name to a group name")
     return {str(name): str(group) for name, group in pairs}

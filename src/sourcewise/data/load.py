@@ -1,4 +1,4 @@
-"""From a loader to a dataset: which images count, and the store that keeps them, named by all that decides it."""
+"""From a loader to a dataset: which images are used, and the store that keeps them, named by all that decides it."""
 
 import functools
 import os
@@ -31,20 +31,20 @@ def load(
     rest: bool = False,
     cache_dir: str | None = None,
 ) -> ImageDataset:
-    """The dataset in its store, which is made first if it is not there, or if what lies on disk has changed.
+    """Return the dataset in its store, which is made first if it is missing, or if the data on disk have changed.
 
     Args:
-        dataset: says which images there are.
+        dataset: lists the images.
         side: see `store.prepared`, as are format, channels, quality and broken.
-        num_classes: so many classes must be found; null: any number.
+        num_classes: the number of classes that there must be; null: any.
         format: `raw` keeps images in memory, `jpeg` decodes them again and again.
         channels: 3, or 1 for grey.
         quality: of JPEGs.
         broken: `error`, or `skip` to leave out images that cannot be opened, and to count them.
-        per_class: take so many images of each class, or that share of them if below 1; which ones is the same on every
-            machine. null: all.
-        rest: take the others instead: {per_class: 30} and {per_class: 30, rest: true} split a folder that has no split.
-        cache_dir: for stores; null: where caches go on this system.
+        per_class: the number of images to take from each class, or their share if below 1, the same on every machine.
+            null: all.
+        rest: take the other images: {per_class: 30} and {per_class: 30, rest: true} split a folder that has no split.
+        cache_dir: the folder of stores; null: the cache of this user.
 
     Raises:
         SourcewiseError: when the data are missing, broken or none are left.
@@ -54,15 +54,15 @@ def load(
     path = Path(cache_dir or _home()) / f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
 
     def listing() -> Listing:
-        found = dataset.listing()
-        if num_classes and len(found.class_names) != num_classes:
-            raise SourcewiseError(f"{dataset}: it has {len(found.class_names)} classes; there should be {num_classes}")
-        if (low := int(np.min(np.asarray(found.labels), initial=0))) < 0:
+        images = dataset.listing()
+        if num_classes and len(images.class_names) != num_classes:
+            raise SourcewiseError(f"{dataset}: it has {len(images.class_names)} classes; there should be {num_classes}")
+        if (low := int(np.min(np.asarray(images.labels), initial=0))) < 0:
             raise SourcewiseError(f"{dataset}: images with label {low}; images that have no label cannot be used")
-        found = found if per_class is None else _chosen(found, per_class, rest)
-        if not len(found.labels):
+        images = images if per_class is None else _chosen(images, per_class, rest)
+        if not len(images.labels):
             raise SourcewiseError(f"{dataset}, per_class={per_class}, rest={rest}: no image is left")
-        return found
+        return images
 
     if not path.exists():
         prepared(listing, str(path), side, format, channels, quality, broken)
@@ -70,7 +70,7 @@ def load(
 
 
 def stored(fingerprint: str | None) -> ImageDataset | None:
-    """The dataset of this fingerprint whose store lies where caches go on this system; None if there is none."""
+    """Return the dataset of this fingerprint if its store is in the cache of this user, else None."""
     for path in sorted(_home().glob("*.arrow")):
         with suppress(SourcewiseError):
             return opened(path, {"schema": SCHEMA, "fingerprint": fingerprint})
@@ -83,7 +83,7 @@ def _home() -> Path:
 
 @functools.lru_cache(maxsize=32)
 def _opened(path: str, side: int, format: Format, channels: int, quality: int) -> ImageDataset:
-    """A store that is there, opened once in a process that does many runs."""
+    """Return the dataset of a store that exists, opened once in a process that does many runs."""
 
     def gone() -> Listing:
         raise SourcewiseError(f"{path}: was removed a moment ago")
@@ -92,7 +92,7 @@ def _opened(path: str, side: int, format: Format, channels: int, quality: int) -
 
 
 def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:
-    """The images that `per_class` takes, or the others, in their order."""
+    """Return the images that `per_class` takes, or the other ones, in their order."""
     labels = np.asarray(listing.labels)
     limit = np.round(per_class * np.bincount(labels))[labels] if per_class < 1 else per_class
     rows: NDArray[np.intp] = np.flatnonzero((ranks("per_class", labels) < limit) != rest)

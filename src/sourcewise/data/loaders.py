@@ -30,7 +30,7 @@ class Loader(Protocol):
     """A dataset that can be listed. Its repr names all that decides what is listed, apart from what lies on disk."""
 
     def stamp(self) -> str:
-        """Changes when what lies on disk does; quick. Raises SourcewiseError when something is missing."""
+        """Return, fast, a text that changes with the data on disk. Raises SourcewiseError when something is missing."""
 
     def listing(self) -> Listing:
         """All images. Raises SourcewiseError when what lies on disk is not as it should be."""
@@ -63,23 +63,28 @@ class Folder:
 
     def listing(self) -> Listing:
         """Classes in the order of their folders, images in that of their paths."""
-        top, found = self._top(), dict[str, list[str]]()
+        top, by_class = self._top(), dict[str, list[str]]()
         for folder, below, files in os.walk(top, followlinks=True):
             below[:] = [name for name in below if not name.startswith(".")]
             place = Path(folder).relative_to(top).as_posix()
             images = [f"{place}/{file}" for file in files if _is_image(file)]
             if place != "." and (images or not self.nested):
-                found.setdefault(place if self.nested else place.split("/")[0], []).extend(images)
-        paths = [path for name in sorted(found) for path in sorted(found[name])]
+                by_class.setdefault(place if self.nested else place.split("/")[0], []).extend(images)
+        paths = [path for name in sorted(by_class) for path in sorted(by_class[name])]
         if not paths:
             raise self._missing("it holds no folders with images")
-        if len(found) > 1 and found.keys() <= SPLITS:
-            raise self._missing(f"its folders ({', '.join(sorted(found))}) are splits, not classes; set folder to one")
-        labels = np.repeat(np.arange(len(found)), [len(found[name]) for name in sorted(found)])
+        if len(by_class) > 1 and by_class.keys() <= SPLITS:
+            raise self._missing(
+                f"its folders ({', '.join(sorted(by_class))}) are splits, not classes; set folder to one"
+            )
+        labels = np.repeat(np.arange(len(by_class)), [len(by_class[name]) for name in sorted(by_class)])
         lines = (line.partition(" ") for line in _lines(self.root, self.names))
         names = {folder: name.strip() for folder, _, name in lines}
-        titles = [names.get(name) or name for name in sorted(found)]
-        titles = [t if titles.count(t) == 1 else f"{t} ({name})" for t, name in zip(titles, sorted(found), strict=True)]
+        titles = [names.get(name) or name for name in sorted(by_class)]
+        titles = [
+            title if titles.count(title) == 1 else f"{title} ({name})"
+            for title, name in zip(titles, sorted(by_class), strict=True)
+        ]
         rows = _only(self.root, self.only, paths)
         return Listing(lambda row: opened(top / paths[rows[row]]), labels[rows], tuple(titles))
 
@@ -92,9 +97,9 @@ class Folder:
             raise self._missing("there is no such folder")
         return top
 
-    def _missing(self, what: str) -> SourcewiseError:
+    def _missing(self, problem: str) -> SourcewiseError:
         top = Path(self.root) / self.folder
-        return SourcewiseError(f"{top}: {what}; expected {top}/<class>/<image>.jpg. {self.obtain}".strip())
+        return SourcewiseError(f"{top}: {problem}; expected {top}/<class>/<image>.jpg. {self.obtain}".strip())
 
 
 @dataclass(frozen=True)
@@ -279,25 +284,25 @@ class Mixture:
         return "/".join(part.stamp() for part in self.parts.values())
 
     def listing(self) -> Listing:
-        """The parts one after another."""
-        found = {name: part.listing() for name, part in self.parts.items()}
-        everywhere = [name for part in found.values() for name in part.class_names]
-        clash = {name for name in everywhere if everywhere.count(name) > 1}
-        names = [f"{of}/{n}" if n in clash else n for of, part in found.items() for n in part.class_names]
-        starts = np.cumsum([0, *(len(part.class_names) for part in found.values())])
-        labels = [np.asarray(part.labels) + start for part, start in zip(found.values(), starts, strict=False)]
-        where = [(part.open, row) for part in found.values() for row in range(len(part.labels))]
-        column = np.repeat(list(found), [len(part) for part in labels])
+        """List the parts one after another."""
+        parts = {name: part.listing() for name, part in self.parts.items()}
+        all_names = [name for part in parts.values() for name in part.class_names]
+        clash = {name for name in all_names if all_names.count(name) > 1}
+        names = [f"{part}/{n}" if n in clash else n for part, listing in parts.items() for n in listing.class_names]
+        starts = np.cumsum([0, *(len(part.class_names) for part in parts.values())])
+        labels = [np.asarray(part.labels) + start for part, start in zip(parts.values(), starts, strict=False)]
+        places = [(part.open, row) for part in parts.values() for row in range(len(part.labels))]
+        column = np.repeat(list(parts), [len(part) for part in labels])
 
         def picture(row: int) -> "Image":
-            open_, at = where[row]
-            return open_(at)
+            open_image, place = places[row]
+            return open_image(place)
 
         return Listing(picture, np.concatenate(labels), tuple(names), {"part": column})
 
 
 def opened(path: str | Path) -> "Image":
-    """An image file as an 8-bit picture. Raises OSError, with its path, for one that is broken."""
+    """Open an image file as an 8-bit picture. Raises OSError, with its path, for one that is broken."""
     from PIL import Image  # slow to import, and only needed here
 
     try:
@@ -308,9 +313,9 @@ def opened(path: str | Path) -> "Image":
 
 
 def eight_bit(image: "Image | None") -> "Image":
-    """The same picture in grey (L) or colour (RGB), decoded and upright; 16-bit values become their high byte.
+    """Return the picture in grey (L) or colour (RGB), decoded and upright; 16-bit values become their high byte.
 
-    What shows through is white. Raises ValueError for no image, and for floating-point pixels, which have no agreed
+    Transparent pixels become white. Raises ValueError for no image, and for floating-point pixels, which have no agreed
     range.
     """
     from PIL import Image, ImageOps  # slow to import, and only needed here
@@ -334,15 +339,15 @@ def _is_image(file: str) -> bool:
 
 
 def _named(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names in order, that of numbers where they are numbers, and each row's place among them."""
-    found = set(labels)
-    names = sorted(found, key=int) if all(map(str.isdecimal, found)) else sorted(found)
+    """Return the class names, sorted (as numbers if all are numbers), and the place of each row's name among them."""
+    distinct = set(labels)
+    names = sorted(distinct, key=int) if all(map(str.isdecimal, distinct)) else sorted(distinct)
     place = {name: i for i, name in enumerate(names)}
     return tuple(names), np.array([place[label] for label in labels], dtype=np.int64)
 
 
 def _lines(root: str, name: str | None) -> list[str]:
-    """The lines of a text file below `root`, if one is named."""
+    """Return the lines of a text file below `root`, or none without a name."""
     if not name:
         return []
     path = Path(root, name)

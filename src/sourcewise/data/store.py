@@ -71,11 +71,11 @@ class Store:
         return len(self._rows)
 
     def __getitem__(self, rows: Tensor) -> "Store":
-        """Those of a bool mask or of indices; nothing is read."""
+        """Select by a bool mask or by indices; nothing is read."""
         return Store(self._images, self._channels, self._rows[rows], self.sizes[rows])
 
     def encoded(self, row: int) -> Tensor:
-        """An image's bytes, `uint8[bytes]`."""
+        """Return an image's bytes, `uint8[bytes]`."""
         row = int(self._rows[row])
         batch = bisect.bisect_right(self._ends, row)
         images = self._images[batch]
@@ -97,7 +97,7 @@ class Store:
 
 
 def decode(encoded: Tensor) -> Tensor:
-    """A JPEG's pixels, `uint8[channels, height, width]`, which lie in memory with channels last."""
+    """Decode a JPEG. Return its pixels, `uint8[channels, height, width]`, in memory with channels last."""
     # Slow to import, and only needed here. torchvision 0.29 names torchcodec as its successor, which needs torch 2.11.
     from torchvision.io import decode_jpeg
 
@@ -113,7 +113,7 @@ def prepared(
     quality: int = 90,
     broken: Literal["error", "skip"] = "error",
 ) -> ImageDataset:
-    """The dataset in the store at `path`, which is made first if it is not there.
+    """Return the dataset in the store at `path`, which is made first if it is missing.
 
     Args:
         listing: lists the images; called only when the store is made.
@@ -143,32 +143,32 @@ def prepared(
 
 
 def opened(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
-    """The dataset of a store that is there. Raises SourcewiseError unless the store says these `settings` of itself."""
+    """Open a store that exists, and return its dataset. Raises SourcewiseError if it was made with other settings."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         *batches, (_, last) = (reader.get_batch_with_custom_metadata(i) for i in range(reader.num_record_batches))
-        about = json.loads(last[b"sourcewise"])
+        header = json.loads(last[b"sourcewise"])
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise SourcewiseError(f"{file}: not a whole store of images; delete it and it will be made again") from error
-    if other := {key: about.get(key) for key, value in settings.items() if about.get(key) != value}:
-        wanted = {key: settings[key] for key in other}
-        raise SourcewiseError(f"{file}: made with {other}, not {wanted}; delete it, or give another path")
+    if differing := {key: header.get(key) for key, value in settings.items() if header.get(key) != value}:
+        wanted = {key: settings[key] for key in differing}
+        raise SourcewiseError(f"{file}: made with {differing}, not {wanted}; delete it, or give another path")
     table = pa.Table.from_batches([batch for batch, _ in batches], reader.schema).drop_columns(["image"])
-    own = (table.column(name).to_numpy().copy() for name in ("label", "id", "height", "width"))
-    labels, ids, height, width = map(torch.from_numpy, own)
+    arrays = (table.column(name).to_numpy().copy() for name in ("label", "id", "height", "width"))
+    labels, ids, height, width = map(torch.from_numpy, arrays)
     names = [name for name in table.column_names if name.startswith(COLUMN)]
     columns = {name.removeprefix(COLUMN): table.column(name).to_numpy() for name in names}
     encoded = [batch.column("image") for batch, _ in batches]
     images: Tensor | Store
-    if about["format"] == "raw":
+    if header["format"] == "raw":
         pixels = np.concatenate([np.frombuffer(image.as_buffer(), np.uint8) for part in encoded for image in part])
-        images = torch.from_numpy(pixels).view(len(labels), about["side"], about["side"], -1)
+        images = torch.from_numpy(pixels).view(len(labels), header["side"], header["side"], -1)
         images = images.permute(0, 3, 1, 2).contiguous()
     else:
         sizes = torch.stack([height, width], 1)
-        images = Store(encoded, about["channels"], torch.arange(len(labels)), sizes)
+        images = Store(encoded, header["channels"], torch.arange(len(labels)), sizes)
     return ImageDataset(
-        images, labels, tuple(about["class_names"]), ids, fingerprint=about["fingerprint"], columns=columns
+        images, labels, tuple(header["class_names"]), ids, fingerprint=header["fingerprint"], columns=columns
     )
 
 
@@ -188,16 +188,16 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
     def batches() -> Iterator[pa.RecordBatch]:
         for start in tqdm(range(0, count, BATCH), unit="k", disable=None):
             rows, images = range(start, min(start + BATCH, count)), []
-            for row, found in zip(rows, pool.map(encode, rows), strict=True):
-                if isinstance(found, Exception):
+            for row, result in zip(rows, pool.map(encode, rows), strict=True):
+                if isinstance(result, Exception):
                     if not skip:
                         raise SourcewiseError(
-                            f"{file}: image {row} of {count} is broken ({found}); broken=skip leaves it out"
+                            f"{file}: image {row} of {count} is broken ({result}); broken=skip leaves it out"
                         )
                     skipped.append(row)
                 else:
-                    images.append((row, *found))
-                    state.update(found[0])
+                    images.append((row, *result))
+                    state.update(result[0])
             if images:
                 ids, encoded, height, width = zip(*images, strict=True)
                 chosen = np.array(ids)
@@ -216,9 +216,9 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
                 writer.write_batch(first)
                 for batch in made:
                     writer.write_batch(batch)
-                about = {**settings, "class_names": list(listing.class_names), "fingerprint": state.hexdigest()[:16]}
-                about["skipped"] = skipped
-                writer.write_batch(first.slice(0, 0), custom_metadata={"sourcewise": json.dumps(about)})
+                header = {**settings, "class_names": list(listing.class_names), "fingerprint": state.hexdigest()[:16]}
+                header["skipped"] = skipped
+                writer.write_batch(first.slice(0, 0), custom_metadata={"sourcewise": json.dumps(header)})
         temporary.replace(file)
     except OSError as error:
         raise SourcewiseError(f"{file}: cannot be written ({error})") from error
@@ -229,7 +229,7 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
 
 
 def _encode(image: "Image.Image", settings: Mapping[str, Any]) -> tuple[bytes, int, int]:
-    """The image's bytes, height and width in the store."""
+    """Return the image's bytes, height and width in the store."""
     from PIL import Image  # slow to import, and only needed here
 
     side: int = settings["side"]
@@ -248,7 +248,7 @@ def _encode(image: "Image.Image", settings: Mapping[str, Any]) -> tuple[bytes, i
 
 @contextmanager
 def _alone(file: Path) -> Iterator[None]:
-    """One process of this machine at a time."""
+    """Hold a lock that one process of this machine has at a time."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.with_name(f".{file.name}.lock").open("w") as lock:

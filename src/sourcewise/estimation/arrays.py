@@ -10,9 +10,9 @@ Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 ALL = slice(None)
-ROWS = 2048
+BLOCK_ROWS = 2048
 """Rows of one matrix product. Its sums run in float32, so it stays small enough for six digits."""
-TILE = 1024
+TILE_COLUMNS = 1024
 """Columns of one matrix product, so that its result stays in the processor's cache."""
 CELLS = 2**24
 """Cells of the largest table that is held in memory."""

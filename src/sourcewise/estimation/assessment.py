@@ -11,7 +11,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation import checks
 from sourcewise.estimation.arrays import CELLS
 from sourcewise.estimation.balance import mixes_sizes
-from sourcewise.estimation.checks import Point, Score
+from sourcewise.estimation.checks import Score
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.forecast import GOAL, forecast
@@ -49,7 +49,6 @@ class Assessment:
         more_models: how many more would bring split_half to 0.8; None if that cannot be told.
         candidates: LDS of every estimator that was tried, by name, the best first.
         verdict: all that in words.
-        curve: LDS and split-half reliability against the number of models; empty unless it was asked for.
     """
 
     estimator: Estimator
@@ -60,7 +59,6 @@ class Assessment:
     more_models: int | None
     candidates: Mapping[str, float]
     verdict: str
-    curve: tuple[Point, ...] = ()
 
 
 def sample_columns(subsets: Subsets) -> Subsets:
@@ -110,7 +108,7 @@ def assess(choice: Choice, sample: Subsets, models: int, level: str) -> Assessme
         more = forecast(reliability, sample, estimator.halved)
         more = None if more is None else int(np.ceil(more * models / len(sample.masks)))
     ceiling, score = checks.noise_ceiling(sample), choice.scores.get(estimator.name)
-    text = verdict(score, ceiling, reliability, more, level)
+    text = _verdict(score, ceiling, reliability, more, level)
     if not estimator.handles_mixed_sizes and choice.mixed_sizes:
         text += f" Subset sizes are mixed, and influences by {estimator.name} carry their effect: take ridge."
     lds = score or UNKNOWN
@@ -126,7 +124,7 @@ def assess(choice: Choice, sample: Subsets, models: int, level: str) -> Assessme
     )
 
 
-def verdict(
+def _verdict(
     score: Score | None, ceiling: float | None, reliability: float | None, more: int | None, level: str = "example"
 ) -> str:
     """Say in a sentence or two how far the influences at one level (example, class, overall) can be trusted."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from sourcewise.estimation.arrays import ALL, ROWS, Array, Index, Mask, cuts
+from sourcewise.estimation.arrays import ALL, BLOCK_ROWS, Array, Index, Mask, cuts
 from sourcewise.estimation.masks import PackedMasks
 from sourcewise.estimation.moments import GRAM_GROUPS, Accumulator, Moments
 
@@ -134,7 +134,7 @@ def _averaged(outputs: NDArray[Any], subset: Index, runs: Index) -> tuple[NDArra
     np.add.at(means, subset, outputs)
     means /= runs[:, None].astype(means.dtype)
     within = np.zeros(outputs.shape[1])
-    for rows in cuts(len(outputs), ROWS):
+    for rows in cuts(len(outputs), BLOCK_ROWS):
         within += ((outputs[rows] - means[subset[rows]]) ** 2).sum(0, dtype=np.float64)
     return means, within / (len(outputs) - len(runs))
 
@@ -148,7 +148,7 @@ def _complementary_rows(masks: PackedMasks) -> Index:
 
 
 def _numbered(keys: NDArray[Any]) -> tuple[Index, Index]:
-    """Number the keys in the order in which they first appear; return these numbers, and each one's first row."""
+    """Return the number of each key, in the order of first appearance, and the row where each number first appears."""
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(first)
     number = np.empty_like(order)

@@ -62,7 +62,7 @@ class Estimate:
         return np.concatenate([*predicted, np.empty((0, len(slopes)))])
 
 
-def two(groups: int) -> int:
+def _two(groups: int) -> int:
     """Return the fewest subsets that any estimate can rest on, however many `groups` there are."""
     return 2
 
@@ -72,8 +72,15 @@ class Estimator:
     """A way to estimate influences, with what it needs and what it can do.
 
     Whatever compares, checks or picks estimators goes by these attributes, never by names. A user's estimator is an
-    object of this class; `estimate.py` takes its dotted path (`estimator=my_module.mine`), `sourcewise.fit` takes the
-    object itself too.
+    object of this class; `estimate.py` takes its dotted path (`estimator=my_module.halfway`), `sourcewise.fit` takes
+    the object itself too.
+
+    >>> from dataclasses import replace
+    >>> from sourcewise.estimation.difference import difference
+    >>> def predict_half(moments: Moments) -> Estimate:
+    ...     estimate = difference(moments)
+    ...     return replace(estimate, coefficients=estimate.slopes / 2)
+    >>> halfway = Estimator("halfway", predict_half, needs_gram=False, joint=False, handles_mixed_sizes=False)
 
     Attributes:
         name: what results call it.
@@ -96,7 +103,7 @@ class Estimator:
     function: Callable[..., Estimate]
     needs_gram: bool = True
     needs_held_out: bool = False
-    least_subsets: Callable[[int], int] = two
+    least_subsets: Callable[[int], int] = _two
     substitute: Estimator | None = None
     joint: bool = True
     handles_mixed_sizes: bool = True

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sourcewise.estimation.arrays import TILE, cuts
+from sourcewise.estimation.arrays import TILE_COLUMNS, cuts
 from sourcewise.estimation.balance import is_balanced
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.moments import Moments
@@ -52,7 +52,7 @@ def _given_masks(moments: Moments, estimate: Estimate) -> Estimate:
     if not normal.sizes_vary:
         leak += (1 - np.eye(len(leak))) / max(len(leak) - 1, 1)
     stderr, dof = np.full((2, moments.columns, moments.groups), np.nan)
-    for tile in cuts(moments.columns, TILE):
+    for tile in cuts(moments.columns, TILE_COLUMNS):
         fits = normal.fit(tile)
         leaked = np.outer(fits.effects, (leak**2).sum(1))
         if normal.sizes_vary:

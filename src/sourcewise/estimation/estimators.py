@@ -19,12 +19,12 @@ ESTIMATORS = {estimator.name: estimator for estimator in (DIFFERENCE, RIDGE, OLS
 AUTO = "auto"
 """The setting that lets all of ESTIMATORS compete."""
 
-Choice = str | Estimator
-"""A name of ESTIMATORS, AUTO, the dotted path of a user's estimator, or an estimator itself."""
+EstimatorSetting = str | Estimator | Sequence[str | Estimator]
+"""A name of ESTIMATORS, AUTO, the dotted path of a user's estimator, an estimator itself, or a list of these."""
 
 
-def find_estimators(choice: Choice | Sequence[Choice], groups: int) -> tuple[Estimator, ...]:
-    """Return the estimators that compete: one, or all that a list or `auto` stands for and that can do the groups.
+def find_estimators(setting: EstimatorSetting, groups: int) -> tuple[Estimator, ...]:
+    """Return the estimators that compete: one, or of those that a list or `auto` stands for all that can do the groups.
 
     >>> [estimator.name for estimator in find_estimators("auto", groups=50)]
     ['difference', 'ridge', 'ols', 'lasso']
@@ -35,8 +35,8 @@ def find_estimators(choice: Choice | Sequence[Choice], groups: int) -> tuple[Est
         SourcewiseError: nothing has that name, what has it is no `Estimator`, two have one name, or none can do so many
             groups.
     """
-    choices = [choice] if isinstance(choice, str | Estimator) else list(choice)
-    estimators = [estimator for item in choices for estimator in _find(item)]
+    settings = [setting] if isinstance(setting, str | Estimator) else setting
+    estimators = [estimator for item in settings for estimator in _look_up(item)]
     names = [estimator.name for estimator in estimators]
     if not names or len(set(names)) < len(names):
         raise SourcewiseError(f"estimator={', '.join(names)}: name at least one, and none twice")
@@ -48,15 +48,14 @@ def find_estimators(choice: Choice | Sequence[Choice], groups: int) -> tuple[Est
     return able
 
 
-def _find(choice: Choice) -> list[Estimator]:
-    """Return the estimators that one choice stands for. Raises SourcewiseError as `find_estimators` does."""
-    if isinstance(choice, Estimator):
-        return [choice]
-    if choice == AUTO:
+def _look_up(setting: str | Estimator) -> list[Estimator]:
+    """Return the estimators that one setting stands for. Raises SourcewiseError as `find_estimators` does."""
+    if isinstance(setting, Estimator):
+        return [setting]
+    if setting == AUTO:
         return list(ESTIMATORS.values())
-    estimator = extensions.find({AUTO: None, **ESTIMATORS}, choice, "estimator")
+    estimator = extensions.find({AUTO: None, **ESTIMATORS}, setting, "estimator")
     if not isinstance(estimator, Estimator):
-        raise SourcewiseError(
-            f"estimator={choice}: that is a {type(estimator).__name__}, not an Estimator (see estimation.contract)"
-        )
+        kind = type(estimator).__name__
+        raise SourcewiseError(f"estimator={setting}: that is a {kind}, not an Estimator (see estimation.contract)")
     return [estimator]

@@ -23,8 +23,8 @@ from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.assessment import Assessment, assess, choose, sample_columns
 from sourcewise.estimation.checks import Point
 from sourcewise.estimation.collapse import Subsets, collapse
-from sourcewise.estimation.contract import Estimate, Estimator
-from sourcewise.estimation.estimators import AUTO, find_estimators
+from sourcewise.estimation.contract import Estimate
+from sourcewise.estimation.estimators import AUTO, EstimatorSetting, find_estimators
 from sourcewise.estimation.inference import intervals
 from sourcewise.estimation.inputs import check_inputs, check_masks
 from sourcewise.estimation.masks import PackedMasks
@@ -118,7 +118,7 @@ class Fit:
 def fit(
     masks: ArrayLike | PackedMasks,
     outputs: ArrayLike,
-    estimator: str | Estimator | Sequence[str | Estimator] = AUTO,
+    estimator: EstimatorSetting = AUTO,
     seeds: ArrayLike | None = None,
     groups: Sequence[str] | None = None,
     level: str = "example",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import ROWS, cuts
+from sourcewise.estimation.arrays import BLOCK_ROWS, cuts
 from sourcewise.estimation.masks import PackedMasks
 
 
@@ -74,7 +74,7 @@ def _check_outputs(outputs: ArrayLike) -> NDArray[Any]:
         raise SourcewiseError(
             f"outputs must be real numbers [models, examples], not {table.dtype} of {table.ndim} dimensions"
         )
-    finite = [np.isfinite(table[rows]).all(1) for rows in cuts(len(table), ROWS)]
+    finite = [np.isfinite(table[rows]).all(1) for rows in cuts(len(table), BLOCK_ROWS)]
     bad = np.flatnonzero(~np.concatenate([*finite, np.ones(0, np.bool_)]))
     if bad.size:
         named = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")

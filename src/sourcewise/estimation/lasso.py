@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import TILE, Array, cuts
+from sourcewise.estimation.arrays import TILE_COLUMNS, Array, cuts
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.moments import Moments
 from sourcewise.estimation.normal_equations import eigen
@@ -39,7 +39,7 @@ def lasso(moments: Moments, held_out: Moments) -> Estimate:
     gram, gram_held = GramProduct(matrix, train.count), GramProduct(matrix_held, held_out.count)
     gram_all = GramProduct(matrix_all, moments.count)
     penalty, coefficients = np.empty(moments.columns), np.empty((moments.columns, moments.groups))
-    for tile in cuts(moments.columns, TILE):
+    for tile in cuts(moments.columns, TILE_COLUMNS):
         largest = np.abs(cross[tile]).max(1) / train.count
         penalty[tile], start = _least_held_out_error(gram, cross[tile], gram_held, cross_held[tile], largest)
         coefficients[tile] = shrink(gram_all, cross_all[tile], penalty[tile], start)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sourcewise.estimation.arrays import ALL, CELLS, ROWS, Array, Index, Mask, cuts
+from sourcewise.estimation.arrays import ALL, BLOCK_ROWS, CELLS, Array, Index, Mask, cuts
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PackedMasks:
 
     def blocks(self) -> list[slice]:
         """Cut the rows into blocks whose unpacked masks take little memory each."""
-        step = int(np.clip(4 * CELLS // self.groups, 64, ROWS))
+        step = int(np.clip(4 * CELLS // self.groups, 64, BLOCK_ROWS))
         return cuts(len(self), step)
 
     def sizes(self) -> Index:

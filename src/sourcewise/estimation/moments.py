@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import ROWS, TILE, Array, Index, Mask, cuts
+from sourcewise.estimation.arrays import BLOCK_ROWS, TILE_COLUMNS, Array, Index, Mask, cuts
 
 GRAM_GROUPS = 4096
 """Groups up to which studies get a Gram matrix, which all estimators but the difference of means need."""
@@ -155,14 +155,14 @@ class Accumulator:
             self._reference = center.astype(work).astype(np.float64)
         self._precision = max(self._precision, float(np.finfo(work).eps))
         reference = self._reference.astype(work)
-        buffer = np.empty((min(TILE, columns), groups), work)
-        for rows in cuts(len(outputs), ROWS):
+        buffer = np.empty((min(TILE_COLUMNS, columns), groups), work)
+        for rows in cuts(len(outputs), BLOCK_ROWS):
             kept: NDArray[np.floating[Any]] = masks[rows].astype(work)
             self._count += len(kept)
             self._kept += kept.sum(0, dtype=np.float64)
             if self._gram is not None:
                 self._gram += kept.T @ kept
-            for tile in cuts(columns, TILE):
+            for tile in cuts(columns, TILE_COLUMNS):
                 y: NDArray[np.floating[Any]] = outputs[rows, tile].astype(work)
                 y -= reference[tile]
                 product = buffer[: y.shape[1]]
@@ -173,15 +173,5 @@ class Accumulator:
 
     def finish(self, pairs: int = 0) -> Moments:
         """Return the moments of all models. They take the sums over, so nothing may be added afterwards."""
-        return Moments(
-            self._count,
-            self._kept,
-            self._reference,
-            self._total,
-            self._square,
-            self._kept_total,
-            self._kept_square,
-            self._gram,
-            pairs,
-            self._precision,
-        )
+        sums = self._kept, self._reference, self._total, self._square, self._kept_total, self._kept_square
+        return Moments(self._count, *sums, self._gram, pairs, self._precision)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import TILE, Array, Index, cuts
+from sourcewise.estimation.arrays import TILE_COLUMNS, Array, Index, cuts
 from sourcewise.estimation.contract import Estimate
 from sourcewise.estimation.moments import Moments
 from sourcewise.estimation.sides import with_uneven_noise
@@ -209,7 +209,7 @@ def estimate_by_tiles(moments: Moments, groups: Index, estimate_tile: Callable[[
     shape = moments.columns, moments.groups
     influence, stderr, dof = np.full((3, *shape), np.nan)
     coefficients, penalty = np.zeros(shape), np.empty(moments.columns)
-    for tile in cuts(moments.columns, TILE):
+    for tile in cuts(moments.columns, TILE_COLUMNS):
         part = estimate_tile(tile)
         influence[tile][:, groups], stderr[tile][:, groups] = part.influence, part.stderr
         dof[tile][:, groups], coefficients[tile][:, groups] = part.dof, part.coefficients

@@ -186,7 +186,7 @@ def _without_outputs(run: RemoteRun) -> Record:
     try:
         subset = run.config["subset"]
         bits = np.frombuffer(bytes.fromhex(run.summary["subset/mask"]), np.uint8)
-        mask = record.unpacked(bits, int(run.summary["subset/groups"]))
+        mask = record.unpack_mask(bits, int(run.summary["subset/groups"]))
         header = Header(
             study=names.study_name(run.config),
             run=names.run_name(run.config),
@@ -203,7 +203,7 @@ def _without_outputs(run: RemoteRun) -> Record:
             commit=None,
             device="",
         )
-        record.checked(Record(mask, {}, header))
+        record.check(Record(mask, {}, header))
         return Record(mask, {}, replace(header, metrics=run.summary))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, SourcewiseError) as error:
         raise RecordError(f"{run.name} logged no subset, or its config is not that of a run") from error

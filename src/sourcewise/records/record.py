@@ -1,4 +1,4 @@
-"""The record: all that one run leaves behind, in one safetensors file, and the only module that knows its bytes."""
+"""The record: one safetensors file with everything that a run leaves. No other module knows its bytes."""
 
 import hashlib
 import json
@@ -29,15 +29,15 @@ _LATER = ("overrides", "random_design")
 """Fields of the header that the first records did not have."""
 
 SOURCE = "source"
-"""What outputs on the source are called, and no target is."""
+"""The name of outputs on the source, which no target may have."""
 
 
 class RecordError(SourcewiseError):
-    """This file is not a record that can be used; says which file and why."""
+    """A file that cannot be used as a record; the message says which file and why."""
 
 
-class Damaged(RecordError):  # noqa: N818  # what it is
-    """This file is not what was written: truncated, changed, or another kind of file."""
+class Damaged(RecordError):  # noqa: N818
+    """A file that is not what was written: truncated, changed, or of another kind."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Record:
 
     @property
     def outputs(self) -> Mapping[str, TargetOutputs]:
-        """All outputs, by target; those on the source by the name SOURCE."""
+        """All outputs by target, and those on the source under the name SOURCE."""
         return {**self.targets, **({SOURCE: self.source} if self.source else {})}
 
     def __post_init__(self) -> None:
@@ -122,12 +122,21 @@ class Record:
 
 
 def write(record: Record, path: Path) -> None:
-    """Write atomically: a reader sees the whole record or none. Raises OSError when the disk does not take it."""
-    write_whole(path, to_bytes(record))
+    """Write atomically: a reader sees the whole record or none.
+
+    Raises OSError when the disk does not take it, and RecordError when it is too large to be read again.
+    """
+    content = to_bytes(record)
+    if len(content) > MAX_BYTES:
+        raise RecordError(f"{path}: {len(content):,} bytes; a record has at most {MAX_BYTES:,}")
+    write_whole(path, content)
 
 
 def read(path: Path) -> Record:
-    """Read and verify. Raises RecordError for a missing, truncated, foreign or changed file, or another schema."""
+    """Read and verify a record.
+
+    Raises RecordError for a missing, truncated, foreign, changed or too large file, or another schema.
+    """
     content = _content(path)
     try:
         return from_bytes(content, str(path))
@@ -154,7 +163,7 @@ def _content(path: Path) -> bytes:
 
 
 def to_bytes(record: Record) -> bytes:
-    """The record's file."""
+    """Return the content of the record's file. Equal records give equal bytes."""
     tensors = {"mask": np.packbits(record.mask)}
     for target, outputs in record.outputs.items():
         for name, dtype in _COLUMNS.items():
@@ -166,7 +175,7 @@ def to_bytes(record: Record) -> bytes:
 
 
 def from_bytes(content: bytes, name: str) -> Record:
-    """The record in a file's bytes; `name` is what errors call it. Raises RecordError as `read` does."""
+    """Return the record that a file holds. name: what errors call the file. Raises RecordError as `read` does."""
     try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["sourcewise"]
@@ -180,27 +189,32 @@ def from_bytes(content: bytes, name: str) -> Record:
     if not np.array_equal(checksum, _checksum(header, tensors)):
         raise Damaged(f"{name}: its content was changed since it was written (checksum differs)")
     try:
-        mask = unpacked(tensors.pop("mask"), fields.pop("groups"))
+        mask = unpack_mask(tensors.pop("mask"), fields.pop("groups"))
         targets: dict[str, dict[str, NDArray[Any]]] = {}
         for key, array in sorted(tensors.items()):  # safetensors' own order differs from process to process
             target, _, column = key.rpartition("/")
             targets.setdefault(target, {})[column] = array
         outputs = {target: TargetOutputs(**columns) for target, columns in targets.items()}
         source = outputs.pop(SOURCE, None)
-        return checked(Record(mask, outputs, Header(**fields), source))
+        item = Record(mask, outputs, Header(**fields), source)
+        check(item)
+        return item
     except (KeyError, TypeError, ValueError, SourcewiseError) as error:
         raise RecordError(f"{name}: a record with missing or unknown parts ({str(error)[:200]})") from error
 
 
-def unpacked(bits: NDArray[np.uint8], groups: int) -> NDArray[np.bool_]:
-    """The mask that `np.packbits` made bits of. Raises ValueError unless there are just as many as the groups take."""
+def unpack_mask(bits: NDArray[np.uint8], groups: int) -> NDArray[np.bool_]:
+    """Return the mask, `bool[groups]`, that `np.packbits` packed.
+
+    Raises ValueError unless there are as many bytes as the groups take.
+    """
     if bits.size != -(-groups // 8):
         raise ValueError(f"{bits.size} bytes of mask for {groups} groups")
     return np.unpackbits(bits, count=groups).astype(bool)
 
 
 def is_name(target: str) -> bool:
-    """Whether a target may be called so: results are written to a folder of its name."""
+    """Return whether a target may have this name, since results are written to a folder of that name."""
     return re.fullmatch(r"\w[\w .+-]*", target) is not None
 
 
@@ -232,11 +246,11 @@ _COLUMNS = {
 }
 
 
-def checked(record: Record) -> Record:
-    """The record, if all that it holds has the types, shapes and ranges that `Header` and `TargetOutputs` say.
+def check(record: Record) -> None:
+    """Raise ValueError, KeyError or SourcewiseError unless a record has the types, shapes and ranges that it should.
 
-    The checksum tells what was changed by accident; this, who made a record by other means: it shall not make a reader
-    fail, take memory, or write outside its folder. Raises ValueError, KeyError or SourcewiseError.
+    The checksum reveals accidents. This guards against records that were made by other means: they must not make a
+    reader fail, take memory, or write outside its folder.
     """
     for name, hint in get_type_hints(Header).items():
         settings.fit(getattr(record.header, name), hint, name)
@@ -247,8 +261,8 @@ def checked(record: Record) -> Record:
     config = record.header.config
     if config["subset"]["design"] != record.header.design or not isinstance(config["source"]["name"], str):
         raise ValueError("its design is not that of its config, or its source has no name")
-    for kind, several in {**record.header.class_names, "group": names or []}.items():
-        if len(set(several)) < len(several):
+    for kind, labels in {**record.header.class_names, "group": names or []}.items():
+        if len(set(labels)) < len(labels):
             raise ValueError(f"names of {kind} that are not unique")
     for target, outputs in record.outputs.items():
         if not is_name(target):
@@ -263,11 +277,10 @@ def checked(record: Record) -> Record:
         for column in (outputs.labels, outputs.prediction):
             if len(column) and not 0 <= column.min() <= column.max() < classes:
                 raise ValueError(f"{target}: labels that none of its {classes} classes has")
-    return record
 
 
 def _checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """SHA-256 over the header and all other tensors, `uint8[32]`."""
+    """Return the SHA-256 of the header and all other tensors, `uint8[32]`."""
     state = hashlib.sha256(header.encode())
     for name in sorted(tensors):
         array = tensors[name]

@@ -17,12 +17,16 @@ if TYPE_CHECKING:  # torch is slow to import, and only images need it
 SIDE = 64
 """Pixels of a side to which larger images are shrunk."""
 BYTES = 4_000_000
-"""What all pictures of a page may take; further examples go by their ids."""
+"""Size of all pictures of a page; when it is used up, further examples are shown by their ids alone."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One example: uint8[height, width] or [height, width, 3], the same as a URI, in words, and its class alone."""
+    """The thumbnail of one example.
+
+    pixels: uint8[height, width] or uint8[height, width, 3]. uri: the same image as a data URI. name: a description.
+    label: the name of the example's class.
+    """
 
     pixels: NDArray[np.uint8]
     uri: str
@@ -30,39 +34,43 @@ class Picture:
     label: str
 
     def large(self) -> NDArray[np.uint8]:
-        """The pixels, of a small picture each several times."""
+        """Return the pixels, those of a small picture repeated so that it is about SIDE pixels high."""
         times = max(SIDE // len(self.pixels), 1)
         return self.pixels.repeat(times, 0).repeat(times, 1)
 
 
 @dataclass
 class Album:
-    """Pictures of the examples of datasets, by the names of targets, and "" for the source.
+    """The pictures of a page, which are made when a section asks for them, until BYTES are used up.
 
-    left: bytes of URIs. missing: whether some were asked for of datasets that are not at hand.
+    images: datasets by the name of the target, and that of the source under "". budget: bytes that are left for URIs.
+    missing: whether a section asked for an example of a dataset that is not here.
     """
 
     images: Mapping[str, ImageDataset] = field(default_factory=dict)
-    left: int = BYTES
+    budget: int = BYTES
     missing: bool = False
 
-    def __call__(self, name: str, example: int) -> Picture | None:
-        """The picture of an example by its id, or of the source by its number; None where there is none to be shown."""
-        dataset = self.images.get(name)
+    def __call__(self, target: str, example: int) -> Picture | None:
+        """Return the picture of a target's example by its id, or, for the target "", of a source example by its number.
+
+        Return None if its dataset is not here, holds no such example or no images, or if the budget is used up.
+        """
+        dataset = self.images.get(target)
         self.missing |= dataset is None
-        if dataset is None or dataset.channels not in (1, 3) or self.left <= 0:
+        if dataset is None or dataset.channels not in (1, 3) or self.budget <= 0:
             return None
-        rows = np.flatnonzero((dataset.ids if name else np.arange(len(dataset))) == example)
+        rows = np.flatnonzero((dataset.ids if target else np.arange(len(dataset))) == example)
         if not len(rows):
             return None
         from PIL import Image  # slow to import
 
-        one = dataset.select(dataset.labels.new_tensor(rows))
-        pixels = one.thumbnails(SIDE)[0].permute(1, 2, 0).numpy()
+        selected = dataset.select(dataset.labels.new_tensor(rows))
+        pixels = selected.thumbnails(SIDE)[0].permute(1, 2, 0).numpy()
         pixels = pixels[:, :, 0] if dataset.channels == 1 else pixels
-        kind, file = "png" if max(pixels.shape) <= 16 else "jpeg", io.BytesIO()  # so small, a PNG is smaller, and exact
+        kind, file = "png" if max(pixels.shape) <= 16 else "jpeg", io.BytesIO()  # a tiny PNG is smaller, and exact
         Image.fromarray(pixels).save(file, kind, quality=85)
         uri = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-        self.left -= len(uri)
-        label = dataset.class_names[int(one.labels[0])]
-        return Picture(pixels, uri, f"{name or 'source'} example {example}, class {label}", label)
+        self.budget -= len(uri)
+        label = dataset.class_names[int(selected.labels[0])]
+        return Picture(pixels, uri, f"{target or 'source'} example {example}, class {label}", label)

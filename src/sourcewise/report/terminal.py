@@ -1,76 +1,136 @@
-"""The summary of an estimate as text for a terminal."""
+"""Sections of a report as text for a terminal: lines of at most WIDTH columns, in which names can do no harm.
+
+Figures and pictures are left out. A star marks what is significant, where a page prints the rest pale.
+"""
 
 from __future__ import annotations
 
-from sourcewise.acting.counterfactuals import Comparison
-from sourcewise.report.sections.counterfactuals import curation_text
-from sourcewise.report.sections.trust import baselines_text
-from sourcewise.report.summary import Summary
-from sourcewise.study.effects import GroupEffect
+import re
+import textwrap
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+from sourcewise.report.parts import Cell, Effect, Section, Table
+
+WIDTH = 120
+"""Columns of a table or a command at most."""
+TEXT_WIDTH = 100
+"""Columns of a paragraph at most."""
+NAME_WIDTHS = (60, 40, 30, 24, 18, 12, 8)
+"""Columns to which names in tables are shortened: the largest that lets the table fit."""
+INDENT = "  "
+SYMBOLS = str.maketrans({"−": "-", "–": "-", "…": "..."})
+"""Characters of the page that a terminal may lack, or that a reader could not copy as a number."""
+SHELL_WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:\\.|[^"\\])*"|\\.)+""", re.DOTALL)
 
 
-def as_text(summary: Summary) -> str:
-    """Return the summary for a terminal: groups that help and hurt each class most, and those that hurt overall."""
-    shares = summary.output in ("prob", "correct")
-    scale, unit = (100.0, "points") if shares else (1.0, f"units of {summary.output}")
-    lines = []
-    for name, target in summary.targets.items():
-        width = max(12, *(len(row.class_name) for row in target.table))
-        lines += [
-            "",
-            f"{name}: influence of the {summary.groups} groups of {summary.source}, in {unit} +- standard error,"
-            f" from {summary.models} models ({summary.estimator})",
-            f"  * = significant at {summary.fdr:.0%} false discovery rate"
-            f" ({target.significant_class} of {target.cells_class} class-level influences are)",
-            "",
-            f"  {'class':<{width}} {'helps most':<44} hurts most",
+def printable(text: str) -> str:
+    r"""Return the text on one line, with `?` for all that a terminal would obey, and in simple symbols.
+
+    >>> printable("a\x1b[2Jb\nc −0.5")
+    'a?[2Jb c -0.5'
+    """
+    return _harmless(" ".join(text.split()).translate(SYMBOLS))
+
+
+def _harmless(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a printable text takes.
+
+    >>> columns("ape"), columns("猿")
+    (3, 2)
+    """
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def lines(section: Section) -> Iterator[str]:
+    """Yield the lines of a section: its title, and below it, indented, paragraphs, facts, commands and tables."""
+    yield from textwrap.wrap(printable(section.title), TEXT_WIDTH)
+    blocks = [[line for text in section.lead for line in _paragraph(text)]]
+    blocks.append([line for term, value in section.facts for line in _paragraph(f"{term}: {value}")])
+    blocks += [[*_paragraph(f"{label}:"), *_command(command)] for label, command in section.code]
+    for table in section.tables:
+        legend = " *: significant." if table.marked else ""
+        blocks += [_paragraph(f"{table.caption}.{legend}"), _table(table)]
+    for place, block in enumerate(filter(None, blocks)):
+        yield from ["", *block] if place else block
+
+
+def _paragraph(text: str) -> list[str]:
+    return textwrap.wrap(
+        printable(text), TEXT_WIDTH, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False
+    )
+
+
+def _command(command: str) -> list[str]:
+    """Return a shell command, broken between words where it is long; the lines can be pasted together."""
+    result = [INDENT]
+    for word in SHELL_WORD.findall(_harmless(command)):
+        if result[-1].strip() and columns(f"{result[-1]} {word} \\") > WIDTH:
+            result[-1] += " \\"
+            result.append(2 * INDENT)
+        result[-1] += f" {word}" if result[-1].strip() else f"  {word}"
+    return result
+
+
+def _table(table: Table) -> list[str]:
+    """Return the lines of a table, with names as long as its width allows."""
+    for name_width in NAME_WIDTHS:
+        result = _grid(table, name_width)
+        if all(columns(line) <= WIDTH for line in result):
+            return result
+    return [_shorten(line, WIDTH) for line in result]
+
+
+def _grid(table: Table, name_width: int) -> list[str]:
+    """Return titles and rows as lines of aligned columns, with a star before the headers of significant rows."""
+    stars = {True: "* ", False: "  ", None: "  " if any(row.significant is not None for row in table.rows) else ""}
+    headers = [stars[row.significant] + _shorten(printable(row.header), name_width) for row in table.rows]
+    cells = [_column(column, name_width) for column in zip(*(row.cells for row in table.rows), strict=True)]
+    result = []
+    for place, (title, column) in enumerate(zip(table.columns, [headers, *cells], strict=True)):
+        title = (stars[None] if place == 0 else "") + printable(title)
+        width = max(map(columns, [title, *column]))
+        result.append([_pad(text, width, right=place in table.numeric) for text in (title, *column)])
+    return [INDENT + "   ".join(line).rstrip() for line in zip(*result, strict=True)]
+
+
+def _column(cells: Sequence[Cell], name_width: int) -> list[str]:
+    """Return the cells of a column as texts. Effects are aligned with those above, a star after significant ones."""
+    effects = [[] if isinstance(cell, str) else list(cell) for cell in cells]
+    grids = []
+    for place in range(max(map(len, effects), default=0)):
+        shown = [row[place] if place < len(row) else Effect("") for row in effects]
+        names = [_shorten(printable(effect.name), name_width) for effect in shown]
+        values = [printable(effect.value) for effect in shown]
+        errors = [
+            f" ± {printable(effect.error)}{'*' if effect.significant else ' '}" if effect.value else ""
+            for effect in shown
         ]
-        for row in target.table:
-            helps, hurts = (
-                "  ".join(f"{_show(effect, scale, summary.fdr):<20}" for effect in side[:2])
-                for side in (row.helps, row.hurts)
-            )
-            lines.append(f"  {row.class_name:<{width}} {helps:<44} {hurts}".rstrip())
-        hurting = [effect for effect in reversed(target.overall) if effect.influence < 0][:5]
-        shown = ", ".join(_show(effect, scale, summary.fdr) for effect in hurting)
-        lines += ["", f"  hurt {name} most overall: {shown or 'none'}"]
-        levels = ("class", "example") if target.examples > 1 else ("overall",)
-        lines += ["", *(f"  {target.checks[level].verdict}" for level in levels)]
-        if target.baselines:
-            lines.append(f"  {baselines_text(target.baselines)}")
-        if not target.is_significant:
-            lines.append("  No influence stands out from noise: these models cannot support a claim about any group.")
-    for comparison in summary.counterfactuals:
-        lines += comparison_text(comparison)
-    if summary.curation:
-        lines += ["", *(f"  {line}" for line in curation_text(summary.curation, summary.output))]
-    lines += ["", *summary.notes]
-    for item in summary.left_out[:20]:
-        lines.append(f"left out: {item.path}: {item.reason}")
-    if len(summary.left_out) > 20:
-        lines.append(f"left out: {len(summary.left_out) - 20} more, all in summary.json")
-    return "\n".join(lines).rstrip()
-
-
-def _show(effect: GroupEffect, scale: float, fdr: float) -> str:
-    star = "*" if effect.qvalue <= fdr else ""
-    digits = 1 if scale > 1 else 3
-    return f"{effect.group} {scale * effect.influence:+.{digits}f} +- {scale * effect.stderr:.{digits}f}{star}"
-
-
-def comparison_text(comparison: Comparison) -> list[str]:
-    """Return a small table: score in percent by curve and groups removed, and the gain over the full source."""
-    where = f" ({comparison.study})" if comparison.study else ""
-    lines = [
-        "",
-        f"  Retrained without groups{where}: score on {comparison.target}, and gain over the full source, in percent",
+        parts = ((names, False), (values, True), (errors, False))
+        padded = [[_pad(text, max(map(columns, part)), right) for text in part] for part, right in parts]
+        grids.append([f"{name} {value}{error}" for name, value, error in zip(*padded, strict=True)])
+    joined = ["  ".join(row) for row in zip(*grids, strict=True)] or [""] * len(cells)
+    return [
+        printable(cell) if isinstance(cell, str) else text if cell else "-"
+        for cell, text in zip(cells, joined, strict=True)
     ]
-    for name, point in comparison.points:
-        score, gain = point.score, point.full
-        text = f"    {name:<24} {point.removed:>3} removed  {100 * score.value:5.1f}"
-        if score.low is not None and score.high is not None:
-            text += f" ({100 * score.low:.1f} to {100 * score.high:.1f})"
-        if point.removed and gain and gain.low is not None and gain.high is not None:
-            text += f"  gain {100 * gain.value:+.2f} ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
-        lines.append(f"{text}  {point.runs} runs")
-    return lines
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    """Return the text with spaces after it, or before it if `right`."""
+    space = " " * (width - columns(text))
+    return space + text if right else text + space
+
+
+def _shorten(text: str, width: int) -> str:
+    """Return the text, with an ellipsis at its end where it takes more columns than `width`."""
+    if columns(text) <= width:
+        return text
+    while columns(text) > width - 3:
+        text = text[:-1]
+    return text + "..."

@@ -18,12 +18,9 @@ from sourcewise.records.reading import METRIC
 from sourcewise.records.record import Header, Record, TargetOutputs
 from sourcewise.study.agreement import LabelAgreement, LabelAgreementSums
 from sourcewise.study.outputs import UNITS, Outputs, is_correct, logit_scale, output_values
+from sourcewise.study.recipes import train_command
 from sourcewise.study.spool import Spool
 
-NONE_DRAWN = (
-    "no record has a randomly drawn subset, which influences need;"
-    " train some: python train.py -m 'subset.seed=range(0,96)'"
-)
 RANDOM = "random"
 """The curve of runs without randomly chosen groups."""
 
@@ -169,8 +166,11 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
     for record in records:
         collector = collector or _Collector(record, output)
         collector.add(record)
-    if collector is None or not collector.masks:
-        raise SourcewiseError(NONE_DRAWN)
+    if collector is None:
+        raise SourcewiseError("there are no records")
+    if not collector.masks:
+        more = train_command(collector.header, "subset=random", "subset.seed=range(0,96)")
+        raise SourcewiseError(f"no record has a randomly drawn subset, which influences need; train some: {more}")
     return collector.study()
 
 
@@ -199,7 +199,7 @@ class _Collector:
     """What grows while records are read."""
 
     def __init__(self, first: Record, output: str) -> None:
-        self._first, self._output = first, output
+        self.header, self._groups, self._output = first.header, len(first.mask), output
         self._designs, self._chosen_designs, self._seconds = Counter[str](), Counter[str](), Counter[str]()
         self.masks = Spool()
         self._seeds: list[str] = []
@@ -244,18 +244,17 @@ class _Collector:
 
     def study(self) -> Study:
         """Return what was collected."""
-        groups = len(self._first.mask)
         single = {
             name: {group: ExampleRuns(*np.stack(runs, axis=1)) for group, runs in by_group.items()}
             for name, by_group in self._single.items()
         }
         return Study(
-            header=self._first.header,
+            header=self.header,
             output=self._output,
             designs=dict(self._designs),
             chosen_designs=dict(self._chosen_designs),
             seconds=dict(self._seconds),
-            masks=PackedMasks(self.masks.array(), groups),
+            masks=PackedMasks(self.masks.array(), self._groups),
             seeds=np.array(self._seeds),
             targets={name: target.target() for name, target in self._targets.items()},
             mappings=self._mappings,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sourcewise.estimation.contract import Estimator
+from sourcewise.estimation.estimators import AUTO, EstimatorSetting
 from sourcewise.estimation.fitting import Fit, fit
 from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.study.baselines import Baseline, compare
@@ -75,7 +76,9 @@ class Estimated:
     baselines: Mapping[str, Baseline]
 
 
-def estimate(study: Study, estimator: str = "auto", targets: Sequence[str] | None = None) -> dict[str, Estimated]:
+def estimate(
+    study: Study, estimator: EstimatorSetting = AUTO, targets: Sequence[str] | None = None
+) -> dict[str, Estimated]:
     """Estimate the influences on targets (None: on all), with their checks.
 
     Raises SourcewiseError for an unknown estimator, fewer than two models, or outputs that are all the same.
@@ -85,7 +88,7 @@ def estimate(study: Study, estimator: str = "auto", targets: Sequence[str] | Non
         return {name: _estimate_target(study, name, estimator, bar) for name in names}
 
 
-def _estimate_target(study: Study, name: str, estimator: str, bar: tqdm[NoReturn]) -> Estimated:
+def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: tqdm[NoReturn]) -> Estimated:
     target = study.targets[name]
     has_examples = target.class_sizes > 0
     fits: dict[str, Fit] = {}
@@ -132,8 +135,8 @@ def _lay_out(study: Study, name: str, fits: Mapping[str, Fit], checks: Mapping[s
             variables[key + suffix] = dims, values, unit
     overall = fits["overall"]
     half = (overall.interval()[1] - overall.influence)[0]
-    about = {"units": units, "long_name": "half of the 95% interval (Student's t)"}
-    variables["interval_overall"] = ("group",), half, about
+    interval = {"units": units, "long_name": "half of the 95% interval (Student's t)"}
+    variables["interval_overall"] = ("group",), half, interval
     coordinates: dict[str, Any] = {
         "example": target.ids,
         "label": ("example", target.labels),

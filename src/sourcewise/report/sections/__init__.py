@@ -1,12 +1,12 @@
 """The sections of a report about one target, by the name that the setting `sections` calls them.
 
-Each is a function from a `Target` to its `Section`, or to one sentence that says what records it needs and the command
-that makes them. A new section is one more module and one more entry here.
+Each is a function from a `TargetContext` to its `Section`, or to a sentence that says which records it needs and the
+command that makes them. A new section is one more module and one more entry here.
 """
 
 from collections.abc import Callable
 
-from sourcewise.report.page import Section
+from sourcewise.report.parts import Section
 from sourcewise.report.sections import (
     between,
     brittle,
@@ -17,9 +17,9 @@ from sourcewise.report.sections import (
     subpopulations,
     trust,
 )
-from sourcewise.report.sections.target import Target
+from sourcewise.report.sections.context import TargetContext
 
-SECTIONS: dict[str, Callable[[Target], Section | str]] = {
+SECTIONS: dict[str, Callable[[TargetContext], Section | str]] = {
     "classes": classes.section,
     "overall": overall.section,
     "trust": trust.section,

@@ -2,77 +2,91 @@
 
 from __future__ import annotations
 
-import shlex
-
-from sourcewise.acting.brittle import BrittleExample
+from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide
 from sourcewise.core.overrides import quote
-from sourcewise.report.page import Row, Section, Table, count, number, small
-from sourcewise.report.sections.target import Target
+from sourcewise.report.formatting import count, number, q_value
+from sourcewise.report.parts import Row, Section, Table
+from sourcewise.report.sections.context import TargetContext
 
 ROWS = 20
-FULL = "python train.py -m subset=full 'seed=range(0,10)'"
-SIDES = {
-    "harmed": "that one group pulls away from their class most",
-    "supported": "that hang on one group most",
-}
+"""Examples that a table lists."""
+COLUMNS = ("Example", "Class", "Group", "Influence", "q-value", "Mean", "Predicted", "Real", "Right: all, without")
+HARMED = "that one group pulls away from their class most"
+SUPPORTED = "that hang on one group most"
+FULL = ("subset=full", "seed=range(0,10)")
 
 
-def section(target: Target) -> Section | str:
-    """From the brittle examples."""
-    found = target.facts.brittle
-    if found is None:
+def section(target: TargetContext) -> Section | str:
+    """Return the section, from the brittle examples that were found."""
+    results = target.facts.brittle
+    if results is None:
         return "It lists target examples that hang on one source group. " + target.unexamined
-    scale = "on the logit " if target.summary.output == "prob" else ""
+    sides = {"harmed": (results.harmed, HARMED), "supported": (results.supported, SUPPORTED)}
+    scale = "on the logit scale " if target.summary.output == "prob" else ""
     lead = [
         f"For each example the one group that moves it most, by effects that are estimated {scale}and drawn to the"
-        " mean of their class as far as they are noise. Influences shown are as estimated; the pale ones may be noise."
-        f" Removal: the change of mean {target.summary.output}, in {target.unit.name}, that is predicted, and"
-        " that of models really trained on all groups but that one, against models trained on all."
+        " mean of their class as far as they are noise. The influences shown are as estimated; pale ones may be noise."
+        f" Predicted and real: the change of mean {target.summary.output}, in {target.unit.name}, on removing that"
+        " group. Real changes are those of models trained on all groups but that one, against models trained on all.",
+        _base(results),
     ]
-    if found.base:
-        lead.append(
-            f"Predictions are for the full source: they start from {count(found.base, 'model')} of it, other than"
+    compared = [(side, description) for side, description in sides.values() if side.compared > 2]
+    lead += [_comparison(target, side, description) for side, description in compared]
+    examples = [item for side, _ in sides.values() for item in side.examples[:ROWS]]
+    groups = list(dict.fromkeys(item.group for item in examples))[:3]
+    code = []
+    if groups and not compared:
+        lead.append("Real changes need models of the full source and models without a group.")
+        drop = f"subset.drop={','.join(quote([group]) for group in groups)}"
+        listed = target.train_command("subset=listed", drop, "seed=range(0,5)")
+        code.append((f"Models without {' or '.join(groups)}", listed))
+    if not results.base or (groups and not compared):
+        code.append(("Models of the full source", target.train_command(*FULL)))
+    tables = [_table(target, id, side, description) for id, (side, description) in sides.items()]
+    return Section("brittle", "Brittle examples", lead, tables=tables, code=code)
+
+
+def _base(results: BrittleExamples) -> str:
+    """Return a sentence on which models predictions start from."""
+    if results.base:
+        return (
+            f"Predictions are for the full source: they start from {count(results.base, 'model')} of it, other than"
             " those that real changes are measured against."
         )
-    else:
-        lead.append(
-            "Predictions are for subsets such as influences were estimated from. In a full source a group is missed"
-            f" less: with four or more runs of {FULL}, predictions start from these."
-        )
-    sides = {"harmed": found.harmed, "supported": found.supported}
-    groups = list(dict.fromkeys(item.group for side in sides.values() for item in side.examples[:ROWS]))[:3]
-    if compared := [(side, part) for side, part in sides.items() if part.compared > 2]:
-        lead += [
-            f"Over the {count(part.compared, 'example')} {SIDES[side]}, the predicted change is"
-            f" {target.show(part.predicted)} on average and the real one {target.show(part.real)}; their rank"
-            f" correlation (Spearman) is {number(part.spearman)}. Real changes have a standard deviation of"
-            f" {target.show(part.spread, sign=False)}, of which training noise is"
-            f" {target.show(part.noise, sign=False)}."
-            for side, part in compared
-        ]
-    elif groups:
-        drop = shlex.quote(f"subset.drop={','.join(quote([group]) for group in groups)}")
-        lead.append(
-            "What really happens needs models of the full source and models without a group. These commands make some,"
-            f" for the first of the groups: python train.py -m subset=listed {drop} 'seed=range(0,5)' and"
-            f" {FULL}, with the settings of this study."
-        )
-    columns = ["Example", "Class", "Group", "Influence", "q-value", "Mean", "Predicted", "Real", "Right: all, without"]
-    tables = []
-    for side, words in SIDES.items():
-        examples = sides[side].examples
-        rows = [_row(target, item) for item in examples[:ROWS]]
-        sure = sum(target.significant(item.qvalue) for item in examples)
-        caption = f"Examples of {target.name} {words}, by id; of {len(examples)}, {sure} with a significant influence"
-        caption += "; summary.json has the others" if len(examples) > len(rows) else ""
-        tables.append(Table(side, caption, columns, rows, (4, 5, 6, 7, 8)))
-    return Section("brittle", "Brittle examples", lead, tables=tables)
+    return (
+        "Predictions are for subsets such as influences were estimated from. In a full source a group is missed less:"
+        " with four or more models of it, predictions start from these."
+    )
 
 
-def _row(target: Target, item: BrittleExample) -> Row:
-    real = item.real
-    happened = f"{target.show(real.change)} ± {target.show(real.error, sign=False)}" if real else "–"
-    right = f"{real.before:.0%}, {real.after:.0%} of {count(real.runs, 'run')}" if real else "–"
-    changes = [target.show(item.mean, sign=False), target.show(item.predicted), happened, right]
-    cells = [item.class_name, item.group, target.within(item), small(item.qvalue), *changes]
-    return Row(str(item.example), cells, not target.significant(item.qvalue), target.album(target.name, item.example))
+def _comparison(target: TargetContext, side: BrittleSide, description: str) -> str:
+    """Return a sentence that compares predicted and real changes."""
+    show = target.unit.show
+    return (
+        f"Over the {count(side.compared, 'example')} {description}, the predicted change is {show(side.predicted)} on"
+        f" average and the real one {show(side.real)}; their rank correlation (Spearman) is {number(side.spearman)}."
+        f" Real changes have a standard deviation of {show(side.spread, sign=False)}, of which training noise is"
+        f" {show(side.noise, sign=False)}."
+    )
+
+
+def _table(target: TargetContext, id: str, side: BrittleSide, description: str) -> Table:
+    rows = [_row(target, item) for item in side.examples[:ROWS]]
+    significant = sum(target.is_significant(item.qvalue) for item in side.examples)
+    caption = (
+        f"Examples of {target.name} {description}, by id; of {len(side.examples)}, {significant} with a significant"
+        " influence"
+    )
+    caption += "; summary.json has the others" if len(side.examples) > len(rows) else ""
+    return Table(id, caption, COLUMNS, rows, (4, 5, 6, 7, 8))
+
+
+def _row(target: TargetContext, item: BrittleExample) -> Row:
+    show, real, change, right = target.unit.show, item.real, "–", "–"
+    if real is not None:
+        change = f"{show(real.change)} ± {show(real.error, sign=False)}"
+        right = f"{real.before:.0%}, {real.after:.0%} of {count(real.runs, 'run')}"
+    numbers = [q_value(item.qvalue), show(item.mean, sign=False), show(item.predicted), change, right]
+    cells = [item.class_name, item.group, target.with_error(item.influence, item.stderr), *numbers]
+    picture = target.album(target.name, item.example)
+    return Row(str(item.example), cells, target.is_significant(item.qvalue), picture)

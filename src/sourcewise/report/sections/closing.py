@@ -1,50 +1,55 @@
-"""What it took, how to get the same page again, which records were not used, and what others would show."""
+"""The end of the page: costs, settings, how to make it again, which records were not used, and what could be added."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 
-from sourcewise.report import figures
-from sourcewise.report.page import Row, Section, Table, count, duration, number
+from sourcewise.report.formatting import count, display_unit, duration, number
+from sourcewise.report.parts import Row, Section, Table
 from sourcewise.report.summary import Summary
 
+LISTED = 200
+"""Records left out that the page lists."""
 
-def sections(summary: Summary, needs: Mapping[str, str], most: int = 200) -> list[Section]:
-    """From the summary, and by name of a section that was left out what it needs."""
-    models, seconds, left_out = summary.models, summary.seconds, summary.left_out
-    runs = sum(summary.designs.values())
-    costs = [
-        ("Models", f"{models:,}"),
+
+def sections(summary: Summary, needs: Mapping[str, str]) -> list[Section]:
+    """Return the sections; `needs` says, by name of a section that the page lacks, what it would take."""
+    more = [Section("more", "What else this could show", facts=list(needs.items()))] if needs else []
+    return [*more, _costs(summary), _reproduction(summary), _left_out(summary)]
+
+
+def _costs(summary: Summary) -> Section:
+    seconds, runs = summary.seconds, sum(summary.designs.values())
+    facts = [
+        ("Models", f"{summary.models:,}"),
         ("Subset designs", ", ".join(f"{design} ({n:,})" for design, n in summary.designs.items()) or "–"),
         ("Estimator", summary.estimator),
-        ("Output", f"{summary.output}: {figures.unit(summary.output).meaning}"),
+        ("Output", f"{summary.output}: {display_unit(summary.output).meaning}"),
         ("False discovery rate", f"{summary.fdr:.0%}, Benjamini–Hochberg over each table of a target"),
         ("Wall time of all runs", duration(sum(seconds.values()) * runs) if seconds else "–"),
     ]
-    origin = [
+    rows = [Row(stage, [number(mean), duration(mean * runs)]) for stage, mean in seconds.items()]
+    table = Table("seconds", "Wall time by stage", ["Stage", "Seconds a run", "All runs"], rows, (1, 2))
+    settings = json.dumps(summary.config, indent=2, ensure_ascii=False, default=str)
+    code = [("All settings of the recipe", settings)]
+    return Section("costs", "Costs and settings", facts=facts, tables=[table] if rows else (), code=code)
+
+
+def _reproduction(summary: Summary) -> Section:
+    facts = [
         ("Study", summary.study),
         ("Recipe", summary.recipe),
         ("Commit", summary.commit or "unknown"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items())),
     ]
-    times = [Row(stage, [number(s), duration(s * runs)]) for stage, s in seconds.items()]
-    time_table = Table("seconds", "Wall time by stage", ["Stage", "Seconds a run", "All runs"], times, (1, 2))
-    settings = json.dumps(summary.config, indent=2, ensure_ascii=False, default=str)
-    unused = f"{count(len(left_out), 'record')} found and not used." if left_out else "Nothing."
-    unused += f" The first {most} are listed; summary.json lists all." if len(left_out) > most else ""
-    rows = [Row(item.path, [item.reason]) for item in left_out[:most]]
-    unused_table = Table("records", "Records left out", ["Record", "Reason"], rows)
-    more = [Section("more", "What else this could show", facts=list(needs.items()))] if needs else []
-    return [
-        *more,
-        Section(
-            "costs",
-            "Costs and settings",
-            facts=costs,
-            tables=[time_table] if times else (),
-            code=[("All settings of the recipe", settings)],
-        ),
-        Section("reproduce", "How to reproduce this", facts=origin, code=[("Command", summary.command)]),
-        Section("left-out", "What was left out", [unused], tables=[unused_table] if rows else ()),
-    ]
+    return Section("reproduce", "How to reproduce this", facts=facts, code=[("Command", summary.command)])
+
+
+def _left_out(summary: Summary) -> Section:
+    left_out = summary.left_out
+    text = f"{count(len(left_out), 'record')} found and not used." if left_out else "Nothing."
+    text += f" The first {LISTED} are listed; summary.json lists all." if len(left_out) > LISTED else ""
+    rows = [Row(item.path, [item.reason]) for item in left_out[:LISTED]]
+    table = Table("records", "Records left out", ["Record", "Reason"], rows)
+    return Section("left-out", "What was left out", [text], tables=[table] if rows else ())

@@ -2,96 +2,111 @@
 
 from __future__ import annotations
 
-import math
+from sourcewise.acting.counterfactuals import Comparison, Interval, RemovalPoint
+from sourcewise.core.overrides import quote
+from sourcewise.report import proposal
+from sourcewise.report.formatting import number
+from sourcewise.report.parts import Figure, Row, Section, Table
+from sourcewise.report.removal import removal
+from sourcewise.report.sections.context import TargetContext
 
-from sourcewise.acting.counterfactuals import Interval
-from sourcewise.acting.curation import Curation
-from sourcewise.report import figures
-from sourcewise.report.page import Figure, Row, Section, Table, number
-from sourcewise.report.sections.target import Target
+COLUMNS = ("Subset", "Removed", "Runs", "Score, %", "Gain over the full source", "Gain over random removal")
+BRIEF = 20
+"""Subsets that a terminal lists."""
 
 
-def section(target: Target) -> Section | str:
-    """From the trials on this target; on those that have no influences here too, for the first target."""
-    summary = target.summary
+def section(target: TargetContext) -> Section | str:
+    """Return the section, from the runs on this target and the proposal of groups to remove.
+
+    Runs on targets without influences, as another study may have, are shown with the first target.
+    """
+    summary, curation = target.summary, target.summary.curation
     first = target.name == next(iter(summary.targets))
     shown = [
-        found
-        for found in summary.counterfactuals
-        if found.target == target.name or (first and found.target not in summary.targets)
+        comparison
+        for comparison in summary.counterfactuals
+        if comparison.target == target.name or (first and comparison.target not in summary.targets)
     ]
-    proposal = summary.curation
-    lead = curation_text(proposal, summary.output) if proposal and target.name in proposal.weights else []
-    if not (shown or lead):
+    if curation is not None and target.name not in curation.weights:
+        curation = None
+    if not (shown or curation):
         return (
-            "It shows what really happens without the worst, best and random groups. It needs models of such subsets:"
-            f" python train.py -m subset=ranked subset.ranking=<out>/{target.name}/influences.nc"
-            " subset.order=worst,best,random 'subset.remove=range(0,31,5)' 'seed=range(0,5)'"
+            "It shows what really happens without the worst, best and random groups. It needs models of such subsets: "
+            + _ranked_command(target)
         )
+    lead = proposal.sentences(curation, summary.output) if curation else []
+    code = proposal.commands(curation) if curation else []
     drawn, tables = [], []
-    for place, found in enumerate(shown):
-        about, id = " in ".join(filter(None, (found.target, found.study))), f"removal-{place}"
-        bands = "bands over seeds; of random removal, over subsets" if found.curves else "intervals over seeds"
-        captions = {"score": f"score after retraining, with 95% {bands}."}
-        if any(point.predicted is not None for curve in found.curves for point in curve.points):
-            captions["output"] = (
-                f"mean {summary.output} after retraining. Dashed: predicted, as random removal plus what influences"
-                " say of these groups rather than average ones. Where it parts from the line, effects do not just add"
-                " up."
-            )
-        for key, caption in captions.items():
-            figure = figures.removal(found, target.unit if key == "output" else None)
-            drawn.append(Figure(f"{id}-{key}", figure, f"{about}: {caption}"))
-        rows = []
-        for name, point in found.points:
-            gains = [_interval(gain if point.removed else None, sign=True) for gain in (point.full, point.random)]
-            rows.append(Row(name, [str(point.removed), str(point.runs), _interval(point.score), *gains]))
-        columns = ["Subset", "Removed", "Runs", "Score, %", "Gain over the full source", "Gain over random removal"]
-        caption = f"Score on {about} after retraining, and gains in points, with 95% intervals"
-        tables.append(Table(f"{id}-table", caption, columns, rows, (1, 2, 3, 4, 5)))
-    return Section("counterfactuals", "What happens without chosen groups", lead, (), drawn, tables)
+    for place, comparison in enumerate(shown):
+        drawn += _figures(target, comparison, f"removal-{place}")
+        tables.append(_table(comparison, f"removal-{place}-table"))
+    title = "What happens without chosen groups"
+    brief = [table.brief(_brief_caption(table), table.rows[:BRIEF], columns=5) for table in tables]
+    return Section(
+        "counterfactuals",
+        title,
+        lead,
+        figures=drawn,
+        tables=tables,
+        code=code,
+        brief=Section("counterfactuals", title, lead, tables=brief, code=code),
+    )
 
 
-def _interval(interval: Interval | None, *, sign: bool = False) -> str:
-    if interval is None:
-        return "–"
-    text, *ends = (number(100 * v, 2, sign) for v in (interval.value, interval.low, interval.high) if v is not None)
-    return f"{text} ({' to '.join(ends)})" if ends else text
+def _ranked_command(target: TargetContext) -> str:
+    """Return the command that trains models without some of the groups, from none to at most half of them."""
+    removed = dict.fromkeys(round(target.summary.groups * part / 6) for part in range(4))
+    return target.train_command(
+        "subset=ranked",
+        f"subset.ranking={quote(str(target.out / target.name / 'influences.nc'))}",
+        "subset.order=worst,best,random",
+        f"subset.remove={','.join(map(str, removed))}",
+        "seed=range(0,5)",
+    )
 
 
-def curation_text(found: Curation, output: str) -> list[str]:
-    """Return a proposal in sentences."""
-    factor, unit = (100.0, " points") if output in ("prob", "correct") else (1.0, "")
-
-    def show(gain: Interval, factor: float = factor, unit: str = unit) -> str:
-        low, high = factor * _end(gain.low), factor * _end(gain.high)
-        return f"{factor * gain.value:+.2f}{unit} (95% interval {low:+.2f} to {high:+.2f})"
-
-    expected, number = found.expected, len(found.drop)
-    text = [
-        f"Proposed: remove {number} of {number + len(found.keep)} groups: {', '.join(found.drop)}.",
-        f"Expected gain in mean {output}: {show(expected.random)} over removing {number} random groups,"
-        f" {show(expected.full)} over the full source. Random subsets alone only show the first; the second adds"
-        " what random groups cost, on a straight line from the random subsets to the full source. Near the full source"
-        " effects are usually smaller: retrain before you rely on it.",
-    ]
-    if _end(expected.full.low) <= 0:
-        text.append("These models cannot tell this gain over the full source from none.")
-    for target, gained in found.verified.items():
-        if gained is None:
-            text.append(f"Not verified on {target} yet: {found.command}")
-            continue
-        line = f"Verified on {target}: score {show(gained.full, 100.0, ' points')} over the full source"
-        line += f", {show(gained.random, 100.0, ' points')} over random removal" if gained.random else ""
-        line += f"; mean {output} {show(gained.output)} over the full source"
-        text.append(f"{line}; {gained.runs} runs against {gained.runs_full}.")
-        if _end(gained.full.high) < 0:
-            text.append(f"The removal hurts {target}: keep the full source.")
-        elif _end(gained.full.low) <= 0:
-            text.append(f"There is no gain on {target} over the full source that these runs can tell from none.")
-    return text
+def _figures(target: TargetContext, comparison: Comparison, id: str) -> list[Figure]:
+    place = _place(comparison)
+    bands = "bands over seeds; of random removal, over subsets" if comparison.curves else "intervals over seeds"
+    score = Figure(
+        f"{id}-score",
+        removal(comparison),
+        f"{place}: score after retraining, with 95% {bands}.",
+    )
+    if all(point.predicted is None for curve in comparison.curves for point in curve.points):
+        return [score]
+    caption = (
+        f"{place}: mean {target.summary.output} after retraining. Dashed: predicted, as random removal plus what"
+        " influences say of these groups rather than average ones. Where it parts from the line, effects do not just"
+        " add up."
+    )
+    return [score, Figure(f"{id}-output", removal(comparison, target.unit), caption)]
 
 
-def _end(value: float | None) -> float:
-    """Return the end of an interval, NaN where it is unknown."""
-    return math.nan if value is None else value
+def _table(comparison: Comparison, id: str) -> Table:
+    rows = [Row(name, _cells(point)) for name, point in comparison.points]
+    caption = f"Score on {_place(comparison)} after retraining, and gains in points, with 95% intervals"
+    return Table(id, caption, COLUMNS, rows, (1, 2, 3, 4, 5))
+
+
+def _brief_caption(table: Table) -> str:
+    return table.caption + (f". The first {BRIEF} of {len(table.rows):,}" if len(table.rows) > BRIEF else "")
+
+
+def _cells(point: RemovalPoint) -> list[str]:
+    gains = (point.full, point.random) if point.removed else (None, None)
+    shown = ("–" if gain is None else _interval(gain, sign=True) for gain in gains)
+    return [str(point.removed), str(point.runs), _interval(point.score), *shown]
+
+
+def _place(comparison: Comparison) -> str:
+    """Return the target, and the study if that is another than the influences'."""
+    return f"{comparison.target} in {comparison.study}" if comparison.study else comparison.target
+
+
+def _interval(interval: Interval, *, sign: bool = False) -> str:
+    """Return a share as percent, with its interval where that is known."""
+    value, *ends = (
+        number(100 * end, 2, sign) for end in (interval.value, interval.low, interval.high) if end is not None
+    )
+    return f"{value} ({' to '.join(ends)})" if ends else value

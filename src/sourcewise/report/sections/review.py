@@ -2,62 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sourcewise.acting.review_rows import CopyRow, LabelRow, ReviewRow
-from sourcewise.report.page import Effect, Row, Section, Table, count, number, small
+from sourcewise.report.formatting import count, number, q_value
+from sourcewise.report.parts import Cell, Effect, Row, Section, Table
 from sourcewise.report.pictures import Picture
-from sourcewise.report.sections.target import Target
+from sourcewise.report.sections.context import TargetContext
 
 ROWS = 25
-WHAT = {
-    "copy": "nearer to one target image than chance would have it",
-    "label": "with a label that fewer than half of the models predict that did not see it",
-}
-COLUMNS = {"copy": ["Target example"], "label": ["Outside", "Inside"]}
+"""Source examples that a table lists."""
+COPIES = "nearer to one target image than chance would have it"
+LABELS = "with a label that fewer than half of the models predict that did not see it"
 
 
-def section(target: Target) -> Section | str:
-    """From the rows to review; labels go with the first target."""
+def section(target: TargetContext) -> Section | str:
+    """Return the section, from the rows of the review whose influence is on this target."""
     rows = [row for row in target.summary.review if row.target == target.name]
     if not rows:
+        train = target.train_command("source.groups=example", "source.outputs=true", "subset.seed=range(0,200)")
         return (
-            "It lists copies of target images in the source, and dubious labels. It needs groups that are single source"
-            " examples, as python train.py -m source.groups=example source.outputs=true 'subset.seed=range(0,200)'"
-            " makes them; for copies, also the setting images of estimate.py."
+            "It lists copies of target images in the source, and dubious labels. Copies need the images (setting images"
+            f" of estimate.py), and all of it needs groups that are single source examples: {train}"
         )
+    labels = [row for row in rows if isinstance(row, LabelRow)]
+    copies = [row for row in rows if isinstance(row, CopyRow)]
     lead = [
         "Candidates for a person to look at: review.csv has them all, and review_drop.txt those that are significant,"
         " as a list for subset=listed. Influence is shown beside, and decides nothing: what is merely similar to a"
         " target example helps it too, and the influence of one source example is mostly noise."
     ]
-    if all(row.why == "label" for row in rows):
+    if not copies:
         lead.append("Copies were not looked for: the images are not at hand (setting images), or too many.")
     tables = []
-    for why in [why for why in WHAT if any(row.why == why for row in rows)]:
-        mine = [row for row in rows if row.why == why]
-        lead.append(f"{count(sum(row.flagged for row in mine), 'source example')} {WHAT[why]}.")
-        lines = []
-        for row in mine[:ROWS]:
-            cells = [*_cells(target, row), target.within(row), small(row.qvalue)]
-            name, picture = _named(row.source, target.album("", row.source))
-            lines.append(Row(name, cells, not row.flagged, picture))
-        caption = (
-            f"Source examples {WHAT[why]}; influence in {target.unit.name} ± standard error; pale: not significant"
-        )
-        if why == "label":
-            caption += ". Outside, inside: mean probability of the label by models that did not see it, and did"
-        columns = ["Source example", *COLUMNS[why], "Influence", "q-value"]
-        numeric = range(1 + bool(lines[0].picture and why == "copy"), len(columns))
-        tables.append(Table(why, caption, columns, lines, tuple(numeric)))
+    if copies:
+        lead.append(_flagged(copies, COPIES))
+        tables.append(_copies(target, copies[:ROWS]))
+    if labels:
+        lead.append(_flagged(labels, LABELS))
+        tables.append(_labels(target, labels[:ROWS]))
     return Section("review", "Leaks and misleading examples", lead, tables=tables)
 
 
-def _cells(target: Target, row: ReviewRow) -> list[str | list[Effect]]:
-    """Return the cells that only rows of this kind have."""
-    if isinstance(row, CopyRow):
+def _flagged(rows: Sequence[ReviewRow], description: str) -> str:
+    return f"{count(sum(row.flagged for row in rows), 'source example')} {description}."
+
+
+def _copies(target: TargetContext, rows: Sequence[CopyRow]) -> Table:
+    listed, pictured = [], False
+    for row in rows:
         name, picture = _named(row.example, target.album(target.name, row.example))
-        return [[Effect(name, significant=row.flagged, picture=picture)]]
-    return [number(value) for value in (row.held_out, row.in_sample)] if isinstance(row, LabelRow) else []
+        listed.append(_row(target, row, [[Effect(name, significant=row.flagged, picture=picture)]]))
+        pictured = pictured or listed[0].picture is not None
+    columns = ["Source example", "Target example", "Influence", "q-value"]
+    numeric = (2, 3) if pictured else (1, 2, 3)
+    return Table("copy", _caption(target, COPIES), columns, listed, numeric)
+
+
+def _labels(target: TargetContext, rows: Sequence[LabelRow]) -> Table:
+    columns = ["Source example", "Held out", "In sample", "Influence", "q-value"]
+    listed = [_row(target, row, [number(row.held_out), number(row.in_sample)]) for row in rows]
+    caption = (
+        f"{_caption(target, LABELS)}. Held out, in sample: mean probability of the label by models that did not see the"
+        " example, and by models that did"
+    )
+    return Table("label", caption, columns, listed, (1, 2, 3, 4))
+
+
+def _caption(target: TargetContext, description: str) -> str:
+    return f"Source examples {description}; influence in {target.unit.name} ± standard error"
+
+
+def _row(target: TargetContext, row: ReviewRow, cells: Sequence[Cell]) -> Row:
+    name, picture = _named(row.source, target.album("", row.source))
+    influence = target.with_error(row.influence, row.stderr)
+    return Row(name, [*cells, influence, q_value(row.qvalue)], row.flagged, picture)
 
 
 def _named(example: int, picture: Picture | None) -> tuple[str, Picture | None]:
+    """Return an example's id, with its class where there is a picture, and the picture."""
     return f"{example} (class {picture.label})" if picture else str(example), picture

@@ -5,66 +5,73 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sourcewise.report import figures
-from sourcewise.report.page import Figure, Row, Section, Table, number
-from sourcewise.report.sections.target import Target
+from sourcewise.report.formatting import number
+from sourcewise.report.parts import Figure, Row, Section, Table
+from sourcewise.report.sections.context import TargetContext
 from sourcewise.study.baselines import Baseline
+from sourcewise.study.influences import LevelChecks
 
-UNAVAILABLE = (
-    "Label and feature mapping are not available: they need a run that keeps all groups (python train.py subset=full),"
-    " and groups made of whole classes."
-)
+TITLE = "How far to trust this"
 
 
-def section(target: Target) -> Section:
-    """From the checks of every level."""
-    checks = target.facts.checks
-    rows = []
-    for level, found in checks.items():
-        low, high = found.lds_interval
-        interval = f" ({low:.2f} to {high:.2f})" if low is not None and high is not None else ""
-        more = "cannot be told" if found.more_models is None else f"{found.more_models:,}"
-        lds, half = (number(value) for value in (found.lds, found.split_half))
-        ceiling = "–" if found.noise_ceiling is None else number(found.noise_ceiling)
-        rows.append(Row(level, [found.estimator, lds + interval, ceiling, half, more]))
+def section(target: TargetContext) -> Section:
+    """Return the section, from the checks of every level and the baselines."""
+    checks, baselines, train = target.facts.checks, target.facts.baselines, target.train_command
     tried = "; ".join(
-        f"{level} level: " + ", ".join(f"{name} {number(lds)}" for name, lds in found.candidates.items())
-        for level, found in checks.items()
-        if found.candidates
+        f"{level} level: " + ", ".join(f"{name} {number(lds)}" for name, lds in check.candidates.items())
+        for level, check in checks.items()
+        if check.candidates
     )
-    lead = [
-        *(found.verdict for level, found in checks.items() if level != "overall"),
-        "LDS is the rank correlation of predicted and actual outputs over subsets that were held out; split-half"
-        " reliability the correlation of influences from two halves of the models."
-        + (f" LDS of the estimators tried: {tried}." if tried else ""),
-        baselines_text(target.facts.baselines),
-    ]
-    if all(found.noise_ceiling is None for found in checks.values()):
-        lead.append(
-            "The noise ceiling is not known: it needs subsets trained with several seeds, such as"
-            " python train.py -m subset=replicated 'subset.seed=range(0,128)'."
-        )
+    levels = ("class", "example") if target.facts.examples > 1 else ("overall",)
+    verdicts = [checks[level].verdict for level in levels]
+    agreement = baseline_agreement(baselines)
+    definition = (
+        "LDS is the rank correlation of predicted and actual outputs over subsets that were held out. Split-half"
+        " reliability is the correlation of influences from two halves of the models."
+    )
+    lead = [*verdicts, definition + (f" LDS of the estimators tried: {tried}." if tried else ""), agreement]
+    code = []
+    if not baselines and "full" not in target.summary.designs:
+        code.append(("Models of the full source, which give label and feature mapping", train("subset=full")))
+    if all(check.noise_ceiling is None for check in checks.values()):
+        lead.append("The noise ceiling is not known: it needs subsets that are trained with several seeds.")
+        replicated = train("subset=replicated", "subset.seed=range(0,128)")
+        code.append(("Models that show the noise ceiling", replicated))
     columns = ["Level", "Estimator", "LDS (95% interval)", "Noise ceiling", "Split-half", "More models for 0.8"]
+    rows = [_row(level, check) for level, check in checks.items()]
     table = Table("checks", "How far influences can be trusted, by level", columns, rows, (2, 3, 4, 5))
-    shown = []
+    drawn = []
     if all(len(checks[level].curve or ()) > 1 for level in ("class", "example")):
         caption = (
             "Split-half reliability and LDS that fewer of these models would have given, and all of them. Rising lines:"
             " more models would help."
         )
-        shown.append(Figure("convergence", figures.convergence(checks), caption))
-    return Section("trust", "How far to trust this", lead, figures=shown, tables=[table])
+        drawn.append(Figure("convergence", figures.convergence(checks), caption))
+    brief = Section("trust", TITLE, [*verdicts, agreement] if baselines else verdicts)
+    return Section("trust", TITLE, lead, figures=drawn, tables=[table], code=code, brief=brief)
 
 
-def baselines_text(baselines: Mapping[str, Baseline]) -> str:
-    """Return a line on how far label and feature mapping agree with influences."""
+def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
+    """Return a sentence on how far label and feature mapping agree with influences."""
     if not baselines:
-        return UNAVAILABLE
+        return (
+            "Label and feature mapping are not available: they need a model of the full source, and groups made of"
+            " whole classes."
+        )
 
     def show(value: float | None) -> str:
-        return "unknown" if value is None else f"{value:.2f}"
+        return "unknown" if value is None else number(value)
 
     parts = [
-        f"{name.replace('_', ' ')} {show(baseline.spearman_class)} by class, {show(baseline.spearman_overall)} overall"
-        for name, baseline in baselines.items()
+        f"{name.replace('_', ' ')} {show(item.spearman_class)} by class, {show(item.spearman_overall)} overall"
+        for name, item in baselines.items()
     ]
-    return f"Rank correlation with what a single model would say: {'; '.join(parts)}."
+    return f"Rank correlation of influences with what one model of the full source says: {'; '.join(parts)}."
+
+
+def _row(level: str, check: LevelChecks) -> Row:
+    low, high = check.lds_interval
+    interval = f" ({number(low)} to {number(high)})" if low is not None and high is not None else ""
+    ceiling = "–" if check.noise_ceiling is None else number(check.noise_ceiling)
+    more = "unknown" if check.more_models is None else f"{check.more_models:,}"
+    return Row(level, [check.estimator, number(check.lds) + interval, ceiling, number(check.split_half), more])

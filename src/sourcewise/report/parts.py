@@ -1,0 +1,129 @@
+"""What a report is made of: sections of paragraphs, facts, figures, tables and commands.
+
+Parts know nothing of their topics, nor of how they are shown: `page` turns them into HTML, `terminal` into text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from sourcewise.report.pictures import Picture
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An influence in a table, as text; or a name alone, which may have a picture.
+
+    name: of the group, class or example. q: the q-value.
+    """
+
+    name: str
+    value: str = ""
+    error: str = ""
+    q: str = ""
+    significant: bool = True
+    picture: Picture | None = None
+
+
+Cell = str | Sequence[Effect]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table. Its header names its subject.
+
+    significant: whether the influence in the row is; None where the row holds none, or effects that tell it themselves.
+    """
+
+    header: str
+    cells: Sequence[Cell]
+    significant: bool | None = None
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption, which has no full stop.
+
+    columns: their titles, that of the row headers first. numeric: the columns that hold numbers. searchable: what the
+    rows are, `class` or `group`, if the page's search box filters them.
+    """
+
+    id: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    numeric: Sequence[int] = ()
+    searchable: str = ""
+
+    @property
+    def effects(self) -> list[Effect]:
+        """All effects in the cells."""
+        return [effect for row in self.rows for cell in row.cells if not isinstance(cell, str) for effect in cell]
+
+    @property
+    def marked(self) -> bool:
+        """Whether the table tells significant influences from others, so that a reader needs a legend."""
+        return any(row.significant is not None for row in self.rows) or any(effect.value for effect in self.effects)
+
+    @property
+    def wordy(self) -> bool:
+        """Whether names are too long for effects to stand side by side."""
+        return any(len(effect.name) > 5 and not effect.picture for effect in self.effects)
+
+    @property
+    def images(self) -> list[tuple[NDArray[np.uint8], str]]:
+        """The pictures of the influences, small ones enlarged, each with a description."""
+        return [
+            (picture.large(), f"{row.header} {column.lower()} {picture.name}: {effect.value} ± {effect.error}")
+            for row in self.rows
+            for column, cell in zip(self.columns[1:], row.cells, strict=True)
+            for effect in (() if isinstance(cell, str) else cell)
+            if effect.value and (picture := effect.picture)
+        ]
+
+    def brief(self, caption: str, rows: Sequence[Row], columns: int | None = None, effects: int = 2) -> Table:
+        """Return the table with these rows, its first `columns` columns, and so many effects in a cell at most."""
+        columns = columns or len(self.columns)
+        short = [
+            replace(row, cells=[cell if isinstance(cell, str) else cell[:effects] for cell in row.cells[: columns - 1]])
+            for row in rows
+        ]
+        return replace(self, caption=caption, columns=self.columns[:columns], rows=short)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plotly figure. Its caption also describes it to those who do not see it."""
+
+    id: str
+    figure: go.Figure
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of a report, shown in the order of its fields.
+
+    Ids, here and in figures and tables, differ within a target; the page puts the target's id before them.
+
+    Attributes:
+        lead: paragraphs.
+        facts: pairs of a term and its value.
+        code: pairs of a label and a command, or settings.
+        brief: what a terminal shows of the section, if anything.
+    """
+
+    id: str
+    title: str
+    lead: Sequence[str] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    code: Sequence[tuple[str, str]] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    brief: Section | None = None

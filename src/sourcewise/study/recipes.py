@@ -1,0 +1,55 @@
+"""The command that trains further models of a recipe, from what a record holds of the command that made it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from sourcewise.core.overrides import command, key_of, quote, recipe_overrides
+from sourcewise.records.record import Header
+
+_LOOKED_UP = ("mode", "metric")
+"""Settings that name something of ours, or the dotted path of an object of the user's."""
+
+
+def train_command(header: Header, *overrides: str) -> str:
+    """Return the command that trains models of a record's recipe, with these overrides.
+
+    The new runs join the study. Where a record does not hold the overrides that made it, or where its settings name
+    code that is not ours, there is no command to paste. Then a phrase says so, and where the settings are.
+    """
+    places = [f"runs_dir={quote(header.config['runs_dir'])}"] if "runs_dir" in header.config else []
+    recipe = recipe_overrides(header.overrides or ())
+    if header.overrides is not None and _names_no_code(header.config) and all(map(_is_plain, recipe)):
+        return command("train.py -m", [*recipe, *places, *overrides])
+    reason = "the records do not hold them" if header.overrides is None else "they name code that is not sourcewise's"
+    return (
+        f"train.py -m with the overrides of these runs and {shlex.join([*places, *overrides])}"
+        f" (the overrides are not shown, since {reason}; `config` in summary.json has all settings)"
+    )
+
+
+def _names_no_code(node: Any) -> bool:
+    """Return whether settings instantiate and look up nothing but what is ours."""
+    if isinstance(node, Mapping):
+        return all(_is_ours(str(key), value) and _names_no_code(value) for key, value in node.items())
+    return all(map(_names_no_code, node)) if isinstance(node, list | tuple) else True
+
+
+def _is_ours(key: str, value: Any) -> bool:
+    if key == "_target_":
+        return str(value).startswith("sourcewise.")
+    return key not in _LOOKED_UP or "." not in str(value)
+
+
+def _is_plain(override: str) -> bool:
+    """Return whether an override chooses by plain names and values: no code, no interpolation, no file elsewhere.
+
+    Records may come from others, and a pasted command shall do no more than train.
+    """
+    key, value = key_of(override), override.partition("=")[2]
+    if "_target_" in override or "${" in override or not _is_ours(key.rpartition(".")[2], value):
+        return False
+    return "." in key or re.search(r"[/\\{]|\.\.", value) is None  # an option of a group, not a file
