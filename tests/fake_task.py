@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 
 from sourcewise.commands import cli
 from sourcewise.core import names
-from sourcewise.core.config import plain
 from sourcewise.records import record
 from sourcewise.sweep import leases as claims
+from sourcewise.sweep.composition import plain
 
 
 def train(config: dict[str, Any]) -> dict[str, float]:

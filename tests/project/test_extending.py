@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, TINY
+
+from sourcewise.records import record
 
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 

@@ -24,9 +24,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from sourcewise.core import settings
-from sourcewise.core.config import plain
 from sourcewise.core.errors import VERBOSE, SourcewiseError, did_you_mean
 from sourcewise.core.overrides import quote
+from sourcewise.sweep.composition import plain
 
 if TYPE_CHECKING:
     from sourcewise.data import ImageDataset
