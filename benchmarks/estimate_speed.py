@@ -193,7 +193,7 @@ def main() -> None:
 
 
 def speed(small: bool) -> dict[str, Any]:
-    """The table of a study of one size."""
+    """Return the figures of a study of one size."""
     study = Study(*((1_000, 200, 2_000) if small else (7_540, 1_000, 10_000)))
     found: dict[str, Any] = {"models x groups x examples": study.shape, "memory before GiB": peak()}
     found |= side_by_side(study)

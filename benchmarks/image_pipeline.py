@@ -53,7 +53,7 @@ def photographs(source: Path, out: Path, count: int) -> None:
 
 
 def listing(folder: Path) -> Listing:
-    """The photographs as `prepared` takes them."""
+    """List the photographs as `prepared` takes them."""
     files = ImageFolder(str(folder))
     return Listing(lambda row: Image.open(files.samples[row][0]), files.targets, files.classes)
 

@@ -66,7 +66,7 @@ def blocks(models: dict[int, tuple[Array, Array]], first: int, count: int) -> li
 
 
 def predict(name: str, masks: Array, outputs: Array, held: Array) -> Array | None:
-    """Outputs float[held, columns] as an estimator predicts them; None when it needs more models."""
+    """Return the outputs float[held, columns] that an estimator predicts; None when it needs more models."""
     subsets = collapse(masks, outputs)
     try:
         estimate = ESTIMATORS[name].estimate_subsets(subsets, held_out=np.arange(0, subsets.units, 5))
@@ -83,7 +83,7 @@ def lds(predicted: Array, actual: Array, weights: Array) -> Array:
 
 
 def show(draws: Array) -> str:
-    """A value with its 95% interval; the first draw is that of all subsets."""
+    """Format a value with its 95% interval; the first draw is that of all subsets."""
     low, high = np.quantile(draws[1:], (0.025, 0.975))
     return f"{draws[0]:+.3f} ({low:+.3f} to {high:+.3f})"
 

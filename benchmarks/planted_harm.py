@@ -28,7 +28,7 @@ def train(repeat: int, models: int, out: Path) -> Path:
 
 
 def propose(runs: Path) -> tuple[Proposal, list[str]]:
-    """The proposal from all records there, and what it removes."""
+    """Return the proposal from all records in a folder, and the groups that it removes."""
     study = collect(Records(str(runs), progress=False))
     outputs = study.targets["digits"].overall_means
     full = [run.outputs["digits"] for run in study.counterfactual_runs]

@@ -24,12 +24,12 @@ LONG = ("model.width=48", "source.pretraining.epochs=160", "source.pretraining.b
 
 
 def plain_worker(config_path: str, out: str, first: int, last: int, workers: int) -> None:
-    """The runs first, first + workers, ... below last, as anybody would write them with PyTorch alone."""
+    """Do the runs first, first + workers, ... below last, in a plain PyTorch loop."""
     import numpy as np
     import torch
     from torch.nn.functional import cross_entropy
 
-    from sourcewise.core.randomness import seed as derive
+    from sourcewise.core.randomness import derive_seed as derive
     from sourcewise.data import embedded
     from sourcewise.designs.random_designs import random
     from sourcewise.training.models import initialise, small_cnn

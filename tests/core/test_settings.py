@@ -18,7 +18,7 @@ from spoiling import JUNK
 
 from sourcewise.commands import estimate, train
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.settings import check
+from sourcewise.core.settings import check_config
 from tests.commands.test_commands import command
 from tests.project.test_configs import OPTIONS
 
@@ -45,7 +45,7 @@ def leaves(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 )
 def test_what_does_not_fit_is_named(override: str, said: str) -> None:
     with pytest.raises(SourcewiseError) as caught:
-        check(compose_config(override))
+        check_config(compose_config(override))
     assert str(caught.value).startswith(said.split("[")[0])
 
 
@@ -126,7 +126,7 @@ def test_any_value_of_any_key_of_a_run(place: Path, capsys: pytest.CaptureFixtur
     config, leaf = draw_config(data, "train", *TINY[:-1], "logger=wandb")
     if leaf[0] == "trainer":  # it may start further processes
         config["only"] = "prepare"
-    ends_in_one_line(train.main, config, capsys)
+    ends_in_one_line(train._main, config, capsys)
 
 
 @FEW
@@ -137,7 +137,7 @@ def test_any_value_of_any_key_of_any_option(
     """Of those whose data is not there, too; as far as one gets without."""
     config, _ = draw_config(data, "train", *data.draw(st.sampled_from(OPTIONS)))
     config["only"] = "prepare"
-    ends_in_one_line(train.main, config, capsys)
+    ends_in_one_line(train._main, config, capsys)
 
 
 @FEW
@@ -148,4 +148,4 @@ def test_any_value_of_any_key_of_an_estimate(
     if not Path("runs").exists():
         write_study(place / "runs", 6)
     config, _ = draw_config(data, "estimate", "records=runs", "estimator=difference")
-    ends_in_one_line(estimate.main, config, capsys)
+    ends_in_one_line(estimate._main, config, capsys)

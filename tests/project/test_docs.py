@@ -138,5 +138,5 @@ def test_a_users_own_folders_as_the_guide_says(tmp_path: Path) -> None:
         words = [word.replace("train.py", str(ROOT / "train.py")) for word in shlex.split(command)]
         words = [word.replace("estimate.py", str(ROOT / "estimate.py")) for word in words]
         printed = run([sys.executable, *words, "logger=none"], tmp_path)
-    assert "influence of the 4 groups of imagefolder" in printed
+    assert "models of subsets of 4 groups" in printed
     assert (tmp_path / "outputs/photos/report.html").exists()

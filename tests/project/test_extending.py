@@ -62,7 +62,8 @@ def test_a_design_and_an_estimator(folder: Path) -> None:
     assert len(records) == 6
     assert len({result.mask.sum() for result in records}) > 1, "the sizes of subsets vary"
     printed = run(command("An estimator"), folder)
-    assert "from 6 models" in printed
+    assert "6 models of subsets of 36 groups" in printed
+    assert "estimator shrunken" in printed
     summary = json.loads((folder / "outputs/shrunken/summary.json").read_text(encoding="utf-8"))
     assert "shrunken" in json.dumps(summary)
 

@@ -1,5 +1,6 @@
 """The wheel by itself: in an environment that has nothing else, away from any checkout."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,20 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
+
+NAMES = """
+import json, shlex, sys
+from pathlib import Path
+from hydra import compose, initialize_config_dir
+import sourcewise
+from sourcewise.core import names
+from sourcewise.core.config import plain
+
+with initialize_config_dir(str(Path(sourcewise.__file__).parent / "conf"), version_base="1.3"):
+    configs = {text: plain(compose("train", overrides=shlex.split(text))) for text in json.loads(sys.argv[1])}
+print(json.dumps({text: names.study_name(config) for text, config in configs.items()}))
+"""
+"""Prints the studies of overrides of train.py, both as JSON."""
 
 
 @pytest.mark.slow
@@ -28,6 +43,8 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     there = tmp_path / "venv/bin"
     run(there / "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
+    golden = json.loads((ROOT / "tests/core/golden_studies.json").read_text())
+    assert json.loads(run(there / "python", "-c", NAMES, json.dumps(list(golden)))) == golden
     run(there / "sourcewise-train", "-m", "subset.seed=range(0,4)", "logger.mode=offline", *TINY[:-1])
     own = tmp_path / "my_configs/experiment"
     own.mkdir(parents=True)
@@ -35,5 +52,5 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     run(there / "sourcewise-train", "--config-dir", "my_configs", "experiment=wide", "logger=none", *TINY)
     (study,) = (tmp_path / "runs").glob("*/random-3-*")
     printed = run(there / "sourcewise-estimate", f"records={study.parent}", "out=out", "logger=none")
-    assert "from 4 models" in printed
+    assert "4 models of subsets of 36 groups" in printed
     assert (tmp_path / "out/report.html").exists()

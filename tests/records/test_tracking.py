@@ -400,7 +400,7 @@ def test_disabled_and_no_tracking_track_nothing(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_wrong_mode_is_one_clear_line() -> None:
     with pytest.raises(SourcewiseError, match="logger.mode=on: input should be 'auto', 'online' or 'offline'"):
-        settings.check({"_target_": "sourcewise.records.wandb_tracker.WandbTracker", "mode": "on"}, "logger")
+        settings.check_config({"_target_": "sourcewise.records.wandb_tracker.WandbTracker", "mode": "on"}, "logger")
 
 
 def test_the_config_builds_the_tracker(monkeypatch: pytest.MonkeyPatch) -> None:

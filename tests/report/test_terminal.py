@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sourcewise.core.overrides import command
 from sourcewise.records.reading import LeftOut
 from sourcewise.report import contents, terminal
-from sourcewise.report.parts import Effect, Row, Section, Table
+from sourcewise.report.parts import Effect, Row, Section, Table, as_code
 from tests.report.test_report import build, changed, make
 
 
@@ -179,3 +179,8 @@ def test_sections_that_are_not_on_the_page_are_not_in_the_terminal() -> None:
     shown = contents.as_text(build(*make(examples=9), ["trust"]))
     assert "How far to trust this" in shown
     assert "Which groups" not in shown
+
+
+def test_a_phrase_in_place_of_a_command_is_a_paragraph() -> None:
+    commands = [("Models", "train.py -m with the overrides of these runs and a=1"), ("Others", "python train.py a=1")]
+    assert as_code(commands) == (["Models: train.py -m with the overrides of these runs and a=1."], commands[1:])

@@ -1,7 +1,7 @@
 """What really happens without chosen groups: models of ranked, listed and full subsets, put side by side.
 
-Runs of different subsets share no randomness, whatever their seeds (see `randomness.seed`): they are independent, and
-pairing them by seed would gain nothing. Intervals are Student's t over seeds; differences are Welch's.
+Runs of different subsets share no randomness, whatever their seeds (see `randomness.derive_seed`): they are
+independent, and pairing them by seed would gain nothing. Intervals are Student's t over seeds; differences are Welch's.
 """
 
 from __future__ import annotations

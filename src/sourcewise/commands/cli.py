@@ -44,7 +44,7 @@ def resolve(config: DictConfig, kind: type) -> dict[str, Any]:
     (`???`) value.
     """
     resolved = plain(config)
-    settings.top(kind, resolved)
+    settings.check_top_level(kind, resolved)
     return resolved
 
 

@@ -6,6 +6,7 @@ python estimate.py records=runs/<study> out=outputs/<name>
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -48,7 +49,6 @@ def estimate(config: dict[str, Any]) -> "Summary":
 
     from sourcewise.acting import counterfactuals, curation, review
     from sourcewise.core.files import check_place, write_whole
-    from sourcewise.core.overrides import command
     from sourcewise.core.results import to_json
     from sourcewise.designs.files import write_ranking
     from sourcewise.records.reading import Records
@@ -56,6 +56,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     from sourcewise.report.summary import summarise
     from sourcewise.study import influences, writing
     from sourcewise.study.collect import collect, join_counterfactuals
+    from sourcewise.study.recipes import train_command
 
     contents.check_sections(config["sections"])
     check_place(Path(config["out"]))
@@ -94,11 +95,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     write_whole(out / "summary.json", json.dumps(to_json(summary), indent=1).encode())
     write_whole(out / "records.txt", ("\n".join(records.used) + "\n").encode())
     pages = {name: writing.listed_groups(data, summary.targets[name].groups_to_show) for name, data in datasets.items()}
-
-    def train_command(*overrides: str) -> str:
-        return command("train.py -m", [*cli.overrides(study.header.config), *overrides])
-
-    reports = contents.build(pages, summary, train_command, out, config["sections"], images)
+    reports = contents.build(pages, summary, partial(train_command, study.header), out, config["sections"], images)
     write_whole(out / "report.html", contents.as_page(reports).encode())
     about = {**config, "study": study.header.study, "models": study.models}
     with tracker.start(f"estimate-{study.header.study}", study.header.study, about, job="estimate") as tracked:
@@ -150,7 +147,7 @@ def _main(config: DictConfig) -> None:
     """Estimate once, by a composed config."""
     with cli.errors():
         resolved = cli.resolve(config, Settings)
-        settings.check(resolved["logger"], "logger")
+        settings.check_config(resolved["logger"], "logger")
         estimate(resolved)
 
 

@@ -56,7 +56,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     folder = names.run_dir(config)
     if names.is_done(folder):
         return _done(folder, config)
-    settings.check(config)
+    settings.check_config(config)
     # Targets first: a missing one should be told before a source's images are made into a store.
     built = ("target", "source", "model", "trainer", "logger")
     targets, source, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
@@ -91,7 +91,7 @@ def rehearse(config: dict[str, Any]) -> None:
     """What `only` asks for in place of a run: make the stores of images, or say what would run and try it on noise."""
     from sourcewise.commands import dry_run as rehearsal
 
-    settings.check(config)
+    settings.check_config(config)
     if config["only"] == "prepare":
         rehearsal.prepare(config)
         return

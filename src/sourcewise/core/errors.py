@@ -27,7 +27,7 @@ class RunFailed(SourcewiseError):  # noqa: N818  # an event of a sweep, and call
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """`; did you mean ...?` with the nearest choice, in any case of letters; nothing when none is near."""
+    """Return `; did you mean ...?` with the nearest choice, upper case or lower; nothing when no choice is near."""
     by_folded = {choice.casefold(): choice for choice in choices}
     near = get_close_matches(name.casefold(), by_folded, n=1)
     return f"; did you mean {by_folded[near[0]]}?" if near else ""

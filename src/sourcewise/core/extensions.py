@@ -12,17 +12,19 @@ Kind = TypeVar("Kind")
 def find(known: Mapping[str, Kind], name: str, setting: str) -> Kind:
     """Return what a setting names: one of ours, or the object at a dotted path such as `my_package.my_module.Thing`.
 
-    Only for settings that the user typed, never for what a record or a server says: a path is imported.
+    Only for settings that the user typed, never for a name that a record or a server gives: the path is imported.
 
     Raises SourcewiseError when there is neither.
     """
     if isinstance(name, str) and name in known:
         return known[name]
-    try:
-        if not isinstance(name, str) or "." not in name:
-            raise ValueError
-        found: Kind = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        choices = f"{did_you_mean(str(name), known)}; choose {', '.join(known)}, or give the path of one of yours"
-        raise SourcewiseError(f"{setting}={name}: there is no such thing{choices} (package.module.name)") from error
-    return found
+    cause: Exception | None = None
+    if isinstance(name, str) and "." in name:
+        try:
+            return pkgutil.resolve_name(name)  # type: ignore[no-any-return]
+        except (ImportError, AttributeError, ValueError) as error:
+            cause = error
+    raise SourcewiseError(
+        f"{setting}={name}: there is no such thing{f' ({cause})' if cause else did_you_mean(str(name), known)};"
+        f" choose {', '.join(known)}, or give the path of one of yours (package.module.name)"
+    ) from cause

@@ -9,15 +9,18 @@ from sourcewise.core.errors import SourcewiseError
 
 
 def check_place(folder: Path) -> None:
-    """Raise SourcewiseError, before hours of work, if the folder is not one or cannot be written to or made."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        reason = "it is read-only to you" if there.is_dir() else "it is not a folder"
-        raise SourcewiseError(f"{there}: {reason}; choose another place for {folder}")
+    """Check that a folder can be made and written to. Raises SourcewiseError if not, before hours of work."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        reason = "it is read-only to you" if nearest.is_dir() else "it is not a folder"
+        raise SourcewiseError(f"{nearest}: {reason}; choose another place for {folder}")
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write atomically: a reader sees the old file or all of the new. Raises OSError when the disk does not take it."""
+    """Write a file atomically: a reader sees the old file or all of the new one.
+
+    Raises OSError when the disk does not take it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
         try:
@@ -30,7 +33,7 @@ def write_whole(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 Path(file.name).unlink()
             raise
-    # The rename itself shall survive a power cut; file systems that cannot sync a folder keep their own promise.
+    # The rename must survive a power cut too. Some file systems cannot sync a folder.
     with contextlib.suppress(OSError):
         handle = os.open(path.parent, os.O_RDONLY)
         try:

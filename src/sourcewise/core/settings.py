@@ -3,7 +3,7 @@
 import functools
 import inspect
 import pkgutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -12,87 +12,71 @@ from pydantic_core import SchemaError
 
 from sourcewise.core.errors import SourcewiseError, did_you_mean
 
-_HYDRAS: Mapping[str, type] = {
+_HYDRA_KEYS: Mapping[str, type] = {
     "_target_": str,
     "_partial_": bool,
     "_convert_": str,
     "_recursive_": bool,
     "_args_": list,
 }
+"""Keys of a node that Hydra reads itself, and the types of their values."""
 
 
-def check(node: Any, where: str = "") -> None:
-    """Every node of a resolved config that says what it builds (`_target_`) must fit its signature: names and types.
+def check_config(node: Any, setting: str = "") -> None:
+    """Check every node of a resolved config that names what it builds (`_target_`) against that object's signature.
 
-    Raises SourcewiseError that names the setting, its value and what it should be.
+    setting: the dotted name of the node. Raises SourcewiseError with the setting, its value and what it should be.
     """
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            check(value, f"{where}.{key}" if where else str(key))
-        for key, kind in _HYDRAS.items():
-            if key in node and not isinstance(node[key], kind):
-                raise SourcewiseError(f"{where}.{key}={node[key]}: this must be a {kind.__name__}")
-        if "_target_" in node:
-            try:
-                target = pkgutil.resolve_name(node["_target_"])
-            except (ImportError, AttributeError, ValueError, TypeError) as error:
-                raise SourcewiseError(f"{where}._target_={node['_target_']}: there is no such object") from error
-            if not callable(target):
-                raise SourcewiseError(f"{where}._target_={node['_target_']}: this cannot be called")
-            bind(target, {key: value for key, value in node.items() if key not in _HYDRAS}, where)
-    elif isinstance(node, list):
-        for position, value in enumerate(node):
-            check(value, f"{where}[{position}]")
+    for name, value in _children(node, setting):
+        check_config(value, name)
+    if not isinstance(node, Mapping):
+        return
+    for key, kind in _HYDRA_KEYS.items():
+        if key in node and not isinstance(node[key], kind):
+            raise SourcewiseError(f"{setting}.{key}={node[key]}: this must be a {kind.__name__}")
+    if "_target_" in node:
+        arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
+        check_arguments(_resolved_target(node["_target_"], setting), arguments, setting)
 
 
-def top(kind: type, config: Mapping[str, Any]) -> None:
-    """Raise SourcewiseError unless a resolved config has the keys and types of the dataclass, and possible values."""
-    _possible(config)
-    bind(kind, config, "")
-    complete(kind, config, "")
+def check_top_level(kind: type, config: Mapping[str, Any]) -> None:
+    """Check that a resolved config has the keys of a dataclass, with values of its types that a setting can have.
+
+    Raises SourcewiseError as `check_config` does, also for a key that is missing.
+    """
+    _check_plain_values(config, "")
+    check_arguments(kind, config, "")
+    check_complete(kind, config, "")
 
 
-def _possible(node: Any, where: str = "") -> None:
-    """Raise SourcewiseError for a number of more than 64 bits, or a text that no path or name can be."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            _possible(value, f"{where}.{key}" if where else str(key))
-    elif isinstance(node, list):
-        for position, value in enumerate(node):
-            _possible(value, f"{where}[{position}]")
-    elif isinstance(node, int) and abs(node) >= 2**63:
-        raise SourcewiseError(f"{where}={node}: this number is too large")
-    elif isinstance(node, str) and "\0" in node:
-        raise SourcewiseError(f"{where}={node!r}: no setting holds a null character")
+def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], setting: str) -> None:
+    """Check that a function takes arguments of these names and values, as far as its type hints say.
 
-
-def bind(function: Callable[..., Any], values: Mapping[str, Any], where: str) -> None:
-    """Raise SourcewiseError unless the values can be passed to the function by name, as far as its hints tell.
-
-    What it needs and nobody gives is Python's to report: a factory may get more arguments later.
+    A missing argument is no error: a factory may get more arguments later (see `check_complete`). setting: the dotted
+    name of all arguments together. Raises SourcewiseError for the first argument that does not fit.
     """
     parameters, hints = _signature(function)
-    for name, value in values.items():
-        setting = f"{where}.{name}" if where else name
-        if name not in parameters:
-            if inspect.Parameter.VAR_KEYWORD in {parameter.kind for parameter in parameters.values()}:
-                continue
-            raise SourcewiseError(f"{setting}: there is no such setting{did_you_mean(name, parameters)}")
-        hint = hints.get(name, Any)
-        if not _is_built(value) or _is_plain(hint):
-            fit(value, hint, setting)
+    takes_any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name, value in arguments.items():
+        full_name = _join(setting, name)
+        if name in parameters:
+            hint = hints.get(name, Any)
+            if not _is_built(value) or _is_plain(hint):
+                check_value(value, hint, full_name)
+        elif not takes_any_name:
+            raise SourcewiseError(f"{full_name}: there is no such setting{did_you_mean(name, parameters)}")
 
 
-def complete(function: Callable[..., Any], values: Collection[str], where: str) -> None:
-    """Raise SourcewiseError if an argument without a default has no value."""
+def check_complete(function: Callable[..., Any], names: Collection[str], setting: str) -> None:
+    """Check that every argument without a default is among `names`. Raises SourcewiseError for one that is not."""
     for name, parameter in _signature(function)[0].items():
-        optional = parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-        if parameter.default is inspect.Parameter.empty and name not in values and not optional:
-            raise SourcewiseError(f"{where}.{name}: this must be given".lstrip("."))
+        is_optional = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if parameter.default is parameter.empty and not is_optional and name not in names:
+            raise SourcewiseError(f"{_join(setting, name)}: this must be given")
 
 
-def fit(value: Any, hint: Any, setting: str) -> None:
-    """Raise SourcewiseError unless the value is what a hint says."""
+def check_value(value: Any, hint: Any, setting: str) -> None:
+    """Check a value against a type hint, strictly: "1" is no number. Raises SourcewiseError if it does not fit."""
     adapter = _adapter(hint)
     if adapter is None:
         if value == [] or type(value) in get_args(hint):
@@ -105,15 +89,50 @@ def fit(value: Any, hint: Any, setting: str) -> None:
         raise SourcewiseError(f"{setting}={value}: {problem[0].lower()}{problem[1:]}") from error
 
 
+def _resolved_target(path: str, setting: str) -> Callable[..., Any]:
+    """Return the object at a `_target_`. Raises SourcewiseError when there is none that can be called."""
+    try:
+        target = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise SourcewiseError(f"{setting}._target_={path}: there is no such object") from error
+    if not callable(target):
+        raise SourcewiseError(f"{setting}._target_={path}: this cannot be called")
+    return target  # type: ignore[no-any-return]
+
+
+def _check_plain_values(node: Any, setting: str) -> None:
+    """Raise SourcewiseError for a number of more than 64 bits, or a text that no path or name can be."""
+    for name, value in _children(node, setting):
+        _check_plain_values(value, name)
+    if isinstance(node, int) and abs(node) >= 2**63:
+        raise SourcewiseError(f"{setting}={node}: this number is too large")
+    if isinstance(node, str) and "\0" in node:
+        raise SourcewiseError(f"{setting}={node!r}: no setting holds a null character")
+
+
+def _children(node: Any, setting: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values in a node of a config, each with its dotted name."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield _join(setting, str(key)), value
+    elif isinstance(node, list):
+        for position, value in enumerate(node):
+            yield f"{setting}[{position}]", value
+
+
+def _join(setting: str, name: str) -> str:
+    return f"{setting}.{name}" if setting else name
+
+
 def _is_built(value: Any) -> bool:
-    """Whether something in the value will be an object by the time that it is passed."""
+    """Return whether a value is, or holds, a node from which an object is built before the value is passed."""
     if isinstance(value, Mapping):
         return "_target_" in value or any(map(_is_built, value.values()))
     return isinstance(value, list) and any(map(_is_built, value))
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether a hint leaves no place for an object that is built: numbers, strings and lists of them."""
+    """Return whether a hint has no place for an object that is built: it is of numbers, text and lists of them."""
     if get_origin(hint) is Annotated:
         return _is_plain(get_args(hint)[0])
     if get_origin(hint) in (Union, UnionType, list, Sequence):
@@ -123,16 +142,20 @@ def _is_plain(hint: Any) -> bool:
 
 @functools.cache
 def _signature(function: Callable[..., Any]) -> tuple[Mapping[str, inspect.Parameter], Mapping[str, Any]]:
+    """Return the parameters of a function or class by name, and their type hints."""
     hinted = function.__init__ if inspect.isclass(function) else function
     return inspect.signature(function).parameters, get_type_hints(hinted, include_extras=True)
 
 
 @functools.cache
 def _adapter(hint: Any) -> TypeAdapter[Any] | None:
-    """What checks a value against a hint; None where only an object could pass."""
+    """Return what checks a value against a hint; None where only an object can fit."""
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:  # a dataclass has a configuration of its own
         return None
     except SchemaError:  # a protocol
         return None
+
+
+check, top, bind, complete, fit = check_config, check_top_level, check_arguments, check_complete, check_value

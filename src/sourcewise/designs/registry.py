@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.extensions import find
-from sourcewise.core.settings import bind, complete
+from sourcewise.core.settings import check_arguments, check_complete
 from sourcewise.designs import chosen_designs, random_designs
 from sourcewise.designs.contract import Design, Subset
 
@@ -55,10 +55,11 @@ def resolve(subset: Subset) -> dict[str, Any]:
     twice is resolving once. Raises SourcewiseError for an unknown design or setting, a value of another type, and a
     file that cannot be read.
     """
-    design = find_design(subset["design"])
-    settings = _settings(subset)
-    bind(design.draw, settings, "subset")
-    complete(design.draw, {"groups", *settings}, "subset")
+    if "design" not in subset:
+        raise SourcewiseError(f"subset.design: this must be given; choose {', '.join(DESIGNS)}")
+    design, settings = find_design(subset["design"]), _settings(subset)
+    check_arguments(design.draw, settings, "subset")
+    check_complete(design.draw, {"groups", *settings}, "subset")
     return design.resolve(subset)
 
 

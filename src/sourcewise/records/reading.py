@@ -65,7 +65,7 @@ class Records:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        settings.bind(Filters, self.filters, "filters")
+        settings.check_arguments(Filters, self.filters, "filters")
 
     def __iter__(self) -> Reading:
         entries = (entry for item in self._places() for entry in item.records())

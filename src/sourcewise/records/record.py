@@ -253,7 +253,7 @@ def check(record: Record) -> None:
     reader fail, take memory, or write outside its folder.
     """
     for name, hint in get_type_hints(Header).items():
-        settings.fit(getattr(record.header, name), hint, name)
+        settings.check_value(getattr(record.header, name), hint, name)
     json.dumps(asdict(record.header), ensure_ascii=False).encode()  # half a character cannot be printed
     names = record.header.group_names
     if names is not None and len(names) != len(record.mask):

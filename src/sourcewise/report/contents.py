@@ -26,7 +26,7 @@ NO_PICTURES = (
     "Examples go by their ids where their images are not on this machine. The setting images of estimate.py, a mapping"
     " of settings of train.py, finds others: images.source is the name of the source, images.target a list of targets."
 )
-LEFT_OUT = 20
+LISTED_LEFT_OUT = 20
 """Records left out that a terminal lists."""
 
 
@@ -131,7 +131,7 @@ def _heading(report: TargetReport) -> Section:
 
 
 def _left_out(summary: Summary) -> Iterator[str]:
-    for item in summary.left_out[:LEFT_OUT]:
+    for item in summary.left_out[:LISTED_LEFT_OUT]:
         yield f"Left out: {item.path}: {item.reason}"
-    if len(summary.left_out) > LEFT_OUT:
-        yield f"Left out: {len(summary.left_out) - LEFT_OUT} more, all in summary.json"
+    if len(summary.left_out) > LISTED_LEFT_OUT:
+        yield f"Left out: {len(summary.left_out) - LISTED_LEFT_OUT} more, all in summary.json"

@@ -80,7 +80,7 @@ def json_numbers(values: npt.ArrayLike) -> Any:
     return short(np.asarray(values, float)).tolist()
 
 
-def draw(traces: Sequence[Any], height: int, x: str, y: str = "", **changes: Any) -> go.Figure:
+def make_figure(traces: Sequence[Any], height: int, x: str, y: str = "", **changes: Any) -> go.Figure:
     """Return a figure of these traces, without zoom, and with a legend above.
 
     height: in pixels. x, y: titles of the axes. changes: to the layout.

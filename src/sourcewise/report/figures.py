@@ -18,7 +18,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from sourcewise.acting.subpopulations import Subpopulation
 from sourcewise.acting.tradeoffs import Tradeoff
-from sourcewise.report.drawing import COLOURS, LIGHT, MUTED, draw, json_numbers, labels
+from sourcewise.report.drawing import COLOURS, LIGHT, MUTED, json_numbers, labels, make_figure
 from sourcewise.report.formatting import DisplayUnit, display_unit
 from sourcewise.study.effects import KEYS
 from sourcewise.study.influences import LevelChecks
@@ -101,7 +101,7 @@ def heatmap(influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, m
         traces.append(layer("missing", ~known, np.zeros_like(value), colorscale=grey, hovertemplate=hover))
     height, margin = int(np.clip(28 * len(rows), 120, 900)) + 127, {"l": 8, "r": 12, "t": 58, "b": 8}
     layout = {"meta": meta, "showlegend": False, "dragmode": "zoom", "margin": margin}
-    figure = draw(traces, height, "source group", "target class", **layout)
+    figure = make_figure(traces, height, "source group", "target class", **layout)
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(type="category", showgrid=False, zeroline=False, fixedrange=False, ticks="")
     return figure.update_yaxes(autorange="reversed", ticksuffix=" ")
@@ -138,7 +138,7 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     )
     content = {"orientation": "h", "meta": "bars", "customdata": details, "hovertemplate": hover}
     bars = go.Bar(x=x, y=names, error_x=whiskers, marker=marker, **content)
-    figure = draw([bars], 18 * len(x) + 70, _direction(unit), meta=meta, showlegend=False, bargap=0.3)
+    figure = make_figure([bars], 18 * len(x) + 70, _direction(unit), meta=meta, showlegend=False, bargap=0.3)
     return figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticksuffix=" ", dtick=1)
 
 
@@ -163,7 +163,7 @@ def convergence(checks: Mapping[str, LevelChecks]) -> go.Figure:
                 hover = f"%{{x}} models<br>{name}: %{{y:.2f}}<extra></extra>"
                 style = {"name": name, "mode": mode, "line": {"color": colour, "dash": dash}, "hovertemplate": hover}
                 lines.append(go.Scatter(x=json_numbers(curve[:, 0]), y=json_numbers(y), **style))
-    return draw(lines, 330, "models").update_yaxes(range=[0, 1.02])
+    return make_figure(lines, 330, "models").update_yaxes(range=[0, 1.02])
 
 
 def trades(tradeoffs: Sequence[Tradeoff], targets: Sequence[str], unit: DisplayUnit) -> go.Figure:
@@ -183,7 +183,7 @@ def trades(tradeoffs: Sequence[Tradeoff], targets: Sequence[str], unit: DisplayU
         points.append(go.Scatter(x=first[1], y=y, name=label, marker=marker, hovertemplate=hover, **shared))
     axes = first[0], others[0][0] if len(others) == 1 else "other targets"
     titles = (f"influence on {name}, {unit.name}" for name in axes)
-    return draw(points, 400, *titles, showlegend=len(points) > 1)
+    return make_figure(points, 400, *titles, showlegend=len(points) > 1)
 
 
 def subpopulations(influences: xr.Dataset, parts: Sequence[Subpopulation], unit: DisplayUnit) -> go.Figure:
@@ -196,4 +196,4 @@ def subpopulations(influences: xr.Dataset, parts: Sequence[Subpopulation], unit:
         x, y = json_numbers(unit.factor * influences["influence"].sel(example=examples, group=axes).values.T)
         style = {"name": f"set apart by {name}", "marker": {"color": colour, "size": 8}, "hovertemplate": hover}
         points.append(go.Scatter(x=x, y=y, text=list(map(str, examples)), mode="markers", **style))
-    return draw(points, 380, *(f"influence of {name}, {unit.name}" for name in names[:2]))
+    return make_figure(points, 380, *(f"influence of {name}, {unit.name}" for name in names[:2]))

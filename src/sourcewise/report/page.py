@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from sourcewise.report.drawing import THEMES
 from sourcewise.report.formatting import count
 
-ROWS = 40
+SHOWN_ROWS = 40
 """Rows of a searchable table that are shown before the reader asks for more."""
 
 
@@ -34,7 +34,7 @@ def html(**parts: Any) -> str:
     return environment.get_template("report.html.j2").render(
         **parts,
         themes=THEMES,
-        rows=ROWS,
+        rows=SHOWN_ROWS,
         style=style,
         scripts=scripts,
         policy=f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}",

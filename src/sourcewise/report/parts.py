@@ -127,3 +127,10 @@ class Section:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     brief: Section | None = None
+
+
+def as_code(commands: Sequence[tuple[str, str]]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return paragraphs and code for commands with their labels; a phrase in place of a command is a paragraph."""
+    is_command = [command.startswith("python ") for _, command in commands]
+    paragraphs = [f"{label}: {phrase}." for (label, phrase), keep in zip(commands, is_command, strict=True) if not keep]
+    return paragraphs, [pair for pair, keep in zip(commands, is_command, strict=True) if keep]

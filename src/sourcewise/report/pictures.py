@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
     from sourcewise.data import ImageDataset
 
-SIDE = 64
+THUMBNAIL_SIDE = 64
 """Pixels of a side to which larger images are shrunk."""
 BYTES = 4_000_000
 """Size of all pictures of a page; when it is used up, further examples are shown by their ids alone."""
@@ -34,8 +34,8 @@ class Picture:
     label: str
 
     def large(self) -> NDArray[np.uint8]:
-        """Return the pixels, those of a small picture repeated so that it is about SIDE pixels high."""
-        times = max(SIDE // len(self.pixels), 1)
+        """Return the pixels, those of a small picture repeated so that it is about THUMBNAIL_SIDE pixels high."""
+        times = max(THUMBNAIL_SIDE // len(self.pixels), 1)
         return self.pixels.repeat(times, 0).repeat(times, 1)
 
 
@@ -66,7 +66,7 @@ class Album:
         from PIL import Image  # slow to import
 
         selected = dataset.select(dataset.labels.new_tensor(rows))
-        pixels = selected.thumbnails(SIDE)[0].permute(1, 2, 0).numpy()
+        pixels = selected.thumbnails(THUMBNAIL_SIDE)[0].permute(1, 2, 0).numpy()
         pixels = pixels[:, :, 0] if dataset.channels == 1 else pixels
         kind, file = "png" if max(pixels.shape) <= 16 else "jpeg", io.BytesIO()  # a tiny PNG is smaller, and exact
         Image.fromarray(pixels).save(file, kind, quality=85)

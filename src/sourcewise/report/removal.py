@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from sourcewise.acting.counterfactuals import Comparison, RemovalCurve, RemovalPoint
-from sourcewise.report.drawing import COLOURS, LIGHT, MUTED, draw, json_numbers, labels
+from sourcewise.report.drawing import COLOURS, LIGHT, MUTED, json_numbers, labels, make_figure
 from sourcewise.report.figures import Floats
 from sourcewise.report.formatting import DisplayUnit
 
@@ -64,7 +64,7 @@ def _by_name(comparison: Comparison, scale: _Scale) -> go.Figure:
     whiskers = _whiskers(highs - values)
     traces = [go.Scatter(x=json_numbers(values), y=names, name="95% interval", error_x=whiskers, **DIAMONDS)]
     traces += scale.full_lines(comparison, (names[0], names[-1]), along="y")
-    figure = draw(traces, 22 * len(names) + 110, scale.title)
+    figure = make_figure(traces, 22 * len(names) + 110, scale.title)
     return figure.update_yaxes(type="category", autorange="reversed", dtick=1, ticksuffix=" ")
 
 
@@ -88,7 +88,7 @@ def _by_number(comparison: Comparison, scale: _Scale) -> go.Figure:
         text = {"name": "listed subsets", "text": names, "textposition": "middle right", "mode": mode}
         place = {"x": [point.removed for point in comparison.listed], "y": json_numbers(values)}
         lines.append(go.Scatter({**place, "error_y": _whiskers(highs - values), **DIAMONDS, **text}))
-    return draw([*bands, *lines], 400, "source groups removed", scale.title)
+    return make_figure([*bands, *lines], 400, "source groups removed", scale.title)
 
 
 def _curve(curve: RemovalCurve, full: list[RemovalPoint], scale: _Scale, line: dict[str, Any]) -> list[go.Scatter]:

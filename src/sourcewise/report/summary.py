@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -18,11 +18,9 @@ from sourcewise.acting.examples import has_examples, is_large
 from sourcewise.acting.review_rows import ReviewRow
 from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
 from sourcewise.core.results import json_name
-from sourcewise.estimation.arrays import row_blocks
-from sourcewise.records.reading import LeftOut
 from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Study
-from sourcewise.study.effects import KEYS, GroupEffect, group_effects
+from sourcewise.study.effects import KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import LEVELS, SIGN, Estimated, LevelChecks
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
@@ -30,6 +28,18 @@ RELATIVE = (
     "All subsets have one size, so influences are relative to the average group:"
     " a constant added to all of them cannot be seen."
 )
+
+
+class UnusedRecord(Protocol):
+    """A record that was left out, and why."""
+
+    @property
+    def path(self) -> str:
+        """Where the record is."""
+
+    @property
+    def reason(self) -> str:
+        """Why it was left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +142,7 @@ class Summary:
     sign: str
     estimator: str
     fdr: float
-    left_out: Sequence[LeftOut]
+    left_out: Sequence[UnusedRecord]
     command: str
     recipe: str
     config: Mapping[str, Any]
@@ -149,7 +159,7 @@ class Summary:
 def summarise(
     study: Study,
     estimated: Mapping[str, Estimated],
-    left_out: Sequence[LeftOut],
+    left_out: Sequence[UnusedRecord],
     fdr: float,
     counterfactuals: Sequence[Comparison] = (),
     review: Sequence[ReviewRow] = (),
@@ -192,7 +202,7 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
     unseen = [str(name) for name in influences["group"].values[np.isnan(influences["influence_overall"].values)]]
     if unseen:
         notes.append(
-            "Groups that every model kept, or every model dropped, have no influence that could be told: "
+            "Groups that every model kept, or every model dropped, have no identifiable influence: "
             + ", ".join(unseen[:20])
             + (f" and {len(unseen) - 20} more." if len(unseen) > 20 else ".")
         )
@@ -210,9 +220,7 @@ def summarise_target(study: Study, name: str, estimated: Estimated, fdr: float) 
     dataset, scores = estimated.dataset, study.targets[name].scores
     counts: dict[str, int] = {}
     for level, suffix in LEVELS.items():
-        q = np.atleast_2d(dataset[f"qvalue{suffix}"].values)
-        cells = [(int((q[rows] <= fdr).sum()), int(np.isfinite(q[rows]).sum())) for rows in row_blocks(q.shape)]
-        counts[f"significant_{level}"], counts[f"cells_{level}"] = (sum(part) for part in zip(*cells, strict=True))
+        counts[f"significant_{level}"], counts[f"cells_{level}"] = count_significant(dataset, suffix, fdr)
     large = has_examples(study, name) and is_large(study, name)
     examined = has_examples(study, name) and not large
     return TargetSummary(

@@ -24,10 +24,10 @@ SYMBOLS = str.maketrans({"−": "-", "–": "-", "…": "..."})
 SHELL_WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:\\.|[^"\\])*"|\\.)+""", re.DOTALL)
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     r"""Return the text on one line, with `?` for all that a terminal would obey, and in simple symbols.
 
-    >>> printable("a\x1b[2Jb\nc −0.5")
+    >>> one_line("a\x1b[2Jb\nc −0.5")
     'a?[2Jb c -0.5'
     """
     return _harmless(" ".join(text.split()).translate(SYMBOLS))
@@ -49,7 +49,7 @@ def columns(text: str) -> int:
 
 def lines(section: Section) -> Iterator[str]:
     """Yield the lines of a section: its title, and below it, indented, paragraphs, facts, commands and tables."""
-    yield from textwrap.wrap(printable(section.title), TEXT_WIDTH)
+    yield from textwrap.wrap(one_line(section.title), TEXT_WIDTH)
     blocks = [[line for text in section.lead for line in _paragraph(text)]]
     blocks.append([line for term, value in section.facts for line in _paragraph(f"{term}: {value}")])
     blocks += [[*_paragraph(f"{label}:"), *_command(command)] for label, command in section.code]
@@ -62,7 +62,7 @@ def lines(section: Section) -> Iterator[str]:
 
 def _paragraph(text: str) -> list[str]:
     return textwrap.wrap(
-        printable(text), TEXT_WIDTH, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False
+        one_line(text), TEXT_WIDTH, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False
     )
 
 
@@ -89,11 +89,11 @@ def _table(table: Table) -> list[str]:
 def _grid(table: Table, name_width: int) -> list[str]:
     """Return titles and rows as lines of aligned columns, with a star before the headers of significant rows."""
     stars = {True: "* ", False: "  ", None: "  " if any(row.significant is not None for row in table.rows) else ""}
-    headers = [stars[row.significant] + _shorten(printable(row.header), name_width) for row in table.rows]
+    headers = [stars[row.significant] + _shorten(one_line(row.header), name_width) for row in table.rows]
     cells = [_column(column, name_width) for column in zip(*(row.cells for row in table.rows), strict=True)]
     result = []
     for place, (title, column) in enumerate(zip(table.columns, [headers, *cells], strict=True)):
-        title = (stars[None] if place == 0 else "") + printable(title)
+        title = (stars[None] if place == 0 else "") + one_line(title)
         width = max(map(columns, [title, *column]))
         result.append([_pad(text, width, right=place in table.numeric) for text in (title, *column)])
     return [INDENT + "   ".join(line).rstrip() for line in zip(*result, strict=True)]
@@ -105,10 +105,10 @@ def _column(cells: Sequence[Cell], name_width: int) -> list[str]:
     grids = []
     for place in range(max(map(len, effects), default=0)):
         shown = [row[place] if place < len(row) else Effect("") for row in effects]
-        names = [_shorten(printable(effect.name), name_width) for effect in shown]
-        values = [printable(effect.value) for effect in shown]
+        names = [_shorten(one_line(effect.name), name_width) for effect in shown]
+        values = [one_line(effect.value) for effect in shown]
         errors = [
-            f" ± {printable(effect.error)}{'*' if effect.significant else ' '}" if effect.value else ""
+            f" ± {one_line(effect.error)}{'*' if effect.significant else ' '}" if effect.value else ""
             for effect in shown
         ]
         parts = ((names, False), (values, True), (errors, False))
@@ -116,7 +116,7 @@ def _column(cells: Sequence[Cell], name_width: int) -> list[str]:
         grids.append([f"{name} {value}{error}" for name, value, error in zip(*padded, strict=True)])
     joined = ["  ".join(row) for row in zip(*grids, strict=True)] or [""] * len(cells)
     return [
-        printable(cell) if isinstance(cell, str) else text if cell else "-"
+        one_line(cell) if isinstance(cell, str) else text if cell else "-"
         for cell, text in zip(cells, joined, strict=True)
     ]
 

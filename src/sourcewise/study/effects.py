@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from sourcewise.estimation.arrays import row_blocks
+
 KEYS = ("influence", "stderr", "qvalue")
 """Variables of influences.nc, without the suffix of a level."""
 
@@ -48,3 +50,13 @@ def group_effects(dataset: xr.Dataset, target_class: str | None = None) -> tuple
         GroupEffect(group=group, influence=influence, stderr=stderr, qvalue=q)
         for group, influence, stderr, q in zip(*(table[key].tolist() for key in ("group", *KEYS)), strict=True)
     )
+
+
+def count_significant(dataset: xr.Dataset, suffix: str, fdr: float) -> tuple[int, int]:
+    """Return how many influences of a level have a q-value up to `fdr`, and how many are known.
+
+    suffix: of the level's variables. The table is read in blocks, since it may be larger than memory.
+    """
+    q = np.atleast_2d(dataset[f"qvalue{suffix}"].values)
+    blocks = [q[rows] for rows in row_blocks(q.shape)]
+    return sum(int((block <= fdr).sum()) for block in blocks), sum(int(np.isfinite(block).sum()) for block in blocks)

@@ -89,7 +89,7 @@ class LocalLauncher(Launcher):
         self._context, self._config = hydra_context, config
         chosen: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
         mine = {item.name: chosen[item.name] for item in fields(LocalLauncher) if item.name in chosen}
-        settings.bind(LocalLauncher, mine, "hydra.launcher")
+        settings.check_arguments(LocalLauncher, mine, "hydra.launcher")
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Do all jobs that are not done. Raises RunFailed at the end if some failed, SystemExit if interrupted."""
@@ -113,7 +113,7 @@ class LocalLauncher(Launcher):
         for index, overrides in enumerate(job_overrides, start):
             config = compose(overrides)
             if kind is not None:
-                settings.top(kind, config)
+                settings.check_top_level(kind, config)
             if "subset" in config:
                 config["subset"] = resolve(config["subset"])
             runs.append(Run(index, list(overrides), config, names.run_dir(config)))

@@ -88,6 +88,6 @@ class Checkpoint(pl.Callback):
 
 
 def _parts(trainer: pl.Trainer) -> dict[str, Any]:
-    """What has a state beside the module."""
+    """Return the objects beside the module that have a state."""
     (schedule,) = trainer.lr_scheduler_configs
     return {"optimiser": trainer.optimizers[0], "schedule": schedule.scheduler, "precision": trainer.precision_plugin}

@@ -69,7 +69,7 @@ class Hardware:
     def trainer(
         self, epochs: int, logger: ScalarLogger | None = None, callbacks: Sequence[pl.Callback] = ()
     ) -> pl.Trainer:
-        """A bare Trainer: no checkpoints of its own, bars or summaries. Raises SourcewiseError if none is such."""
+        """Return a Trainer without checkpoints, bars and summaries. Raises SourcewiseError if Lightning refuses."""
         asked = {name: getattr(self, name) for name in ("accelerator", "devices", "strategy", "precision")}
         try:
             return pl.Trainer(
@@ -102,7 +102,7 @@ class Hardware:
         return LightningEnvironment() if alone else None
 
     def prepare(self, network: Network) -> Network:
-        """The network itself, in the memory format, and compiled, as asked."""
+        """Return the network itself, in the memory format, and compiled, as set."""
         if self.channels_last:
             network = network.to(memory_format=torch.channels_last)
         if self.compile:

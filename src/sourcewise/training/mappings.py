@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def groups_of_classes(labels: Tensor, groups: Tensor, classes: int) -> Tensor | None:
-    """The group int64[classes] that each source class lies in; None when a class is spread over groups, or empty."""
+    """Return the group int64[classes] of each source class; None when a class is spread over groups, or empty."""
     found = labels.new_full((classes,), -1).scatter(0, labels, groups)
     return found if bool((found[labels] == groups).all()) and bool((found >= 0).all()) else None
 

@@ -69,7 +69,7 @@ def resnet9(width: PositiveInt = 64, *, channels: int, classes: int, name: str =
 
 
 def torchvision_backbone(name: str, small_images: bool = False, *, channels: int, classes: int) -> Model:
-    """A torchvision classification model by name, randomly initialised, its last linear layer replaced by our head.
+    """Build a torchvision classification model by name, randomly initialised, with our head as its last linear layer.
 
     The first convolution is rebuilt when images do not have 3 channels. `small_images` makes it 3x3 with stride 1 and
     drops a ResNet's max-pooling. Raises SourcewiseError for an unknown name.
@@ -90,7 +90,7 @@ def torchvision_backbone(name: str, small_images: bool = False, *, channels: int
 
 
 def timm_backbone(name: str, *, channels: int, classes: int) -> Model:
-    """A timm model by name, randomly initialised, with our head on its pooled features.
+    """Build a timm model by name, randomly initialised, with our head on its pooled features.
 
     Raises SourcewiseError for an unknown name, or when timm is not installed.
     """

@@ -18,7 +18,7 @@ from sourcewise import designs
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
-from sourcewise.core.randomness import seed as derive_seed
+from sourcewise.core.randomness import derive_seed
 from sourcewise.data import Numbers
 from sourcewise.lightning_modules.data import ImageData, batches_per_epoch
 from sourcewise.lightning_modules.outputs import Outputs

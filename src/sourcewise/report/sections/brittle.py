@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide
 from sourcewise.core.overrides import quote
-from sourcewise.report.formatting import count, number, q_value
-from sourcewise.report.parts import Row, Section, Table
+from sourcewise.report.formatting import count, join, number, q_value
+from sourcewise.report.parts import Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
 
-ROWS = 20
+LISTED_EXAMPLES = 20
 """Examples that a table lists."""
-COLUMNS = ("Example", "Class", "Group", "Influence", "q-value", "Mean", "Predicted", "Real", "Right: all, without")
+EXAMPLE_COLUMNS = (
+    "Example",
+    "Class",
+    "Group",
+    "Influence",
+    "q-value",
+    "Mean",
+    "Predicted",
+    "Real",
+    "Right: all, without",
+)
 HARMED = "that one group pulls away from their class most"
 SUPPORTED = "that hang on one group most"
 FULL = ("subset=full", "seed=range(0,10)")
@@ -24,26 +34,28 @@ def section(target: TargetContext) -> Section | str:
     sides = {"harmed": (results.harmed, HARMED), "supported": (results.supported, SUPPORTED)}
     scale = "on the logit scale " if target.summary.output == "prob" else ""
     lead = [
-        f"For each example the one group that moves it most, by effects that are estimated {scale}and drawn to the"
-        " mean of their class as far as they are noise. The influences shown are as estimated; pale ones may be noise."
-        f" Predicted and real: the change of mean {target.summary.output}, in {target.unit.name}, on removing that"
-        " group. Real changes are those of models trained on all groups but that one, against models trained on all.",
+        "Each example is listed with the one group that moves it most. Effects for this choice are estimated"
+        f" {scale}and drawn to the mean of their class as far as they are noise. The influences shown are as estimated;"
+        f" pale ones may be noise. The columns Predicted and Real hold the change of mean {target.summary.output}, in"
+        f" {target.unit.name}, on removing that group. Real changes compare models trained on all groups but that one"
+        " with models trained on all.",
         _base(results),
     ]
     compared = [(side, description) for side, description in sides.values() if side.compared > 2]
     lead += [_comparison(target, side, description) for side, description in compared]
-    examples = [item for side, _ in sides.values() for item in side.examples[:ROWS]]
+    examples = [item for side, _ in sides.values() for item in side.examples[:LISTED_EXAMPLES]]
     groups = list(dict.fromkeys(item.group for item in examples))[:3]
-    code = []
+    commands = []
     if groups and not compared:
         lead.append("Real changes need models of the full source and models without a group.")
         drop = f"subset.drop={','.join(quote([group]) for group in groups)}"
         listed = target.train_command("subset=listed", drop, "seed=range(0,5)")
-        code.append((f"Models without {' or '.join(groups)}", listed))
+        commands.append((f"Models without one of {join(groups)}", listed))
     if not results.base or (groups and not compared):
-        code.append(("Models of the full source", target.train_command(*FULL)))
+        commands.append(("Models of the full source", target.train_command(*FULL)))
+    phrases, code = as_code(commands)
     tables = [_table(target, id, side, description) for id, (side, description) in sides.items()]
-    return Section("brittle", "Brittle examples", lead, tables=tables, code=code)
+    return Section("brittle", "Brittle examples", [*lead, *phrases], tables=tables, code=code)
 
 
 def _base(results: BrittleExamples) -> str:
@@ -71,14 +83,14 @@ def _comparison(target: TargetContext, side: BrittleSide, description: str) -> s
 
 
 def _table(target: TargetContext, id: str, side: BrittleSide, description: str) -> Table:
-    rows = [_row(target, item) for item in side.examples[:ROWS]]
+    rows = [_row(target, item) for item in side.examples[:LISTED_EXAMPLES]]
     significant = sum(target.is_significant(item.qvalue) for item in side.examples)
     caption = (
         f"Examples of {target.name} {description}, by id; of {len(side.examples)}, {significant} with a significant"
         " influence"
     )
     caption += "; summary.json has the others" if len(side.examples) > len(rows) else ""
-    return Table(id, caption, COLUMNS, rows, (4, 5, 6, 7, 8))
+    return Table(id, caption, EXAMPLE_COLUMNS, rows, (4, 5, 6, 7, 8))
 
 
 def _row(target: TargetContext, item: BrittleExample) -> Row:

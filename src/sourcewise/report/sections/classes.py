@@ -7,7 +7,7 @@ from sourcewise.report.formatting import count
 from sourcewise.report.parts import Figure, Row, Section, Table
 from sourcewise.report.sections.context import TargetContext
 
-BRIEF = 20
+BRIEF_CLASSES = 20
 """Classes that a terminal lists."""
 
 
@@ -36,7 +36,7 @@ def section(target: TargetContext) -> Section:
         rows,
         searchable="class",
     )
-    some = f". The first {BRIEF} of {len(rows):,} classes" if len(rows) > BRIEF else ""
+    some = f". The first {BRIEF_CLASSES} of {len(rows):,} classes" if len(rows) > BRIEF_CLASSES else ""
     title = "Which groups help which classes"
     return Section(
         "classes",
@@ -44,5 +44,5 @@ def section(target: TargetContext) -> Section:
         ["The effect of keeping one source group on one target class, as a mean over its examples."],
         figures=[Figure("heatmap", figure, caption)],
         tables=[table],
-        brief=Section("classes", title, tables=[table.brief(table.caption + some, rows[:BRIEF])]),
+        brief=Section("classes", title, tables=[table.brief(table.caption + some, rows[:BRIEF_CLASSES])]),
     )

@@ -9,7 +9,7 @@ from sourcewise.report.formatting import count, display_unit, duration, number
 from sourcewise.report.parts import Row, Section, Table
 from sourcewise.report.summary import Summary
 
-LISTED = 200
+LISTED_RECORDS = 200
 """Records left out that the page lists."""
 
 
@@ -49,7 +49,7 @@ def _reproduction(summary: Summary) -> Section:
 def _left_out(summary: Summary) -> Section:
     left_out = summary.left_out
     text = f"{count(len(left_out), 'record')} found and not used." if left_out else "Nothing."
-    text += f" The first {LISTED} are listed; summary.json lists all." if len(left_out) > LISTED else ""
-    rows = [Row(item.path, [item.reason]) for item in left_out[:LISTED]]
+    text += f" The first {LISTED_RECORDS} are listed; summary.json lists all." if len(left_out) > LISTED_RECORDS else ""
+    rows = [Row(item.path, [item.reason]) for item in left_out[:LISTED_RECORDS]]
     table = Table("records", "Records left out", ["Record", "Reason"], rows)
     return Section("left-out", "What was left out", [text], tables=[table] if rows else ())

@@ -6,12 +6,12 @@ from sourcewise.acting.counterfactuals import Comparison, Interval, RemovalPoint
 from sourcewise.core.overrides import quote
 from sourcewise.report import proposal
 from sourcewise.report.formatting import number
-from sourcewise.report.parts import Figure, Row, Section, Table
+from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.removal import removal
 from sourcewise.report.sections.context import TargetContext
 
-COLUMNS = ("Subset", "Removed", "Runs", "Score, %", "Gain over the full source", "Gain over random removal")
-BRIEF = 20
+SUBSET_COLUMNS = ("Subset", "Removed", "Runs", "Score, %", "Gain over the full source", "Gain over random removal")
+BRIEF_SUBSETS = 20
 """Subsets that a terminal lists."""
 
 
@@ -34,14 +34,14 @@ def section(target: TargetContext) -> Section | str:
             "It shows what really happens without the worst, best and random groups. It needs models of such subsets: "
             + _ranked_command(target)
         )
-    lead = proposal.sentences(curation, summary.output) if curation else []
-    code = proposal.commands(curation) if curation else []
+    phrases, code = as_code(proposal.commands(curation) if curation else [])
+    lead = [*(proposal.sentences(curation, summary.output) if curation else []), *phrases]
     drawn, tables = [], []
     for place, comparison in enumerate(shown):
         drawn += _figures(target, comparison, f"removal-{place}")
         tables.append(_table(comparison, f"removal-{place}-table"))
     title = "What happens without chosen groups"
-    brief = [table.brief(_brief_caption(table), table.rows[:BRIEF], columns=5) for table in tables]
+    brief = [table.brief(_brief_caption(table), table.rows[:BRIEF_SUBSETS], columns=5) for table in tables]
     return Section(
         "counterfactuals",
         title,
@@ -86,11 +86,12 @@ def _figures(target: TargetContext, comparison: Comparison, id: str) -> list[Fig
 def _table(comparison: Comparison, id: str) -> Table:
     rows = [Row(name, _cells(point)) for name, point in comparison.points]
     caption = f"Score on {_place(comparison)} after retraining, and gains in points, with 95% intervals"
-    return Table(id, caption, COLUMNS, rows, (1, 2, 3, 4, 5))
+    return Table(id, caption, SUBSET_COLUMNS, rows, (1, 2, 3, 4, 5))
 
 
 def _brief_caption(table: Table) -> str:
-    return table.caption + (f". The first {BRIEF} of {len(table.rows):,}" if len(table.rows) > BRIEF else "")
+    some = f". The first {BRIEF_SUBSETS} of {len(table.rows):,}" if len(table.rows) > BRIEF_SUBSETS else ""
+    return table.caption + some
 
 
 def _cells(point: RemovalPoint) -> list[str]:

@@ -9,7 +9,7 @@ from sourcewise.report.formatting import count, q_value
 from sourcewise.report.parts import Cell, Figure, Row, Section, Table
 from sourcewise.report.sections.context import TargetContext
 
-BRIEF = 5
+BRIEF_GROUPS = 5
 """Groups that a terminal lists."""
 
 
@@ -42,7 +42,7 @@ def section(target: TargetContext) -> Section:
         numeric=(1, 2, 3),
         searchable="group",
     )
-    harmful = [row for i, row in zip(order, rows, strict=True) if value[i] < 0][::-1][:BRIEF]
+    harmful = [row for i, row in zip(order, rows, strict=True) if value[i] < 0][::-1][:BRIEF_GROUPS]
     hurting = f"The groups that hurt {target.name} most overall, in {target.unit.name}"
     examples = count(target.influences.sizes["example"], "example")
     return Section(

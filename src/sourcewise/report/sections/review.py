@@ -10,7 +10,7 @@ from sourcewise.report.parts import Cell, Effect, Row, Section, Table
 from sourcewise.report.pictures import Picture
 from sourcewise.report.sections.context import TargetContext
 
-ROWS = 25
+LISTED_ROWS = 25
 """Source examples that a table lists."""
 COPIES = "nearer to one target image than chance would have it"
 LABELS = "with a label that fewer than half of the models predict that did not see it"
@@ -37,10 +37,10 @@ def section(target: TargetContext) -> Section | str:
     tables = []
     if copies:
         lead.append(_flagged(copies, COPIES))
-        tables.append(_copies(target, copies[:ROWS]))
+        tables.append(_copies(target, copies[:LISTED_ROWS]))
     if labels:
         lead.append(_flagged(labels, LABELS))
-        tables.append(_labels(target, labels[:ROWS]))
+        tables.append(_labels(target, labels[:LISTED_ROWS]))
     return Section("review", "Leaks and misleading examples", lead, tables=tables)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sourcewise.report import figures
 from sourcewise.report.formatting import number
-from sourcewise.report.parts import Figure, Row, Section, Table
+from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
 from sourcewise.study.baselines import Baseline
 from sourcewise.study.influences import LevelChecks
@@ -30,13 +30,14 @@ def section(target: TargetContext) -> Section:
         " reliability is the correlation of influences from two halves of the models."
     )
     lead = [*verdicts, definition + (f" LDS of the estimators tried: {tried}." if tried else ""), agreement]
-    code = []
+    commands = []
     if not baselines and "full" not in target.summary.designs:
-        code.append(("Models of the full source, which give label and feature mapping", train("subset=full")))
+        commands.append(("Models of the full source, which give label and feature mapping", train("subset=full")))
     if all(check.noise_ceiling is None for check in checks.values()):
         lead.append("The noise ceiling is not known: it needs subsets that are trained with several seeds.")
         replicated = train("subset=replicated", "subset.seed=range(0,128)")
-        code.append(("Models that show the noise ceiling", replicated))
+        commands.append(("Models that show the noise ceiling", replicated))
+    phrases, code = as_code(commands)
     columns = ["Level", "Estimator", "LDS (95% interval)", "Noise ceiling", "Split-half", "More models for 0.8"]
     rows = [_row(level, check) for level, check in checks.items()]
     table = Table("checks", "How far influences can be trusted, by level", columns, rows, (2, 3, 4, 5))
@@ -48,7 +49,7 @@ def section(target: TargetContext) -> Section:
         )
         drawn.append(Figure("convergence", figures.convergence(checks), caption))
     brief = Section("trust", TITLE, [*verdicts, agreement] if baselines else verdicts)
-    return Section("trust", TITLE, lead, figures=drawn, tables=[table], code=code, brief=brief)
+    return Section("trust", TITLE, [*lead, *phrases], figures=drawn, tables=[table], code=code, brief=brief)
 
 
 def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
