@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,18 +18,17 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from sourcewise.commands import cli
-from sourcewise.core import names
+from sourcewise.core import exits, names
 from sourcewise.records import record
-from sourcewise.sweep import leases as claims
+from sourcewise.sweep import leases
 from sourcewise.sweep.composition import plain
 
 
-def train(config: dict[str, Any]) -> dict[str, float]:
+def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, float]:
     folder = names.run_dir(config)
     seed = config["subset"]["seed"]
     fake = config.get("fake") or {}
-    with claims.claim(folder) as lease:
+    with leases.lease(folder) as lease:
         if names.is_done(folder):
             return {}
         print(f"run {seed} by {os.getpid()}")
@@ -44,7 +44,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     return {"seed": float(seed)}
 
 
-def real(config: dict[str, Any]) -> dict[str, float]:
+def real(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, float]:
     """train.py's own run, with the deed that the environment's DEEDS has for it between pretraining and transfer."""
     from sourcewise.commands import train
     from sourcewise.training.run import Run
@@ -61,7 +61,7 @@ def real(config: dict[str, Any]) -> dict[str, float]:
         return transfer(self, *args)
 
     with mock.patch.multiple(Run, execute=noted, transfer=disturbed):
-        found = train.train(config)
+        found = train.train(config, overrides)
     (names.run_dir(config) / "once").unlink(missing_ok=True)
     return found
 
@@ -120,7 +120,7 @@ def said(path: Path) -> float:
 # For tests of the pool, which know neither runs nor studies
 
 
-def simple(config: dict[str, Any]) -> Any:
+def simple(config: dict[str, Any], overrides: Sequence[str] = ()) -> Any:
     """Does what it is told, step by step; returns its process id."""
     for step, value in config.items():
         if step == "print":
@@ -137,8 +137,8 @@ def simple(config: dict[str, Any]) -> Any:
             Path(value).write_text(str(child.pid))
         elif step == "pid_to":
             Path(value).write_text(str(os.getpid()))
-        elif step == "claimed":
-            raise claims.Claimed("someone has it")
+        elif step == "leased":
+            raise leases.Leased("someone has it")
         elif step == "fork":  # as a DataLoader's worker: it holds copies of all that is open
             if os.fork() == 0:
                 time.sleep(1000)
@@ -155,5 +155,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with cli.errors():
+    with exits.errors():
         main()

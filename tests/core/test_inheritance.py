@@ -63,11 +63,11 @@ def test_inheriting_changes_neither_side_and_is_done_once() -> None:
 @pytest.mark.parametrize("override", ["target.digits.transfer.wieghted=true", "+transfer.wieghted=true"])
 def test_a_setting_that_no_transfer_has_is_refused(override: str) -> None:
     with pytest.raises(SourcewiseError, match="wieghted: there is no such setting; did you mean weighted"):
-        settings.check(compose_config(override))
+        settings.check_config(compose_config(override))
     with pytest.raises(ConfigCompositionException):
         compose_config("transfer.wieghted=true")
 
 
 def test_settings_of_another_kind_of_transfer_are_refused() -> None:
     with pytest.raises(SourcewiseError, match=r"target.pets.transfer.\w+: there is no such setting"):
-        settings.check(compose_config("target=[pets]", "transfer=probe"))
+        settings.check_config(compose_config("target=[pets]", "transfer=probe"))

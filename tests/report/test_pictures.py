@@ -26,7 +26,7 @@ from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSi
 from sourcewise.acting.examples import ExampleEffect
 from sourcewise.acting.review_rows import CopyRow, LabelRow, ReviewRow
 from sourcewise.acting.subpopulations import ClassSplit, GroupExamples, Subpopulation, Subpopulations
-from sourcewise.commands import cli
+from sourcewise.commands.images import find_images
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded, regroup
 from sourcewise.data.store import Listing, prepared
@@ -170,28 +170,28 @@ def header(source: ImageDataset | None = None, **changes: Any) -> Header:
 
 @pytest.mark.usefixtures("conf")
 def test_datasets_in_memory_are_at_hand_under_their_names_if_they_are_the_records(monkeypatch: Any) -> None:
-    found = cli.images("auto", header())
+    found = find_images("auto", header())
     assert list(found) == ["digits"]
     assert found["digits"].fingerprint == embedded.digits("test").fingerprint
     leaks = planted.leaks()
-    assert list(cli.images("auto", header(leaks))) == ["digits", ""]
-    assert cli.images(None, header(leaks)) == {}
-    assert list(cli.images("auto", header(planted.leaks(seed=1)))) == ["digits"]  # other leaks
-    assert cli.images("auto", header(fingerprints={"digits/test": "bb"})) == {}
-    assert cli.images("auto", header(fingerprints={})) == {}
+    assert list(find_images("auto", header(leaks))) == ["digits", ""]
+    assert find_images(None, header(leaks)) == {}
+    assert list(find_images("auto", header(planted.leaks(seed=1)))) == ["digits"]  # other leaks
+    assert find_images("auto", header(fingerprints={"digits/test": "bb"})) == {}
+    assert find_images("auto", header(fingerprints={})) == {}
 
 
 @pytest.mark.usefixtures("conf")
 def test_nothing_but_names_is_taken_from_records(tmp_path: Path) -> None:
     call = {"_target_": "pathlib.Path.touch", "_args_": [str(tmp_path / "touched")]}
     config = {"source": {"name": "characters", "train": call}, "target": {"digits": {"test": call, "root": "${x}"}}}
-    assert list(cli.images("auto", header(config=config))) == ["digits"]
+    assert list(find_images("auto", header(config=config))) == ["digits"]
     for name in ("../target/digits", "characters,digits", "${oc.env:HOME}", "nowhere", "true", "'", 3):
-        assert cli.images("auto", header(config={"source": {"name": name}})) == {}
+        assert find_images("auto", header(config={"source": {"name": name}})) == {}
     outside = tmp_path / "outside.yaml"
     outside.write_text(f"train: {{_target_: shutil.rmtree, path: {tmp_path}}}")
     name = os.path.relpath(outside.with_suffix(""), ROOT / "conf/source")
-    assert cli.images("auto", header(config={"source": {"name": name}}, group_names=None)) == {}
+    assert find_images("auto", header(config={"source": {"name": name}}, group_names=None)) == {}
     assert list(tmp_path.iterdir()) == [outside]
 
 
@@ -204,9 +204,9 @@ def test_stores_are_known_by_their_fingerprints_without_any_config(
     paths[0].write_bytes(b"broken")
     listings = [Listing(half_and_half, [0, 1, 1][:count], ("x", "y")) for count in (2, 3)]
     stores = [prepared(lambda one=one: one, str(path), side=40) for one, path in zip(listings, paths[1:], strict=True)]
-    found = cli.images("auto", records.header(fingerprints={"pets/test": stores[1].fingerprint}))
+    found = find_images("auto", records.header(fingerprints={"pets/test": stores[1].fingerprint}))
     assert {name: len(dataset) for name, dataset in found.items()} == {"pets": 3}
-    assert cli.images("auto", records.header(fingerprints={"pets/test": "bb"})) == {}
+    assert find_images("auto", records.header(fingerprints={"pets/test": "bb"})) == {}
 
 
 @pytest.mark.usefixtures("conf")
@@ -214,16 +214,16 @@ def test_images_of_files_that_have_no_store_are_not_made(monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("sourcewise.data.load.load", lambda **_: pytest.fail("that would read files"))
     about = {"class_names": {"cifar10": ["a"]}, "config": {"source": {"name": "cifar10"}}}
-    assert cli.images("auto", header(**about, fingerprints={"cifar10/test": "bb"})) == {}
+    assert find_images("auto", header(**about, fingerprints={"cifar10/test": "bb"})) == {}
 
 
 @pytest.mark.usefixtures("conf")
 def test_chosen_images_are_those_of_the_records_or_refused() -> None:
     leaks = planted.leaks()
-    found = cli.images({"source": "planted_leaks"}, header(leaks))
+    found = find_images({"source": "planted_leaks"}, header(leaks))
     assert list(found) == ["", "digits"]
-    assert list(cli.images({"source": "planted_leaks"}, header())) == ["digits"]  # groups of many: no copies to find
+    assert list(find_images({"source": "planted_leaks"}, header())) == ["digits"]  # groups of many: no copies to find
     with pytest.raises(SourcewiseError, match="planted_mislabels has other images or groups than the records"):
-        cli.images({"source": "planted_mislabels"}, header(leaks))
+        find_images({"source": "planted_mislabels"}, header(leaks))
     with pytest.raises(SourcewiseError, match="digits has other images"):
-        cli.images({"target": "[digits]"}, header(fingerprints={"digits/test": "bb"}))
+        find_images({"target": "[digits]"}, header(fingerprints={"digits/test": "bb"}))

@@ -23,7 +23,7 @@ from sourcewise.core import names
 from sourcewise.records import record
 from sourcewise.records.reading import Reading, Records
 from sourcewise.records.record import Record
-from sourcewise.sweep import leases as claims
+from sourcewise.sweep import leases
 from tests.records.test_wandb_server import BIN
 
 pytestmark = pytest.mark.timeout(900)  # agents wait 5 s before every run
@@ -154,7 +154,7 @@ def test_a_failed_run_shows_as_failed_and_the_rest_go_on(user: User, monkeypatch
 def test_a_run_that_someone_else_is_doing_is_no_failure(user: User) -> None:
     sweep = user.sweep("main", subset__seed={"values": [1]})
     held = compose_config(*TINY, "subset.seed=1", f"runs_dir={user.runs}")
-    with claims.claim(names.run_dir(held)):
+    with leases.lease(names.run_dir(held)):
         user.agent(sweep)
     assert [run.state for run in user.of(sweep)] == ["finished"]
     assert not user.records()

@@ -12,7 +12,7 @@ from test_faults import RealSweeps
 from test_launcher import Sweeps, until
 
 from sourcewise.core import names
-from sourcewise.sweep import leases as claims
+from sourcewise.sweep import leases
 
 pytestmark = pytest.mark.stress
 
@@ -36,7 +36,7 @@ def kill(pids: list[int]) -> None:
 
 
 def gone(pids: list[int]) -> bool:
-    return all(claims._birth(pid) == "gone" for pid in pids)
+    return all(leases._birth(pid) == "gone" for pid in pids)
 
 
 @pytest.fixture

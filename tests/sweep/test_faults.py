@@ -17,7 +17,7 @@ from test_launcher import ROOT, Sweeps, until
 
 from sourcewise.core import names
 from sourcewise.records import record
-from sourcewise.sweep import leases as claims
+from sourcewise.sweep import leases
 
 pytestmark = pytest.mark.stress
 
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         )
         assert alone.returncode == 2
         (line,) = alone.stderr.strip().splitlines()
-        assert line.endswith("cannot claim the run: Read-only file system")
+        assert line.endswith("cannot lease the run: Read-only file system")
 
 
 def test_a_record_truncated_behind_its_back(sweeps):
@@ -261,9 +261,9 @@ def test_a_setting_that_nothing_reads_is_refused_as_in_a_single_run(sweeps):
     assert list(sweeps.runs.iterdir()) == []
 
 
-def test_claims_compare_no_clocks():
+def test_leases_compare_no_clocks():
     """Wall clocks differ between machines: `since` is told to people, and that is all."""
-    text = Path(claims.__file__).read_text()
+    text = Path(leases.__file__).read_text()
     assert text.count("time.time") == 1
 
 

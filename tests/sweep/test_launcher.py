@@ -13,11 +13,10 @@ from pathlib import Path
 import fake_task
 import pytest
 
-from hydra_plugins.sourcewise import launcher
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.sweep import leases as claims
-from sourcewise.sweep.launcher import Shape
+from sourcewise.sweep import leases, runs, slots
+from sourcewise.sweep.slots import Shape
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,7 +73,7 @@ class Sweeps:
         return [(int(seed), int(pid), gpus) for seed, pid, gpus in (line.split() for line in lines)]
 
     def leftovers(self) -> list[Path]:
-        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, launcher.LOG)]
+        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, runs.LOG)]
 
 
 @pytest.fixture
@@ -192,18 +191,15 @@ def test_a_second_signal_is_immediate(sweeps):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=200)
     assert process.returncode == 130
-    until(lambda: all(claims._birth(pid) == "gone" for pid in pids))
+    until(lambda: all(leases._birth(pid) == "gone" for pid in pids))
 
 
-def test_a_signal_while_workers_still_import(sweeps, tmp_path):
+def test_a_signal_while_workers_still_import(sweeps, tmp_path, monkeypatch):
     (tmp_path / "slow_module.py").write_text(
         f"import pathlib, time\npathlib.Path({str(tmp_path)!r}, 'importing').touch()\ntime.sleep(1000)\n"
     )
-    os.environ["PYTHONPATH"] = str(tmp_path)
-    try:
-        process = sweeps.start("hydra.launcher.preload=[slow_module]", seeds=2)
-    finally:
-        del os.environ["PYTHONPATH"]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    process = sweeps.start("hydra.launcher.preload=[slow_module]", seeds=2)
     until(lambda: (tmp_path / "importing").exists())
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=200)
@@ -223,7 +219,7 @@ def test_two_sweeps_share_the_work(sweeps):
 def test_a_run_held_by_someone_else_is_waited_for(sweeps):
     assert sweeps.run(seeds=1, deeds={"0": "raise"}).returncode == 1
     folder = sweeps.folder(0)
-    with claims.claim(folder):
+    with leases.lease(folder):
         process = sweeps.start(seeds=3)
         until(lambda: len(sweeps.records()) == 2)
         time.sleep(0.3)
@@ -236,7 +232,7 @@ def test_a_run_held_by_someone_else_is_waited_for(sweeps):
 
 def test_a_run_that_its_holder_gives_up_is_done_here(sweeps):
     assert sweeps.run(seeds=1, deeds={"0": "raise"}).returncode == 1
-    with claims.claim(sweeps.folder(0)):
+    with leases.lease(sweeps.folder(0)):
         process = sweeps.start(seeds=2)
         until(lambda: len(sweeps.records()) == 1)
     process.communicate(timeout=200)
@@ -289,9 +285,9 @@ def test_a_run_on_several_devices_is_one_command_of_its_own(sweeps):
     assert set(sweeps.records()) == {0, 1}
     text = (sweeps.folder(1) / "log.txt").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("argv ")]
-    *_, config = line.split(" ", 3)
-    assert json.loads(config)["subset"]["seed"] == 1
-    assert json.loads(config)["fake"]["note"] == "a b"
+    config = json.loads(line.split(" ", 4)[-1])["config"]
+    assert config["subset"]["seed"] == 1
+    assert config["fake"]["note"] == "a b"
     assert " -m" not in line
 
 
@@ -327,9 +323,9 @@ def test_status(sweeps):
     until(lambda: any(seed == 6 for seed, _, _ in sweeps.starts()))
     started.kill()
     started.communicate()
-    until(lambda: claims.abandoned(sweeps.folder(6)))
+    until(lambda: leases.abandoned(sweeps.folder(6)))
     before = sweeps.starts()
-    with claims.claim(sweeps.folder(3)):
+    with leases.lease(sweeps.folder(3)):
         done = sweeps.run("hydra.launcher.status=true", seeds=8)
     assert done.returncode == 0, done.stderr
     study_folder, *lines = done.stdout.splitlines()
@@ -400,7 +396,7 @@ def test_a_record_of_another_version_is_never_touched(sweeps):
 )
 def test_slots(monkeypatch, shape, asked, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    monkeypatch.setattr(launcher, "cores", lambda: 8)
+    monkeypatch.setattr(slots, "cores", lambda: 8)
     assert [slot.get("CUDA_VISIBLE_DEVICES") for slot in shape.slots(asked)] == expected
 
 
@@ -421,5 +417,5 @@ def test_slots_that_cannot_be(monkeypatch, shape, asked):
 
 
 def test_names_can_be_pasted_into_a_shell():
-    run = launcher.Run(0, ["a=[1,2]", "b='x y'", "hydra.job.name=z"], {}, Path())
+    run = runs.Run(0, ["a=[1,2]", "b='x y'", "hydra.job.name=z"], {}, Path())
     assert shlex.split(run.name) == ["a=[1,2]", "b='x y'"]

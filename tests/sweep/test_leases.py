@@ -12,8 +12,8 @@ import pytest
 
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.sweep import leases as claims
-from sourcewise.sweep.leases import Claimed, Holder, Watch, claim
+from sourcewise.sweep import leases
+from sourcewise.sweep.leases import Holder, Leased, Watch, lease
 
 
 def lease_of(folder: Path, **changes: object) -> Holder:
@@ -35,16 +35,16 @@ def lease_of(folder: Path, **changes: object) -> Holder:
 
 def dead_lease(folder: Path, token: str = "t0") -> None:
     process = subprocess.Popen(["sleep", "100"])
-    birth = claims._birth(process.pid)
+    birth = leases._birth(process.pid)
     process.kill()
     process.wait()
-    lease_of(folder, token=token, pid=process.pid, place=claims._place(), birth=birth)
+    lease_of(folder, token=token, pid=process.pid, place=leases._place(), birth=birth)
 
 
 @pytest.fixture
 def hasty(monkeypatch):
-    monkeypatch.setattr(claims, "HEARTBEAT", 0.02)
-    monkeypatch.setattr(claims, "EXPIRY", 0.3)
+    monkeypatch.setattr(leases, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(leases, "EXPIRY", 0.3)
 
 
 def files(folder: Path) -> list[str]:
@@ -52,17 +52,17 @@ def files(folder: Path) -> list[str]:
 
 
 def test_one_holder_at_a_time(tmp_path):
-    with claim(tmp_path / "run"), pytest.raises(Claimed, match=f"process {os.getpid()} on"):
-        claim(tmp_path / "run").__enter__()
+    with lease(tmp_path / "run"), pytest.raises(Leased, match=f"process {os.getpid()} on"):
+        lease(tmp_path / "run").__enter__()
     assert files(tmp_path / "run") == []
-    with claim(tmp_path / "run"):
+    with lease(tmp_path / "run"):
         pass
 
 
 def test_an_exception_frees_the_run(tmp_path):
-    with pytest.raises(ValueError), claim(tmp_path):
+    with pytest.raises(ValueError), lease(tmp_path):
         raise ValueError
-    assert claims.holder(tmp_path) is None
+    assert leases.holder(tmp_path) is None
     assert files(tmp_path) == []
 
 
@@ -77,8 +77,8 @@ def test_many_processes_one_winner(tmp_path):
 
 def _try(folder: Path) -> bool:
     try:
-        claims._acquire(folder)
-    except Claimed:
+        leases._acquire(folder)
+    except Leased:
         return False
     return True
 
@@ -91,8 +91,8 @@ def test_many_takers_of_a_dead_holder_one_winner(tmp_path):
 
         def take(folder=folder, barrier=barrier, winners=winners):
             barrier.wait()
-            with contextlib.suppress(Claimed):
-                winners.append(claims._acquire(folder))
+            with contextlib.suppress(Leased):
+                winners.append(leases._acquire(folder))
 
         threads = [threading.Thread(target=take) for _ in range(8)]
         [thread.start() for thread in threads]
@@ -100,37 +100,37 @@ def test_many_takers_of_a_dead_holder_one_winner(tmp_path):
         assert len(winners) == 1
         winners[0].check()
         winners[0].release()
-        assert claims.holder(folder) is None
+        assert leases.holder(folder) is None
         assert files(folder) == []
 
 
 def test_a_holder_killed_here_is_succeeded_at_once(tmp_path):
-    code = "import sys, time\nfrom pathlib import Path\nfrom sourcewise.sweep.leases import claim\n"
-    code += "with claim(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(100)"
+    code = "import sys, time\nfrom pathlib import Path\nfrom sourcewise.sweep.leases import lease\n"
+    code += "with lease(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(100)"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(Claimed):
-        claim(tmp_path).__enter__()
+    with pytest.raises(Leased):
+        lease(tmp_path).__enter__()
     process.kill()
-    while claims._birth(process.pid) != "gone":  # a zombie is dead enough
+    while leases._birth(process.pid) != "gone":  # a zombie is dead enough
         time.sleep(0.01)
-    with claim(tmp_path) as lease:
-        assert files(tmp_path) == sorted(["lease", f"lease-{claims._read(tmp_path / 'lease').token}"])
-        lease.check()
+    with lease(tmp_path) as held:
+        assert files(tmp_path) == sorted(["lease", f"lease-{leases._read(tmp_path / 'lease').token}"])
+        held.check()
     assert files(tmp_path) == []
     process.wait()
     process.stdout.close()
 
 
 def test_a_new_process_with_the_dead_holders_number_is_not_the_holder(tmp_path):
-    lease_of(tmp_path, pid=os.getpid(), place=claims._place(), birth="1")
-    assert claims.holder(tmp_path) is None
+    lease_of(tmp_path, pid=os.getpid(), place=leases._place(), birth="1")
+    assert leases.holder(tmp_path) is None
 
 
 def test_process_numbers_of_another_container_mean_nothing(tmp_path):
-    boot = claims._place().split()[0]
+    boot = leases._place().split()[0]
     lease_of(tmp_path, pid=2**22 - 1, place=f"{boot} pid:[1]")
-    assert claims.holder(tmp_path) is not None
+    assert leases.holder(tmp_path) is not None
 
 
 @pytest.mark.parametrize("since", [0.0, 4e9])  # a holder's clock decades behind or ahead
@@ -139,61 +139,61 @@ def test_another_machines_holder_expires_by_the_watchers_clock(tmp_path, hasty, 
     watch = Watch()
     assert watch.holder(tmp_path) is not None
     assert watch.holder(tmp_path) is not None
-    with pytest.raises(Claimed):
-        claim(tmp_path, patience=0).__enter__()
-    time.sleep(claims.EXPIRY + 0.05)
+    with pytest.raises(Leased):
+        lease(tmp_path, patience=0).__enter__()
+    time.sleep(leases.EXPIRY + 0.05)
     assert watch.holder(tmp_path) is None
     assert files(tmp_path) == []
 
 
 def test_a_beating_holder_is_never_taken_for_dead(tmp_path, hasty, monkeypatch):
-    place = claims._place()
-    monkeypatch.setattr(claims, "_place", lambda: "elsewhere")
-    lease = claims._acquire(tmp_path).keep()
-    monkeypatch.setattr(claims, "_place", lambda: place)
+    place = leases._place()
+    monkeypatch.setattr(leases, "_place", lambda: "elsewhere")
+    held = leases._acquire(tmp_path).keep()
+    monkeypatch.setattr(leases, "_place", lambda: place)
     watch = Watch()
     for _ in range(20):
         assert watch.holder(tmp_path) is not None
         time.sleep(0.04)
-    with pytest.raises(Claimed):  # at the first sign of life
-        claim(tmp_path, patience=60).__enter__()
-    lease.release()
+    with pytest.raises(Leased):  # at the first sign of life
+        lease(tmp_path, patience=60).__enter__()
+    held.release()
     assert watch.holder(tmp_path) is None
 
 
-def test_a_patient_claim_waits_until_a_silent_holder_has_expired(tmp_path, hasty, capsys):
+def test_a_patient_lease_waits_until_a_silent_holder_has_expired(tmp_path, hasty, capsys):
     lease_of(tmp_path)
-    with claim(tmp_path, patience=60):
+    with lease(tmp_path, patience=60):
         pass
-    assert "claimed by process 1 on elsewhere" in capsys.readouterr().err
+    assert "leased by process 1 on elsewhere" in capsys.readouterr().err
 
 
 def test_a_torn_lease_counts_as_held_and_expires(tmp_path, hasty):
     (tmp_path / "lease").touch()
     watch = Watch()
     assert "unknown" in str(watch.holder(tmp_path))
-    time.sleep(claims.EXPIRY + 0.05)
+    time.sleep(leases.EXPIRY + 0.05)
     assert watch.holder(tmp_path) is None
 
 
 def test_a_slow_taker_cannot_take_from_the_successors_successor(tmp_path, monkeypatch):
     """It saw t0 dead; before it acts, t0 was succeeded, that one has finished, and a third one holds the run."""
     dead_lease(tmp_path)
-    stale = claims._chain(tmp_path)
-    claims._acquire(tmp_path).release()
-    third = claims._acquire(tmp_path)
-    real, answers = claims._chain, iter([stale])
-    monkeypatch.setattr(claims, "_chain", lambda folder: next(answers, None) or real(folder))
-    with pytest.raises(Claimed):
-        claims._acquire(tmp_path)
+    stale = leases._chain(tmp_path)
+    leases._acquire(tmp_path).release()
+    third = leases._acquire(tmp_path)
+    real, answers = leases._chain, iter([stale])
+    monkeypatch.setattr(leases, "_chain", lambda folder: next(answers, None) or real(folder))
+    with pytest.raises(Leased):
+        leases._acquire(tmp_path)
     third.check()
     assert files(tmp_path) == ["lease"]
 
 
 def test_a_holder_that_slept_too_long_finds_out(tmp_path):
-    sleeper = claims._acquire(tmp_path)
-    successor = claims._acquire(tmp_path, expired=sleeper.holder.token)
-    with pytest.raises(Claimed, match="taken over by"):
+    sleeper = leases._acquire(tmp_path)
+    successor = leases._acquire(tmp_path, expired=sleeper.holder.token)
+    with pytest.raises(Leased, match="taken over by"):
         sleeper.check()
     sleeper.release()
     successor.check()
@@ -202,17 +202,17 @@ def test_a_holder_that_slept_too_long_finds_out(tmp_path):
 
 
 def test_a_forked_child_does_not_free_the_run(tmp_path):
-    with claim(tmp_path) as lease:
-        child = multiprocessing.get_context("fork").Process(target=lease.release)
+    with lease(tmp_path) as held:
+        child = multiprocessing.get_context("fork").Process(target=held.release)
         child.start()
         child.join()
-        lease.check()
+        held.check()
 
 
 def test_what_the_dead_left_is_removed(tmp_path):
     dead_lease(tmp_path)
     (tmp_path / ".record.safetensors.x.tmp").touch()
-    with claim(tmp_path):
+    with lease(tmp_path):
         assert not list(tmp_path.glob("*.tmp"))
         (tmp_path / "lease-of-a-failed-taker").touch()
         (tmp_path / "checkpoint-source.pt").touch()
@@ -222,5 +222,5 @@ def test_what_the_dead_left_is_removed(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(SourcewiseError, match="cannot claim the run"), claim(tmp_path / "file" / "run"):
+    with pytest.raises(SourcewiseError, match="cannot lease the run"), lease(tmp_path / "file" / "run"):
         pass

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.sweep.pool import Job, Outcome, Pool, load
+from sourcewise.sweep.pool import Job, Outcome, Pool
+from sourcewise.sweep.tasks import load
 
 TASK = f"{Path(__file__).parents[1] / 'fake_task.py'}:simple"
 LIMIT = 60.0
@@ -22,16 +23,16 @@ def pool() -> Iterator[Pool]:
         yield pool
 
 
-def test_a_failure_is_told_as_its_user_would_hear_it(tmp_path: Path) -> None:
+def test_a_failure_has_the_line_of_a_single_run(tmp_path: Path) -> None:
     code = """
-from sourcewise.sweep import pool
+from sourcewise.sweep import worker
 from sourcewise.core.errors import SourcewiseError
-def fail(config):
+def fail(config, overrides):
     try:
         raise SourcewiseError("there is no such folder")
     except SourcewiseError as error:
         raise RuntimeError("Error in call to target") from error
-status, cause, _ = pool.perform(fail, {}, "log.txt")
+status, cause, _ = worker.perform(fail, {}, "log.txt")
 assert (status, cause) == ("raised", "there is no such folder"), cause
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
@@ -142,9 +143,9 @@ def test_a_log_that_cannot_be_written_is_the_runs_failure(pool, tmp_path):
     assert "NotADirectoryError" in outcome.cause or "FileExistsError" in outcome.cause
 
 
-def test_a_run_claimed_by_others_is_no_failure(pool, tmp_path):
-    taken, free = do(pool, tmp_path, {"claimed": 1}, {})
-    assert (taken.status, taken.cause) == ("claimed", "someone has it")
+def test_a_run_leased_by_others_is_no_failure(pool, tmp_path):
+    taken, free = do(pool, tmp_path, {"leased": 1}, {})
+    assert (taken.status, taken.cause) == ("leased", "someone has it")
     assert not (tmp_path / "0.txt").read_text()
     assert [worker.pid for worker in pool._workers] == [free.value]
 
@@ -188,13 +189,11 @@ def test_wake_ends_a_wait(pool):
     assert pool.wait(LIMIT) == []
 
 
-@pytest.mark.parametrize(
-    "function", ["no_such_module:f", "sourcewise.sweep.pool:no_such_function", "no/such/file.py:f"]
-)
-def test_a_task_that_cannot_be_imported_is_one_line(tmp_path, function):
+@pytest.mark.parametrize("task", ["no_such_module:f", "sourcewise.sweep.pool:no_such_function", "no/such/file.py:f"])
+def test_a_task_that_cannot_be_imported_is_one_line(tmp_path, task):
     with (
         pytest.raises(SourcewiseError, match="worker processes cannot start: .*no.such"),
-        Pool(function, [{}]) as pool,
+        Pool(task, [{}]) as pool,
     ):
         do(pool, tmp_path, {})
 
@@ -255,5 +254,5 @@ def test_open_files_stay_the_same(pool, tmp_path):
 
 def test_load_finds_functions_by_module_and_by_file(tmp_path):
     assert load("os.path:join") is os.path.join
-    (tmp_path / "some_task.py").write_text("def f(config): return 7")
-    assert load(f"{tmp_path}/some_task.py:f")({}) == 7
+    (tmp_path / "some_task.py").write_text("def f(config, overrides): return 7")
+    assert load(f"{tmp_path}/some_task.py:f")({}, []) == 7

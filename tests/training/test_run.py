@@ -278,7 +278,7 @@ def test_divergence_is_one_clear_line_and_leaves_no_record(tiny: Compose) -> Non
     ],
 )
 def test_bad_settings_are_one_clear_line(tiny: Compose, override: str, message: str) -> None:
-    from sourcewise.commands.cli import users_error
+    from sourcewise.core.messages import users_error
 
     with pytest.raises(Exception) as caught:
         train.train(tiny(override))

@@ -129,7 +129,7 @@ class Nearest(TransferMethod):
         train, labels = task.features(task.train), task.train.labels
         means = torch.stack([train[labels == c].mean(0) for c in range(task.classes)])
         logits = -self.scale * torch.cdist(task.features(task.test), means)
-        return TransferResult(logits[:5] if self.wrong else task.outputs(logits), {"scale": self.scale})
+        return TransferResult(task.outputs(logits[:5] if self.wrong else logits), {"scale": self.scale})
 
 def worst_class(outputs, classes):
     right = (outputs.prediction == outputs.labels).double()

@@ -32,7 +32,7 @@ def prepare(config: Config) -> None:
 
 
 def plan(config: Config) -> str:
-    """What a run of the resolved config does, a line a stage."""
+    """Return what a run of the resolved config does, with a line for each stage."""
     source, lines = config["source"], [f"study {names.study_name(config)}"]
     stages = {f"source {source['name']}": (source, source["pretraining"])}
     stages |= {f"target {name}": (target, target["transfer"]) for name, target in config["target"].items()}
@@ -48,18 +48,18 @@ def plan(config: Config) -> str:
 
 @dataclass(frozen=True)
 class Noise:
-    """A loader of `count` images a little larger than `side`, of labels spread over all classes."""
+    """A loader of `count` images of noise, a little larger than `side`, with labels of all classes."""
 
     count: int
     classes: int
     side: int
 
     def stamp(self) -> str:
-        """Nothing lies on disk."""
+        """Return nothing: there are no files that could change."""
         return ""
 
     def listing(self) -> Listing:
-        """Each image is another."""
+        """Return a listing in which all images differ."""
 
         def picture(row: int) -> Image.Image:
             noise = np.random.default_rng(row).integers(0, 256, (8, 8, 3), np.uint8)
@@ -70,10 +70,10 @@ class Noise:
 
 
 def shrunk(config: Config, folder: str) -> dict[str, Any]:
-    """The resolved config of a run that keeps all but its data, epochs, batch sizes and devices, below `folder`.
+    """Return the resolved config of a small run below `folder`, with other data, epochs, batch sizes and devices.
 
-    Two steps a stage. Of a source, twice the images that targets have: a subset keeps about half. Noise has none of the
-    names that groups and chosen subsets are of.
+    Every stage takes two steps. The source has twice the images that targets have, since a subset keeps about half. The
+    names of groups and chosen subsets are replaced, because noise has none of them.
     """
     source, subset = _small(config["source"], 4 * BATCH, folder), config["subset"]
     if config["source"]["train"].get("_target_") == LOAD:

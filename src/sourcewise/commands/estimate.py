@@ -3,10 +3,8 @@
 python estimate.py records=runs/<study> out=outputs/<name>
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,11 +13,13 @@ from annotated_types import Interval
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from sourcewise.commands import CONFIGS, cli
-from sourcewise.core import settings
+from sourcewise.commands.cli import CONFIGS, resolve
+from sourcewise.core import exits, settings
 
 if TYPE_CHECKING:
+    from sourcewise.records.reading import Reading
     from sourcewise.report.summary import Summary
+    from sourcewise.study.collect import Study
 
 
 @dataclass(frozen=True)
@@ -44,114 +44,70 @@ class Settings:
 
 
 def estimate(config: dict[str, Any]) -> "Summary":
-    """Everything from records to results on disk and in W&B; returns the summary."""
+    """Do all from records to results on disk and in W&B, and print the summary; return it.
+
+    Raises SourcewiseError for bad settings, and for records that have no results.
+    """
     from hydra.utils import instantiate
 
-    from sourcewise.acting import counterfactuals, curation, review
-    from sourcewise.core.files import check_place, write_whole
-    from sourcewise.core.results import to_json
-    from sourcewise.designs.files import write_ranking
-    from sourcewise.records.reading import Records
+    from sourcewise.commands import results, tracked_results
+    from sourcewise.commands.images import find_images
+    from sourcewise.core.files import check_place
     from sourcewise.report import contents
     from sourcewise.report.summary import summarise
-    from sourcewise.study import influences, writing
-    from sourcewise.study.collect import collect, join_counterfactuals
-    from sourcewise.study.recipes import train_command
+    from sourcewise.study import influences
 
+    out = Path(config["out"])
     contents.check_sections(config["sections"])
-    check_place(Path(config["out"]))
+    check_place(out)
     tracker = instantiate(config["logger"])
     if config["wandb_report"]:
         tracker.check_report()
-    records = Records(config["records"], config["filters"], config["refresh"]).giving(config["outputs"])
-    study, out = collect(records, config["outputs"]), Path(config["out"])
-    weights = curation.target_weights(config["curate"], list(study.targets)) if config["curate"] else {}
-    for place in [further] if isinstance(further := config["counterfactuals"] or [], str) else further:
-        study = join_counterfactuals(study, Records(place, {}, config["refresh"]))
-    images = cli.images(config["images"], study.header)
+    records, study = read_study(config)
+    images = find_images(config["images"], study.header)
     estimated = influences.estimate(study, config["estimator"])
-    _clear(out, study.header.study)
-    datasets = {name: item.dataset for name, item in estimated.items()}
     summary = summarise(
         study,
         estimated,
         records.left_out,
         config["fdr"],
-        counterfactuals=counterfactuals.compare_all(
-            study.counterfactual_runs, study.group_names, {name: item.slopes for name, item in estimated.items()}
-        ),
-        review=review.review(datasets, study.label_agreement, images, config["fdr"]),
-        curation=curation.curate(study, weights, out) if weights else None,
+        counterfactuals=results.compare(study, estimated),
+        review=results.review(study, estimated, images, config["fdr"]),
+        curation=results.curate(study, config["curate"], out),
     )
-    if summary.curation:
-        curation.write(out, summary.curation)
-    if summary.review:
-        review.write(out, summary.review)
-    writing.write(datasets, out, config["top"])
-    for name, item in estimated.items():
-        for key, baseline in item.baselines.items():
-            scores = {row.group: row.score for row in baseline.overall}
-            write_ranking(out / name / f"{key}.csv", scores)
-    write_whole(out / "summary.json", json.dumps(to_json(summary), indent=1).encode())
-    write_whole(out / "records.txt", ("\n".join(records.used) + "\n").encode())
-    pages = {name: writing.listed_groups(data, summary.targets[name].groups_to_show) for name, data in datasets.items()}
-    reports = contents.build(pages, summary, partial(train_command, study.header), out, config["sections"], images)
-    write_whole(out / "report.html", contents.as_page(reports).encode())
-    about = {**config, "study": study.header.study, "models": study.models}
-    with tracker.start(f"estimate-{study.header.study}", study.header.study, about, job="estimate") as tracked:
-        for report in reports:
-            target, place = report.target, f"target/{report.target.name}"
-            for part in report.sections:
-                for figure in part.figures:
-                    tracked.figure(f"{place}/{figure.id}", figure.figure)
-                for table in part.tables:
-                    tracked.images(f"{place}/{table.id}", table.images)
-            rows = [[row.group, row.influence, row.stderr, row.qvalue] for row in target.facts.overall]
-            tracked.table(f"{place}/overall", ["group", "influence", "stderr", "qvalue"], rows)
-        for comparison in summary.counterfactuals:
-            where = "/".join(["target", comparison.target, "counterfactual", comparison.study]).rstrip("/")
-            tracked.table(where, counterfactuals.COLUMNS, counterfactuals.comparison_rows(comparison))
-        if config["wandb_report"]:
-            title = f"Which groups of {summary.source} help {', '.join(pages)}, and which hurt"
-            verdicts = [report.verdict for report in reports]
-            text = [line for verdict in verdicts for line in (verdict.headline, *verdict.paragraphs)]
-            tracked.report(title, [*text, *summary.notes], [f"target/{name}/score" for name in pages])
-        tracked.save(out / "report.html", "report.html")
-        results = [f"{name}/{kind}" for name in datasets for kind in ("influences.nc", "top.parquet")]
-        files = {name: out / name for name in (*results, "summary.json", "records.txt")}
-        tracked.artifact(f"influences-{study.header.study}", "influences", files, {"recipe": study.header.recipe})
+    reports = results.build_reports(study, estimated, summary, out, config["sections"], images)
+    results.write(out, estimated, summary, records.used, reports, config["top"])
+    tracked_results.track(tracker, config, study, summary, reports)
     print(f"{contents.as_text(reports)}\n\n{out / 'report.html'}")
     return summary
 
 
-def _clear(out: Path, study: str) -> None:
-    """Remove what an estimate of another study left in `out`: its lists and rankings would pass for this one's."""
-    from sourcewise.records.record import is_name
+def read_study(config: dict[str, Any]) -> tuple["Reading", "Study"]:
+    """Return the records of the study, with an account of those left out, and their content as arrays.
 
-    try:
-        before = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-        targets = [name for name in before["targets"] if is_name(name)]
-        if before["study"] == study:
-            return
-    except (OSError, ValueError, KeyError, TypeError):
-        return  # nothing there that we wrote
-    for name in ("keep.txt", "drop.txt", "ranking.csv", "review.csv", "review_drop.txt"):
-        (out / name).unlink(missing_ok=True)
-    for name in targets:
-        for file in ("influences.nc", "top.parquet"):
-            (out / name / file).unlink(missing_ok=True)
+    The counterfactual runs of further places are part of the study.
+    """
+    from sourcewise.records.reading import Records
+    from sourcewise.study.collect import collect, join_counterfactuals
+
+    records = Records(config["records"], config["filters"], config["refresh"]).giving(config["outputs"])
+    study = collect(records, config["outputs"])
+    places = config["counterfactuals"] or []
+    for place in [places] if isinstance(places, str) else places:
+        study = join_counterfactuals(study, Records(place, {}, config["refresh"]))
+    return records, study
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="estimate")
 def _main(config: DictConfig) -> None:
     """Estimate once, by a composed config."""
-    with cli.errors():
-        resolved = cli.resolve(config, Settings)
+    with exits.errors():
+        resolved = resolve(config, Settings)
         settings.check_config(resolved["logger"], "logger")
         estimate(resolved)
 
 
 def main() -> None:
     """Run the command: `python estimate.py`, `sourcewise-estimate`."""
-    with cli.errors():
+    with exits.errors():
         _main()

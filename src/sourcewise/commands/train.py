@@ -4,7 +4,8 @@ One run:  python train.py
 A sweep:  python train.py -m 'subset.seed=range(0,96)'
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,19 +13,21 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
-from sourcewise.commands import CONFIGS, cli
-from sourcewise.core import names, settings
+from sourcewise.commands.cli import CONFIGS, resolve
+from sourcewise.core import exits, names, settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.designs import resolve
+from sourcewise.core.overrides import recipe_overrides
+from sourcewise.designs import resolve as resolve_subset
 from sourcewise.records import agents
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What conf/train.yaml holds at its top."""
+    """The keys and types at the top of conf/train.yaml."""
 
     source: Mapping[str, Any]
     target: Mapping[str, Mapping[str, Any]]
@@ -39,16 +42,17 @@ class Settings:
     only: Literal["prepare", "dry_run"] | None = None
 
 
-def train(config: dict[str, Any]) -> dict[str, float]:
-    """One run from a resolved config; its metrics. Writes the record, unless it is there already.
+def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, float]:
+    """Do one run of a resolved config and write its record, unless it is there already; return its metrics.
 
-    Raises SourcewiseError for bad input, RunFailed when training diverges, Claimed when someone else is doing the run.
+    overrides: those of the command line, of which the record keeps the ones that choose the recipe. Raises
+    SourcewiseError for bad input, RunFailed when training diverges, Leased when another process is doing the run.
     """
     # Heavy imports wait until there is something to train: --help and finished sweeps need none of them.
     from hydra.utils import instantiate
 
     from sourcewise.records import record
-    from sourcewise.sweep import leases as claims
+    from sourcewise.sweep import leases
     from sourcewise.training.run import Run
 
     if config.get("only"):
@@ -57,17 +61,18 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if names.is_done(folder):
         return _done(folder, config)
     settings.check_config(config)
-    # Targets first: a missing one should be told before a source's images are made into a store.
+    # Targets first: a missing one should be reported before a source's images are made into a store.
     built = ("target", "source", "model", "trainer", "logger")
     targets, source, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
     start = partial(Run, source, targets, model, hardware, config["subset"], config["seed"])
+    recipe = recipe_overrides(overrides)
     if not hardware.is_main:  # under DDP, one process speaks for the run
-        return dict(start().execute(config).header.metrics)
-    with claims.claim(folder) as lease:
-        if names.is_done(folder):  # by someone else, a moment ago
+        return dict(start().execute(config, recipe).header.metrics)
+    with leases.lease(folder) as lease:
+        if names.is_done(folder):  # by another process, a moment ago
             return _done(folder, config)
         with tracker.start(folder.name, folder.parent.name, config) as tracked:
-            result = start(tracked.log).execute(config)
+            result = start(tracked.log).execute(config, recipe)
             lease.check()
             record.write(result, folder / names.RECORD)
             tracked.record(result)
@@ -75,7 +80,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
 
 
 def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
-    """Metrics of a complete run. A W&B agent that asked for it gets a W&B run all the same, with the same record."""
+    """Return the metrics of a complete run. A W&B agent that asked for it still gets a W&B run with its record."""
     from hydra.utils import instantiate
 
     from sourcewise.records import record
@@ -87,33 +92,43 @@ def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     return dict(result.header.metrics)
 
 
-def rehearse(config: dict[str, Any]) -> None:
-    """What `only` asks for in place of a run: make the stores of images, or say what would run and try it on noise."""
-    from sourcewise.commands import dry_run as rehearsal
+def prepare_or_try(config: dict[str, Any]) -> None:
+    """Do what `only` asks for in place of a run: make the stores of images, or print the plan and try it on noise."""
+    from sourcewise.commands import dry_run
 
     settings.check_config(config)
     if config["only"] == "prepare":
-        rehearsal.prepare(config)
+        dry_run.prepare(config)
         return
-    print(rehearsal.plan(config))
+    print(dry_run.plan(config))
     with TemporaryDirectory() as folder:
-        metrics = train(rehearsal.shrunk({**config, "only": None}, folder))
+        metrics = train(dry_run.shrunk({**config, "only": None}, folder))
     print(f"two steps of each stage on noise: all {len(config['target'])} targets done, {len(metrics)} metrics")
+
+
+def _print_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Print where a run's record is and its metrics, from the main process of the run."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    print(folder)
+    for name, value in metrics.items():
+        print(f"  {name:<40} {value:.4f}")
 
 
 @hydra.main(version_base="1.3", config_path=CONFIGS, config_name="train")
 def _main(config: DictConfig) -> None:
     """Train one run of a composed config; a sweep's runs are the launcher's."""
-    with cli.errors():
-        resolved = cli.resolve(config, Settings)
-        resolved["subset"] = resolve(resolved["subset"])
+    with exits.errors():
+        resolved = resolve(config, Settings)
+        resolved["subset"] = resolve_subset(resolved["subset"])
         if resolved["only"]:
-            rehearse(resolved)
+            prepare_or_try(resolved)
         else:
-            cli.say_metrics(names.run_dir(resolved), train(resolved))
+            metrics = train(resolved, HydraConfig.get().overrides.task)
+            _print_metrics(names.run_dir(resolved), metrics)
 
 
 def main() -> None:
     """Run the command: `python train.py`, `sourcewise-train`."""
-    with cli.errors(), agents.answering_agent():
+    with exits.errors(), agents.answering_agent():
         _main()

@@ -6,7 +6,9 @@ import json
 import math
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*", re.ASCII)
@@ -84,3 +86,9 @@ def _escape(text: str) -> str:
     """
     text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
     return re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text)
+
+
+def called_as() -> list[str]:
+    """Return the words by which the user called this program: `sourcewise-train`, or `python train.py`."""
+    program = sys.argv[0]
+    return ["python", program] if program.endswith(".py") else [Path(program).name]

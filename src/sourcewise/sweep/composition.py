@@ -35,7 +35,7 @@ class _Example:
 
 
 class Composer:
-    """From a job's overrides to its resolved config, as plain containers without Hydra's own node."""
+    """A function of a job's overrides to its resolved config, as plain containers without Hydra's own node."""
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self._loader, self._master = loader, master
@@ -44,9 +44,9 @@ class Composer:
         self._examples: dict[tuple[str, ...], list[_Example]] = defaultdict(list)
 
     def __call__(self, overrides: Sequence[str]) -> Config:
-        """The config of the job with these overrides, a dict of its own; what is in it is shared with others.
+        """Return the config of the job with these overrides: a new dict, whose values are shared with other jobs.
 
-        Raises what Hydra and OmegaConf raise.
+        Raises the exceptions of Hydra and OmegaConf.
         """
         job = [self._parse(text) for text in overrides]
         alike = self._examples[tuple(override.key_or_group for override in job)]
@@ -108,7 +108,7 @@ def _is_plain(override: Override) -> bool:
 
 
 def _replaced(node: Any, path: Sequence[str], value: Any) -> Any:
-    """The config with a value replaced, if it has that value; what is unchanged is shared, not copied."""
+    """Return the config with a value replaced, if it has that value; unchanged parts are shared, not copied."""
     if not path:
         return value
     first, *rest = path

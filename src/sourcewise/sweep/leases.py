@@ -1,9 +1,9 @@
-"""Who works on a run: a lease in the run's folder, so that any number of processes and machines can share a study.
+"""Which process works on a run: a lease in its folder, so that many processes and machines can share a study.
 
 A lease is a file: a token, who holds it, and a counter that its holder raises every `HEARTBEAT` seconds. Nothing but
 exclusive creation and deletion of files is asked of the file system, and no two clocks are ever compared.
 
-* `lease` is the first claim. Whoever succeeds a dead holder with token T creates `lease-T`, and exclusive creation
+* `lease` is the first lease. Whoever succeeds a dead holder with token T creates `lease-T`, and exclusive creation
   lets one taker win. The holder is the end of the chain that starts at `lease`; deleting `lease` frees the run at one
   stroke.
 * A holder on this machine is dead when its process is gone. Any other one is dead when a watcher has seen the same
@@ -35,15 +35,15 @@ EXPIRY = 90.0
 _ROOT = "lease"
 
 
-class Claimed(SourcewiseError):  # noqa: N818
-    """Someone else is doing this run, or may be."""
+class Leased(SourcewiseError):  # noqa: N818
+    """Another process is doing this run, or may be."""
 
     status = EXIT_LEASED
 
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease says of who holds it. `since` is the holder's wall clock, for people: nothing hangs on it."""
+    """The process that holds a lease. `since` is its wall clock, for people to read: nothing depends on it."""
 
     token: str
     host: str = "an unknown host"
@@ -55,7 +55,7 @@ class Holder:
 
     @property
     def dead(self) -> bool:
-        """Whether the holder's process is gone for sure: known at once on the same machine, never of another one."""
+        """Return whether the holder's process has surely ended; on another machine this cannot be known."""
         if self.place != _place() or "" in (self.place, self.birth):
             return False
         return _birth(self.pid) not in ("", self.birth)
@@ -74,10 +74,10 @@ class Lease:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Raise Claimed if the run was taken over while this process slept: it must not write any more."""
+        """Raise Leased if the run was taken over while this process slept: it must not write any more."""
         _, last = _chain(self.folder)
         if last is None or last.token != self.holder.token:
-            raise Claimed(f"{self.folder} was taken over by {last or 'another process'} while this process slept")
+            raise Leased(f"{self.folder} was taken over by {last or 'another process'} while this process slept")
 
     def release(self) -> None:
         """Free the run, and if it is complete, clear up after all who ever held it."""
@@ -94,7 +94,7 @@ class Lease:
                 tidy(self.folder)
 
     def beat(self, count: int) -> None:
-        """Write who holds it. The text is always of the same length, so that a heartbeat overwrites it in place."""
+        """Write the holder and a count. The text always has the same length, so that a heartbeat overwrites it."""
         text = json.dumps({**vars(self.holder), "beat": f"{count:012d}"}) + "\n"
         os.pwrite(self.file, text.encode(), 0)
         os.fsync(self.file)
@@ -115,67 +115,67 @@ class Lease:
 
 
 @contextlib.contextmanager
-def claim(folder: Path, patience: float | None = None) -> Iterator[Lease]:
-    """Hold a run's folder. Look whether the run is done only inside: it may have been finished a moment ago.
+def lease(folder: Path, patience: float | None = None) -> Iterator[Lease]:
+    """Hold a run's folder. Check whether the run is done only inside: it may have been finished a moment ago.
 
     patience: seconds to watch a holder on another machine for a sign of life; by default long enough to find it dead,
-    except in a launcher's worker. Raises Claimed as soon as someone else is known, or may be assumed, to hold it.
+    except in a launcher's worker. Raises Leased as soon as another process is known, or must be assumed, to hold it.
     """
     if patience is None:
         patience = 0.0 if WORKER in os.environ else EXPIRY + 1
     watch, limit, first = Watch(), time.monotonic() + patience, None
     while (holder := watch.holder(folder)) is not None:
         if holder != (first or holder) or holder.place == _place() or time.monotonic() >= limit:
-            raise Claimed(f"{folder} is claimed by {holder}")
+            raise Leased(f"{folder} is leased by {holder}")
         if first is None:
-            print(f"{folder} is claimed by {holder}; watching for a sign of life", file=sys.stderr, flush=True)
+            print(f"{folder} is leased by {holder}; watching for a sign of life", file=sys.stderr, flush=True)
         first = holder
         time.sleep(min(1.0, EXPIRY / 10))
-    lease = _acquire(folder).keep()
+    held = _acquire(folder).keep()
     try:
-        yield lease
+        yield held
     finally:
-        lease.release()
+        held.release()
 
 
 class Watch:
-    """Finds out which holders are dead, by looking at them more than once."""
+    """A record of holders seen, which finds dead ones by looking at them more than once."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[Holder | None, float]] = {}
 
     def holder(self, folder: Path) -> Holder | None:
-        """Who holds the run; None when it can be claimed. Ends a lease that has not changed for `EXPIRY` seconds."""
+        """Return who holds the run, None when it is free. End a lease that has not changed for `EXPIRY` seconds."""
         last, now = holder(folder), time.monotonic()
         seen, when = self._seen.get(folder, (None, now))
         if last is None or last != seen:
             self._seen[folder] = last, now
         elif now - when >= EXPIRY:
-            with contextlib.suppress(Claimed):
+            with contextlib.suppress(Leased):
                 _acquire(folder, expired=last.token).release()
                 return None
         return last
 
 
 def holder(folder: Path) -> Holder | None:
-    """Who seems to hold the run, at one look; None when it is free or its holder is known to be dead."""
+    """Return who seems to hold the run at one look; None when it is free or its holder is known to be dead."""
     _, last = _chain(folder)
     return None if last is None or last.dead else last
 
 
 def abandoned(folder: Path) -> bool:
-    """Whether a holder died without freeing the run."""
+    """Return whether a holder died without freeing the run."""
     return (folder / _ROOT).exists() and holder(folder) is None
 
 
 def clear(folder: Path) -> None:
-    """Remove what a dead holder left in the folder of a run that nobody holds."""
+    """Remove a dead holder's files from the folder of a run that no process holds."""
     with contextlib.suppress(SourcewiseError):
         _acquire(folder).release()
 
 
 def tidy(folder: Path) -> None:
-    """Remove what dead holders left in the folder of a complete run: leases, checkpoints and temporary files."""
+    """Remove dead holders' leases, checkpoints and temporary files from the folder of a complete run."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if path.name.startswith((_ROOT, "checkpoint-")) or path.suffix == ".tmp":
@@ -183,13 +183,13 @@ def tidy(folder: Path) -> None:
 
 
 def _acquire(folder: Path, expired: str = "") -> Lease:
-    """Claim a run that is free, or whose holder is dead or has the token `expired`. Raises Claimed."""
+    """Lease a run that is free, or whose holder is dead or has the token `expired`. Raises Leased."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         while True:
             _, last = _chain(folder)
             if last is not None and not last.dead and last.token != expired:
-                raise Claimed(f"{folder} is claimed by {last}")
+                raise Leased(f"{folder} is leased by {last}")
             path = folder / (_ROOT if last is None else f"{_ROOT}-{last.token}")
             lease = _create(path)
             if lease is None:
@@ -202,18 +202,18 @@ def _acquire(folder: Path, expired: str = "") -> Lease:
             os.close(lease.file)  # the chain that this one continues has ended meanwhile
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise SourcewiseError(f"{folder}: cannot claim the run: {error.strerror or error}") from error
+        raise SourcewiseError(f"{folder}: cannot lease the run: {error.strerror or error}") from error
 
 
 def _create(path: Path) -> Lease | None:
-    """A lease of this process at this path; None if there is one."""
+    """Create a lease of this process at this path; return None if there is one."""
     pid = os.getpid()
-    mine = Holder(secrets.token_hex(8), socket.gethostname(), pid, _place(), _birth(pid), round(time.time(), 1))
+    holder = Holder(secrets.token_hex(8), socket.gethostname(), pid, _place(), _birth(pid), round(time.time(), 1))
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
         return None
-    lease = Lease(path.parent, mine, file)
+    lease = Lease(path.parent, holder, file)
     try:
         lease.beat(0)
     except OSError:
@@ -224,18 +224,19 @@ def _create(path: Path) -> Lease | None:
 
 
 def _chain(folder: Path) -> tuple[list[str], Holder | None]:
-    """The lease files from the first claim to the last takeover, and who holds the run: the last one."""
+    """Return the names of the lease files in order of takeover, and the holder in the last one."""
     names: list[str] = []
     last = None
     name = _ROOT
-    while (found := _read(folder / name)) is not None:
+    while (link := _read(folder / name)) is not None:
         names.append(name)
-        last = found
-        name = f"{_ROOT}-{found.token}"
+        last = link
+        name = f"{_ROOT}-{link.token}"
     return names, last
 
 
 def _read(path: Path) -> Holder | None:
+    """Return the holder in a lease file; None without the file."""
     try:
         with path.open("rb") as file:
             text, stat = file.read(), os.fstat(file.fileno())
@@ -249,7 +250,10 @@ def _read(path: Path) -> Holder | None:
 
 @cache
 def _place() -> str:
-    """Where process ids mean what they mean here: this boot of this machine, this process namespace. "" if unknown."""
+    """Return a name of this boot of this machine and process namespace, within which a process id means one process.
+
+    It is empty if the system does not tell.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -258,7 +262,7 @@ def _place() -> str:
 
 
 def _birth(pid: int) -> str:
-    """When a process of this machine started, by the kernel's clock; "gone" without such a process, "" if unknown."""
+    """Return when a process of this machine started, by the kernel's clock; "gone" without it, "" if unknown."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "gone" if state in "ZX" else fields[18]

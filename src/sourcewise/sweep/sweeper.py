@@ -1,9 +1,15 @@
-"""Hydra's basic sweeper, without composing every job an extra time and without files of its own."""
+"""The sweeper: Hydra's basic one, without composing every job an extra time and without files of its own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from sourcewise.designs import find_design
+
+SUBSET = "subset"
 
 
 class SourcewiseSweeper(BasicSweeper):
@@ -17,5 +23,30 @@ class SourcewiseSweeper(BasicSweeper):
         assert self.hydra_context is not None
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        (batch,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        line = parser.parse_overrides(arguments)
+        ranges = [item for item in parser.parse_overrides(self._parse_config()) if self._holds(item, line)]
+        (batch,) = self.split_arguments([*ranges, *line], None)
         return [self.launcher.launch(batch, initial_job_idx=0)]
+
+    def _holds(self, sweep_range: Override, line: Sequence[Override]) -> bool:
+        """Return whether an experiment's range over a setting is used with the overrides of the command line.
+
+        A range over `subset.*` belongs to the design of the experiment. With another design on the command line it is
+        used if that one is random and has such a setting, and otherwise left out.
+        """
+        group, _, setting = sweep_range.key_or_group.partition(".")
+        chosen = any(item.key_or_group in (SUBSET, f"{SUBSET}.design") for item in line)
+        if group != SUBSET or not chosen or self.config is None:
+            return True
+        subset = self.config.subset
+        if subset.design == self._experiments_design(line):
+            return True
+        return find_design(subset.design).is_random and setting in subset
+
+    def _experiments_design(self, line: Sequence[Override]) -> str:
+        """Return the design without a choice of the command line's but its experiment."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        experiment = [str(item.input_line) for item in line if item.key_or_group == "experiment"]
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, experiment)
+        return str(config.subset.design)

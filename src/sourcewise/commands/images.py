@@ -1,0 +1,77 @@
+"""Images at hand for an estimate: the examples that the report shows, and the source where its examples are groups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf.errors import OmegaConfBaseException
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.overrides import quote
+
+if TYPE_CHECKING:
+    from sourcewise.data import ImageDataset
+    from sourcewise.records.record import Header
+
+_ERRORS = (SourcewiseError, HydraException, OmegaConfBaseException)
+"""Errors by which a dataset that is not at hand shows itself."""
+
+
+def find_images(setting: Mapping[str, Any] | str | None, header: Header) -> dict[str, ImageDataset]:
+    """Return the targets' test examples and, under "", the source if its examples are groups; within a Hydra main.
+
+    Args:
+        setting: settings of train.py that choose them, `auto` for those that are at hand, or None for none.
+        header: that of the records, whose fingerprints the images must have.
+
+    Raises SourcewiseError when settings choose other images than those of the records.
+    """
+    from sourcewise.data import regroup  # torch is slow to import, and only images need it
+
+    if setting is None or isinstance(setting, str):
+        return _at_hand(header) if setting else {}
+    overrides = [f"{key}={value if isinstance(value, str) else quote(value)}" for key, value in setting.items()]
+    try:
+        config = compose("train", overrides)
+    except ValueError as error:  # such as a group that is a number
+        raise SourcewiseError(f"images={dict(setting)}: {error}") from error
+    images = {name: instantiate(target.test) for name, target in config.target.items()}
+    if header.group_names is None:
+        images = {"": regroup(instantiate(config.source.train), "example"), **images}
+    for name, dataset in images.items():
+        if dataset.fingerprint not in header.fingerprints.values():
+            raise SourcewiseError(f"images: {name or config.source.name} has other images or groups than the records")
+    return images
+
+
+def _at_hand(header: Header) -> dict[str, ImageDataset]:
+    """Return the images that need no files to be made: existing stores of targets, and datasets in memory.
+
+    A store is known by its fingerprint. A dataset in memory is composed from conf/, by the names that the records have
+    for source and targets; nothing else of the records is used, since they may come from elsewhere.
+    """
+    from sourcewise.data import ImageDataset, regroup
+    from sourcewise.data.load import stored
+
+    source, nodes, images = header.config["source"]["name"], dict[str, Any](), dict[str, ImageDataset]()
+    plain = all(re.fullmatch(r"[\w-]+", str(name)) for name in (source, *header.class_names))
+    with suppress(*_ERRORS):
+        if plain and GlobalHydra.instance().is_initialized():
+            config = compose("train", [f"source='{source}'", f"target={list(header.class_names)}"])
+            nodes = {"": config.source.train, **{name: target.test for name, target in config.target.items()}}
+    for name in (*header.class_names, *([] if header.group_names else [""])):
+        fingerprint = header.fingerprints.get(f"{name}/test" if name else source)
+        with suppress(*_ERRORS):
+            dataset = stored(fingerprint)
+            if dataset is None and name in nodes and nodes[name]._target_ != "sourcewise.data.load.load":
+                dataset = instantiate(nodes[name]) if name else regroup(instantiate(nodes[name]), "example")
+            if dataset is not None and dataset.fingerprint == fingerprint:
+                images[name] = dataset
+    return images

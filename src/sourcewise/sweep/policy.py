@@ -1,0 +1,217 @@
+"""The policy of a sweep: which run is next, what is tried again, and when the sweep ends.
+
+Whether a run is complete is decided by its record alone, whatever its worker reported. A run that another process holds
+(`leases.py`) is looked at again when the others are done.
+"""
+
+import signal
+import sys
+import time
+from collections import deque
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from sourcewise.core import names
+from sourcewise.core.errors import RunFailed
+from sourcewise.records import record
+from sourcewise.sweep import leases
+from sourcewise.sweep.pool import Job, Outcome
+from sourcewise.sweep.runs import INTERRUPTED, Run, damage
+from sourcewise.sweep.signals import caught
+from sourcewise.sweep.slots import Shape
+
+POLL = 2.0
+"""Seconds between two looks at a run that another process is doing."""
+
+
+class Workers(AbstractContextManager["Workers"], Protocol):
+    """What does runs: a pool of processes, or Slurm's job arrays."""
+
+    def idle(self) -> list[int]:
+        """Return the slots that can take a run."""
+
+    def running(self) -> list[Job]:
+        """Return the jobs that have not ended."""
+
+    def submit(self, job: Job) -> None:
+        """Start a job in an idle slot."""
+
+    def wait(self, timeout: float) -> list[Outcome]:
+        """Return the outcomes since the last call, after waiting for `timeout` seconds at most without any."""
+
+    def wake(self) -> None:
+        """Make `wait` return. May be called in a signal handler."""
+
+    def stop(self) -> None:
+        """Interrupt all runs."""
+
+    def kill(self) -> None:
+        """End all runs at once."""
+
+
+class Backend(Protocol):
+    """What a sweep asks of its launcher. The settings: conf/hydra/launcher/local.yaml."""
+
+    retries: int
+    retries_on_error: int
+    fail_fast: bool
+
+    def pool(self, shape: Shape) -> Workers:
+        """Return what does runs of this shape."""
+
+    def job(self, run: Run, shape: Shape) -> Job:
+        """Return what a worker gets for a run."""
+
+
+class Sweep:
+    """The runs of a sweep, each in a folder of its own, done by a launcher's workers."""
+
+    def __init__(self, launcher: Backend, runs: list[Run]) -> None:
+        self.launcher, self.runs = launcher, runs
+        self.signals: list[int] = []
+        self.watch = leases.Watch()
+        self.halted = False
+
+    def run(self) -> None:
+        """Do all runs that are not done. Raises RunFailed if some failed, SystemExit after a signal."""
+        for run in self.runs:
+            if names.is_done(run.folder):
+                self._look_at_record(run)
+        shapes: dict[Shape, list[Run]] = {}
+        for run in self.runs:
+            if run.state == "missing":
+                shapes.setdefault(Shape.from_config(run.config), []).append(run)
+        if done := self._count("done"):
+            print(f"{done} of {len(self.runs)} runs are done already", file=sys.stderr, flush=True)
+        for shape, runs in shapes.items():
+            if not self.halted:
+                with (
+                    self.launcher.pool(shape) as pool,
+                    caught(pool.wake, signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as self.signals,
+                    _progress(len(self.runs), self._count("done")) as bar,
+                ):
+                    self._drive(pool, shape, runs, bar)
+        self._report()
+
+    def _count(self, state: str) -> int:
+        """Return how many runs are in a state."""
+        return sum(run.state == state for run in self.runs)
+
+    def _look_at_record(self, run: Run) -> None:
+        """Set the state of a run that has a record. A damaged record is removed, while this process holds the run."""
+        path = run.folder / names.RECORD
+        try:
+            record.read(path)
+            run.state = "done"
+            leases.tidy(run.folder)
+        except record.Damaged as error:
+            print(f"{str(error).partition(';')[0]}: the run is done again", file=sys.stderr)
+            with suppress(leases.Leased), leases.lease(run.folder):
+                if damage(run.folder):  # still
+                    path.unlink()
+        except record.RecordError as error:
+            run.state, run.cause = "failed", str(error)
+
+    def _drive(self, pool: Workers, shape: Shape, runs: list[Run], bar: "tqdm[Any]") -> None:
+        """Keep the workers busy until these runs have ended, or the sweep is halted."""
+        by_index = {run.index: run for run in runs}
+        todo = deque(runs)
+        write = partial(bar.write if sys.stderr.isatty() else print, file=sys.stderr)
+        while True:
+            while not self.halted and pool.idle() and (free := self._next(todo)) is not None:
+                free.state = "running"
+                pool.submit(self.launcher.job(free, shape))
+            bar.set_postfix({s: n for s in ("failed", "leased") if (n := self._count(s))}, refresh=False)
+            bar.update(self._count("done") - bar.n)
+            if not pool.running() and (self.halted or not todo):
+                bar.refresh()
+                return
+            for outcome in pool.wait(POLL):
+                run = by_index[outcome.job.id]
+                self._judge(run, outcome)
+                if run.state in ("missing", "leased"):
+                    todo.append(run)
+                elif run.state == "failed":
+                    write(f"failed: {run.name}: {run.cause} (see {run.log})")
+                    if self.launcher.fail_fast and not self.halted:
+                        self.halted = True
+                        pool.stop()
+            if self.signals and not self.halted:
+                self.halted = True
+                name = signal.Signals(self.signals[0]).name
+                write(f"{name}: waiting for the running ones to end; once more to stop at once")
+                pool.stop()
+            if len(self.signals) > 1:
+                pool.kill()
+                return
+
+    def _next(self, todo: deque[Run]) -> Run | None:
+        """Return the next run that no process holds. One that is held comes last, and is looked at again."""
+        for _ in range(len(todo)):
+            run = todo.popleft()
+            if time.monotonic() < run.again:
+                todo.append(run)
+            elif names.is_done(run.folder):  # another process was faster
+                run.state = "done"
+            elif (holder := self.watch.holder(run.folder)) is None:
+                return run
+            else:
+                run.state, run.cause, run.again = "leased", str(holder), time.monotonic() + POLL
+                todo.append(run)
+        return None
+
+    def _judge(self, run: Run, outcome: Outcome) -> None:
+        """Set a run's state after an attempt: done, failed, leased, missing (to be done again) or stopped."""
+        launcher = self.launcher
+        if names.is_done(run.folder):
+            run.state, run.value = "done", outcome.value
+            leases.tidy(run.folder)
+            return
+        run.state, run.cause = "failed", outcome.cause or "it ended without a record"
+        if outcome.status == "stopped":
+            run.cause = INTERRUPTED
+        if outcome.status in ("leased", "stopped"):
+            run.state = outcome.status
+        elif outcome.status != "timeout":
+            retries = launcher.retries if outcome.status == "killed" else launcher.retries_on_error
+            run.failures[outcome.status] += 1
+            run.state = "missing" if run.failures[outcome.status] <= retries else "failed"
+        if run.state == "failed":
+            leases.clear(run.folder)
+        if outcome.status in ("killed", "timeout", "stopped"):  # the run could not write this itself
+            with suppress(OSError), run.log.open("a") as log:
+                log.write(f"{run.cause}\n")
+
+    def _report(self) -> None:
+        """List the failed runs. Raises RunFailed if any run is not done, SystemExit after a signal."""
+        failed = [run for run in self.runs if run.state == "failed"]
+        left = [run for run in self.runs if run.state not in ("done", "failed")]
+        for run in failed:
+            print(f"\nfailed: {run.name}\n  cause: {run.cause}\n  log:   {run.log}", file=sys.stderr)
+        if left or failed:
+            done = len(self.runs) - len(failed) - len(left)
+            text = f"{done} of {len(self.runs)} runs are done, {len(failed)} failed, {len(left)} are left"
+            text += "; the same command goes on where this one stopped" if left else ""
+            if self.signals:
+                print(text, file=sys.stderr, flush=True)
+                raise SystemExit(128 + self.signals[0])
+            raise RunFailed(text)
+
+
+def _progress(total: int, done: int) -> "tqdm[Any]":
+    """Return a progress bar on a terminal, and otherwise one that prints a line every ten seconds."""
+    tqdm.monitor_interval = 0  # no thread: this process forks workers
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=done,
+        unit=" runs",
+        miniters=1,
+        dynamic_ncols=True,
+        mininterval=0.1 if terminal else 10.0,
+        leave=terminal,
+        bar_format="{l_bar}{bar}{r_bar}" if terminal else "{n_fmt}/{total_fmt} runs, {remaining} left{postfix}\n",
+    )

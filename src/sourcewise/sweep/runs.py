@@ -1,0 +1,50 @@
+"""One run of a sweep: its folder, what has become of it, and the state of its record."""
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sourcewise.core import names
+from sourcewise.records import record
+
+LOG = "log.txt"
+INTERRUPTED = "interrupted"
+
+
+@dataclass
+class Run:
+    """One run of a sweep and what has become of it.
+
+    state: missing (to be done), running, leased (by another process), done, failed or stopped; `cause` says why.
+    """
+
+    index: int
+    overrides: list[str]
+    config: dict[str, Any]
+    folder: Path
+    state: str = "missing"
+    cause: str = ""
+    value: Any = None
+    failures: Counter[str] = field(default_factory=Counter)
+    again: float = 0.0
+
+    @property
+    def log(self) -> Path:
+        """The file that takes all that the run prints, tracebacks too."""
+        return self.folder / LOG
+
+    @property
+    def name(self) -> str:
+        """The run's overrides, as one would type them."""
+        return shlex.join(word for word in self.overrides if not word.startswith("hydra.")) or "(no overrides)"
+
+
+def damage(folder: Path) -> str:
+    """Return what is wrong with the record of a complete run; "" if nothing is."""
+    try:
+        record.read(folder / names.RECORD)
+    except record.RecordError as error:
+        return str(error)
+    return ""
