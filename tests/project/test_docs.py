@@ -71,7 +71,8 @@ ELSEWHERE = {
     r"wandb (sweep|agent) .*": "test_agents",
     r"pip install .*": "test_wheel",
     r"export SOURCEWISE_DATA=.*": "test_loaders",
-    r"python train.py --config-dir my_configs .*": "test_wheel",
+    r"python train.py --config-dir my_configs .*": "test_wheel, test_extending",
+    r"export PYTHONPATH=.*": "test_extending",
 }
 """Commands that are not composed here, and where they run."""
 
@@ -109,7 +110,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     run([sys.executable, "-m", "mkdocs", "build", "--quiet", "-f", str(ROOT / "mkdocs.yml"), "-d", str(tmp_path)], ROOT)
     settings = (tmp_path / "reference/settings/index.html").read_text(encoding="utf-8")
     assert "subset.seed" in settings
-    assert "penalty chosen" in (tmp_path / "reference/python/index.html").read_text(encoding="utf-8")
+    assert "penalty on squares" in (tmp_path / "reference/python/index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
