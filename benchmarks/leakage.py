@@ -1,7 +1,8 @@
 """Are leaked target images found? Precision and recall against the number of models, on 20 planted copies.
 
-    python train.py -m experiment=planted_leaks logger=none      # 600 models; about 5 minutes on two cores
-    python benchmarks/leakage.py                                 # about a minute
+    # 600 models; about 5 minutes on two cores; then about a minute
+    python train.py --config-dir benchmarks/conf -m experiment=planted_leaks logger=none
+    python benchmarks/leakage.py
 
 Flagged at a false discovery rate of 5%: by influence alone, any pair of a source and a target example; by similarity
 alone (`copies.nearest_images`), every source image with its nearest target image; by both, Fisher's combination of the
@@ -15,11 +16,12 @@ import argparse
 from typing import Any
 
 import numpy as np
+import planted
 from numpy.typing import NDArray
 from scipy import stats
 
 from sourcewise.acting.copies import nearest_images
-from sourcewise.data import embedded, planted
+from sourcewise.data import embedded
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import difference
 from sourcewise.estimation.inference import qvalues

@@ -1,7 +1,8 @@
 """Are wrong labels found? Average precision against the number of models, on 45 of 898 source digits mislabelled.
 
-    python train.py -m experiment=planted_mislabels logger=none  # 200 models; about 6 minutes on two cores
-    python benchmarks/mislabels.py                               # seconds
+    # 200 models; about 6 minutes on two cores; then seconds
+    python train.py --config-dir benchmarks/conf -m experiment=planted_mislabels logger=none
+    python benchmarks/mislabels.py
 
 Ranked by disbelief (1 minus the mean probability of the label by models that did not see the example), by memorisation
 (in-sample minus held-out, arXiv 2008.03703), and by harm to the target (minus the overall influence). Flagged: by the
@@ -13,10 +14,10 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+import planted
 from sklearn.metrics import average_precision_score
 
 from sourcewise.acting.labels import disagreement_qvalues
-from sourcewise.data import planted
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import difference
 from sourcewise.records.reading import Records

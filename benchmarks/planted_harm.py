@@ -19,11 +19,11 @@ OUT = Path("outputs/planted_harm")
 
 def train(repeat: int, models: int, out: Path) -> Path:
     """Train the models of a repeat; where their records are."""
-    runs = out / f"repeat-{repeat}"
+    runs = out.absolute() / f"repeat-{repeat}"
     for sweep in ([f"subset.seed=range(0,{models})"], ["subset=full", "seed=range(0,5)"]):
         common = ["source=planted_harm", f"source.train.seed={repeat}", f"runs_dir={runs}", "logger=none"]
-        command = [sys.executable, str(ROOT / "train.py"), "-m", *common, *sweep]
-        subprocess.run(command, check=True, capture_output=True)
+        command = [sys.executable, "train.py", "--config-dir", "benchmarks/conf", "-m", *common, *sweep]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return runs
 
 

@@ -9,10 +9,10 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """A factor in [0, 1] of the peak learning rate at a time `epoch` of `epochs`."""
+    """A function from the time in epochs to a factor in [0, 1] of the peak learning rate."""
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """Return the factor."""
+        """Return the factor at the time `epoch` of `epochs`, which may be a fraction."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Constant:
     """The peak rate throughout."""
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """Return the factor."""
+        """Return 1 at any time."""
         return 1.0
 
 
@@ -32,7 +32,7 @@ class Triangular:
     start: float = 0.2
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """Return the factor."""
+        """Return the factor at the time `epoch` of `epochs`."""
         peak = min(self.peak, epochs)
         if epoch < peak:
             return self.start + (1 - self.start) * epoch / peak
@@ -41,11 +41,11 @@ class Triangular:
 
 @dataclass(frozen=True)
 class Step:
-    """Multiplied by `factor` every `every` epochs."""
+    """A rate that is multiplied by `factor` every `every` epochs."""
 
     every: float
     factor: float = 0.1
 
     def __call__(self, epoch: float, epochs: int) -> float:
-        """Return the factor."""
+        """Return the factor at the time `epoch` of `epochs`."""
         return float(self.factor ** math.floor(epoch / self.every))

@@ -13,12 +13,13 @@ import pytest
 import torch
 import xarray as xr
 
+from benchmarks import planted
 from sourcewise.acting import copies, review
 from sourcewise.acting.copies import nearest_images
 from sourcewise.acting.labels import disagreement_qvalues
 from sourcewise.acting.review_rows import CopyRow, LabelRow
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.data import ImageDataset, embedded, planted
+from sourcewise.data import ImageDataset, embedded
 from sourcewise.designs import draw
 from sourcewise.estimation.inference import qvalues
 from sourcewise.records.record import TargetOutputs

@@ -2,9 +2,10 @@ import numpy as np
 import torch
 from conftest import Compose
 
+from benchmarks import planted
 from sourcewise.commands.train import train
 from sourcewise.core import names
-from sourcewise.data import embedded, planted
+from sourcewise.data import embedded
 from sourcewise.records import record
 
 

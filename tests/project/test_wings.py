@@ -15,10 +15,9 @@ SOURCE = ROOT / "src/sourcewise"
 HYDRA = (
     "commands",
     "hydra_plugins",
-    "core.config",
     *(f"sweep.{name}" for name in ("composition", "launcher", "slurm", "sweeper")),
 )
-"""Wings and modules that may import Hydra and OmegaConf; `core.config` makes plain containers of OmegaConf's."""
+"""Wings and modules that may import Hydra and OmegaConf."""
 
 
 def product_files() -> dict[str, Path]:

@@ -16,16 +16,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
+from benchmarks import planted
 from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide
 from sourcewise.acting.examples import ExampleEffect
 from sourcewise.acting.review_rows import CopyRow, LabelRow, ReviewRow
 from sourcewise.acting.subpopulations import ClassSplit, GroupExamples, Subpopulation, Subpopulations
 from sourcewise.commands.images import find_images
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.data import ImageDataset, embedded, planted, regroup
+from sourcewise.data import ImageDataset, embedded, regroup
 from sourcewise.data.store import Listing, prepared
 from sourcewise.records.record import Header
 from sourcewise.report.pictures import BYTES, Album
@@ -146,8 +149,12 @@ def test_a_page_with_many_images_is_bounded() -> None:
 
 @pytest.fixture
 def conf() -> Iterator[None]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield
+    """Hydra as a command with `--config-dir benchmarks/conf` has it."""
+    search = create_config_search_path(str(ROOT / "conf"))
+    search.prepend("command-line", f"file://{ROOT / 'benchmarks/conf'}")
+    Hydra.create_main_hydra2("test", search)
+    yield
+    GlobalHydra.instance().clear()
 
 
 def header(source: ImageDataset | None = None, **changes: Any) -> Header:

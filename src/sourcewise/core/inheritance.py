@@ -1,30 +1,25 @@
-"""From a composed config to plain containers, in which every target has all of its transfer settings."""
+"""Transfer settings that targets inherit: those of the top level count for every target that does not set its own."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 
+def inherit_transfers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resolved config in which every target has all of its transfer settings.
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Return the config as plain containers: interpolations resolved, and transfer settings inherited.
-
-    Of a config with targets, every target's `transfer` becomes the settings of the top level's `transfer`, changed by
-    those that the target sets itself. OmegaConf raises for a missing (`???`) value.
+    A target's `transfer` becomes the settings of the top level's `transfer`, changed by those that the target sets
+    itself. A config without targets stays as it is, and so does one that has been through this before.
     """
-    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(container, dict)
-    resolved = {str(key): value for key, value in container.items()}
-    targets, transfer = resolved.get("target"), resolved.get("transfer")
-    if not isinstance(targets, dict) or not isinstance(transfer, dict):
-        return resolved
+    targets, transfer = config.get("target"), config.get("transfer")
+    if not isinstance(targets, Mapping) or not isinstance(transfer, Mapping):
+        return dict(config)
     inherited = {
         name: {**target, "transfer": inherit(transfer, target.get("transfer", {}))}
-        if isinstance(target, dict)
+        if isinstance(target, Mapping)
         else target
         for name, target in targets.items()
     }
-    return {**resolved, "target": inherited}
+    return {**config, "target": inherited}
 
 
 def inherit(general: Any, special: Any) -> Any:
