@@ -326,7 +326,7 @@ def test_rankings_survive_any_name(tmp_path: Path) -> None:
 def test_no_gain_is_said_plainly(low: float, high: float, words: str) -> None:
     gain = Interval((low + high) / 2, low, high)
     verified = {"pets": VerifiedGain(full=gain, random=None, output=gain, runs=5, runs_full=5)}
-    curation = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), verified, "x")
+    curation = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), verified, "x", {}, "")
     assert words in "\n".join(proposal.sentences(curation, "prob"))
 
 

@@ -41,7 +41,7 @@ class Assessment:
     """How far the influences at one level can be trusted.
 
     Attributes:
-        estimator: the one used.
+        estimator: name of the one used.
         lds: held-out linear datamodeling score, cross-fitted; NaN with fewer than ten subsets.
         lds_interval: the ends of its 95% bootstrap interval.
         noise_ceiling: the LDS of a perfect predictor; None without subsets trained with several seeds.
@@ -51,7 +51,7 @@ class Assessment:
         verdict: all that in words.
     """
 
-    estimator: Estimator
+    estimator: str
     lds: float
     lds_interval: tuple[float, float]
     noise_ceiling: float | None
@@ -113,7 +113,7 @@ def assess(choice: Choice, sample: Subsets, models: int, level: str) -> Assessme
         text += f" Subset sizes are mixed, and influences by {estimator.name} carry their effect: take ridge."
     lds = score or UNKNOWN
     return Assessment(
-        estimator=estimator,
+        estimator=estimator.name,
         lds=lds.value,
         lds_interval=(lds.low, lds.high),
         noise_ceiling=ceiling,

@@ -6,6 +6,7 @@ Whatever is held out or split is whole units: a subset with all its seeds, and i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -27,8 +28,7 @@ class Score:
     high: float
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One point of the convergence curve: the LDS and the split-half reliability that so many models give."""
 
     models: int

@@ -23,7 +23,7 @@ from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.assessment import Assessment, assess, choose, sample_columns
 from sourcewise.estimation.checks import Point
 from sourcewise.estimation.collapse import Subsets, collapse
-from sourcewise.estimation.contract import Estimate
+from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting, find_estimators
 from sourcewise.estimation.inference import intervals
 from sourcewise.estimation.inputs import check_inputs, check_masks
@@ -40,6 +40,7 @@ class Fit:
         qvalue: float[E, G], Benjamini-Hochberg over the table.
         groups: their names.
         assessment: what the checks say.
+        chosen: the estimator used.
         sample: the subsets with the columns that the checks looked at.
     """
 
@@ -47,6 +48,7 @@ class Fit:
     qvalue: NDArray[np.floating[Any]]
     groups: tuple[str, ...]
     assessment: Assessment
+    chosen: Estimator = field(repr=False)
     sample: Subsets = field(repr=False)
 
     @property
@@ -62,7 +64,7 @@ class Fit:
     @property
     def estimator(self) -> str:
         """Name of the estimator used."""
-        return self.assessment.estimator.name
+        return self.assessment.estimator
 
     @property
     def lds(self) -> float:
@@ -112,7 +114,7 @@ class Fit:
 
     def curve(self) -> list[Point]:
         """Return LDS and split-half reliability against the number of models, up to all."""
-        return checks.curve(self.sample, self.assessment.estimator.halved)
+        return checks.curve(self.sample, self.chosen.halved)
 
 
 def fit(
@@ -148,4 +150,4 @@ def fit(
     choice = choose(candidates, sample)
     estimate, qvalue = estimate_table(subsets, choice.estimator)
     assessment = assess(choice, sample, len(inputs.masks), level)
-    return Fit(estimate, qvalue, inputs.groups, assessment, sample)
+    return Fit(estimate, qvalue, inputs.groups, assessment, choice.estimator, sample)

@@ -14,8 +14,7 @@ import xarray as xr
 from sourcewise.acting.brittle import BrittleExamples, find_brittle
 from sourcewise.acting.counterfactuals import Comparison
 from sourcewise.acting.curation import Curation
-from sourcewise.acting.examples import has_examples, is_large
-from sourcewise.acting.review_rows import ReviewRow
+from sourcewise.acting.review import ReviewRow
 from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
 from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
@@ -221,8 +220,8 @@ def summarise_target(study: Study, name: str, estimated: Estimated, fdr: float) 
     counts: dict[str, int] = {}
     for level, suffix in LEVELS.items():
         counts[f"significant_{level}"], counts[f"cells_{level}"] = count_significant(dataset, suffix, fdr)
-    large = has_examples(study, name) and is_large(study, name)
-    examined = has_examples(study, name) and not large
+    large = study.has_examples(name) and study.is_large(name)
+    examined = study.has_examples(name) and not large
     return TargetSummary(
         examples=dataset.sizes["example"],
         classes=dataset.sizes["class"],

@@ -14,8 +14,8 @@ from sourcewise.report.formatting import DisplayUnit, display_unit, q_value
 from sourcewise.report.parts import Effect
 from sourcewise.report.pictures import Album, Picture
 from sourcewise.report.summary import Summary, TargetSummary
-from sourcewise.study.effects import EffectEstimate
-from sourcewise.study.influences import SMALL
+from sourcewise.study.collect import SMALL
+from sourcewise.study.effects import GroupEffect
 
 TrainCommand = Callable[..., str]
 """A function that returns the command which trains models of the study's recipe with these further overrides."""
@@ -85,7 +85,7 @@ class TargetContext:
         sides = known[value[known] > 0][:limit], known[value[known] < 0][::-1][:limit]
         return [[self._effect(str(names[i]), value[i], error[i], q[i]) for i in side] for side in sides]
 
-    def effect(self, name: str, estimate: EffectEstimate, picture: Picture | None = None) -> Effect:
+    def effect(self, name: str, estimate: GroupEffect, picture: Picture | None = None) -> Effect:
         """Return an effect for a table, under the name of its group, class or example."""
         return self._effect(name, estimate.influence, estimate.stderr, estimate.qvalue, picture)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sourcewise.acting.review_rows import CopyRow, LabelRow, ReviewRow
+from sourcewise.acting.review import CopyRow, LabelRow, ReviewRow
 from sourcewise.report.formatting import count, number, q_value
 from sourcewise.report.parts import Cell, Effect, Row, Section, Table
 from sourcewise.report.pictures import Picture

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sourcewise.acting.examples import ExampleEffect
 from sourcewise.acting.subpopulations import ClassSplit, Subpopulation, Subpopulations
 from sourcewise.report import figures
 from sourcewise.report.formatting import number, q_value
 from sourcewise.report.parts import Cell, Effect, Figure, Row, Section, Table
 from sourcewise.report.sections.context import TargetContext
+from sourcewise.study.effects import ExampleEffect
 
 IDS = 12
 """Examples of a subpopulation that are shown."""

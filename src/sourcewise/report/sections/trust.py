@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from sourcewise.report import figures
@@ -72,7 +73,7 @@ def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
 
 def _row(level: str, check: LevelChecks) -> Row:
     low, high = check.lds_interval
-    interval = f" ({number(low)} to {number(high)})" if low is not None and high is not None else ""
+    interval = f" ({number(low)} to {number(high)})" if math.isfinite(low + high) else ""
     ceiling = "–" if check.noise_ceiling is None else number(check.noise_ceiling)
     more = "unknown" if check.more_models is None else f"{check.more_models:,}"
     return Row(level, [check.estimator, number(check.lds) + interval, ceiling, number(check.split_half), more])
