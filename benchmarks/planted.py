@@ -1,7 +1,8 @@
 """The embedded datasets with something planted in them, to see whether an analysis finds it.
 
-Every variant is a function to a dataset whose column `planted` says where that is: -1 for an example as it was,
-otherwise what was done to it. What is planted is the same on every machine.
+Each function returns a dataset whose column `planted` is -1 for an example as it was, and otherwise says what was done
+to it. What is planted is the same on every machine. `--config-dir benchmarks/conf` makes them options of train.py, run
+from the root of the repository.
 """
 
 from dataclasses import replace
@@ -22,7 +23,7 @@ COLUMN = "planted"
 
 
 def leaks(per_letter: NonNegativeInt = 0, count: int = 20, seed: int = 0) -> ImageDataset:
-    """`count` handwritten digits replaced by test images of the target `digits`, of the same class.
+    """Return the source with `count` digits replaced by test images of the target `digits`, of the same class.
 
     The first half are exact copies; the others are shifted by a pixel, re-scaled by up to a tenth, and noised (standard
     deviation 6% of the range). `planted` is the target image's id. Another seed plants others.
@@ -46,7 +47,7 @@ def leaks(per_letter: NonNegativeInt = 0, count: int = 20, seed: int = 0) -> Ima
 
 
 def mislabels(per_letter: NonNegativeInt = 0, share: float = 0.05) -> ImageDataset:
-    """That share of the handwritten digits given the label of another digit. `planted` is the true label."""
+    """Return the handwritten digits, a share of them with the label of another digit. `planted` is the true label."""
     source = characters(per_letter)
     labels, planted = source.labels.clone(), np.full(len(source), -1)
     rows = np.flatnonzero(source.labels.numpy() < 10)
@@ -57,7 +58,7 @@ def mislabels(per_letter: NonNegativeInt = 0, share: float = 0.05) -> ImageDatas
 
 
 def harm(per_letter: NonNegativeInt = 0, seed: int = 0) -> ImageDataset:
-    """The source in groups of half a class, and four groups that hurt: digits of it again, wrongly labelled.
+    """Return the source in groups of half a class, and four groups that hurt: digits of it again, wrongly labelled.
 
     Groups `0 a`, `0 b`, ... are innocent. `wrong 1` to `wrong 4` hold 90 digits each, as many as a class has; `planted`
     is the true label of these. seed: which digits, and which labels.
@@ -78,7 +79,7 @@ def harm(per_letter: NonNegativeInt = 0, seed: int = 0) -> ImageDataset:
 
 
 def hidden(split: Literal["train", "test"], per_class: int = 5) -> ImageDataset:
-    """The target `digits` with 1s and 7s under one label, `1 or 7`. `planted` is what these digits are."""
+    """Return the target `digits` with 1s and 7s under one label, `1 or 7`. `planted` is the digit of each of these."""
     target = digits(split, per_class)
     merged = (target.labels == 1) | (target.labels == 7)
     planted = np.where(merged, target.labels, -1)
