@@ -44,6 +44,3 @@ def derive_seed(purpose: str, training_seed: int, mask: NDArray[np.bool_]) -> in
 def _integers(key: str, size: int) -> NDArray[np.uint64]:
     """Return the stream of a key, `uint64[size]`."""
     return np.frombuffer(hashlib.shake_256(f"sourcewise/{key}".encode()).digest(8 * size), dtype="<u8")
-
-
-seed = derive_seed

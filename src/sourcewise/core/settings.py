@@ -156,6 +156,3 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
         return None
     except SchemaError:  # a protocol
         return None
-
-
-check, top, bind, complete, fit = check_config, check_top_level, check_arguments, check_complete, check_value
