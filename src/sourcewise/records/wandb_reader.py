@@ -30,6 +30,7 @@ from sourcewise.records import record
 from sourcewise.records.download import TEMPORARY, Downloader, Unreachable
 from sourcewise.records.places import WANDB, Filters, as_list
 from sourcewise.records.record import RecordError
+from sourcewise.records.wandb_tracker import server_url
 
 PAGE, MAX_RUNS = 500, 100_000
 """Runs in one answer of W&B, and in all answers together."""
@@ -76,7 +77,7 @@ class Project:
     def __post_init__(self) -> None:
         if not re.fullmatch("[^/]+/[^/]+", self.path):
             raise self._error("write it as wandb:<entity>/<project>")
-        self.url = _base_url()
+        self.url = server_url()
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise" / "wandb"
         parts = (urllib.parse.urlsplit(self.url).netloc, *self.path.split("/"))
         self.cache = root.joinpath(*(urllib.parse.quote(part, safe="").replace(".", "%2E") for part in parts))
@@ -241,14 +242,6 @@ class Project:
             raise SourcewiseError(
                 f"{path}: cannot keep what W&B sent ({error.strerror}); set XDG_CACHE_HOME"
             ) from error
-
-
-def _base_url() -> str:
-    """Return the address of W&B's server, as wandb's client will choose it."""
-    import wandb
-
-    url = os.environ.get("WANDB_BASE_URL") or wandb.setup(wandb.Settings(silent=True)).settings.base_url
-    return str(url).rstrip("/")
 
 
 @contextmanager
