@@ -11,7 +11,6 @@ import xarray as xr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sourcewise.estimation.assessment import Assessment
 from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting
 from sourcewise.estimation.fitting import Fit, fit
@@ -28,13 +27,23 @@ LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class LevelChecks(Assessment):
-    """How far influences at one level can be trusted, and how that grew with the models.
+class LevelChecks:
+    """How far influences at one level can be trusted; what is not explained here is as in `Fit`.
 
     Attributes:
+        estimator: name of the one that was used.
+        verdict: all of the checks in words.
         curve: (models, LDS, split-half) for growing numbers of models; not made overall, nor for very many groups.
     """
 
+    estimator: str
+    lds: float
+    lds_interval: tuple[float, float]
+    noise_ceiling: float | None
+    split_half: float | None
+    more_models: int | None
+    candidates: Mapping[str, float]
+    verdict: str
     curve: tuple[tuple[int, float, float], ...] | None = None
 
 
@@ -81,12 +90,7 @@ def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: 
         fits[level] = fit(study.masks, outputs, estimator, study.seeds, level=level)
         bar.update()
     few_groups = study.groups <= GRAM_GROUPS
-    checks = {
-        level: LevelChecks(
-            **vars(fitted.assessment), curve=tuple(fitted.curve()) if few_groups and level != "overall" else None
-        )
-        for level, fitted in fits.items()
-    }
+    checks = {level: _checks(fitted, few_groups and level != "overall") for level, fitted in fits.items()}
     dataset = _lay_out(study, name, fits, checks)
     baselines: dict[str, Baseline] = {}
     if name in study.mappings:
@@ -94,7 +98,7 @@ def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: 
         baselines = compare(study.mappings[name], dataset, masks, target.class_means)
     return Estimated(
         dataset=dataset,
-        estimator=fits["example"].chosen,
+        estimator=fits["example"].method,
         slopes=fits["overall"].estimate.slopes[0],
         checks=checks,
         baselines=baselines,
@@ -139,3 +143,17 @@ def _lay_out(study: Study, name: str, fits: Mapping[str, Fit], checks: Mapping[s
             if value is not None and value == value:  # not NaN
                 attributes[key + suffix] = value
     return xr.Dataset(variables, coordinates, attributes)
+
+
+def _checks(fitted: Fit, with_curve: bool) -> LevelChecks:
+    return LevelChecks(
+        estimator=fitted.estimator,
+        lds=fitted.lds,
+        lds_interval=fitted.lds_interval,
+        noise_ceiling=fitted.noise_ceiling,
+        split_half=fitted.split_half,
+        more_models=fitted.more_models,
+        candidates=fitted.candidates,
+        verdict=fitted.verdict,
+        curve=tuple(fitted.curve()) if with_curve else None,
+    )
