@@ -10,6 +10,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from sourcewise.core.messages import printable
 from sourcewise.report.parts import Cell, Effect, Section, Table
 
 WIDTH = 120
@@ -30,11 +31,7 @@ def one_line(text: str) -> str:
     >>> one_line("a\x1b[2Jb\nc −0.5")
     'a?[2Jb c -0.5'
     """
-    return _harmless(" ".join(text.split()).translate(SYMBOLS))
-
-
-def _harmless(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(" ".join(text.split()).translate(SYMBOLS))
 
 
 def columns(text: str) -> int:
@@ -69,7 +66,7 @@ def _paragraph(text: str) -> list[str]:
 def _command(command: str) -> list[str]:
     """Return a shell command, broken between words where it is long; the lines can be pasted together."""
     result = [INDENT]
-    for word in SHELL_WORD.findall(_harmless(command)):
+    for word in SHELL_WORD.findall(printable(command)):
         if result[-1].strip() and columns(f"{result[-1]} {word} \\") > WIDTH:
             result[-1] += " \\"
             result.append(2 * INDENT)

@@ -16,8 +16,8 @@ COPIES = "nearer to one target image than chance would have it"
 LABELS = "with a label that fewer than half of the models predict that did not see it"
 
 
-def section(target: TargetContext) -> Section | str:
-    """Return the section, from the rows of the review whose influence is on this target."""
+def review_section(target: TargetContext) -> Section | str:
+    """Return the rows of the review whose influence is on this target."""
     rows = [row for row in target.summary.review if row.target == target.name]
     if not rows:
         train = target.train_command("source.groups=example", "source.outputs=true", "subset.seed=range(0,200)")

@@ -1,33 +1,94 @@
-"""Examples that one source group pulls away from their class, or that hang on one: what its removal does."""
+"""Single target examples: subpopulations of classes, and examples that one source group moves most."""
 
 from __future__ import annotations
 
 from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide
+from sourcewise.acting.examples import ExampleEffect
+from sourcewise.acting.subpopulations import ClassSplit, Subpopulation, Subpopulations
 from sourcewise.core.overrides import quote
+from sourcewise.report import figures
 from sourcewise.report.formatting import count, join, number, q_value
-from sourcewise.report.parts import Row, Section, Table, as_code
+from sourcewise.report.parts import Cell, Effect, Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
 
+IDS = 12
+"""Examples of a subpopulation that are shown."""
+FIGURES = 2
+"""Splits that are drawn."""
 LISTED_EXAMPLES = 20
-"""Examples that a table lists."""
-EXAMPLE_COLUMNS = (
-    "Example",
-    "Class",
-    "Group",
-    "Influence",
-    "q-value",
-    "Mean",
-    "Predicted",
-    "Real",
-    "Right: all, without",
-)
+"""Brittle examples that a table lists."""
 HARMED = "that one group pulls away from their class most"
 SUPPORTED = "that hang on one group most"
 FULL = ("subset=full", "seed=range(0,10)")
 
 
-def section(target: TargetContext) -> Section | str:
-    """Return the section, from the brittle examples that were found."""
+def subpopulations_section(target: TargetContext) -> Section | str:
+    """Return which examples a group helps and hurts most, and classes whose examples lean on different groups."""
+    results = target.facts.subpopulations
+    if results is None:
+        return "It splits target classes by the groups that support their examples. " + target.unexamined
+    lead = [
+        "Examples of one class may lean on different source groups. A split is shown only if two halves of the models"
+        " give nearly the same one, and each part has a group that helps it significantly more, or hurts it less, than"
+        " the rest of its class, by models that did not take part in the search for the split."
+    ]
+    if not results.splits:
+        lead.append(f"These {target.summary.models:,} models split no class of {target.name}.")
+    return Section(
+        "subpopulations",
+        "Subpopulations",
+        lead,
+        figures=[_figure(target, place, split) for place, split in enumerate(results.splits[:FIGURES])],
+        tables=[*([_splits(target, results)] if results.splits else []), _examples(target, results)],
+    )
+
+
+def _figure(target: TargetContext, place: int, split: ClassSplit) -> Figure:
+    first, second = (part.group for part in split.parts[:2])
+    caption = f"Class {split.class_name}: its examples, by the influence of {first} and of {second} on each."
+    return Figure(f"split-{place}", figures.subpopulations(target.influences, split.parts, target.unit), caption)
+
+
+def _splits(target: TargetContext, results: Subpopulations) -> Table:
+    caption = (
+        f"Classes of {target.name} split into subpopulations. Influence: of the group on the part, minus that on the"
+        f" rest of the class, in {target.unit.name} ± standard error, from half of the models. Agreement: adjusted Rand"
+        " index of both halves' splits. Examples by id, those that lean on the group most first"
+    )
+    columns = ["Class", "Set apart by", "Such as", "Examples", "Influence", "q-value", "Agreement"]
+    rows = [_part(target, split, part) for split in results.splits for part in split.parts]
+    return Table("splits", caption, columns, rows, (3, 4, 5, 6), "class")
+
+
+def _part(target: TargetContext, split: ClassSplit, part: Subpopulation) -> Row:
+    shown = part.examples[:IDS]
+    examples: Cell = ", ".join(map(str, shown)) + (", …" if len(part.examples) > IDS else "")
+    if all(pictures := [target.album(target.name, example) for example in shown]):
+        examples = [Effect(str(example), picture=picture) for example, picture in zip(shown, pictures, strict=True)]
+    influence = target.with_error(part.influence, part.stderr)
+    numbers = [f"{len(part.examples):,}", influence, q_value(part.qvalue), number(split.agreement)]
+    return Row(split.class_name, [part.group, examples, *numbers])
+
+
+def _examples(target: TargetContext, results: Subpopulations) -> Table:
+    caption = (
+        f"For the groups with the strongest evidence, the examples of {target.name} that they help and hurt most"
+        f" (by id): influence in {target.unit.name} ± standard error"
+    )
+    rows = [
+        Row(group.group, [[_effect(target, item) for item in side] for side in (group.helps, group.hurts)])
+        for group in results.groups
+    ]
+    return Table("examples", caption, ["Source group", "Helps most", "Hurts most"], rows, searchable="group")
+
+
+def _effect(target: TargetContext, item: ExampleEffect) -> Effect:
+    picture = target.album(target.name, item.example)
+    return target.effect(f"{item.example}\n(class {item.class_name})", item, picture)
+
+
+def brittle_section(target: TargetContext) -> Section | str:
+    """Return examples that one group pulls away from their class, or that hang on one, and what its removal does."""
     results = target.facts.brittle
     if results is None:
         return "It lists target examples that hang on one source group. " + target.unexamined
@@ -59,7 +120,6 @@ def section(target: TargetContext) -> Section | str:
 
 
 def _base(results: BrittleExamples) -> str:
-    """Return a sentence on which models predictions start from."""
     if results.base:
         return (
             f"Predictions are for the full source: they start from {count(results.base, 'model')} of it, other than"
@@ -72,7 +132,6 @@ def _base(results: BrittleExamples) -> str:
 
 
 def _comparison(target: TargetContext, side: BrittleSide, description: str) -> str:
-    """Return a sentence that compares predicted and real changes."""
     show = target.unit.show
     return (
         f"Over the {count(side.compared, 'example')} {description}, the predicted change is {show(side.predicted)} on"
@@ -90,7 +149,8 @@ def _table(target: TargetContext, id: str, side: BrittleSide, description: str) 
         " influence"
     )
     caption += "; summary.json has the others" if len(side.examples) > len(rows) else ""
-    return Table(id, caption, EXAMPLE_COLUMNS, rows, (4, 5, 6, 7, 8))
+    columns = ["Example", "Class", "Group", "Influence", "q-value", "Mean", "Predicted", "Real", "Right: all, without"]
+    return Table(id, caption, columns, rows, (4, 5, 6, 7, 8))
 
 
 def _row(target: TargetContext, item: BrittleExample) -> Row:
