@@ -77,15 +77,9 @@ def build(
     sections: Sequence[str] | None = None,
     images: Mapping[str, ImageDataset] | None = None,
 ) -> list[TargetReport]:
-    """Build the report of an estimate.
+    """Build the report of an estimate from its influences, by target, and its summary.
 
-    Args:
-        influences: by target.
-        summary: of the estimate.
-        train_command: returns the command that trains models of this recipe with further overrides.
-        out: folder of the estimate's results.
-        sections: names of sections, in order; None for all.
-        images: datasets by the name of the target, and that of the source under "". Other examples go by their ids.
+    sections: names of sections, in order; None for all. images: as in Album. All else is as in TargetContext.
 
     Raises SourcewiseError as `check_sections` does.
     """

@@ -14,7 +14,7 @@ LISTED_RECORDS = 200
 
 
 def closing_sections(summary: Summary, needs: Mapping[str, str]) -> list[Section]:
-    """Return the sections; `needs` says, by name of a section that the page lacks, what it would take."""
+    """Return the sections; `needs` has, by name of a section that the page lacks, what it would take."""
     more = [Section("more", "What else this could show", facts=list(needs.items()))] if needs else []
     return [*more, _costs(summary), _reproduction(summary), _left_out(summary)]
 

@@ -69,13 +69,7 @@ class Album:
 class TargetContext:
     """One target of a report.
 
-    Attributes:
-        name: of the target.
-        influences: on the target, as docs/architecture.md lays them out.
-        summary: of the estimate.
-        train_command: makes the commands that sections print.
-        out: folder of the estimate's results.
-        album: pictures of examples.
+    influences: on the target, as docs/architecture.md lays them out. out: folder of the estimate's results.
     """
 
     name: str
@@ -88,8 +82,7 @@ class TargetContext:
     @property
     def id(self) -> str:
         """An element id that differs between targets, whatever their names."""
-        escaped = (c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in self.name)
-        return "target-" + "".join(escaped)
+        return "target-" + "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in self.name)
 
     @property
     def facts(self) -> TargetSummary:
@@ -127,16 +120,17 @@ class TargetContext:
         known = np.flatnonzero(np.isfinite(value) & (q <= fdr))
         known = known[np.argsort(-value[known], kind="stable")]
         sides = known[value[known] > 0][:limit], known[value[known] < 0][::-1][:limit]
-        return [[self._effect(str(names[i]), value[i], error[i], q[i]) for i in side] for side in sides]
+        return [
+            [self.effect(str(names[i]), EffectEstimate(influence=value[i], stderr=error[i], qvalue=q[i])) for i in side]
+            for side in sides
+        ]
 
     def effect(self, name: str, estimate: EffectEstimate, picture: Picture | None = None) -> Effect:
         """Return an effect for a table, under the name of its group, class or example."""
-        return self._effect(name, estimate.influence, estimate.stderr, estimate.qvalue, picture)
+        show, q = self.unit.show, estimate.qvalue
+        value, error = show(estimate.influence), show(estimate.stderr, sign=False)
+        return Effect(name, value, error, q_value(q), self.is_significant(q), picture)
 
     def with_error(self, influence: float | None, stderr: float | None) -> str:
         """Return an influence with its standard error as text."""
         return f"{self.unit.show(influence)} ± {self.unit.show(stderr, sign=False)}"
-
-    def _effect(self, name: str, value: float, error: float, q: float, picture: Picture | None = None) -> Effect:
-        show = self.unit.show
-        return Effect(name, show(value), show(error, sign=False), q_value(q), self.is_significant(q), picture)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide
+from sourcewise.acting.brittle import BrittleExample, BrittleSide
 from sourcewise.acting.examples import ExampleEffect
 from sourcewise.acting.subpopulations import ClassSplit, Subpopulation, Subpopulations
 from sourcewise.core.overrides import quote
@@ -75,16 +75,14 @@ def _examples(target: TargetContext, results: Subpopulations) -> Table:
         f"For the groups with the strongest evidence, the examples of {target.name} that they help and hurt most"
         f" (by id): influence in {target.unit.name} ± standard error"
     )
-    rows = [
-        Row(group.group, [[_effect(target, item) for item in side] for side in (group.helps, group.hurts)])
-        for group in results.groups
-    ]
+
+    def effect(item: ExampleEffect) -> Effect:
+        name = f"{item.example}\n(class {item.class_name})"
+        return target.effect(name, item, target.album(target.name, item.example))
+
+    sides = ((item.group, item.helps, item.hurts) for item in results.groups)
+    rows = [Row(group, [list(map(effect, helps)), list(map(effect, hurts))]) for group, helps, hurts in sides]
     return Table("examples", caption, ["Source group", "Helps most", "Hurts most"], rows, searchable="group")
-
-
-def _effect(target: TargetContext, item: ExampleEffect) -> Effect:
-    picture = target.album(target.name, item.example)
-    return target.effect(f"{item.example}\n(class {item.class_name})", item, picture)
 
 
 def brittle_section(target: TargetContext) -> Section | str:
@@ -100,7 +98,11 @@ def brittle_section(target: TargetContext) -> Section | str:
         f" pale ones may be noise. The columns Predicted and Real hold the change of mean {target.summary.output}, in"
         f" {target.unit.name}, on removing that group. Real changes compare models trained on all groups but that one"
         " with models trained on all.",
-        _base(results),
+        f"Predictions are for the full source: they start from {count(results.base, 'model')} of it, other than those"
+        " that real changes are measured against."
+        if results.base
+        else "Predictions are for subsets such as influences were estimated from. In a full source a group is missed"
+        " less: with four or more models of it, predictions start from these.",
     ]
     compared = [(side, description) for side, description in sides.values() if side.compared > 2]
     lead += [_comparison(target, side, description) for side, description in compared]
@@ -117,18 +119,6 @@ def brittle_section(target: TargetContext) -> Section | str:
     phrases, code = as_code(commands)
     tables = [_table(target, id, side, description) for id, (side, description) in sides.items()]
     return Section("brittle", "Brittle examples", [*lead, *phrases], tables=tables, code=code)
-
-
-def _base(results: BrittleExamples) -> str:
-    if results.base:
-        return (
-            f"Predictions are for the full source: they start from {count(results.base, 'model')} of it, other than"
-            " those that real changes are measured against."
-        )
-    return (
-        "Predictions are for subsets such as influences were estimated from. In a full source a group is missed less:"
-        " with four or more models of it, predictions start from these."
-    )
 
 
 def _comparison(target: TargetContext, side: BrittleSide, description: str) -> str:

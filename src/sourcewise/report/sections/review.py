@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from sourcewise.acting.review_rows import CopyRow, LabelRow, ReviewRow
 from sourcewise.report.formatting import count, number, q_value
-from sourcewise.report.parts import Cell, Effect, Row, Section, Table
-from sourcewise.report.pictures import Picture
+from sourcewise.report.parts import Cell, Effect, Picture, Row, Section, Table
 from sourcewise.report.sections.context import TargetContext
 
 LISTED_ROWS = 25
