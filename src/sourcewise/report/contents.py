@@ -138,7 +138,6 @@ def as_text(reports: Sequence[TargetReport]) -> str:
 
 
 def _heading(report: TargetReport) -> Section:
-    """Return one line on a target and the models."""
     summary, (score, value) = report.target.summary, report.score
     models = f"{count(summary.models, 'model')} of subsets of {count(summary.groups, 'group')}"
     title = (

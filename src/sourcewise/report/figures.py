@@ -229,26 +229,18 @@ class _Scale:
         table = np.array([(row.value, row.low, row.high) for row in rows], float).reshape(-1, 3)
         return self.factor * table.T
 
-    def full_lines(self, comparison: Comparison, ends: Sequence[Any], along: str) -> list[go.Scatter]:
-        """Return a dotted line at the full source's value, if it is known, from one of the ends to the other.
-
-        along: the axis that the ends are on.
-        """
-        points = [comparison.full] if comparison.full else []
-        across = "y" if along == "x" else "x"
-        return [
-            go.Scatter({along: list(ends), across: [value, value], **DOTTED})
-            for value in json_numbers(self.intervals(points)[0])
-        ]
+    def full_lines(self, comparison: Comparison, ends: Sequence[Any], along: str, across: str) -> list[go.Scatter]:
+        """Return a dotted line at the full source's value, if it is known, between two ends on the axis `along`."""
+        values = json_numbers(self.intervals([comparison.full])[0]) if comparison.full else []
+        return [go.Scatter({along: list(ends), across: [value, value], **DOTTED}) for value in values]
 
 
 def _by_name(comparison: Comparison, scale: _Scale) -> go.Figure:
-    """Draw listed subsets below each other."""
     points = comparison.listed[:SUBSETS]
     names, (values, _, highs) = labels([point.name for point in points]), scale.intervals(points)
     whiskers = _whiskers(highs - values)
     traces = [go.Scatter(x=json_numbers(values), y=names, name="95% interval", error_x=whiskers, **DIAMONDS)]
-    traces += scale.full_lines(comparison, (names[0], names[-1]), along="y")
+    traces += scale.full_lines(comparison, (names[0], names[-1]), "y", "x")
     figure = make_figure(traces, 22 * len(names) + 110, scale.title)
     return figure.update_yaxes(type="category", autorange="reversed", dtick=1, ticksuffix=" ")
 
@@ -262,10 +254,11 @@ def _by_number(comparison: Comparison, scale: _Scale) -> go.Figure:
         colour = LIGHT["text"] if seen[order] else ORDER_COLOURS[order]  # of further rankings, and of the first one
         dash = ("solid", "dot", "dashdot", "longdash")[seen[order] % 4]
         seen[order] += 1
-        bands.append(_band(curve, full, scale, colour))
-        lines += _curve(curve, full, scale, {"color": colour, "width": 2, "dash": dash})
+        band, traces = _curve(curve, full, scale, {"color": colour, "width": 2, "dash": dash})
+        bands.append(band)
+        lines += traces
     points = [*comparison.listed, *(point for curve in comparison.curves for point in curve.points)]
-    lines += scale.full_lines(comparison, (0, max(point.removed for point in points)), along="x")
+    lines += scale.full_lines(comparison, (0, max(point.removed for point in points)), "x", "y")
     if comparison.listed:
         values, _, highs = scale.intervals(comparison.listed)
         names = labels([point.name for point in comparison.listed])
@@ -276,32 +269,29 @@ def _by_number(comparison: Comparison, scale: _Scale) -> go.Figure:
     return make_figure([*bands, *lines], 400, "source groups removed", scale.title)
 
 
-def _curve(curve: RemovalCurve, full: list[RemovalPoint], scale: _Scale, line: dict[str, Any]) -> list[go.Scatter]:
-    """Return the trace of one curve, and a dashed one of what influences predict of the output."""
+def _curve(
+    curve: RemovalCurve, full: list[RemovalPoint], scale: _Scale, line: dict[str, Any]
+) -> tuple[go.Scatter, list[go.Scatter]]:
+    """Return the band of a curve's intervals, without width where one is unknown, and the curve.
+
+    With the curve of an output comes, dashed, what influences predict of it.
+    """
     name, points = labels([curve.name])[0], [*full, *curve.points]
+    x = [point.removed for point in points]
+    values, *ends = scale.intervals(points)
+    low, high = (json_numbers(np.where(np.isnan(end), values, end)) for end in ends)
+    silent = {"legendgroup": name, "mode": "lines", "showlegend": False, "hoverinfo": "skip"}
+    area = {"fill": "toself", "fillcolor": line["color"], "opacity": MUTED / 2, "line": {"width": 0}}
+    band = go.Scatter(x=x + x[::-1], y=low + high[::-1], **area, **silent)
     hover = f"{name}: %{{x}} removed<br>%{{y:.2f}}<extra></extra>"
     style = {"name": name, "legendgroup": name, "mode": "lines+markers", "hovertemplate": hover}
-    y = json_numbers(scale.intervals(points)[0])
-    traces = [go.Scatter(x=[point.removed for point in points], y=y, line=line, **style)]
+    traces = [go.Scatter(x=x, y=json_numbers(values), line=line, **style)]
     predicted = {point.removed: scale.factor * point.predicted for point in points if point.predicted is not None}
     if predicted and not scale.is_score:
-        shared = {"legendgroup": name, "mode": "lines", "showlegend": False, "hoverinfo": "skip"}
         y = json_numbers([*predicted.values()])
-        traces.append(go.Scatter(x=[*predicted], y=y, line={**line, "dash": "dash"}, **shared))
-    return traces
-
-
-def _band(curve: RemovalCurve, full: list[RemovalPoint], scale: _Scale, colour: str) -> go.Scatter:
-    """Return the band of a curve's intervals; where one is unknown it has no width."""
-    points = [*full, *curve.points]
-    values, lows, highs = scale.intervals(points)
-    low, high = (json_numbers(np.where(np.isnan(ends), values, ends)) for ends in (lows, highs))
-    x = [point.removed for point in points]
-    style = {"fill": "toself", "fillcolor": colour, "opacity": MUTED / 2, "line": {"width": 0}, "mode": "lines"}
-    shared = {"legendgroup": labels([curve.name])[0], "showlegend": False, "hoverinfo": "skip"}
-    return go.Scatter(x=x + x[::-1], y=low + high[::-1], **style, **shared)
+        traces.append(go.Scatter(x=[*predicted], y=y, line={**line, "dash": "dash"}, **silent))
+    return band, traces
 
 
 def _whiskers(halves: Floats) -> dict[str, Any]:
-    """Return error bars of these half widths."""
     return {"type": "data", "array": json_numbers(halves), "color": LIGHT["soft"], "thickness": 1}

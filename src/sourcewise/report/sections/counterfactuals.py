@@ -123,7 +123,6 @@ def proposal_sentences(curation: Curation, output: str) -> list[str]:
 
 
 def _verification(target: str, verified: VerifiedGain, output: str) -> list[str]:
-    """Return what retraining gained on one target."""
     line = f"Verified on {target}: score {_gain(verified.full, 'correct')} over the full source"
     line += f", {_gain(verified.random, 'correct')} over random removal" if verified.random else ""
     line += f"; mean {output} {_gain(verified.output, output)} over the full source"
@@ -137,9 +136,8 @@ def _verification(target: str, verified: VerifiedGain, output: str) -> list[str]
 
 
 def _gain(gain: Interval, output: str) -> str:
-    """Return a gain in an output's unit, with its interval."""
     unit = display_unit(output)
     points = f" {unit.name}" if unit.factor != 1 else ""
-    if gain.low is None or gain.high is None:
-        return f"{unit.show(gain.value)}{points}"
-    return f"{unit.show(gain.value)}{points} (95% interval {unit.show(gain.low)} to {unit.show(gain.high)})"
+    known = gain.low is not None and gain.high is not None
+    interval = f" (95% interval {unit.show(gain.low)} to {unit.show(gain.high)})" if known else ""
+    return f"{unit.show(gain.value)}{points}{interval}"
