@@ -20,6 +20,7 @@ from sourcewise.acting.curation import Curation, ExpectedGain, VerifiedGain
 from sourcewise.commands import estimate
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.results_folder import MANIFEST
 from sourcewise.designs import DESIGNS
 from sourcewise.designs.files import write_ranking
 from sourcewise.designs.random_designs import random
@@ -280,9 +281,8 @@ def test_another_study_s_lists_do_not_stay_beside_our_results(runs: Path) -> Non
     out = runs.parent / "out"
     run_estimate(runs)
     assert (out / "drop.txt").exists()  # of this study
-    before = json.loads((out / "summary.json").read_text())
-    before |= {"study": "another", "targets": {"pets": {}, "others": {}, "../up": {}}}
-    (out / "summary.json").write_text(json.dumps(before))
+    files = ["drop.txt", "keep.txt", "ranking.csv", "summary.json", "others/influences.nc", "../up.txt"]
+    (out / MANIFEST).write_text(json.dumps({"label": "another", "files": files}))
     (out / "others").mkdir()
     for path in (out / "others" / "influences.nc", out / "mine.txt", runs.parent / "up.txt"):
         path.write_text("x")
@@ -290,6 +290,7 @@ def test_another_study_s_lists_do_not_stay_beside_our_results(runs: Path) -> Non
     assert not {"drop.txt", "keep.txt", "ranking.csv"} & {path.name for path in out.iterdir()}
     assert not (out / "others" / "influences.nc").exists()
     assert (out / "mine.txt").exists()
+    assert (runs.parent / "up.txt").exists()
 
 
 def test_a_place_that_cannot_be_is_told_before_the_work(runs: Path) -> None:

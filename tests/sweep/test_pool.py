@@ -200,7 +200,9 @@ def test_a_task_that_cannot_be_imported_is_one_line(tmp_path, task):
 
 def test_imports_are_paid_once(tmp_path):
     module = tmp_path / "heavy_module.py"
-    module.write_text(f"import os\nopen({str(tmp_path / 'imports')!r}, 'a').write(str(os.getpid()) + '\\n')\n")
+    module.write_text(
+        f"import os\nwith open({str(tmp_path / 'imports')!r}, 'a') as file:\n    file.write(str(os.getpid()) + '\\n')\n"
+    )
     sys.path.insert(0, str(tmp_path))
     try:
         with Pool(TASK, [{}], preload=["heavy_module", "module_that_is_not_there"]) as pool:

@@ -42,11 +42,14 @@ class Settings:
     only: Literal["prepare", "dry_run"] | None = None
 
 
-def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, float]:
+def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dict[str, float]:
     """Do one run of a resolved config and write its record, unless it is there already; return its metrics.
 
-    overrides: those of the command line, of which the record keeps the ones that choose the recipe. Raises
-    SourcewiseError for bad input, RunFailed when training diverges, Leased when another process is doing the run.
+    overrides: those of the command line, of which the record keeps the ones that choose the recipe; None if there was
+        no command line.
+
+    Raises SourcewiseError for bad input, RunFailed when training diverges, Leased when another process is doing the
+    run.
     """
     # Heavy imports wait until there is something to train: --help and finished sweeps need none of them.
     from hydra.utils import instantiate
@@ -65,7 +68,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, fl
     built = ("target", "source", "model", "trainer", "logger")
     targets, source, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
     start = partial(Run, source, targets, model, hardware, config["subset"], config["seed"])
-    recipe = recipe_overrides(overrides)
+    recipe = None if overrides is None else recipe_overrides(overrides)
     if not hardware.is_main:  # under DDP, one process speaks for the run
         return dict(start().execute(config, recipe).header.metrics)
     with leases.lease(folder) as lease:
@@ -124,7 +127,8 @@ def _main(config: DictConfig) -> None:
         if resolved["only"]:
             prepare_or_try(resolved)
         else:
-            metrics = train(resolved, HydraConfig.get().overrides.task)
+            overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else None
+            metrics = train(resolved, overrides)
             _print_metrics(names.run_dir(resolved), metrics)
 
 
