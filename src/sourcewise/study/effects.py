@@ -16,16 +16,19 @@ KEYS = ("influence", "stderr", "qvalue")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupEffect:
-    """The effect of keeping one source group, in units of the output, with standard error and q-value.
+class EffectEstimate:
+    """An estimated effect in units of the output, with its standard error and q-value; positive: keeping helps."""
 
-    It is positive where keeping the group helps.
-    """
-
-    group: str
     influence: float
     stderr: float
     qvalue: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupEffect(EffectEstimate):
+    """The effect of keeping one source group."""
+
+    group: str
 
 
 @dataclass(frozen=True, kw_only=True)
