@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import recorded_design
-from sourcewise.estimation.arrays import Index
-from sourcewise.estimation.masks import PackedMasks
+from sourcewise.estimation.arrays import Index, PackedMasks
 from sourcewise.records.reading import METRIC
 from sourcewise.records.record import Header, Record, TargetOutputs
 from sourcewise.study.agreement import LabelAgreement, LabelAgreementSums

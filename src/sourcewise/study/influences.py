@@ -109,7 +109,7 @@ def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: 
         baselines = compare(study.mappings[name], dataset, masks, target.class_means)
     return Estimated(
         dataset=dataset,
-        estimator=fits["example"].assessment.estimator,
+        estimator=fits["example"].method,
         slopes=fits["overall"].estimate.slopes[0],
         checks=checks,
         baselines=baselines,
