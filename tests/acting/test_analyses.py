@@ -27,7 +27,7 @@ from sourcewise.report import figures
 from sourcewise.report.formatting import display_unit
 from sourcewise.report.parts import Section
 from sourcewise.report.sections import SECTIONS
-from sourcewise.report.sections import brittle as brittle_section
+from sourcewise.report.sections.examples import brittle_section
 from sourcewise.report.summary import Summary, summarise
 from sourcewise.study.collect import NO_RUNS, ExampleRuns, collect
 from sourcewise.study.effects import GroupEffect
@@ -224,7 +224,7 @@ def test_examples_that_no_group_harms_are_not_listed() -> None:
     assert "g3" not in {item.group for side in (found.harmed, found.supported) for item in side.examples}
     for supported in (found.supported, nothing):
         facts = replace(pets(summary), brittle=BrittleExamples(base=found.base, harmed=nothing, supported=supported))
-        section = brittle_section.section(context("pets", xr.Dataset(), replace(summary, targets={"pets": facts})))
+        section = brittle_section(context("pets", xr.Dataset(), replace(summary, targets={"pets": facts})))
         assert isinstance(section, Section)
         assert any("subset=listed 'subset.drop=[g" in code for _, code in section.code) == bool(supported.examples)
 

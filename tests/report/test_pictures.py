@@ -31,7 +31,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded, regroup
 from sourcewise.data.store import Listing, prepared
 from sourcewise.records.record import Header
-from sourcewise.report.pictures import BYTES, Album
+from sourcewise.report.sections.context import BYTES, Album
 from tests.report.test_report import EVIL, Page, changed, make_big, make_summary, make_target, render
 
 
