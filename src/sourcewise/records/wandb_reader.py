@@ -64,9 +64,9 @@ class RemoteRun:
 class Project:
     """The runs of a W&B project, by its path `entity/project`.
 
-    filters: those on the config are left to the caller. refresh: true asks the
-    server for the list, false takes any list that was kept, auto takes one that is younger than `FRESH` and has no run
-    that was still running. progress: whether a bar shows that the list is being read.
+    filters: those on the config are left to the caller. refresh: true asks the server for the list, false takes any
+    list that was kept, auto takes one that is younger than `FRESH` and has no run that was still running. progress:
+    whether a bar shows that the list is being read.
     """
 
     path: str
