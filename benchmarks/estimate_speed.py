@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,10 @@ from sklearn.linear_model import Lasso
 from sourcewise.designs import draw
 from sourcewise.estimation.estimators import difference, lasso, ridge
 from sourcewise.estimation.lasso import GramProduct, centred_products, shrink
-from sourcewise.estimation.moments import Accumulator, Moments
+from sourcewise.estimation.moments import Moments, sum_models
 
 BLOCK = 2048
+Block = tuple[NDArray[np.bool_], NDArray[np.float16]]
 
 
 class Study:
@@ -41,7 +42,7 @@ class Study:
             np.float32
         )
 
-    def blocks(self, columns: int | None = None) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float16]]]:
+    def blocks(self, columns: int | None = None) -> Iterator[Block]:
         """Masks and outputs of BLOCK models at a time, of the first columns only where a number is given."""
         effects = self.effects[:columns]
         for start in range(0, len(self.masks), BLOCK):
@@ -62,25 +63,26 @@ class Clock:
     def __exit__(self, *_: object) -> None:
         self.seconds += self.now() - self.start
 
+    def around(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Hand blocks on; time what is done with them, but not how they are made."""
+        for block in blocks:
+            with self:
+                yield block
+
 
 def streamed(study: Study, columns: int) -> Moments:
     """Moments of the study's first columns, with a Gram matrix."""
-    sums = Accumulator(study.shape[1], columns, gram=True)
-    for masks, outputs in study.blocks(columns):
-        sums.add(masks, outputs)
-    return sums.finish()
+    return sum_models(study.blocks(columns), study.shape[1], columns, gram=True)
 
 
 def side_by_side(study: Study) -> dict[str, float]:
-    """Seconds of the bare products, the difference of means and ridge: each block goes to one after the other.
+    """Seconds of the bare products, the difference of means and ridge.
 
-    So all three see the machine in the same state. The bare products are the two that a difference of means with
-    errors cannot do without.
+    The bare products are the two that a difference of means with errors cannot do without.
     """
     _, groups, columns = study.shape
     bare, plain, full = Clock(), Clock(), Clock()
     product = np.empty((columns, groups), np.float32)
-    sums, sums_gram = Accumulator(groups, columns), Accumulator(groups, columns, gram=True)
     for masks, outputs in study.blocks():
         kept, y = masks.astype(np.float32), outputs.astype(np.float32)
         with bare:
@@ -88,15 +90,12 @@ def side_by_side(study: Study) -> dict[str, float]:
         np.square(y, out=y)
         with bare:
             np.matmul(y.T, kept, out=product)
-        del kept, y
-        with plain:
-            sums.add(masks, outputs)
-        with full:
-            sums_gram.add(masks, outputs)
+    sums = sum_models(plain.around(study.blocks()), groups, columns)
     with plain:
-        difference(sums.finish())
+        difference(sums)
+    sums = sum_models(full.around(study.blocks()), groups, columns, gram=True)
     with full:
-        ridge(sums_gram.finish())
+        ridge(sums)
     return {"bare products s": bare.seconds, "difference s": plain.seconds, "ridge s": full.seconds}
 
 
@@ -117,12 +116,11 @@ def vector_loop(study: Study, columns: int) -> float:
 def lasso_against_sklearn(study: Study, columns: int, peers: int) -> dict[str, float]:
     """Milliseconds an example of both at the same penalties, and their largest difference."""
     moments = streamed(study, columns)
-    held = Accumulator(study.shape[1], columns, gram=True)
-    for masks, outputs in study.blocks(columns):
-        held.add(masks[::5], outputs[::5])
+    fifth = ((masks[::5], outputs[::5]) for masks, outputs in study.blocks(columns))
+    held_out = sum_models(fifth, study.shape[1], columns, gram=True)
     chosen, fitted = Clock(), Clock()
     with chosen:
-        estimate = lasso(moments, held.finish())
+        estimate = lasso(moments, held_out)
     gram, cross = centred_products(moments)
     assert estimate.penalty is not None
     with fitted:
@@ -153,12 +151,9 @@ def slope() -> dict[str, Any]:
         study = Study(models, groups, columns)
         adding, ending = ([Clock(time.process_time) for _ in range(3)] for _ in range(2))
         for more, end in zip(adding, ending, strict=True):
-            sums = Accumulator(groups, columns)
-            for masks, outputs in study.blocks():
-                with more:
-                    sums.add(masks, outputs)
+            sums = sum_models(more.around(study.blocks()), groups, columns)
             with end:
-                difference(sums.finish())
+                difference(sums)
         more, end = (min(clocks, key=lambda clock: clock.seconds) for clocks in (adding, ending))
         found[f"{models} x {groups} x {columns}: adding, estimating, core s"] = more.seconds, end.seconds
         measured.append((more.seconds / (models * groups * columns), end.seconds / (groups * columns)))

@@ -6,7 +6,7 @@
 
 Ranked by disbelief (1 minus the mean probability of the label by models that did not see the example), by memorisation
 (in-sample minus held-out, arXiv 2008.03703), and by harm to the target (minus the overall influence). Flagged: by the
-sign test of `acting.labels` at a false discovery rate of 5%.
+sign test of `acting.review` at a false discovery rate of 5%.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 import planted
 from sklearn.metrics import average_precision_score
 
-from sourcewise.acting.labels import disagreement_qvalues
+from sourcewise.acting.review import disagreement_qvalues
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import difference
 from sourcewise.records.reading import Records
-from sourcewise.study.agreement import LabelAgreementSums
+from sourcewise.study.outputs import LabelAgreement
 
 COUNTS = (25, 50, 100, 200)
 
@@ -32,15 +32,14 @@ def main() -> None:
     parser.add_argument("--records", default="outputs/planted_mislabels/runs")
     items = [item for item in Records(parser.parse_args().records) if item.header.is_random]
     wrong = planted.mislabels().columns["planted"] >= 0
-    sums, masks, outputs = LabelAgreementSums(len(wrong)), [], []
+    agreement, masks, outputs = LabelAgreement(len(wrong)), [], []
     print("models  disbelief  memorisation  harm   flagged  right (of 45)")
     for count, item in enumerate(items, 1):
         assert item.source is not None
-        sums.add(item.mask, item.source)
+        agreement.add(item.mask, item.source)
         masks.append(item.mask)
         outputs.append(item.targets["digits"].prob.mean(dtype=np.float64))
         if count in COUNTS:
-            agreement = sums.agreement()
             held_out, in_sample = agreement.probabilities()
             harm = -difference(collapse(np.array(masks), np.array(outputs)[:, None]).moments()).influence[0]
             scores = [average_precision_score(wrong, score) for score in (1 - held_out, in_sample - held_out, harm)]

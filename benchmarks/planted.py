@@ -1,7 +1,8 @@
 """The embedded datasets with something planted in them, to see whether an analysis finds it.
 
-Every variant is a function to a dataset whose column `planted` says where that is: -1 for an example as it was,
-otherwise what was done to it. What is planted is the same on every machine.
+Each function returns a dataset whose column `planted` is -1 for an example as it was, and otherwise says what was done
+to it. What is planted is the same on every machine. `--config-dir benchmarks/conf` makes them options of train.py, run
+from the root of the repository.
 """
 
 from dataclasses import replace
@@ -22,7 +23,7 @@ COLUMN = "planted"
 
 
 def leaks(per_letter: NonNegativeInt = 0, count: int = 20, seed: int = 0) -> ImageDataset:
-    """`count` handwritten digits replaced by test images of the target `digits`, of the same class.
+    """Return the source with `count` digits replaced by test images of the target `digits`, of the same class.
 
     The first half are exact copies; the others are shifted by a pixel, re-scaled by up to a tenth, and noised (standard
     deviation 6% of the range). `planted` is the target image's id. Another seed plants others.
@@ -46,7 +47,7 @@ def leaks(per_letter: NonNegativeInt = 0, count: int = 20, seed: int = 0) -> Ima
 
 
 def mislabels(per_letter: NonNegativeInt = 0, share: float = 0.05) -> ImageDataset:
-    """Return the source with a share of the handwritten digits wrongly labelled. `planted` is the true label."""
+    """Return the handwritten digits, a share of them with the label of another digit. `planted` is the true label."""
     source = characters(per_letter)
     labels, planted = source.labels.clone(), np.full(len(source), -1)
     rows = np.flatnonzero(source.labels.numpy() < 10)
@@ -57,28 +58,28 @@ def mislabels(per_letter: NonNegativeInt = 0, share: float = 0.05) -> ImageDatas
 
 
 def harm(per_letter: NonNegativeInt = 0, seed: int = 0) -> ImageDataset:
-    """Return the source in groups of half a class, with four harmful groups: copies of its digits, wrongly labelled.
+    """Return the source in groups of half a class, and four groups that hurt: digits of it again, wrongly labelled.
 
-    Groups `0 a`, `0 b`, ... are harmless. `wrong 1` to `wrong 4` hold 90 digits each, as many as a class has; `planted`
+    Groups `0 a`, `0 b`, ... are innocent. `wrong 1` to `wrong 4` hold 90 digits each, as many as a class has; `planted`
     is the true label of these. seed: which digits, and which labels.
     """
     source = characters(per_letter)
     digits = np.flatnonzero(source.labels.numpy() < 10)
     rows = torch.from_numpy(digits[permutation(f"planted/harm/{seed}", len(digits))[:360]])
     halves = [f"{name} {half}" for name in source.class_names for half in "ab"]
-    harmless = 2 * source.labels + torch.arange(len(source)) % 2
+    innocent = 2 * source.labels + torch.arange(len(source)) % 2
     return ImageDataset(
         images=torch.cat([source.pixels, source.pixels[rows]]),
         labels=torch.cat([source.labels, _wrong(source.labels[rows], f"planted/harm/{seed}/label")]),
         class_names=source.class_names,
-        groups=torch.cat([harmless, len(halves) + torch.arange(len(rows)) // 90]),
+        groups=torch.cat([innocent, len(halves) + torch.arange(len(rows)) // 90]),
         group_names=(*halves, *(f"wrong {number}" for number in range(1, 5))),
         columns={COLUMN: np.concatenate([np.full(len(source), -1), source.labels[rows].numpy()])},
     )
 
 
 def hidden(split: Literal["train", "test"], per_class: int = 5) -> ImageDataset:
-    """Return the target `digits` with 1s and 7s under one label, `1 or 7`. `planted` is the true digit of these."""
+    """Return the target `digits` with 1s and 7s under one label, `1 or 7`. `planted` is the digit of each of these."""
     target = digits(split, per_class)
     merged = (target.labels == 1) | (target.labels == 7)
     planted = np.where(merged, target.labels, -1)
@@ -92,5 +93,5 @@ def _with(source: ImageDataset, images: torch.Tensor, labels: torch.Tensor, plan
 
 
 def _wrong(labels: torch.Tensor, purpose: str) -> torch.Tensor:
-    """Return another digit for every digit, each equally likely."""
+    """For every digit another digit, all as likely."""
     return (labels + 1 + torch.from_numpy((9 * uniform(purpose, len(labels))).astype(np.int64))) % 10

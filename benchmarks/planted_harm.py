@@ -43,8 +43,8 @@ def main() -> None:
     for repeat in range(int(sys.argv[1]) if len(sys.argv) > 1 else 10):
         found, removed = propose(train(repeat, 128, OUT))
         harmful = sum(name.startswith("wrong") for name in removed)
-        low, high = found.over_full.interval()
-        gain = f"{100 * found.over_full.value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+        expected = found.expected.full
+        gain = f"{100 * expected.value:.1f} ({100 * expected.low:.1f} to {100 * expected.high:.1f})"
         print(f"| {repeat} | {harmful} | {len(removed) - harmful} | {gain} |", flush=True)
 
 

@@ -14,9 +14,8 @@ import xarray as xr
 from fake_records import GROUPS
 from scipy.special import expit, logit
 
-from sourcewise.acting import brittle, examples, subpopulations
+from sourcewise.acting import brittle, subpopulations
 from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide, add_constant, real_change, shrink
-from sourcewise.acting.examples import ExampleEffect
 from sourcewise.acting.subpopulations import ClassSplit, GroupExamples, Subpopulation, Subpopulations
 from sourcewise.acting.tradeoffs import Tradeoff, find_tradeoffs, pareto
 from sourcewise.estimation.collapse import collapse
@@ -27,10 +26,11 @@ from sourcewise.report import figures
 from sourcewise.report.formatting import display_unit
 from sourcewise.report.parts import Section
 from sourcewise.report.sections import SECTIONS
-from sourcewise.report.sections import brittle as brittle_section
+from sourcewise.report.sections.examples import brittle_section
 from sourcewise.report.summary import Summary, summarise
+from sourcewise.study import collect as collecting
 from sourcewise.study.collect import NO_RUNS, ExampleRuns, collect
-from sourcewise.study.effects import GroupEffect
+from sourcewise.study.effects import ExampleEffect, GroupEffect
 from sourcewise.study.influences import estimate
 from tests.report.test_report import EVIL, Page, context, make_summary, make_target, render
 
@@ -113,7 +113,7 @@ def test_noise_is_not_split(planted: np.ndarray) -> None:
         whole = collapse(masks, outputs)
         halves = whole.take(np.arange(40)), whole.take(np.arange(40, 80))
         tables = [ridge(part.moments()).influence for part in (*halves, whole)]
-        assert subpopulations.split_class(tables, halves[1], ESTIMATORS["ridge"], 0.05) is None, trial
+        assert subpopulations.split_class("", xr.Dataset(), tables, halves[1], ESTIMATORS["ridge"], 0.05) is None, trial
 
 
 def test_the_most_harmed_example_names_its_group_and_what_removal_does(summary: Summary, planted: np.ndarray) -> None:
@@ -224,7 +224,7 @@ def test_examples_that_no_group_harms_are_not_listed() -> None:
     assert "g3" not in {item.group for side in (found.harmed, found.supported) for item in side.examples}
     for supported in (found.supported, nothing):
         facts = replace(pets(summary), brittle=BrittleExamples(base=found.base, harmed=nothing, supported=supported))
-        section = brittle_section.section(context("pets", xr.Dataset(), replace(summary, targets={"pets": facts})))
+        section = brittle_section(context("pets", xr.Dataset(), replace(summary, targets={"pets": facts})))
         assert isinstance(section, Section)
         assert any("subset=listed 'subset.drop=[g" in code for _, code in section.code) == bool(supported.examples)
 
@@ -341,7 +341,7 @@ def test_what_is_too_large_to_be_examined_is_said(planted: np.ndarray, monkeypat
     study = collect(models(40, planted))
     found = estimate(study, "difference")
     for limit, reason in ((EXAMPLES * 40, False), (EXAMPLES * 40 - 1, True)):
-        monkeypatch.setattr(examples, "SMALL", limit)
+        monkeypatch.setattr(collecting, "SMALL", limit)
         facts = pets(summarise(study, found, [], 0.05))
         assert facts.unexamined == (facts.subpopulations is None) == reason
     page = Page(render({"pets": found["pets"].dataset}, make_summary({"pets": facts}, 14)))

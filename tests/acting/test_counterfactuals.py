@@ -27,8 +27,8 @@ from sourcewise.designs.random_designs import random
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.inference import Mean
 from sourcewise.records import record
-from sourcewise.report import proposal
-from sourcewise.report.removal import removal
+from sourcewise.report.figures import removal
+from sourcewise.report.sections.counterfactuals import proposal_sentences
 from sourcewise.report.summary import Summary
 from sourcewise.study.collect import CounterfactualRun
 
@@ -267,7 +267,7 @@ def test_curation_proposes_and_then_verifies_the_same(runs: Path) -> None:
     assert gain.full.low < 0.09 < gain.full.high
     assert (gain.runs, gain.runs_full) == (6, 6)
     assert gain.random.low < 0.09 + 2 * effects.mean() < gain.random.high
-    text = "\n".join(proposal.sentences(second, "prob"))
+    text = "\n".join(proposal_sentences(second, "prob"))
     assert "Verified on pets: score +9" in text
     assert "none" not in text
     page = (out / "report.html").read_text()
@@ -327,8 +327,8 @@ def test_rankings_survive_any_name(tmp_path: Path) -> None:
 def test_no_gain_is_said_plainly(low: float, high: float, words: str) -> None:
     gain = Interval((low + high) / 2, low, high)
     verified = {"pets": VerifiedGain(full=gain, random=None, output=gain, runs=5, runs_full=5)}
-    curation = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), verified, "x")
-    assert words in "\n".join(proposal.sentences(curation, "prob"))
+    curation = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), verified, "x", {}, "")
+    assert words in "\n".join(proposal_sentences(curation, "prob"))
 
 
 def test_without_the_full_source_curation_says_what_it_needs(runs: Path) -> None:

@@ -16,15 +16,14 @@ import xarray as xr
 from benchmarks import planted
 from sourcewise.acting import copies, review
 from sourcewise.acting.copies import nearest_images
-from sourcewise.acting.labels import disagreement_qvalues
-from sourcewise.acting.review_rows import CopyRow, LabelRow
+from sourcewise.acting.review import CopyRow, LabelRow, disagreement_qvalues
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded
 from sourcewise.designs import draw
 from sourcewise.estimation.inference import qvalues
 from sourcewise.records.record import TargetOutputs
-from sourcewise.study.agreement import LabelAgreementSums
 from sourcewise.study.collect import collect
+from sourcewise.study.outputs import LabelAgreement
 from tests.report.test_report import EVIL, Page, make_summary, make_target, render
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
@@ -85,16 +84,16 @@ def outputs(prob: list[float], prediction: list[int]) -> TargetOutputs:
 
 
 def test_label_agreement_is_means_over_models_that_saw_the_example_or_not() -> None:
-    sums = LabelAgreementSums(4)
+    sums = LabelAgreement(4)
     for prob in (0.5, 1.0):  # the second models of the same subsets do not count
         for one, other in product([False, True], repeat=2):
             sums.add(np.array([False, True, one, other]), outputs([prob / 2, prob, 0, 0], [1, 0, 0, 0]))
             sums.add(np.array([True, True, one, other]), outputs([0.75, prob / 2, 0, 0], [0, 1, 0, 0]))
-    held_out, in_sample = sums.agreement().probabilities()
+    held_out, in_sample = sums.probabilities()
     assert (held_out[0], in_sample[0]) == (0.25, 0.75)
     assert np.isnan(held_out[1])
     assert in_sample[1] == 0.375
-    assert disagreement_qvalues(sums.agreement()).tolist() == [
+    assert disagreement_qvalues(sums).tolist() == [
         4 / 16,
         1,
         1,
@@ -133,7 +132,6 @@ def test_a_label_that_is_not_believed_goes_into_the_list_and_out_of_the_subset(t
     assert rows[0].source == 3
     assert isinstance(rows[0], LabelRow)
     assert rows[0].held_out == pytest.approx(0.1, abs=1e-3)
-    assert rows[0].in_sample is not None
     assert rows[0].in_sample > 0.6
     assert rows[0].influence == made_up()["influence_overall"].values[3]
     review.write(tmp_path, rows)
@@ -168,7 +166,7 @@ def test_a_copy_comes_with_its_influence_on_the_target_example(monkeypatch: pyte
 def test_the_section_shows_both_lists_and_escapes_names() -> None:
     dataset, facts = make_target(name=EVIL, groups=["0", "1"], classes=["a"], examples=9)
     row: dict[str, Any] = {"source": 4, "target": EVIL, "influence": 0.1, "stderr": 0.02}
-    label = LabelRow(**row, held_out=0.02, in_sample=None, flagged=False, qvalue=None)
+    label = LabelRow(**row, held_out=0.02, in_sample=np.nan, flagged=False, qvalue=np.nan)
     copy = CopyRow(**row, qvalue=0.001, flagged=True, example=77)
     page = make_summary({EVIL: facts}, 2, review=[copy, label])
     text = render({EVIL: dataset}, page, ["review"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sourcewise.core.results import json_name, not_in_json, to_json
+from sourcewise.core.results import json_name, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +17,14 @@ class Inner:
     score: float | None
     extra: float | None = None
     flag: bool = False
-    state: Mapping[str, int] = not_in_json(dict)
+    state: Mapping[str, int] = json_name(None)
 
 
 def test_dataclasses_become_what_json_takes() -> None:
     inner = Inner(class_name="cat", score=float("nan"), state={"a": 1})
-    result = to_json({"rows": (inner, Inner(class_name="dog", score=None, extra=0.0, flag=True)), 3: np.array([1.5])})
+    result = to_json(
+        {"rows": (inner, Inner(class_name="dog", state={}, score=None, extra=0.0, flag=True)), 3: np.array([1.5])}
+    )
     assert result == {
         "rows": [{"class": "cat", "score": None}, {"class": "dog", "score": None, "extra": 0.0, "flag": True}],
         "3": [1.5],

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sourcewise.estimation.collapse import collapse
+from sourcewise.estimation.moments import sum_models
 from tests.estimation.test_calibration import design
-from tests.estimation.test_moments import summed
 
 
 def foldover(seed, groups=6, pairs=20, columns=3):
@@ -21,7 +21,7 @@ def test_what_pairs_have_in_common_is_left_out_and_the_rest_stays():
     masks, outputs = np.vstack([masks, more]), np.vstack([outputs, outputs[:3] + 1])
     result = collapse(masks, outputs)
     assert (result.pairs, len(result.masks)) == (20, 43)
-    sums, plain = result.moments(), summed([(masks, outputs)], 20, 3, gram=True)
+    sums, plain = result.moments(), sum_models([(masks, outputs)], 20, 3, gram=True)
     plain = plain.recentred(sums.reference)
     for name in ("count", "kept", "total", "gram", "kept_total"):
         np.testing.assert_allclose(getattr(sums, name), getattr(plain, name), atol=1e-9)

@@ -11,20 +11,18 @@ from sklearn.linear_model import Lasso, Ridge
 from statsmodels.stats.multitest import multipletests
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.balance import crowding, is_balanced, mixes_sizes
+from sourcewise.estimation.arrays import PackedMasks
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS, difference, lasso, ols, ridge
 from sourcewise.estimation.inference import pvalues, qvalues
 from sourcewise.estimation.lasso import SHRINKAGES, GramProduct, centred_products, shrink
-from sourcewise.estimation.masks import PackedMasks
-from sourcewise.estimation.normal_equations import PENALTIES, NormalEquations, eigen
-from sourcewise.estimation.sides import with_uneven_noise
+from sourcewise.estimation.moments import sum_models
+from sourcewise.estimation.normal_equations import PENALTIES, NormalEquations, eigen, with_uneven_noise
 from tests.estimation.test_calibration import design
-from tests.estimation.test_moments import summed
 
 
 def moments(masks, outputs, gram=False):
-    return summed([(masks, outputs)], masks.shape[1], outputs.shape[1], gram)
+    return sum_models([(masks, outputs)], masks.shape[1], outputs.shape[1], gram)
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,7 +41,7 @@ def test_difference_agrees_with_brute_force_scipy_and_statsmodels(seed, models, 
     outputs = rng.normal(offset, rng.choice([0.1, 1.0]), (models, columns))
     starts = range(0, models, chunk)
     chunks = [(masks[start : start + chunk], outputs[start : start + chunk]) for start in starts]
-    result = difference(summed(chunks, groups, columns))
+    result = difference(sum_models(chunks, groups, columns))
     p = pvalues(result.influence, result.stderr, result.dof)
     expected = np.full_like(p, np.nan)
     for e in range(columns):
@@ -254,7 +252,7 @@ def test_shrink_leaves_nothing_at_the_largest_penalty_and_least_squares_at_none(
 def test_mixed_sizes_are_noticed_and_ordinary_designs_are_not():
     for kind, expected in (("random", False), ("bernoulli", False), ("hadamard", False), ("mixed", True)):
         masks, _ = study(kind, groups=36, models=200)
-        assert mixes_sizes(PackedMasks.pack(masks)) is expected, kind
+        assert PackedMasks.pack(masks).mixes_sizes() is expected, kind
 
 
 @pytest.mark.parametrize("name", ["ridge", "ols"])
@@ -293,7 +291,7 @@ def answers(masks, outputs, penalty):
     """Influence float[groups, columns] that ridge at one penalty, an index, gives for some outputs of the models."""
     normal = NormalEquations(moments(masks, outputs, gram=True))
     none = np.zeros(outputs.shape[1])
-    return normal.estimate(slice(None), normal.fit(slice(None)), np.full(len(none), penalty), none, none).influence.T
+    return normal.estimate(lambda fits: (np.full(len(none), penalty), none, none)).influence.T
 
 
 @pytest.mark.parametrize("kind", ["random", "bernoulli", "hadamard"])
@@ -307,7 +305,7 @@ def test_errors_are_what_noise_and_other_groups_do_to_the_influence(kind):
         np.testing.assert_allclose(normal.noise_gain[penalty], noise, rtol=1e-9)
         even = np.abs(masks.sum(0) - 30) <= 3  # others get a correction on top
         both = np.full(60, penalty), np.full(60, 2.0), np.full(60, 3.0)  # variances of noise and of effects
-        error = normal.estimate(slice(None), normal.fit(slice(None)), *both).stderr
+        error = normal.estimate(lambda fits, both=both: both).stderr
         total = 2 * normal.noise_gain[penalty] + 3 * normal.leak_gain[penalty]
         np.testing.assert_allclose(error[:, even] ** 2, np.tile(total, (60, 1))[:, even], rtol=1e-9)
         leak = ((answers(masks, masks.astype(float), penalty) - truth) ** 2).sum(1)
@@ -331,7 +329,7 @@ def test_errors_of_differences_of_a_balanced_design_are_those_of_noise_and_other
     level = np.zeros(4) if relative else (y - y.mean(0)).T @ x / (x @ x)  # the mean effect
     expected = np.outer(fit.noise, 1 / masks.sum(0) + 1 / (~masks).sum(0))
     expected += np.outer(fit.effects, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
-    assert is_balanced(sums)
+    assert sums.balanced
     result = difference(sums)
     np.testing.assert_allclose(result.stderr**2, expected, rtol=1e-9)
     leaked = np.outer(fit.effects, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
@@ -347,8 +345,8 @@ def test_crowding_is_the_mean_square_correlation_of_two_groups_times_the_models(
     masks[:, 2] = True
     square = np.corrcoef(np.delete(masks, 2, 1).T) ** 2
     expected = 50 * square[~np.eye(6, dtype=bool)].mean()
-    assert crowding(moments(masks, outputs, gram=True)) == pytest.approx(expected)
-    assert crowding(moments(masks, outputs)) == 1  # that cannot be told
+    assert moments(masks, outputs, gram=True).crowding == pytest.approx(expected)
+    assert moments(masks, outputs).crowding == 1  # that cannot be told
 
 
 @pytest.mark.parametrize(("pairs", "expected"), [(10, True), (9, False)])
@@ -357,7 +355,7 @@ def test_a_design_is_balanced_if_half_of_its_models_are_complements_of_others(pa
     masks = np.concatenate([masks, ~masks[:pairs]])
     sums = collapse(masks, np.random.default_rng(4).random((40, 1))).moments()
     assert (sums.count, sums.pairs) == (40, pairs)
-    assert is_balanced(sums) is expected
+    assert sums.balanced is expected
 
 
 def test_uneven_noise_changes_the_variance_as_far_as_it_is_sure():

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs.random_designs import hadamard
+from sourcewise.estimation.checks import GOAL, more_models
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS
 from sourcewise.estimation.fitting import fit
-from sourcewise.estimation.forecast import GOAL, more_models
 from tests.estimation.test_calibration import design
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from fake_records import make
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation import arrays, assessment, masks, tables
+from sourcewise.estimation import arrays, fitting, tables
 from sourcewise.estimation.estimators import Estimate, Estimator, ridge
 from sourcewise.estimation.fitting import fit
 from sourcewise.estimation.inference import pvalues, qvalues, qvalues_in_place
@@ -25,7 +25,7 @@ from sourcewise.study.influences import estimate
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (arrays, assessment, masks, tables):
+    for module in (arrays, fitting, tables):
         monkeypatch.setattr(module, "CELLS", 2**17)
 
 

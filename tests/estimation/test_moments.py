@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.estimation.masks import PackedMasks
-from sourcewise.estimation.moments import Accumulator
+from sourcewise.estimation.arrays import PackedMasks
+from sourcewise.estimation.moments import sum_models
 
 FIELDS = ("count", "kept", "total", "square", "kept_total", "kept_square", "gram", "pairs")
 
@@ -15,14 +15,6 @@ def study(seed, models=40, groups=5, columns=3, dtype=np.float64, offset=0.0):
     rng = np.random.default_rng(seed)
     masks = rng.random((models, groups)) < rng.uniform(0.2, 0.8, groups)
     return masks, (rng.normal(size=(models, columns)) + offset).astype(dtype)
-
-
-def summed(chunks, groups, columns, gram=False):
-    """Moments of models that come in chunks of masks and outputs."""
-    sums = Accumulator(groups, columns, gram)
-    for masks, outputs in chunks:
-        sums.add(masks, outputs)
-    return sums.finish()
 
 
 def same(a, b, tolerance=1e-9):
@@ -36,22 +28,22 @@ def same(a, b, tolerance=1e-9):
 @given(seed=st.integers(0, 9999), cuts=st.lists(st.integers(0, 40), max_size=4), turn=st.randoms())
 def test_chunks_order_and_merging_do_not_matter(seed, cuts, turn):
     masks, outputs = study(seed)
-    whole = summed([(masks, outputs)], 5, 3, gram=True)
+    whole = sum_models([(masks, outputs)], 5, 3, gram=True)
     edges = [0, *sorted(cuts), 40]
     parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
-    same(whole, summed([(masks[part], outputs[part]) for part in parts], 5, 3, gram=True))
+    same(whole, sum_models([(masks[part], outputs[part]) for part in parts], 5, 3, gram=True))
     turn.shuffle(parts)
-    merged = Accumulator(5, 3, gram=True).finish()
+    merged = sum_models([], 5, 3, gram=True)
     for part in parts:
-        merged = merged + summed([(masks[part], outputs[part])], 5, 3, gram=True)
+        merged = merged + sum_models([(masks[part], outputs[part])], 5, 3, gram=True)
     same(whole, merged)
-    same(whole - summed([(masks[:7], outputs[:7])], 5, 3, gram=True),
-         summed([(masks[7:], outputs[7:])], 5, 3, gram=True))  # fmt: skip
+    same(whole - sum_models([(masks[:7], outputs[:7])], 5, 3, gram=True),
+         sum_models([(masks[7:], outputs[7:])], 5, 3, gram=True))  # fmt: skip
 
 
 def test_sums_are_those_of_brute_force():
     masks, outputs = study(1)
-    m = summed([(masks, outputs)], 5, 3, gram=True).recentred(np.zeros(3))
+    m = sum_models([(masks, outputs)], 5, 3, gram=True).recentred(np.zeros(3))
     np.testing.assert_allclose(m.kept, masks.sum(0))
     np.testing.assert_allclose(m.kept_total, outputs.T @ masks, atol=1e-12)
     np.testing.assert_allclose(m.kept_square, (outputs**2).T @ masks, atol=1e-12)
@@ -62,8 +54,8 @@ def test_sums_are_those_of_brute_force():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_many_rows_and_columns_with_a_large_mean_keep_their_digits(dtype):
     masks, outputs = study(2, models=2500, groups=4, columns=1300, dtype=dtype, offset=300)
-    exact = summed([(masks, outputs.astype(np.float64))], 4, 1300, gram=True)
-    same(exact, summed([(masks, outputs)], 4, 1300, gram=True), 1e-5)
+    exact = sum_models([(masks, outputs.astype(np.float64))], 4, 1300, gram=True)
+    same(exact, sum_models([(masks, outputs)], 4, 1300, gram=True), 1e-5)
 
 
 @given(seed=st.integers(0, 999), models=st.integers(0, 9), groups=st.integers(1, 40), left=st.sampled_from([0, 8, 16]))
@@ -78,6 +70,6 @@ def test_packed_masks_are_the_masks(seed, models, groups, left):
 
 def test_spread_without_pairs_is_the_sum_of_squares_about_the_mean():
     masks, outputs = study(5)
-    spread, free = summed([(masks, outputs)], 5, 3).squares_about_mean()
+    spread, free = sum_models([(masks, outputs)], 5, 3).squares_about_mean()
     np.testing.assert_allclose(spread, 40 * outputs.var(0))
     assert free == 39

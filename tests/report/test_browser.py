@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sourcewise.report import page
+from sourcewise.report import contents
 from tests.report.test_pictures import dataset, facts, review_rows
 from tests.report.test_report import EVIL, make, make_big, make_summary, make_target, write
 
@@ -220,7 +220,7 @@ def test_a_big_page_works_and_its_load_time_is_told(browser: Browser, tmp_path: 
     size = path.stat().st_size / 1e6
     busy = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     print(f"\n1,000 groups x 1,000 classes: {size:.1f} MB, loaded in {load:.2f} s (bound: 2 s; {busy})")
-    assert len(browser.rows("target-digits-by-class")) == page.SHOWN_ROWS
+    assert len(browser.rows("target-digits-by-class")) == contents.SHOWN_ROWS
     assert browser.search("synset 0999 of a long-named kind") == "1 group, 1 class"
     assert browser.rows("target-digits-by-group") == ["synset 0999 of a long-named kind"]
     assert len(browser("return document.getElementById('target-digits-bars').data[0].y")) == 1

@@ -23,15 +23,15 @@ from PIL import Image
 
 from benchmarks import planted
 from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide
-from sourcewise.acting.examples import ExampleEffect
-from sourcewise.acting.review_rows import CopyRow, LabelRow, ReviewRow
+from sourcewise.acting.review import CopyRow, LabelRow, ReviewRow
 from sourcewise.acting.subpopulations import ClassSplit, GroupExamples, Subpopulation, Subpopulations
 from sourcewise.commands.images import find_images
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded, regroup
 from sourcewise.data.store import Listing, prepared
 from sourcewise.records.record import Header
-from sourcewise.report.pictures import BYTES, Album
+from sourcewise.report.sections.context import BYTES, Album
+from sourcewise.study.effects import ExampleEffect
 from tests.report.test_report import EVIL, Page, changed, make_big, make_summary, make_target, render
 
 

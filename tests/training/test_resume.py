@@ -150,7 +150,7 @@ def test_a_checkpoint_of_something_else_is_left_aside(
     (names.run_dir(other) / "checkpoint-source.pt").rename(names.run_dir(config) / "checkpoint-source.pt")
     assert finished(config) == digest
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "left aside" in line]
-    assert line.endswith("checkpoint-source.pt is left aside: it is of other settings or another version")
+    assert line.endswith("checkpoint-source.pt is left aside: it was made with other settings or another version")
 
 
 @pytest.mark.parametrize("size", [0, 100, 0.5, -10])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from sourcewise.acting.examples import ExampleEffect, example_effect
-from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.inference import Mean
 from sourcewise.study.baselines import rank_correlation
 from sourcewise.study.collect import NO_RUNS, ExampleRuns, Study
+from sourcewise.study.effects import ExampleEffect, example_effect
 from sourcewise.study.influences import Estimated
 
 RUNS = 50
@@ -87,14 +87,6 @@ class BrittleExamples:
     supported: BrittleSide
 
 
-@dataclass(frozen=True)
-class _Base:
-    """Models that predictions start from: outputs on the logit scale float[m, E], and their subsets bool[m, G]."""
-
-    logits: Array
-    masks: Mask
-
-
 def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100) -> BrittleExamples:
     """Return the `most` examples that one group harms most, and those that hang on one group most.
 
@@ -110,7 +102,7 @@ def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100)
         # Some for what is predicted, the others for what is real: what they shared would make them agree.
         chosen = np.arange(1, min(len(full), 2 * RUNS), 2)
         start = full[chosen].logits.astype(np.float64)
-        base = _Base(start, np.ones((len(start), study.groups), np.bool_))
+        masks = np.ones((len(start), study.groups), np.bool_)
         full = full[np.setdiff1d(np.arange(len(full)), chosen)]
         if len(np.unique(study.masks.sizes())) == 1:
             effect, error = add_constant(
@@ -118,13 +110,16 @@ def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100)
             )
     else:
         models = np.linspace(0, len(logits) - 1, min(len(logits), RUNS)).astype(int)
-        base = _Base(logits[models], study.masks[models].unpack())
+        start, masks = logits[models], study.masks[models].unpack()
     effect = shrink(effect, error, target.labels)
+    inverse: Callable[[Array], Array] = expit if study.output == "prob" else np.positive
     means, runs_without = target.examples.mean(0, dtype=np.float64), study.runs_without.get(name, {})
 
     def side(sign: int) -> BrittleSide:
         groups = (-sign * effect).argmax(1)
-        change = _predicted_change(base, effect, groups, study.output)
+        # Models without the group count with the change of adding it, in reverse.
+        size, kept = effect[np.arange(len(effect)), groups], masks[:, groups]
+        change = (inverse(start - kept * size) - inverse(start + ~kept * size)).mean(0)
         rows = np.argsort(-sign * change, kind="stable")[:most]
         return _side(
             [
@@ -138,7 +133,7 @@ def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100)
             ]
         )
 
-    return BrittleExamples(base=len(base.logits) if from_full else 0, harmed=side(1), supported=side(-1))
+    return BrittleExamples(base=len(start) if from_full else 0, harmed=side(1), supported=side(-1))
 
 
 def real_change(full: ExampleRuns, without: ExampleRuns, row: int) -> RealChange | None:
@@ -148,9 +143,8 @@ def real_change(full: ExampleRuns, without: ExampleRuns, row: int) -> RealChange
     """
     if min(len(full), len(without)) < 2:
         return None
-    change = Mean.from_runs(without.values[:, row].astype(np.float64)) - Mean.from_runs(
-        full.values[:, row].astype(np.float64)
-    )
+    before, after = (Mean.from_runs(runs.values[:, row].astype(np.float64)) for runs in (full, without))
+    change = after - before
     return RealChange(
         change=float(change.value),
         error=float(np.sqrt(change.variance)),
@@ -200,17 +194,6 @@ def shrink(effect: Array, stderr: Array, labels: NDArray[np.integer[Any]]) -> Ar
         beyond = np.maximum((apart**2).sum(0) / max(len(apart) - 1, 1) - noise[rows].mean(0), 0.0)
         values[rows] += apart * (beyond / np.maximum(beyond + noise[rows], 1e-300) - 1)
     return values
-
-
-def _predicted_change(base: _Base, effect: Array, groups: NDArray[np.intp], output: str) -> Array:
-    """Return the mean change, float[E], of the output of each example on removing its group from models that have it.
-
-    Models without the group count with the change of adding it, in reverse.
-    """
-    inverse = expit if output == "prob" else np.positive
-    size, kept = effect[np.arange(len(effect)), groups], base.masks[:, groups]
-    change = inverse(base.logits - kept * size) - inverse(base.logits + ~kept * size)
-    return np.asarray(change.mean(0))
 
 
 def _side(examples: Sequence[BrittleExample]) -> BrittleSide:

@@ -1,30 +1,17 @@
-"""Copies of target images among the source's, found in the pixels.
-
-An unusual influence on one target example is weak evidence of a copy, since what is merely similar helps too.
-"""
+"""Images that are nearer to each other than chance would have it, by their pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sourcewise.acting.review_rows import CopyRow, known, most_suspicious
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import Array, Index
-from sourcewise.estimation.inference import qvalues
 
-if TYPE_CHECKING:  # torch is slow to import, and only images need it
-    from sourcewise.data.dataset import ImageDataset
-
-SIDE = 16
-"""Pixels of a side to which larger images are shrunk before they are compared."""
 SHIFTS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 SCALES = (0.93, 1.0, 1.07)
 """How target images are moved, in pixels, and resized before they are held against the source's."""
@@ -32,44 +19,6 @@ NEAR = 5
 """The neighbour whose distance the nearest one's is held against."""
 PAIRS = 2**29
 """Pairs of images that are compared at most, at 8 bytes each."""
-
-
-def find_copies(influences: Mapping[str, xr.Dataset], images: Mapping[str, ImageDataset], fdr: float) -> list[CopyRow]:
-    """Find source examples that are copies of target examples, the surest first.
-
-    Args:
-        influences: by target.
-        images: the source's under "", and those of targets. Targets whose images are not at hand, or cannot be
-            compared with the source's, are left out.
-        fdr: q-value up to which a copy is flagged.
-    """
-    at_hand = [name for name in influences if {"", name} <= images.keys()]
-    few = [name for name in at_hand if len(images[""]) * len(images[name]) <= PAIRS]
-    return [row for name in few for row in _copies(name, influences[name], images[""], images[name], fdr)]
-
-
-def _copies(name: str, influences: xr.Dataset, source: ImageDataset, target: ImageDataset, fdr: float) -> list[CopyRow]:
-    recorded = np.flatnonzero(np.isin(target.ids.numpy(), influences["example"].values))
-    target = target.select(target.ids.new_tensor(recorded))
-    pixels = source.thumbnails(SIDE).numpy(), target.thumbnails(SIDE).numpy()
-    if not comparable(*pixels):
-        return []
-    nearest, p = nearest_images(*pixels)
-    q, ids = qvalues(p), target.ids.numpy()[nearest]
-    examples = influences.indexes["example"].get_indexer(pd.Index(ids))
-    influence, stderr = (influences[key].values[examples, np.arange(len(p))] for key in ("influence", "stderr"))
-    return [
-        CopyRow(
-            target=name,
-            source=i,
-            qvalue=known(q[i]),
-            flagged=bool(q[i] <= fdr),
-            example=int(ids[i]),
-            influence=known(influence[i]),
-            stderr=known(stderr[i]),
-        )
-        for i in most_suspicious(p, q <= fdr)
-    ]
 
 
 def nearest_images(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tuple[Index, Array]:
@@ -87,7 +36,7 @@ def nearest_images(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tupl
     Raises:
         SourcewiseError: fewer than NEAR images, or too many, or of fewer pixels a side.
     """
-    if not comparable(source, target):
+    if not are_comparable(source, target):
         shapes = " and ".join(f"{len(images):,} images of {images.shape[1:]}" for images in (source, target))
         raise SourcewiseError(f"images: {shapes} cannot be compared")
     # Moving an image does not tell what comes in at its border: that is filled with the border's median, and left out.
@@ -110,7 +59,7 @@ def nearest_images(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tupl
     return nearest, p
 
 
-def comparable(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> bool:
+def are_comparable(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> bool:
     """Return whether images can be compared: of one size, and neither too few or small nor too many."""
     enough = min(len(source), len(target), *target.shape[2:]) >= NEAR
     return enough and source.shape[1:] == target.shape[1:] and len(source) * len(target) <= PAIRS

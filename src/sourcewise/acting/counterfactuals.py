@@ -7,7 +7,7 @@ independent, and pairing them by seed would gain nothing. Intervals are Student'
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -130,24 +130,39 @@ def compare_runs(
     random removal as it is, plus what they say of these groups rather than average ones. That is all that subsets of
     one size can predict.
     """
-    full = tuple(run for run in runs if run.mask.all())
+    full = [run for run in runs if run.mask.all()]
     places: dict[tuple[str, Hashable], list[CounterfactualRun]] = defaultdict(list)
     for run in runs:
         if removed := int((~run.mask).sum()):
             places[run.curve, removed if run.curve else run.mask.tobytes()].append(run)
     curves = {curve for curve, _ in places} - {""}
 
+    def scores(chosen: Sequence[CounterfactualRun]) -> list[float]:
+        return unit_means(chosen, lambda run: run.scores[target])
+
+    def outputs(chosen: Sequence[CounterfactualRun]) -> list[float]:
+        return unit_means(chosen, lambda run: run.outputs[target])
+
+    def score_gain(chosen: Sequence[CounterfactualRun], baseline: Sequence[CounterfactualRun]) -> Interval | None:
+        values = scores(baseline)
+        return gain(scores(chosen), values) if len(values) > 1 else None
+
     def point(chosen: Sequence[CounterfactualRun]) -> RemovalPoint:
-        removed = int((~chosen[0].mask).sum())
-        peers = [] if chosen[0].curve == RANDOM else places.get((RANDOM, removed), [])
+        removed = ~np.array([run.mask for run in chosen])
+        count = int(removed[0].sum())
+        peers = [] if chosen[0].curve == RANDOM else places.get((RANDOM, count), [])
+        predicted = None
+        if slopes is not None and peers:
+            effect = np.mean(removed @ (slopes - slopes.mean()))
+            predicted = float(np.mean(outputs(peers)) - effect)
         return RemovalPoint(
-            removed=removed,
+            removed=count,
             runs=len(chosen),
-            score=Interval.around(Mean.from_runs(scores(chosen, target))),
-            full=score_gain(chosen, full, target),
-            random=score_gain(chosen, peers, target),
-            output=Interval.around(Mean.from_runs(mean_outputs(chosen, target))),
-            predicted=None if slopes is None or not peers else _predict(chosen, peers, target, slopes),
+            score=Interval.around(Mean.from_runs(scores(chosen))),
+            full=score_gain(chosen, full),
+            random=score_gain(chosen, peers),
+            output=Interval.around(Mean.from_runs(outputs(chosen))),
+            predicted=predicted,
         )
 
     listed = [
@@ -186,44 +201,18 @@ def comparison_rows(comparison: Comparison) -> list[list[str | float | None]]:
     return rows
 
 
-def scores(runs: Iterable[CounterfactualRun], target: str) -> list[float]:
-    """Return the score of each independent unit: a run; of random removals a subset, the mean over its seeds."""
-    return _unit_means((run, run.scores[target]) for run in runs)
-
-
-def mean_outputs(runs: Iterable[CounterfactualRun], target: str) -> list[float]:
-    """Return the mean output of each independent unit, as `scores` does the score."""
-    return _unit_means((run, run.outputs[target]) for run in runs)
-
-
-def score_gain(
-    runs: Iterable[CounterfactualRun], baseline: Iterable[CounterfactualRun], target: str
-) -> Interval | None:
-    """Return the gain in score over the baseline; None where fewer than two of its runs are independent."""
-    values = scores(baseline, target)
-    return gain(scores(runs, target), values) if len(values) > 1 else None
+def unit_means(runs: Iterable[CounterfactualRun], value: Callable[[CounterfactualRun], float]) -> list[float]:
+    """Return the value of each independent unit: a run; of random removals a subset, the mean over its seeds."""
+    units: dict[tuple[bytes, str], list[float]] = {}
+    for run in runs:
+        unit = run.mask.tobytes(), "" if run.curve == RANDOM else run.seed
+        units.setdefault(unit, []).append(value(run))
+    return [float(np.mean(unit)) for unit in units.values()]
 
 
 def gain(values: Sequence[float], baseline: Sequence[float]) -> Interval:
     """Return the difference of the means of independent values."""
     return Interval.around(Mean.from_runs(values) - Mean.from_runs(baseline))
-
-
-def _unit_means(values: Iterable[tuple[CounterfactualRun, float]]) -> list[float]:
-    units: dict[tuple[bytes, str], list[float]] = {}
-    for run, value in values:
-        unit = run.mask.tobytes(), "" if run.curve == RANDOM else run.seed
-        units.setdefault(unit, []).append(value)
-    return [float(np.mean(unit)) for unit in units.values()]
-
-
-def _predict(
-    runs: Sequence[CounterfactualRun], peers: Sequence[CounterfactualRun], target: str, slopes: Array
-) -> float:
-    """Return the output of random removal, plus what influences say of these groups rather than average ones."""
-    removed = ~np.array([run.mask for run in runs])
-    effect = np.mean(removed @ (slopes - slopes.mean()))
-    return float(np.mean(mean_outputs(peers, target)) - effect)
 
 
 def _subset_name(run: CounterfactualRun, names: Sequence[str]) -> str:

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sourcewise.acting.counterfactuals import Interval, gain, mean_outputs, score_gain, scores
+from sourcewise.acting.counterfactuals import Interval, gain, unit_means
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import quote
-from sourcewise.core.results import not_in_json
+from sourcewise.core.results import json_name
 from sourcewise.designs.files import write_names, write_ranking
 from sourcewise.estimation.arrays import Array, Mask
 from sourcewise.estimation.collapse import Subsets, collapse
@@ -47,33 +47,31 @@ NO_FULL = (
 
 
 @dataclass(frozen=True)
+class ExpectedGain:
+    """Gain in mean output that a proposal should bring, over the full source and over removing random groups."""
+
+    full: Interval
+    random: Interval
+
+
+@dataclass(frozen=True)
 class Proposal:
     """A proposal by positions of the G groups.
 
     Attributes:
         keep: bool[G], the groups to keep.
         scores: float[G], which rank the groups, the worst with the lowest.
-        over_full: expected gain in mean output over the full source.
-        over_random: expected gain over removing as many random groups.
+        expected: gain that the models predict.
     """
 
     keep: Mask
     scores: Array
-    over_full: Mean
-    over_random: Mean
+    expected: ExpectedGain
 
     @property
     def removed(self) -> int:
         """How many groups are removed."""
         return int((~self.keep).sum())
-
-
-@dataclass(frozen=True)
-class ExpectedGain:
-    """Gain in mean output that a proposal should bring, over the full source and over removing random groups."""
-
-    full: Interval
-    random: Interval
 
 
 @dataclass(frozen=True)
@@ -116,13 +114,11 @@ class Curation:
     expected: ExpectedGain
     verified: Mapping[str, VerifiedGain | None]
     command: str
-    ranking: Mapping[str, float] = not_in_json(dict)
-    mark: str = not_in_json(str)
+    ranking: Mapping[str, float] = json_name(None)
+    mark: str = json_name(None)
 
 
-def propose(
-    masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[float], remove: int | None = None
-) -> Proposal:
+def propose(masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[float], remove: int = 0) -> Proposal:
     """Propose groups to remove so that a mean output rises.
 
     Args:
@@ -130,7 +126,7 @@ def propose(
         outputs: float[models], mean output of each.
         seeds: training seeds [models].
         full: mean output of each model of the full source.
-        remove: how many groups; by default as many as have the largest gain less one standard error, and no more than
+        remove: how many groups; 0: as many as have the largest gain less one standard error, and no more than
             the random subsets go without on average: of what lies beyond, they say nothing.
 
     Raises:
@@ -153,11 +149,11 @@ def propose(
     number = remove or int(np.argmax((over_full.value - np.sqrt(over_full.variance))[:most])) + 1
     keep = np.ones(masks.shape[1], dtype=bool)
     keep[np.argsort(scores, kind="stable")[:number]] = False  # NaN last
-    over_full, over_random = (
-        Mean(mean.value[number - 1], mean.variance[number - 1], mean.dof[number - 1])
+    gained = (
+        Interval.around(Mean(mean.value[number - 1], mean.variance[number - 1], mean.dof[number - 1]))
         for mean in (over_full, over_random)
     )
-    return Proposal(keep, scores, over_full, over_random)
+    return Proposal(keep, scores, ExpectedGain(*gained))
 
 
 def gains(subsets: Subsets, seed: int = 0) -> Mean:
@@ -246,8 +242,7 @@ def curate(study: Study, weights: Mapping[str, float], out: Path) -> Curation:
         raise SourcewiseError(f"{NO_FULL}; train some: {more}")
     content = hashlib.sha256(np.packbits(masks).tobytes() + outputs.tobytes() + repr(sorted(weights.items())).encode())
     mark = content.hexdigest()[:16]
-    removed = len(_previous_drop(out / "drop.txt", mark))
-    proposal = propose(masks, outputs, study.seeds, full, removed or None)
+    proposal = propose(masks, outputs, study.seeds, full, _previous_removal(out / "drop.txt", mark))
     order = np.argsort(proposal.scores, kind="stable")
     keep, drop = (tuple(names[i] for i in order if proposal.keep[i] == side) for side in (True, False))
     verify = ["subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
@@ -256,7 +251,7 @@ def curate(study: Study, weights: Mapping[str, float], out: Path) -> Curation:
         weights=dict(weights),
         drop=drop,
         keep=keep,
-        expected=ExpectedGain(Interval.around(proposal.over_full), Interval.around(proposal.over_random)),
+        expected=proposal.expected,
         verified={name: _verify(runs, proposal, name) for name in weights},
         command=train_command(study.header, *verify),
         ranking=dict(zip(names, proposal.scores.tolist(), strict=True)),
@@ -272,10 +267,10 @@ def write(out: Path, curation: Curation) -> None:
     write_ranking(out / "ranking.csv", curation.ranking)
 
 
-def _previous_drop(path: Path, mark: str) -> list[str]:
-    """Return the groups of a proposal that is there, if its mark says that it came from the same models."""
+def _previous_removal(path: Path, mark: str) -> int:
+    """Return how many groups a proposal that is there removes; 0 unless its mark says that its models are the same."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return lines[1:] if lines and lines[0].endswith(f"# {mark}") else []
+    return len(lines) - 1 if lines and lines[0].endswith(f"# {mark}") else 0
 
 
 def _verify(runs: Sequence[CounterfactualRun], proposal: Proposal, target: str) -> VerifiedGain | None:
@@ -283,13 +278,16 @@ def _verify(runs: Sequence[CounterfactualRun], proposal: Proposal, target: str) 
     kept = [run for run in runs if np.array_equal(run.mask, proposal.keep)]
     full = [run for run in runs if run.mask.all()]
     random = [run for run in runs if run.curve == RANDOM and (~run.mask).sum() == proposal.removed]
-    count, count_full = len(scores(kept, target)), len(scores(full, target))
-    if min(count, count_full) < 2:
+    score, score_full, score_random = (
+        unit_means(part, lambda run: run.scores[target]) for part in (kept, full, random)
+    )
+    if min(len(score), len(score_full)) < 2:
         return None
+    output, output_full = (unit_means(part, lambda run: run.outputs[target]) for part in (kept, full))
     return VerifiedGain(
-        full=gain(scores(kept, target), scores(full, target)),
-        random=score_gain(kept, random, target),
-        output=gain(mean_outputs(kept, target), mean_outputs(full, target)),
-        runs=count,
-        runs_full=count_full,
+        full=gain(score, score_full),
+        random=gain(score, score_random) if len(score_random) > 1 else None,
+        output=gain(output, output_full),
+        runs=len(score),
+        runs_full=len(score_full),
     )

@@ -1,27 +1,83 @@
-"""Source examples to review, where every one is a group: copies of target examples, and labels that look wrong."""
+"""Source examples to review, where every one is a group: copies of target examples, and labels that look wrong.
+
+Copies are found in the pixels (see `copies`): an unusual influence on one target example is weak evidence of a copy,
+since what is merely similar helps too. Labels look wrong where models that did not train on the example predict others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.stats import binom
 
-from sourcewise.acting.copies import find_copies
-from sourcewise.acting.labels import find_dubious_labels
-from sourcewise.acting.review_rows import ReviewRow
+from sourcewise.acting import copies
 from sourcewise.core.files import write_whole
-from sourcewise.core.results import to_json
+from sourcewise.core.results import json_name, to_json
 from sourcewise.designs.files import write_names
-from sourcewise.study.agreement import LabelAgreement
+from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.inference import qvalues
+from sourcewise.study.outputs import LabelAgreement
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
     from sourcewise.data.dataset import ImageDataset
 
+SIDE = 16
+"""Pixels of a side to which larger images are shrunk before they are compared."""
+LISTED = 100
+"""Rows of a list, if there are as many; all that are significant are on it."""
 COLUMNS = ["why", "source", "target", "example", "qvalue", "flagged", "influence", "stderr", "outside", "inside"]
 """Of review.csv."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewRow:
+    """One source example that a person should look at; NaN where a number is unknown.
+
+    Attributes:
+        why: `copy` or `label`.
+        source: number of the example.
+        target: name of the target that the influence is on.
+        qvalue: of the test that the example stands out.
+        flagged: whether that is significant.
+        influence: of the example.
+        stderr: its standard error.
+    """
+
+    why: str
+    source: int
+    target: str
+    qvalue: float
+    flagged: bool
+    influence: float
+    stderr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyRow(ReviewRow):
+    """A source example that looks like a copy of the target example with the id `example`; the influence is on that."""
+
+    why: str = "copy"
+    example: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRow(ReviewRow):
+    """A source example whose label looks wrong; the influence is on the target overall.
+
+    Attributes:
+        held_out: mean probability of the label by models that did not train on the example.
+        in_sample: the same by models that did.
+    """
+
+    why: str = "label"
+    held_out: float = json_name("outside")
+    in_sample: float = json_name("inside")
 
 
 def review(
@@ -30,13 +86,30 @@ def review(
     images: Mapping[str, ImageDataset],
     fdr: float,
 ) -> tuple[ReviewRow, ...]:
-    """Find dubious labels, shown with influences on the first target, and copies.
+    """Find dubious labels, those with the lowest held-out probability first, and copies, the surest first.
 
-    images: the source's under "", and those of targets.
+    Args:
+        influences: by target; those on the first one are shown beside labels.
+        agreement: of the models with the labels; without it, labels are not judged.
+        images: the source's under "", and those of targets. Targets whose images are not at hand, are too many, or
+            cannot be compared with the source's, are left out.
+        fdr: q-value up to which an example is flagged.
     """
     first, dataset = next(iter(influences.items()))
-    labels = find_dubious_labels(agreement, first, dataset, fdr) if agreement else []
-    return (*labels, *find_copies(influences, images, fdr))
+    rows: list[ReviewRow] = [*_dubious_labels(agreement, first, dataset, fdr)] if agreement else []
+    for name in influences:
+        if {"", name} <= images.keys() and len(images[""]) * len(images[name]) <= copies.PAIRS:
+            rows += _copies(name, influences[name], images[""], images[name], fdr)
+    return tuple(rows)
+
+
+def disagreement_qvalues(agreement: LabelAgreement) -> Array:
+    """Return q-values, float[examples], of a one-sided sign test of each label.
+
+    The null hypothesis: half of the models that did not see the example predict its label, or more. Given the source,
+    models of random subsets are independent of each other.
+    """
+    return qvalues(binom.cdf(agreement.correct[0], agreement.models[0], 0.5))
 
 
 def write(out: Path, rows: Sequence[ReviewRow]) -> None:
@@ -46,3 +119,50 @@ def write(out: Path, rows: Sequence[ReviewRow]) -> None:
     flagged = dict.fromkeys(str(row.source) for row in rows if row.flagged)
     title = f"{len(flagged)} source examples; to train without them: subset=listed subset.drop=<this file>"
     write_names(out / "review_drop.txt", title, flagged)
+
+
+def _dubious_labels(agreement: LabelAgreement, name: str, influences: xr.Dataset, fdr: float) -> list[LabelRow]:
+    held_out, in_sample = agreement.probabilities()
+    q = disagreement_qvalues(agreement)
+    return [
+        LabelRow(
+            target=name,
+            source=i,
+            qvalue=float(q[i]),
+            flagged=bool(q[i] <= fdr),
+            held_out=float(held_out[i]),
+            in_sample=float(in_sample[i]),
+            influence=float(influences["influence_overall"].values[i]),
+            stderr=float(influences["stderr_overall"].values[i]),
+        )
+        for i in _most_suspicious(held_out, q <= fdr)
+    ]
+
+
+def _copies(name: str, influences: xr.Dataset, source: ImageDataset, target: ImageDataset, fdr: float) -> list[CopyRow]:
+    recorded = np.flatnonzero(np.isin(target.ids.numpy(), influences["example"].values))
+    target = target.select(target.ids.new_tensor(recorded))
+    pixels = source.thumbnails(SIDE).numpy(), target.thumbnails(SIDE).numpy()
+    if not copies.are_comparable(*pixels):
+        return []
+    nearest, p = copies.nearest_images(*pixels)
+    q, ids = qvalues(p), target.ids.numpy()[nearest]
+    examples = influences.indexes["example"].get_indexer(pd.Index(ids))
+    return [
+        CopyRow(
+            target=name,
+            source=i,
+            qvalue=float(q[i]),
+            flagged=bool(q[i] <= fdr),
+            example=int(ids[i]),
+            influence=float(influences["influence"].values[examples[i], i]),
+            stderr=float(influences["stderr"].values[examples[i], i]),
+        )
+        for i in _most_suspicious(p, q <= fdr)
+    ]
+
+
+def _most_suspicious(order: Array, flagged: Mask) -> list[int]:
+    """Return positions of the rows to list, by rising `order`, the flagged ones first."""
+    rows: list[int] = np.lexsort((order, ~flagged))[: max(LISTED, int(flagged.sum()))].tolist()
+    return rows

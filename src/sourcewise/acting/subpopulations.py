@@ -10,14 +10,13 @@ import xarray as xr
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from sourcewise.acting.examples import ExampleEffect, example_effect
 from sourcewise.core.results import json_name
-from sourcewise.estimation.arrays import Array, Index
+from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.collapse import Subsets, collapse
 from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.inference import pvalues, qvalues
 from sourcewise.study.collect import Study
-from sourcewise.study.effects import EffectEstimate, GroupEffect
+from sourcewise.study.effects import ExampleEffect, GroupEffect, example_effect
 from sourcewise.study.influences import Estimated
 
 LEAST = 20
@@ -75,22 +74,6 @@ class Subpopulations:
         return {part.group for split in self.splits for part in split.parts}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cluster(EffectEstimate):
-    """A subpopulation by positions: of its examples within the class, int[n], and of its group."""
-
-    group: int
-    examples: Index
-
-
-@dataclass(frozen=True)
-class Clustering:
-    """A split of one class by positions, see `ClassSplit`."""
-
-    agreement: float
-    clusters: tuple[Cluster, ...]
-
-
 def find_subpopulations(study: Study, name: str, estimated: Estimated, fdr: float, seed: int = 0) -> Subpopulations:
     """Split the classes of a target where that holds up at this false discovery rate, the clearest splits first."""
     dataset, target = estimated.dataset, study.targets[name]
@@ -103,20 +86,22 @@ def find_subpopulations(study: Study, name: str, estimated: Estimated, fdr: floa
         for position, class_name in enumerate(target.class_names):
             rows = np.flatnonzero(target.labels == position)
             held_out = halves[1].take(np.arange(halves[1].units), rows)
-            if clustering := split_class([table[rows] for table in tables], held_out, estimator, fdr):
-                parts = tuple(_subpopulation(dataset, rows, cluster) for cluster in clustering.clusters)
-                splits.append(ClassSplit(class_name=class_name, agreement=clustering.agreement, parts=parts))
+            members = dataset.isel(example=rows)
+            if split := split_class(class_name, members, [table[rows] for table in tables], held_out, estimator, fdr):
+                splits.append(split)
     splits.sort(key=lambda split: -min(part.influence for part in split.parts))
     return Subpopulations(groups=strongest_groups(dataset), splits=tuple(splits))
 
 
 def split_class(
+    class_name: str,
+    influences: xr.Dataset,
     tables: Sequence[Array],
     held_out: Subsets,
     estimator: Estimator,
     fdr: float,
     most: int = 4,
-) -> Clustering | None:
+) -> ClassSplit | None:
     """Split the examples of one class by the groups that support them; None when no split holds up.
 
     Subpopulations are clusters (k-means) of the directions of the examples' influences, about their mean: an example
@@ -125,6 +110,8 @@ def split_class(
     the class, significantly in these other models, and no two parts have the same group.
 
     Args:
+        class_name: name of the class.
+        influences: on its examples, by which the examples of a part are put in order.
         tables: float[examples, groups], influences from one half of the models, from the other, and from all.
         held_out: the other half, with the class's examples.
         estimator: of influences.
@@ -152,17 +139,17 @@ def split_class(
         if evidence.max(1).min() > 0 and len(set(groups.tolist())) == count:
             centres = np.stack([both[part == k].mean(0) for k in range(count)])
             part = KMeans(count, init=centres, n_init=1).fit(both).labels_
-            clusters = (
-                Cluster(
-                    group=group,
+            parts = (
+                Subpopulation(
+                    group=str(influences["group"].values[group]),
                     influence=float(effects.influence[k, group]),
                     stderr=float(effects.stderr[k, group]),
                     qvalue=float(q[k, group]),
-                    examples=np.flatnonzero(part == k),
+                    examples=_most_supported(influences.isel(example=part == k, group=group)),
                 )
                 for k, group in enumerate(groups.tolist())
             )
-            return Clustering(agreement, tuple(clusters))
+            return ClassSplit(class_name=class_name, agreement=agreement, parts=tuple(parts))
     return None
 
 
@@ -187,21 +174,14 @@ def _most_affected(dataset: xr.Dataset, group: int, sign: int, most: int) -> tup
     return tuple(example_effect(dataset, row, group) for row in rows if column[row] > 0)
 
 
+def _most_supported(effects: xr.Dataset) -> tuple[int, ...]:
+    """Return the ids of examples, those that a group supports most first, from its influences on them."""
+    order = np.argsort(-effects["influence"].values, kind="stable")
+    return tuple(effects["example"].values[order].tolist())
+
+
 def _directions(table: Array) -> Array:
     """Return every example's influences at unit length, about the mean of all."""
     table = np.nan_to_num(table)
     table = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
     return np.asarray(table - table.mean(0))
-
-
-def _subpopulation(dataset: xr.Dataset, rows: Index, cluster: Cluster) -> Subpopulation:
-    """Return a cluster of the examples at positions `rows`, by names and ids."""
-    members, group = rows[cluster.examples], cluster.group
-    members = members[np.argsort(-dataset["influence"].values[members, group], kind="stable")]
-    return Subpopulation(
-        group=str(dataset["group"].values[group]),
-        influence=cluster.influence,
-        stderr=cluster.stderr,
-        qvalue=cluster.qvalue,
-        examples=tuple(dataset["example"].values[members].tolist()),
-    )

@@ -77,12 +77,7 @@ class Influences(Estimated):
 
 @dataclass(frozen=True)
 class Loaded:
-    """The records of one study.
-
-    Attributes:
-        study: all that influences are estimated from.
-        left_out: records that were not used, each with the reason.
-    """
+    """The records of one study, and those that were not used, each with the reason."""
 
     study: Study = field(repr=False)
     left_out: Sequence[LeftOut]
@@ -100,12 +95,12 @@ class Loaded:
     def outputs(self, target: str | None = None) -> NDArray[np.floating[Any]]:
         """Return the output of each model on each example of a target, `float[models, examples]`.
 
-        The target need not be named when there is only one. Raises SourcewiseError for an unknown target.
+        A single target need not be named. Raises SourcewiseError for an unknown target.
         """
         return self.study.targets[self._target(target)].examples
 
     def estimate(self, target: str | None = None, estimator: str = "auto") -> Influences:
-        """Estimate the influences on one target, which need not be named when there is only one.
+        """Estimate the influences on a target. A single target need not be named.
 
         Raises SourcewiseError for an unknown target or estimator, or fewer than two models.
         """

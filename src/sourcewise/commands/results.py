@@ -21,7 +21,7 @@ from sourcewise.study.recipes import train_command
 if TYPE_CHECKING:
     from sourcewise.acting.counterfactuals import Comparison
     from sourcewise.acting.curation import Curation
-    from sourcewise.acting.review_rows import ReviewRow
+    from sourcewise.acting.review import ReviewRow
     from sourcewise.data import ImageDataset
     from sourcewise.report.contents import TargetReport
     from sourcewise.report.summary import Summary

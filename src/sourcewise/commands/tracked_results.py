@@ -51,5 +51,5 @@ def _track_report(tracked: TrackedRun, summary: Summary, reports: Sequence[Targe
     """Make a report of the verdicts and of the scores of the study's runs."""
     targets = [report.target.name for report in reports]
     title = f"Which groups of {summary.source} help {', '.join(targets)}, and which hurt"
-    text = [line for report in reports for line in (report.verdict.headline, *report.verdict.paragraphs)]
+    text = [line for report in reports for line in (report.verdict.title, *report.verdict.lead)]
     tracked.report(title, [*text, *summary.notes], [f"target/{name}/score" for name in targets])

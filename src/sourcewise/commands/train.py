@@ -22,7 +22,7 @@ from sourcewise.core import exits, names, settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import recipe_overrides
 from sourcewise.designs import resolve as resolve_subset
-from sourcewise.records import agents
+from sourcewise.records import wandb_tracker
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
     from sourcewise.records import record
 
     result = record.read(folder / names.RECORD)
-    if agents.under_agent():
+    if wandb_tracker.under_agent():
         with instantiate(config["logger"]).start(folder.name, folder.parent.name, config) as tracked:
             tracked.record(result)
     return dict(result.header.metrics)
@@ -134,5 +134,5 @@ def _main(config: DictConfig) -> None:
 
 def main() -> None:
     """Run the command: `python train.py`, `sourcewise-train`."""
-    with exits.errors(), agents.answering_agent():
+    with exits.errors(), wandb_tracker.answering_agent():
         _main()

@@ -65,7 +65,7 @@ def one_line(error: Exception) -> str:
 
 def printable(text: str) -> str:
     """Return the text without characters that a terminal would obey: names come from others' records and servers."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _missing_option(error: Any) -> str:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
 
-def json_name(name: str) -> Any:
-    """Return a dataclass field whose key in JSON is `name`, such as a word that Python keeps for itself."""
+def json_name(name: str | None) -> Any:
+    """Return a dataclass field whose key in JSON is `name`, such as a word that Python keeps for itself.
+
+    None: JSON does not hold it.
+    """
     return field(metadata={"json": name})
-
-
-def not_in_json(default: Callable[[], Any]) -> Any:
-    """Return a dataclass field that JSON does not hold; `default` makes its default."""
-    return field(default_factory=default, metadata={"json": None})
 
 
 def to_json(value: Any) -> Any:

@@ -1,21 +1,27 @@
-"""Checks of an estimator against its own data: does it predict unseen models, and would its influences come out again.
+"""Checks of an estimator against its own data, and the forecast of the models that it needs.
 
-Whatever is held out or split is whole units: a subset with all its seeds, and its complement.
+Does it predict models that it has not seen, and would its influences come out again from other models? Whatever is held
+out or split is whole units: a subset with all its seeds, and its complement.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import Array, Index
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimator
 
 LEAST_UNITS = 10
 """Units below which nothing can be held out."""
+GOAL = 0.8
+"""Split-half reliability that the forecast of the models needed aims at."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,7 @@ class Score:
     high: float
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One point of the convergence curve: the LDS and the split-half reliability that so many models give."""
 
     models: int
@@ -83,6 +88,25 @@ def cross_fitted_lds(subsets: Subsets, estimator: Estimator, draws: int = 200) -
     return lds(predictions(subsets, estimator, fold), subsets, fold, draws)
 
 
+def compare(candidates: Sequence[Estimator], subsets: Subsets) -> dict[str, Score]:
+    """Return the cross-fitted LDS of the candidates that can be scored, by name, the best first.
+
+    Of several candidates, those that do not suit the design or the number of subsets do not compete.
+    """
+    scores: dict[str, Score] = {}
+    mixed = subsets.masks.mixes_sizes()
+    for estimator in candidates if subsets.units >= LEAST_UNITS else ():
+        enough = subsets.units >= estimator.least_subsets(subsets.masks.groups)
+        suited = enough and (estimator.handles_mixed_sizes or not mixed)
+        if suited or len(candidates) == 1:
+            try:
+                scores[estimator.name] = cross_fitted_lds(subsets, estimator)
+            except SourcewiseError:  # enough models for the fit itself, perhaps, but not without a fold
+                continue
+    ranked = sorted(scores, key=lambda name: -np.nan_to_num(scores[name].value, nan=-2.0))
+    return {name: scores[name] for name in ranked}
+
+
 def correlation(left: Array, right: Array, weights: Array) -> Array:
     """Return the correlation of the columns under each row of weights, float[draws, E]; NaN where one does not vary."""
     total = weights.sum(1, keepdims=True)
@@ -125,6 +149,58 @@ def split_half(subsets: Subsets, estimator: Estimator, repeats: int = 4, seed: i
         scale = np.sqrt((first * first).sum() * (second * second).sum())
         correlations.append(float((first * second).sum() / scale) if scale > 0 else 0.0)
     return float(np.mean(correlations)) if correlations else float("nan")
+
+
+def forecast(reliability: float, subsets: Subsets, estimator: Estimator) -> int | None:
+    """Return how many subsets to add until two halves agree with correlation GOAL; None if that cannot be told.
+
+    `reliability` is that of the estimator's influences from halves of these subsets. Groups leak into each other less
+    than at random if the design balances them.
+    """
+    half = np.random.default_rng(0).permutation(subsets.units)[: subsets.units // 2]
+    moments = subsets.take(half, slice(1)).moments()
+    crowd = 2.0 if moments.pairs else 1.0
+    fading = max(crowd - moments.crowding, 0.0) / moments.count if moments.balanced else 0.0
+    groups = subsets.masks.groups if estimator.joint or fading else 0
+    return more_models(reliability, len(subsets.masks), groups, estimator.joint, crowd, fading)
+
+
+def more_models(
+    reliability: float,
+    models: int,
+    groups: int = 0,
+    joint: bool = False,
+    crowd: float = 1.0,
+    fading: float = 0.0,
+) -> int | None:
+    """Return how many models to add until two halves agree with correlation GOAL; 0 if they do.
+
+    `reliability` is the correlation r of two halves of n of the `models` each. In units of the effects' variance, noise
+    makes an error of noise / n in each half, and the other `groups` leak groups (crowd - x) / n into each, where x = 0
+    for independent draws. Then r = 1 / (1 + noise / n + leaks), and without groups this is Spearman-Brown's formula. In
+    an orthogonal design, x = n fading, at most crowd / 2, and what leaks into one half is missing in the other, which
+    takes groups x / n from the covariance of the halves. A `joint` estimator (ridge) knows the other groups the better
+    the more models there are: leaks are smaller by the factor 1 - r (state evolution: Donoho, Maleki & Montanari, PNAS
+    106, 2009).
+
+    The result is None if the reliability is not positive: then nobody can tell.
+
+    >>> more_models(0.5, 100)
+    300
+    """
+    if not reliability > 0.01:
+        return None
+    if reliability >= GOAL:
+        return 0
+    before, after = (groups * (1 - r if joint else 1.0) for r in (reliability, GOAL))
+    half = models / 2
+    shared = min(half * fading, crowd / 2)
+    noise = max((half - before * shared) / reliability - half - before * (crowd - shared), 0.0)
+    crowd = 2.0 if fading else crowd  # complements follow
+    for _ in range(50):
+        shared = min(half * fading, crowd / 2)
+        half = (GOAL * (noise + after * (crowd - shared)) + after * shared) / (1 - GOAL)
+    return max(int(np.ceil(2 * half - models - 1e-6)), 1)
 
 
 def curve(subsets: Subsets, estimator: Estimator, seed: int = 0) -> list[Point]:

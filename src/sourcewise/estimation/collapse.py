@@ -6,7 +6,7 @@ subsets, not models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from sourcewise.estimation.arrays import ALL, BLOCK_ROWS, Array, Index, Mask, cuts
-from sourcewise.estimation.masks import PackedMasks
-from sourcewise.estimation.moments import GRAM_GROUPS, Accumulator, Moments
+from sourcewise.estimation.arrays import ALL, BLOCK_ROWS, Array, Index, Mask, PackedMasks, cuts
+from sourcewise.estimation.moments import GRAM_GROUPS, Moments, sum_models
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,20 @@ class Subsets:
         """
         gram = self.masks.groups <= GRAM_GROUPS
         width, height = len(range(*groups.indices(self.masks.groups))), self.outputs[:1, columns].shape[1]
-        sums = Accumulator(width, height, gram)
-        for rows in self.masks.blocks():
-            masks, outputs = self.masks[rows].unpack(groups), self.outputs[rows, columns]
-            paired = min(max(2 * self.pairs - rows.start, 0), len(outputs)) if gram else 0
-            if paired and self.center is not None:
-                outputs = outputs.astype(np.result_type(outputs, np.float32))
-                half = (outputs[0:paired:2] - outputs[1:paired:2]) / 2
-                outputs[0:paired:2], outputs[1:paired:2] = self.center[columns] + half, self.center[columns] - half
-            sums.add(masks, outputs)
-        return sums.finish(self.pairs if gram else 0)
+        pairs = self.pairs if gram else 0
+
+        def chunks() -> Iterator[tuple[Mask, NDArray[Any]]]:
+            for rows in self.masks.blocks():
+                outputs = self.outputs[rows, columns]
+                paired = min(max(2 * pairs - rows.start, 0), len(outputs))
+                if paired and self.center is not None:
+                    outputs = outputs.astype(np.result_type(outputs, np.float32))
+                    half = (outputs[0:paired:2] - outputs[1:paired:2]) / 2
+                    outputs[0:paired:2] = self.center[columns] + half
+                    outputs[1:paired:2] = self.center[columns] - half
+                yield self.masks[rows].unpack(groups), outputs
+
+        return sum_models(chunks(), width, height, gram, pairs)
 
 
 def collapse(masks: Mask | PackedMasks, outputs: NDArray[Any], seeds: NDArray[Any] | None = None) -> Subsets:
@@ -121,7 +124,6 @@ def collapse(masks: Mask | PackedMasks, outputs: NDArray[Any], seeds: NDArray[An
 def _without_repeated_runs(
     masks: PackedMasks, outputs: NDArray[Any], seeds: NDArray[Any]
 ) -> tuple[PackedMasks, NDArray[Any]]:
-    """Keep the first of all runs that agree in subset, seed and outputs."""
     keys = _digests(masks.bits), seeds, _digests(outputs)
     runs = np.column_stack([np.unique(key, return_inverse=True)[1] for key in keys])
     first = np.sort(np.unique(runs, axis=0, return_index=True)[1])
@@ -157,7 +159,6 @@ def _numbered(keys: NDArray[Any]) -> tuple[Index, Index]:
 
 
 def _digests(rows: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    """Return a hash of each row."""
     return np.array([sha256(row.tobytes()).digest() for row in rows], dtype="S32")
 
 

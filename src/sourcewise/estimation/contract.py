@@ -22,9 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import ALL, Array, Index
+from sourcewise.estimation.arrays import ALL, Array, Index, PackedMasks
 from sourcewise.estimation.collapse import Subsets
-from sourcewise.estimation.masks import PackedMasks
 from sourcewise.estimation.moments import Moments
 
 
@@ -60,11 +59,6 @@ class Estimate:
         slopes = self.slopes
         predicted = [(masks[rows].unpack() - self.kept_share) @ slopes.T + self.mean for rows in masks.blocks()]
         return np.concatenate([*predicted, np.empty((0, len(slopes)))])
-
-
-def _two(groups: int) -> int:
-    """Return the fewest subsets that any estimate can rest on, however many `groups` there are."""
-    return 2
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ class Estimator:
     function: Callable[..., Estimate]
     needs_gram: bool = True
     needs_held_out: bool = False
-    least_subsets: Callable[[int], int] = _two
+    least_subsets: Callable[[int], int] = lambda groups: 2
     substitute: Estimator | None = None
     joint: bool = True
     handles_mixed_sizes: bool = True

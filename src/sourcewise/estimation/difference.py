@@ -7,11 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from sourcewise.estimation.arrays import TILE_COLUMNS, cuts
-from sourcewise.estimation.balance import is_balanced
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.moments import Moments
 from sourcewise.estimation.normal_equations import NormalEquations
-from sourcewise.estimation.sides import side_means
 
 SMALL_TILE = 64
 """Columns at a time where a tile takes many tables of its size."""
@@ -35,11 +33,11 @@ def difference(moments: Moments) -> Estimate:
     moments.check_count(2)
     influence, stderr, dof = np.empty((3, moments.columns, moments.groups))
     for tile in cuts(moments.columns, SMALL_TILE):
-        with_group, without = side_means(moments, tile)
+        with_group, without = moments.side_means(tile)
         gap = with_group - without
         influence[tile], stderr[tile], dof[tile] = gap.value, np.sqrt(gap.variance), gap.dof
     estimate = Estimate(influence, stderr, dof, moments.kept_share, moments.mean)
-    return _given_masks(moments, estimate) if is_balanced(moments) else estimate
+    return _given_masks(moments, estimate) if moments.balanced else estimate
 
 
 def _given_masks(moments: Moments, estimate: Estimate) -> Estimate:

@@ -19,19 +19,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation import checks
-from sourcewise.estimation.arrays import Array
-from sourcewise.estimation.assessment import Assessment, assess, choose, sample_columns
-from sourcewise.estimation.checks import Point
+from sourcewise.estimation.arrays import BLOCK_ROWS, CELLS, Array, PackedMasks, cuts
+from sourcewise.estimation.checks import GOAL, LEAST_UNITS, Point, Score
 from sourcewise.estimation.collapse import Subsets, collapse
-from sourcewise.estimation.contract import Estimate
+from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting, find_estimators
 from sourcewise.estimation.inference import intervals
-from sourcewise.estimation.inputs import check_inputs, check_masks
-from sourcewise.estimation.masks import PackedMasks
 from sourcewise.estimation.tables import estimate_table
 
+SAMPLE = 1000
+"""Columns that the checks look at, at most (evenly spaced), fewer where groups are many."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Fit:
     """Influences of groups on outputs, and how far to trust them. Layout [examples, groups].
 
@@ -39,14 +39,28 @@ class Fit:
         estimate: influence, stderr, dof and coefficients.
         qvalue: float[E, G], Benjamini-Hochberg over the table.
         groups: their names.
-        assessment: what the checks say.
+        level: what a column is: example, class, overall.
+        method: the estimator used.
+        lds: held-out linear datamodeling score, cross-fitted; NaN with fewer than ten subsets.
+        lds_interval: the ends of its 95% bootstrap interval.
+        noise_ceiling: the LDS of a perfect predictor; None without subsets trained with several seeds.
+        split_half: reliability of influences from half of the models; None with too few models.
+        more_models: how many more would bring split_half to 0.8; None if that cannot be told.
+        candidates: LDS of every estimator that was tried, by name, the best first.
         sample: the subsets with the columns that the checks looked at.
     """
 
     estimate: Estimate
     qvalue: NDArray[np.floating[Any]]
     groups: tuple[str, ...]
-    assessment: Assessment
+    level: str
+    method: Estimator
+    lds: float
+    lds_interval: tuple[float, float]
+    noise_ceiling: float | None
+    split_half: float | None
+    more_models: int | None
+    candidates: Mapping[str, float]
     sample: Subsets = field(repr=False)
 
     @property
@@ -62,42 +76,37 @@ class Fit:
     @property
     def estimator(self) -> str:
         """Name of the estimator used."""
-        return self.assessment.estimator.name
-
-    @property
-    def lds(self) -> float:
-        """Held-out linear datamodeling score, cross-fitted; NaN with fewer than ten subsets."""
-        return self.assessment.lds
-
-    @property
-    def lds_interval(self) -> tuple[float, float]:
-        """Ends of the 95% bootstrap interval of `lds`."""
-        return self.assessment.lds_interval
-
-    @property
-    def noise_ceiling(self) -> float | None:
-        """LDS of a perfect predictor; None without subsets trained with several seeds."""
-        return self.assessment.noise_ceiling
-
-    @property
-    def split_half(self) -> float | None:
-        """Reliability of influences from half of the models; None with too few models."""
-        return self.assessment.split_half
-
-    @property
-    def more_models(self) -> int | None:
-        """How many more models would bring `split_half` to 0.8; None if that cannot be told."""
-        return self.assessment.more_models
-
-    @property
-    def candidates(self) -> Mapping[str, float]:
-        """LDS of every estimator that was tried, by name, the best first."""
-        return self.assessment.candidates
+        return self.method.name
 
     @property
     def verdict(self) -> str:
         """What the checks say, in a sentence or two."""
-        return self.assessment.verdict
+        verdict = self._trust()
+        if not self.method.handles_mixed_sizes and self.sample.masks.mixes_sizes():
+            verdict += f" Subset sizes are mixed, and influences by {self.estimator} carry their effect: take ridge."
+        return verdict
+
+    def _trust(self) -> str:
+        reliability, low = self.split_half, self.lds_interval[0]
+        if reliability is None or np.isnan(self.lds + reliability):
+            return f"Influences at {self.level} level cannot be checked: too few different subsets to hold any out."
+        share = f", {self.lds / self.noise_ceiling:.0%} of the noise ceiling" if self.noise_ceiling else ""
+        predicts = f"LDS {self.lds:.2f} ({low:.2f} to {self.lds_interval[1]:.2f}{share})"
+        if low <= 0:
+            predicts += ", so they do not predict held-out models"
+        if reliability >= GOAL:
+            quality = "are reliable"
+        elif reliability >= 0.5:
+            quality = "are right in the large, uncertain one by one"
+        else:
+            quality = "are mostly noise"
+        text = f"Influences at {self.level} level {quality}: split-half reliability {reliability:.2f}, {predicts}."
+        if self.more_models is None:
+            return text + " How many models would help cannot be told yet."
+        if self.more_models:
+            rounded = round(self.more_models, 2 - max(len(str(self.more_models)), 2))  # a forecast has no more digits
+            text += f" About {rounded:,} more models would reach split-half {GOAL:g}."
+        return text
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Return the lower and upper ends, float[E, G], of the confidence intervals of the influences."""
@@ -105,14 +114,14 @@ class Fit:
 
     def predict(self, masks: ArrayLike | PackedMasks) -> Array:
         """Return the outputs float[m, E] that are expected of models trained on the subsets bool[m, G]."""
-        packed = check_masks(masks)
+        packed = _check_masks(masks)
         if packed.groups != len(self.groups):
             raise SourcewiseError(f"masks cover {packed.groups} groups, but {len(self.groups)} were fitted")
         return self.estimate.predict(packed)
 
     def curve(self) -> list[Point]:
         """Return LDS and split-half reliability against the number of models, up to all."""
-        return checks.curve(self.sample, self.assessment.estimator.halved)
+        return checks.curve(self.sample, self.method.halved)
 
 
 def fit(
@@ -141,11 +150,86 @@ def fit(
         SourcewiseError: fewer than two models, shapes that do not fit, NaN (with its rows), outputs that are all
             constant, an unknown estimator, or too few models for the one asked for.
     """
-    inputs = check_inputs(masks, outputs, seeds, groups)
-    candidates = find_estimators(estimator, inputs.masks.groups)
-    subsets = collapse(inputs.masks, inputs.outputs, inputs.seeds)
-    sample = sample_columns(subsets)
-    choice = choose(candidates, sample)
-    estimate, qvalue = estimate_table(subsets, choice.estimator)
-    assessment = assess(choice, sample, len(inputs.masks), level)
-    return Fit(estimate, qvalue, inputs.groups, assessment, sample)
+    packed, table = _check_masks(masks), _check_outputs(outputs)
+    _check_sizes(packed, table)
+    names = tuple(groups) if groups is not None else tuple(map(str, range(packed.groups)))
+    if len(names) != packed.groups:
+        raise SourcewiseError(f"{len(names)} group names for {packed.groups} groups")
+    seed_of = None if seeds is None else np.asarray(seeds)
+    if seed_of is not None and len(seed_of) != len(packed):
+        raise SourcewiseError(f"{len(seed_of)} seeds for {len(packed)} models")
+    candidates = find_estimators(estimator, packed.groups)
+    subsets = collapse(packed, table, seed_of)
+    sample = _sample_columns(subsets)
+    scores = checks.compare(candidates, sample)
+    method = next((item for item in candidates if item.name == next(iter(scores), "")), candidates[0])
+    estimate, qvalue = estimate_table(subsets, method)
+    reliability, more = None, None
+    if sample.units >= 2 * LEAST_UNITS:
+        reliability = checks.split_half(sample, method.halved)
+        more = checks.forecast(reliability, sample, method.halved)
+    score = scores.get(method.name, Score(np.nan, np.nan, np.nan))
+    return Fit(
+        estimate=estimate,
+        qvalue=qvalue,
+        groups=names,
+        level=level,
+        method=method,
+        lds=score.value,
+        lds_interval=(score.low, score.high),
+        noise_ceiling=checks.noise_ceiling(sample),
+        split_half=reliability,
+        more_models=None if more is None else int(np.ceil(more * len(packed) / len(sample.masks))),
+        candidates={name: tried.value for name, tried in scores.items()},
+        sample=sample,
+    )
+
+
+def _sample_columns(subsets: Subsets) -> Subsets:
+    """Return evenly spaced columns, so few that checks stay cheap."""
+    columns, groups = subsets.outputs.shape[1], subsets.masks.groups
+    count = min(columns, int(np.clip(2e8 / groups**2, 100, SAMPLE)), max(CELLS // 2 // groups, 1))
+    picked = np.linspace(0, columns - 1, count).round().astype(np.int64)
+    return subsets.take(np.arange(subsets.units), picked)
+
+
+def _check_sizes(masks: PackedMasks, outputs: NDArray[Any]) -> None:
+    models = len(masks)
+    if models != len(outputs):
+        raise SourcewiseError(f"{models} masks but {len(outputs)} rows of outputs: one each a model")
+    if models < 2:
+        raise SourcewiseError(f"{models} record{'s' * (models != 1)}: an estimate needs at least 2")
+    if not (outputs.size and masks.groups):
+        raise SourcewiseError(f"nothing to estimate: masks [{models}, {masks.groups}], outputs {outputs.shape}")
+    if all((outputs[rows] == outputs[0]).all() for rows in masks.blocks()):
+        raise SourcewiseError("outputs are constant: all models say the same, so nothing has an influence")
+
+
+def _check_masks(masks: ArrayLike | PackedMasks) -> PackedMasks:
+    """Return masks [m, G] of booleans, or of zeros and ones, as bits."""
+    if isinstance(masks, PackedMasks):
+        return masks
+    table = np.asarray(masks)
+    if table.ndim != 2:
+        raise SourcewiseError(f"masks need two dimensions, models first, not {table.shape}")
+    if table.dtype != np.bool_ and not np.isin(table, (0, 1)).all():
+        raise SourcewiseError("masks must hold booleans, or zeros and ones (1 = group kept)")
+    return PackedMasks.pack(table.astype(np.bool_))
+
+
+def _check_outputs(outputs: ArrayLike) -> NDArray[Any]:
+    """Return the outputs as a table float[m, E] of finite numbers; a single column may come as [m]."""
+    table = np.asarray(outputs)
+    table = table[:, None] if table.ndim == 1 else table
+    if table.ndim != 2 or table.dtype.kind not in "fiub":
+        raise SourcewiseError(
+            f"outputs must be real numbers [models, examples], not {table.dtype} of {table.ndim} dimensions"
+        )
+    finite = [np.isfinite(table[rows]).all(1) for rows in cuts(len(table), BLOCK_ROWS)]
+    bad = np.flatnonzero(~np.concatenate([*finite, np.ones(0, np.bool_)]))
+    if bad.size:
+        named = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+        raise SourcewiseError(
+            f"outputs hold NaN or infinity in {len(bad)} of {len(table)} rows ({named}): leave them out"
+        )
+    return table if table.dtype.kind == "f" else table.astype(np.float64)

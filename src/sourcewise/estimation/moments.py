@@ -1,13 +1,12 @@
 """Sums over models, which are all that estimators need to see: memory does not grow with the number of models.
 
-`Accumulator` takes models in chunks and ends as `Moments`. Two `Moments` of the same shape add up, and a part can be
-taken away again. Outputs are centred by a reference row before anything is squared, so that large means do not eat the
-digits. Products run in the precision of the input (float16 and float32 in float32, float64 in float64), tile by tile.
-All sums are kept in float64.
+Two `Moments` of the same shape add up, and a part can be taken away again. Outputs are centred by a reference row
+before anything is squared, so that large means do not eat the digits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import BLOCK_ROWS, TILE_COLUMNS, Array, Index, Mask, cuts
+from sourcewise.estimation.arrays import ALL, BLOCK_ROWS, TILE_COLUMNS, Array, Index, Mask, cuts
+from sourcewise.estimation.inference import Mean
 
 GRAM_GROUPS = 4096
 """Groups up to which studies get a Gram matrix, which all estimators but the difference of means need."""
@@ -97,6 +97,47 @@ class Moments:
         kept = self.kept[chosen]
         return self.gram[np.ix_(chosen, chosen)] - np.outer(kept, kept) / self.count
 
+    def side_means(self, tile: slice, groups: slice | Index = ALL) -> tuple[Mean, Mean]:
+        """Return the mean output [e, G] of the models with each group, and of those without, for a tile of columns.
+
+        Means are NaN for a group that all models kept, or all dropped; the variance is NaN on a side of one model. A
+        variance that is all rounding is 0.
+        """
+        kept = self.kept[groups]
+        total, square = (table[tile][:, groups] for table in (self.kept_total, self.kept_square))
+        rest = self.count - kept, self.total[tile, None] - total, self.square[tile, None] - square
+        means = []
+        for count, sums, squares in ((kept, total, square), rest):
+            n = np.where((kept > 0) & (kept < self.count), count, np.nan)
+            mean = sums / n
+            variance = squares - sums * mean
+            variance[variance <= 64 * self.precision * np.abs(squares)] = 0.0
+            variance /= np.where(n > 1, n * (n - 1), np.nan)
+            means.append(Mean(mean, variance, n - 1))
+        return means[0], means[1]
+
+    @property
+    def crowding(self) -> float:
+        """How much of the other groups leaks into a difference of means, relative to independent draws.
+
+        That is the mean square correlation of two groups' masks, times the models: 1 for independent draws, 0 for
+        orthogonal ones (all rows of a Hadamard matrix), 2 for pairs of complements that are otherwise independent. It
+        is 1 without a Gram matrix.
+        """
+        varying = self.varying
+        if self.gram is None or varying.size < 2:
+            return 1.0
+        gram = self.gram_about_mean(varying)
+        square = gram**2 / np.outer(np.diag(gram), np.diag(gram))
+        return float((square.sum() - varying.size) / (varying.size * (varying.size - 1)) * self.count)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the masks are a foldover, or less correlated than those of independent draws would be."""
+        if self.gram is None:
+            return False
+        return 4 * self.pairs >= self.count or self.crowding < 1 - 8 / max(self.varying.size, 1)
+
     def recentred(self, reference: Array) -> Moments:
         """Return the same sums about another reference float[E]."""
         shift = self.reference - reference
@@ -126,52 +167,52 @@ class Moments:
         return replace(self, precision=max(self.precision, right.precision), **sums)
 
 
-class Accumulator:
-    """The sums of `Moments` while models are still being added.
+def sum_models(
+    chunks: Iterable[tuple[Mask, NDArray[Any]]], groups: int, columns: int, gram: bool = False, pairs: int = 0
+) -> Moments:
+    """Sum over models that come in chunks of any size.
 
-    >>> sums = Accumulator(groups=2, columns=1)
-    >>> sums.add(np.array([[True, False], [True, True]]), np.array([[0.5], [1.0]]))
-    >>> sums.finish().mean.tolist()
+    Products run in the precision of the input (float16 and float32 in float32, float64 in float64), tile by tile. All
+    sums are kept in float64.
+
+    >>> chunk = np.array([[True, False], [True, True]]), np.array([[0.5], [1.0]])
+    >>> sum_models([chunk], groups=2, columns=1).mean.tolist()
     [0.75]
+
+    Args:
+        chunks: masks bool[m, G] and finite outputs float[m, E].
+        groups: G.
+        columns: E.
+        gram: whether to make the Gram matrix.
+        pairs: pairs of complements among the models, for `Moments.pairs`.
     """
-
-    def __init__(self, groups: int, columns: int, gram: bool = False) -> None:
-        self._count, self._kept = 0, np.zeros(groups)
-        self._reference, self._total, self._square = np.zeros((3, columns))
-        self._kept_total, self._kept_square = np.zeros((2, columns, groups))
-        self._gram = np.zeros((groups, groups)) if gram else None
-        self._precision = float(np.finfo(np.float64).eps)
-
-    def add(self, masks: Mask, outputs: NDArray[Any]) -> None:
-        """Add models, in chunks of any size: masks bool[m, G], outputs finite float[m, E]."""
+    count, kept_by, gram_matrix = 0, np.zeros(groups), np.zeros((groups, groups)) if gram else None
+    reference, total, square = np.zeros((3, columns))
+    kept_total, kept_square = np.zeros((2, columns, groups))
+    precision = float(np.finfo(np.float64).eps)
+    for masks, outputs in chunks:
         if not len(outputs):
-            return
-        columns, groups = self._kept_total.shape
+            continue
         work = np.result_type(outputs, np.float32)
-        if self._count == 0:
+        if count == 0:
             head = outputs[:64].astype(work)
             # the mean, clipped so that equal outputs are centred to exactly zero
-            center = np.clip(head.mean(0, dtype=np.float64), head.min(0), head.max(0))
-            self._reference = center.astype(work).astype(np.float64)
-        self._precision = max(self._precision, float(np.finfo(work).eps))
-        reference = self._reference.astype(work)
+            clipped = np.clip(head.mean(0, dtype=np.float64), head.min(0), head.max(0))
+            reference = clipped.astype(work).astype(np.float64)
+        precision, center = max(precision, float(np.finfo(work).eps)), reference.astype(work)
         buffer = np.empty((min(TILE_COLUMNS, columns), groups), work)
         for rows in cuts(len(outputs), BLOCK_ROWS):
             kept: NDArray[np.floating[Any]] = masks[rows].astype(work)
-            self._count += len(kept)
-            self._kept += kept.sum(0, dtype=np.float64)
-            if self._gram is not None:
-                self._gram += kept.T @ kept
+            count += len(kept)
+            kept_by += kept.sum(0, dtype=np.float64)
+            if gram_matrix is not None:
+                gram_matrix += kept.T @ kept
             for tile in cuts(columns, TILE_COLUMNS):
                 y: NDArray[np.floating[Any]] = outputs[rows, tile].astype(work)
-                y -= reference[tile]
+                y -= center[tile]
                 product = buffer[: y.shape[1]]
-                for total, kept_total in ((self._total, self._kept_total), (self._square, self._kept_square)):
-                    total[tile] += y.sum(0, dtype=np.float64)
-                    kept_total[tile] += np.matmul(y.T, kept, out=product)
+                for sums, kept_sums in ((total, kept_total), (square, kept_square)):
+                    sums[tile] += y.sum(0, dtype=np.float64)
+                    kept_sums[tile] += np.matmul(y.T, kept, out=product)
                     np.multiply(y, y, out=y)
-
-    def finish(self, pairs: int = 0) -> Moments:
-        """Return the moments of all models. They take the sums over, so nothing may be added afterwards."""
-        sums = self._kept, self._reference, self._total, self._square, self._kept_total, self._kept_square
-        return Moments(self._count, *sums, self._gram, pairs, self._precision)
+    return Moments(count, kept_by, reference, total, square, kept_total, kept_square, gram_matrix, pairs, precision)

@@ -20,7 +20,6 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import TILE_COLUMNS, Array, Index, cuts
 from sourcewise.estimation.contract import Estimate
 from sourcewise.estimation.moments import Moments
-from sourcewise.estimation.sides import with_uneven_noise
 
 PENALTIES = np.logspace(-3, 3, 31)
 """Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
@@ -66,17 +65,6 @@ class ColumnFits:
     likeliest: Index
     best: Index
     residual: Array
-
-
-@dataclass(frozen=True)
-class TileEstimate:
-    """Estimates for one tile of e columns and the K groups that vary, float[e, K]; the penalty is float[e]."""
-
-    influence: Array
-    stderr: Array
-    dof: Array
-    coefficients: Array
-    penalty: Array
 
 
 class NormalEquations:
@@ -151,27 +139,31 @@ class NormalEquations:
         effects = noise / self.penalties[likeliest]
         return ColumnFits(rotated, size_product, noise, effects, likeliest, best, residual[-1])
 
-    def estimate(self, tile: slice, fits: ColumnFits, penalty: Index, noise: Array, effects: Array) -> TileEstimate:
-        """Estimate a tile of columns.
+    def estimate(self, choose: Callable[[ColumnFits], tuple[Index, Array, Array]]) -> Estimate:
+        """Estimate all columns; groups that do not vary are NaN, their coefficients zero.
 
         Args:
-            tile: the columns that `fits` is of.
-            fits: from `fit`.
-            penalty: int[e], index into `penalties`.
-            noise: float[e], variance of the noise.
-            effects: float[e], variance of the effects of the other groups, which leak.
+            choose: from the fits of e columns, returns int[e], indices into `penalties`, and float[e], the variances
+                of the noise and of the effects of other groups, which leak.
         """
-        slopes = (fits.rotated * self.filters[penalty]) @ self._vectors.T
-        influence = slopes / self.shrinkage[penalty]
-        if self.sizes_vary:
-            k = self.groups.size
-            mean_effect = (fits.size_product / self.size_square - slopes @ self.size_weight)[:, None]
-            influence, slopes = mean_effect + (k - 1) / k * influence, mean_effect + slopes
-        leaked = effects[:, None] * self.leak_gain[penalty]
-        variance = noise[:, None] * self.noise_gain[penalty] + leaked
-        dof = self.dof(fits, variance, leaked)
-        stderr = np.sqrt(with_uneven_noise(self.moments, tile, self.groups, variance))
-        return TileEstimate(influence, stderr, dof, slopes, self.penalties[penalty])
+        m, groups, k = self.moments, self.groups, self.groups.size
+        influence, stderr, dof = np.full((3, m.columns, m.groups), np.nan)
+        coefficients, penalties = np.zeros((m.columns, m.groups)), np.empty(m.columns)
+        for tile in cuts(m.columns, TILE_COLUMNS):
+            fits = self.fit(tile)
+            penalty, noise, effects = choose(fits)
+            slopes = (fits.rotated * self.filters[penalty]) @ self._vectors.T
+            effect = slopes / self.shrinkage[penalty]
+            if self.sizes_vary:
+                mean_effect = (fits.size_product / self.size_square - slopes @ self.size_weight)[:, None]
+                effect, slopes = mean_effect + (k - 1) / k * effect, mean_effect + slopes
+            leaked = effects[:, None] * self.leak_gain[penalty]
+            variance = noise[:, None] * self.noise_gain[penalty] + leaked
+            influence[tile][:, groups], coefficients[tile][:, groups] = effect, slopes
+            dof[tile][:, groups] = self.dof(fits, variance, leaked)
+            stderr[tile][:, groups] = np.sqrt(with_uneven_noise(m, tile, groups, variance))
+            penalties[tile] = self.penalties[penalty]
+        return Estimate(influence, stderr, dof, m.kept_share, m.mean, coefficients, penalties)
 
     def dof(self, fits: ColumnFits, variance: Array, leaked: Array) -> Array:
         """Return the degrees of freedom of a variance [e, K], of which `leaked` [e, K] is due to leaks.
@@ -204,14 +196,30 @@ class NormalEquations:
         return noise, leak
 
 
-def estimate_by_tiles(moments: Moments, groups: Index, estimate_tile: Callable[[slice], TileEstimate]) -> Estimate:
-    """Put the estimates of all tiles of columns together; groups that do not vary are NaN, their coefficients zero."""
-    shape = moments.columns, moments.groups
-    influence, stderr, dof = np.full((3, *shape), np.nan)
-    coefficients, penalty = np.zeros(shape), np.empty(moments.columns)
-    for tile in cuts(moments.columns, TILE_COLUMNS):
-        part = estimate_tile(tile)
-        influence[tile][:, groups], stderr[tile][:, groups] = part.influence, part.stderr
-        dof[tile][:, groups], coefficients[tile][:, groups] = part.dof, part.coefficients
-        penalty[tile] = part.penalty
-    return Estimate(influence, stderr, dof, moments.kept_share, moments.mean, coefficients, penalty)
+def with_uneven_noise(moments: Moments, tile: slice, groups: Index, variance: Array) -> Array:
+    """Return the variance [e, K] of influences, corrected for noise that differs between the two sides of a group.
+
+    Sides of equal size need no correction. Others are corrected only as far as the difference of the sides' variances
+    exceeds its own error (James-Stein, positive part; Efron & Morris, J. Am. Stat. Assoc. 68, 1973).
+
+    Args:
+        moments: the sums that influences came from.
+        tile: e of their columns.
+        groups: positions of the K groups.
+        variance: float[e, K], taking noise to be the same on both sides.
+    """
+    smaller = np.minimum(moments.kept[groups], moments.count - moments.kept[groups])
+    uneven = np.flatnonzero((moments.count - 2 * smaller > 0.1 * moments.count) & (smaller > 2))
+    if not uneven.size:
+        return variance
+    with_group, without = moments.side_means(tile, groups[uneven])
+    n1, n0 = with_group.dof + 1, without.dof + 1
+    var1, var0 = with_group.variance * n1, without.variance * n0
+    gap = var1 - var0
+    error = 2 * (var1**2 / n1 + var0**2 / n0)
+    change = gap * (n0 - n1) / (n1 * n0)
+    error *= np.where(change > 0, 1, 4)  # slower to lower the variance than to raise it
+    change *= np.maximum(0.0, 1 - error / np.maximum(gap**2, 1e-300))
+    corrected = variance.copy()
+    corrected[:, uneven] = np.maximum(variance[:, uneven] + change, variance[:, uneven] / 4)
+    return corrected

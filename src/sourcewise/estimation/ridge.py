@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.moments import Moments
-from sourcewise.estimation.normal_equations import NormalEquations, TileEstimate, estimate_by_tiles
+from sourcewise.estimation.normal_equations import NormalEquations
 
 
 def ridge(moments: Moments) -> Estimate:
@@ -20,13 +22,7 @@ def ridge(moments: Moments) -> Estimate:
     Raises:
         SourcewiseError: fewer than four models, or no group that was ever dropped.
     """
-    normal = NormalEquations(moments)
-
-    def estimate_tile(tile: slice) -> TileEstimate:
-        fits = normal.fit(tile)
-        return normal.estimate(tile, fits, fits.best, fits.noise, fits.effects)
-
-    return estimate_by_tiles(moments, normal.groups, estimate_tile)
+    return NormalEquations(moments).estimate(lambda fits: (fits.best, fits.noise, fits.effects))
 
 
 def ols(moments: Moments) -> Estimate:
@@ -45,20 +41,22 @@ def ols(moments: Moments) -> Estimate:
             f"{moments.count} models are too few for ols of {normal.groups.size} groups; ridge can do"
         )
 
-    def estimate_tile(tile: slice) -> TileEstimate:
-        fits = normal.fit(tile)
-        penalty = np.full_like(fits.best, unpenalised)
-        part = normal.estimate(tile, fits, penalty, fits.residual / free, np.zeros_like(fits.effects))
-        influence, dof = np.where(unknown, np.nan, part.influence), np.full_like(part.dof, free)
-        return TileEstimate(influence, part.stderr, dof, part.coefficients, part.penalty)
-
-    return estimate_by_tiles(moments, normal.groups, estimate_tile)
-
-
-def _ample(groups: int) -> int:
-    """Return so many subsets that least squares of all groups is worth a try even on half of them."""
-    return 2 * (groups + 6)
+    estimate = normal.estimate(
+        lambda fits: (np.full_like(fits.best, unpenalised), fits.residual / free, np.zeros_like(fits.effects))
+    )
+    dof, known = np.full(moments.groups, np.nan), np.zeros(moments.groups, np.bool_)
+    dof[normal.groups], known[normal.groups[~unknown]] = free, True
+    return replace(
+        estimate,
+        influence=np.where(known, estimate.influence, np.nan),
+        dof=np.tile(dof, (moments.columns, 1)),
+    )
 
 
 RIDGE = Estimator("ridge", ridge)
-OLS = Estimator("ols", ols, least_subsets=_ample, substitute=RIDGE)
+OLS = Estimator(
+    "ols",
+    ols,
+    least_subsets=lambda groups: 2 * (groups + 6),  # even half of them leave some degrees of freedom
+    substitute=RIDGE,
+)

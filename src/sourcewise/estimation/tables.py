@@ -36,7 +36,7 @@ def _estimate_by_parts(
     by_groups = shape[1] > GRAM_GROUPS
     length, width = (shape[1], shape[0]) if by_groups else shape
     step = max(CELLS // 2 // width // 8 * 8, 8)  # masks are cut at whole bytes
-    kept_share, mean, q = np.empty(shape[1]), np.empty(shape[0]), on_disk(shape)
+    kept_share, mean, q = np.empty(shape[1]), np.empty(shape[0]), _on_disk(shape)
     tables: dict[str, Array] = {}
     for tile in cuts(length, step):
         columns, groups = (ALL, tile) if by_groups else (tile, ALL)
@@ -44,7 +44,7 @@ def _estimate_by_parts(
         for name in ("influence", "stderr", "dof", "coefficients"):
             if (values := getattr(part, name)) is not None:
                 if name not in tables:
-                    tables[name] = on_disk(shape)
+                    tables[name] = _on_disk(shape)
                 tables[name][columns, groups] = values
         mean[columns], kept_share[groups] = part.mean, part.kept_share
         q[columns, groups] = pvalues(part.influence, part.stderr, part.dof)
@@ -52,7 +52,7 @@ def _estimate_by_parts(
     return Estimate(**tables, kept_share=kept_share, mean=mean), q
 
 
-def on_disk(shape: tuple[int, int]) -> NDArray[Any]:
+def _on_disk(shape: tuple[int, int]) -> NDArray[Any]:
     """Return a float32 table in a temporary file that ends with it. Raises SourcewiseError if the disk has no room."""
     size = 4 * shape[0] * shape[1]
     with tempfile.TemporaryFile(prefix="sourcewise-") as file:

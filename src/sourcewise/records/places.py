@@ -1,12 +1,12 @@
-"""Where records are: a folder, W&B's offline runs in a folder, or a W&B project. Each gives records or scalars."""
+"""Where records are: a folder, W&B's offline runs in a folder, or a W&B project; and the filters on them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -15,7 +15,6 @@ from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
 from sourcewise.records import record
-from sourcewise.records.filters import Filters, as_list
 from sourcewise.records.record import Header, Record, RecordError
 
 if TYPE_CHECKING:
@@ -24,122 +23,92 @@ if TYPE_CHECKING:
 WANDB, OFFLINE = "wandb:", "wandb-offline:"
 """What the names of places begin with that are no plain folders."""
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A record, and where it is."""
-
-    path: str
-    record: Record
+Entry = tuple[str, Record | str]
+"""Where a record is, and the record, or the reason why it cannot be used."""
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A record that was not used, and the reason."""
+class Filters:
+    """What records must have; None admits all.
 
-    path: str
-    reason: str
+    group: the study. tags, sweep, state: of W&B runs. config: settings by dotted name.
+    """
+
+    group: str | None = None
+    tags: str | Sequence[str] | None = None
+    sweep: str | None = None
+    state: str | Sequence[str] | None = None
+    config: Mapping[str, Any] | None = None
+
+    def admit(self, group: str, config: Mapping[str, Any]) -> bool:
+        """Return whether a record of this study and config passes, apart from what only W&B knows."""
+        wanted = (self.config or {}).items()
+        return group == (self.group or group) and all(_setting(config, key) == value for key, value in wanted)
 
 
-class Place(Protocol):
-    """A place with records. Both methods raise SourcewiseError when the place cannot be read at all."""
+def entries(name: str, filters: Filters, refresh: bool | str, progress: bool, *, summaries: bool) -> Iterator[Entry]:
+    """Yield all records in the place of that name.
 
-    def records(self) -> Iterator[Entry | LeftOut]:
-        """Yield every record, and what is left out."""
-
-    def summaries(self) -> Iterator[Entry | LeftOut]:
-        """Yield every record as `records` does, but perhaps without its outputs."""
-
-
-def place(name: str, filters: Filters, refresh: bool | str = "auto", progress: bool = True) -> Place:
-    """Return the place of that name. refresh: whether to ask W&B for new runs, see `wandb_reader.Project`.
-
-    Raises SourcewiseError for filters that the place does not know.
+    refresh: whether to ask W&B for new runs, see `wandb_reader.Project`. summaries: whether metrics suffice; then
+    records of W&B have no outputs. Raises SourcewiseError when the place cannot be read at all, or does not know the
+    filters.
     """
     if name.startswith(WANDB):
-        return WandbPlace(name, filters, refresh, progress)
-    if unknown := [key for key in ("state", "sweep", "tags") if getattr(filters, key)]:
-        raise SourcewiseError(f"filters.{unknown[0]}: only W&B knows this; take records=wandb:<entity>/<project>")
-    return FolderPlace(name, progress)
-
-
-@dataclass(frozen=True)
-class FolderPlace:
-    """A folder of one run, of a study or of several, or (`wandb-offline:<folder>`) of W&B's offline runs."""
-
-    name: str
-    progress: bool
-
-    def records(self) -> Iterator[Entry | LeftOut]:
-        """Yield the records in the order of their paths."""
-        for path in _bar(self._files(), self.progress):
-            yield _entry(str(path), path)
-
-    def summaries(self) -> Iterator[Entry | LeftOut]:
-        """Yield what `records` yields."""
-        return self.records()
-
-    def _files(self) -> list[Path]:
-        folder = Path(self.name.removeprefix(OFFLINE))
-        if not folder.is_dir():
-            raise SourcewiseError(f"records={self.name}: there is no such folder; it should hold the runs of a study")
-        # Not deeper than <study>/<run>, since W&B keeps copies of records further below.
-        is_offline = self.name.startswith(OFFLINE)
-        depths = ("files/", "*run-*/files/", "wandb/*run-*/files/") if is_offline else ("", "*/", "*/*/")
-        return sorted(path for depth in depths for path in folder.glob(depth + names.RECORD))
-
-
-@dataclass(frozen=True)
-class WandbPlace:
-    """A W&B project."""
-
-    name: str
-    filters: Filters
-    refresh: bool | str
-    progress: bool
-
-    def records(self) -> Iterator[Entry | LeftOut]:
-        """Yield the records of the runs that ended well, in the order in which W&B created the runs."""
-        project = self._project()
-        runs = yield from self._finished(project)
-        files = _bar(project.records(runs), self.progress, len(runs))
-        for run, file in zip(runs, files, strict=True):
-            path = f"{self.name}/{run.id}"
-            if isinstance(file, str):
-                yield LeftOut(path, f"{run.name}: {file}")
-                continue
-            entry = _entry(path, file)
-            problem = _disagreement(run, entry.record) if isinstance(entry, Entry) else None
-            yield LeftOut(path, f"{run.name}: {problem}") if problem else entry
-
-    def summaries(self) -> Iterator[Entry | LeftOut]:
-        """Yield records without outputs, whose metrics are W&B's summaries."""
-        for run in (yield from self._finished(self._project())):
-            path = f"{self.name}/{run.id}"
-            try:
-                yield Entry(path, _without_outputs(run))
-            except RecordError as error:
-                yield LeftOut(path, str(error))
-
-    def _project(self) -> Project:
         from sourcewise.records.wandb_reader import Project
 
-        return Project(self.name.removeprefix(WANDB), self.filters, self.refresh, self.progress)
+        project = Project(name.removeprefix(WANDB), filters, refresh, progress)
+        return _wandb_entries(project, summaries)
+    if unknown := [key for key in ("state", "sweep", "tags") if getattr(filters, key)]:
+        raise SourcewiseError(f"filters.{unknown[0]}: only W&B knows this; take records=wandb:<entity>/<project>")
+    return _folder_entries(name, progress)
 
-    def _finished(self, project: Project) -> Generator[LeftOut, None, list[RemoteRun]]:
-        """Return the runs that pass the filters and ended well; yield those that did not end well.
 
-        Raises SourcewiseError for runs of several studies.
-        """
-        states = as_list(self.filters.state or "finished")
-        admitted = [run for run in project.runs() if self.filters.admit(run.group, run.config)]
-        finished = [run for run in admitted if run.state in states]
-        for run in admitted:
-            if run.state not in states:
-                yield LeftOut(f"{self.name}/{run.id}", f"{run.name} did not finish: W&B shows it as {run.state}")
-        if len(studies := Counter(run.group for run in finished)) > 1:
-            raise mixed(self.name, studies)
-        return finished
+def _folder_entries(name: str, progress: bool) -> Iterator[Entry]:
+    """Yield the records of one run, of a study or of several, in the order of their paths."""
+    folder, is_offline = Path(name.removeprefix(OFFLINE)), name.startswith(OFFLINE)
+    if not folder.is_dir():
+        raise SourcewiseError(f"records={name}: there is no such folder; it should hold the runs of a study")
+    # Not deeper than <study>/<run>, since W&B keeps copies of records further below.
+    depths = ("files/", "*run-*/files/", "wandb/*run-*/files/") if is_offline else ("", "*/", "*/*/")
+    for path in _bar(sorted(path for depth in depths for path in folder.glob(depth + names.RECORD)), progress):
+        yield str(path), _read(path)
+
+
+def _wandb_entries(project: Project, summaries: bool) -> Iterator[Entry]:
+    """Yield the records of the runs that ended well, in the order in which W&B created the runs.
+
+    Raises SourcewiseError for runs of several studies.
+    """
+    place, filters = f"{WANDB}{project.path}", project.filters
+    states = as_list(filters.state or "finished")
+    admitted = [run for run in project.runs() if filters.admit(run.group, run.config)]
+    finished = [run for run in admitted if run.state in states]
+    for run in admitted:
+        if run.state not in states:
+            yield f"{place}/{run.id}", f"{run.name} did not finish: W&B shows it as {run.state}"
+    if len(studies := Counter(run.group for run in finished)) > 1:
+        raise mixed(place, studies)
+    if summaries:
+        yield from ((f"{place}/{run.id}", _without_outputs(run)) for run in finished)
+        return
+    files = _bar(project.records(finished), project.progress, len(finished))
+    for run, file in zip(finished, files, strict=True):
+        item = _read(file) if isinstance(file, Path) else file
+        if isinstance(item, Record):
+            item = _disagreement(run, item) or item
+        yield f"{place}/{run.id}", item if isinstance(item, Record) else f"{run.name}: {item}"
+
+
+def as_list(value: str | Sequence[str] | None) -> list[str]:
+    """Return a setting that may be one text, several or none as a list."""
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _setting(config: Any, name: str) -> Any:
+    """Return the setting of a dotted name; None when there is none."""
+    for part in name.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
 
 
 def mixed(places: str, studies: Counter[str]) -> SourcewiseError:
@@ -159,12 +128,12 @@ def _bar(items: Iterable[Item], shown: bool, total: int | None = None) -> Iterab
     return tqdm(items, "records", total, leave=False, unit="", disable=None if shown else True)
 
 
-def _entry(path: str, file: Path) -> Entry | LeftOut:
-    """Return the record in a file. path: what it is called, which may be another name than the file's."""
+def _read(file: Path) -> Record | str:
+    """Return the record in a file, or the reason why it cannot be used."""
     try:
-        return Entry(path, record.read(file))
+        return record.read(file)
     except RecordError as error:
-        return LeftOut(path, str(error).removeprefix(f"{file}: "))
+        return str(error).removeprefix(f"{file}: ")
 
 
 def _disagreement(run: RemoteRun, item: Record) -> str | None:
@@ -181,8 +150,8 @@ def _disagreement(run: RemoteRun, item: Record) -> str | None:
     return None
 
 
-def _without_outputs(run: RemoteRun) -> Record:
-    """Return a record of a W&B run from its config and summary. Raises RecordError when they are not those of a run."""
+def _without_outputs(run: RemoteRun) -> Record | str:
+    """Return a record without outputs, whose metrics are a W&B run's summary, or the reason why there is none."""
     try:
         subset = run.config["subset"]
         bits = np.frombuffer(bytes.fromhex(run.summary["subset/mask"]), np.uint8)
@@ -205,5 +174,5 @@ def _without_outputs(run: RemoteRun) -> Record:
         )
         record.check(Record(mask, {}, header))
         return Record(mask, {}, replace(header, metrics=run.summary))
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, SourcewiseError) as error:
-        raise RecordError(f"{run.name} logged no subset, or its config is not that of a run") from error
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, SourcewiseError):
+        return f"{run.name} logged no subset, or its config is not that of a run"

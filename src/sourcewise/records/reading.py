@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -12,35 +12,19 @@ from numpy.typing import NDArray
 
 from sourcewise.core import settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.records.filters import Filters, as_list
-from sourcewise.records.places import Entry, LeftOut, mixed, place
+from sourcewise.records.places import Entry, Filters, as_list, entries, mixed
 from sourcewise.records.record import Record, TargetOutputs
 
 METRIC = "metric:"
 """What the names of outputs begin with that are one scalar of every run."""
 
-__all__ = ["METRIC", "Filters", "LeftOut", "Reading", "Records"]
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A record that was not used, and the reason."""
 
-class Reading(Iterator[Record]):
-    """One pass over records.
-
-    `used` holds the paths of the records that it has given so far, and `left_out` those that it has not used; both are
-    complete when it has ended.
-    """
-
-    def __init__(self, entries: Iterator[Entry | LeftOut]) -> None:
-        self._entries = entries
-        self.used: list[str] = []
-        self.left_out: list[LeftOut] = []
-
-    def __next__(self) -> Record:
-        for entry in self._entries:
-            if isinstance(entry, Entry):
-                self.used.append(entry.path)
-                return entry.record
-            self.left_out.append(entry)
-        raise StopIteration
+    path: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -67,78 +51,104 @@ class Records:
     def __post_init__(self) -> None:
         settings.check_arguments(Filters, self.filters, "filters")
 
-    def __iter__(self) -> Reading:
-        entries = (entry for item in self._places() for entry in item.records())
-        return Reading(_of_the_same_data(self._of_one_study(entries)))
+    def __iter__(self) -> "Reading":
+        return Reading(self)
 
-    def scalars(self, metric: str) -> Reading:
+    def scalars(self, metric: str) -> "Reading":
         """Return a pass over one scalar of every run, such as `target/digits/accuracy`.
 
         Each comes as a record with one example, whose `prob` is the scalar. Of W&B runs, only summaries are read. The
         pass raises SourcewiseError as other passes do, and when no run has the scalar.
         """
-        entries = (entry for item in self._places() for entry in item.summaries())
-        return Reading(_of_the_same_data(_scalars(self._of_one_study(entries), metric)))
+        return Reading(self, metric)
 
-    def giving(self, output: str) -> Reading:
+    def giving(self, output: str) -> "Reading":
         """Return a pass to take this output from: `metric:<name>` is a scalar, any other is there for every example."""
         return self.scalars(output.removeprefix(METRIC)) if output.startswith(METRIC) else iter(self)
 
-    def _places(self) -> Iterator[Any]:
-        places = as_list(self.places)
-        if not places:
-            raise SourcewiseError("records=[]: name a folder, wandb:<entity>/<project> or wandb-offline:<folder>")
-        filters = Filters(**self.filters)
-        return (place(str(name), filters, self.refresh, self.progress) for name in places)
 
-    def _of_one_study(self, entries: Iterable[Entry | LeftOut]) -> Iterator[Entry | LeftOut]:
+class Reading(Iterator[Record]):
+    """One pass over records.
+
+    `used` holds the paths of the records that it has given so far, and `left_out` those that it has not used; both are
+    complete when it has ended.
+    """
+
+    def __init__(self, records: Records, metric: str | None = None) -> None:
+        self.used: list[str] = []
+        self.left_out: list[LeftOut] = []
+        self._settings, self._filters, self._metric = records, Filters(**records.filters), metric
+        self._records = self._of_the_same_data()
+
+    def __next__(self) -> Record:
+        return next(self._records)
+
+    def _of_the_same_data(self) -> Iterator[Record]:
+        """Yield the records to use. Raises SourcewiseError for one whose groups or examples are not the first's."""
+        first: Record | None = None
+        scalars: set[str] = set()
+        for path, item in self._of_one_study():
+            if self._metric is not None and isinstance(item, Record):
+                numbers = item.header.metrics.items()
+                scalars |= {name for name, value in numbers if isinstance(value, int | float)}
+                item = _scalar(item, self._metric)
+            if isinstance(item, str):
+                self.left_out.append(LeftOut(path, item))
+                continue
+            first = first or item
+            _check_same_data(first, item, path)
+            self.used.append(path)
+            yield item
+        if self._metric is not None and not self.used:
+            near = ", ".join(get_close_matches(self._metric, scalars, n=3) or sorted(scalars)[:10])
+            raise SourcewiseError(f"outputs={METRIC}{self._metric}: no run logged this scalar; there are {near}")
+
+    def _of_one_study(self) -> Iterator[Entry]:
         """Yield the entries of the first study, each run once.
 
         Raises SourcewiseError at the end when there was another study, or none.
         """
-        filters = Filters(**self.filters)
         studies: Counter[str] = Counter()
         paths: dict[tuple[str, str], str] = {}
-        left_out: list[LeftOut] = []
-        for entry in entries:
-            if isinstance(entry, LeftOut):
-                left_out.append(entry)
-                yield entry
+        for path, item in self._entries():
+            if isinstance(item, str):
+                yield path, item
                 continue
-            header = entry.record.header
-            if not filters.admit(header.study, header.config):
+            run = item.header.study, item.header.run
+            if not self._filters.admit(item.header.study, item.header.config):
                 continue
-            studies[header.study] += 1
-            if first := paths.get((header.study, header.run)):
-                yield LeftOut(entry.path, f"the same run as {first}")
+            studies[item.header.study] += 1
+            if run in paths:
+                yield path, f"the same run as {paths[run]}"
                 continue
-            paths[header.study, header.run] = entry.path
+            paths[run] = path
             if len(studies) == 1:
-                yield entry
-        shown = self.places if isinstance(self.places, str) else f"[{','.join(map(str, self.places))}]"
+                yield path, item
+        places = self._settings.places
+        shown = places if isinstance(places, str) else f"[{','.join(map(str, places))}]"
         if len(studies) > 1:
             raise mixed(shown, studies)
-        if not studies and left_out:
-            reason = f"{len(left_out)} could not be used, the first: {left_out[0].path} ({left_out[0].reason})"
+        if not studies and self.left_out:
+            first = self.left_out[0]
+            reason = f"{len(self.left_out)} could not be used, the first: {first.path} ({first.reason})"
             raise SourcewiseError(f"records={shown}: no record found here; {reason}")
         if not studies:
-            reason = "passes the filters" if any(self.filters.values()) else "found here"
+            reason = "passes the filters" if any(self._settings.filters.values()) else "found here"
             raise SourcewiseError(f"records={shown}: no record {reason}")
 
+    def _entries(self) -> Iterator[Entry]:
+        """Yield the entries of all places."""
+        places = as_list(self._settings.places)
+        if not places:
+            raise SourcewiseError("records=[]: name a folder, wandb:<entity>/<project> or wandb-offline:<folder>")
+        refresh, progress = self._settings.refresh, self._settings.progress
+        for name in places:
+            yield from entries(str(name), self._filters, refresh, progress, summaries=self._metric is not None)
 
-def _of_the_same_data(entries: Iterable[Entry | LeftOut]) -> Iterator[Entry | LeftOut]:
-    """Yield the entries. Raises SourcewiseError for a record whose groups or examples are not those of the first."""
-    first: Record | None = None
-    for entry in entries:
-        if isinstance(entry, Entry):
-            first = first or entry.record
-            _check_same_data(first, entry)
-        yield entry
 
-
-def _check_same_data(first: Record, entry: Entry) -> None:
-    """Raise SourcewiseError unless the entry's record is of the same datasets, groups and examples as the first."""
-    path, item, run = entry.path, entry.record, first.header.run
+def _check_same_data(first: Record, item: Record, path: str) -> None:
+    """Raise SourcewiseError unless a record is of the same datasets, groups and examples as the first."""
+    run = first.header.run
     for dataset, fingerprint in first.header.fingerprints.items():
         if item.header.fingerprints.get(dataset) != fingerprint:
             raise SourcewiseError(
@@ -155,29 +165,13 @@ def _check_same_data(first: Record, entry: Entry) -> None:
             raise SourcewiseError(f"{path}: its examples of target {target} are not those of {run}")
 
 
-def _scalars(entries: Iterable[Entry | LeftOut], metric: str) -> Iterator[Entry | LeftOut]:
-    """Yield records of one example, whose `prob` is the metric.
-
-    Raises SourcewiseError at the end when no record has the metric.
-    """
-    known: set[str] = set()
-    is_known = False
+def _scalar(item: Record, metric: str) -> Record | str:
+    """Return a record of one example, whose `prob` is the metric, or the reason why there is none."""
+    value = item.header.metrics.get(metric)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return f"it logged no {metric}" if value is None else f"its {metric} is {value}"
     target, example = metric.replace("/", "."), np.zeros(1, np.int32)
-    for entry in entries:
-        if isinstance(entry, LeftOut):
-            yield entry
-            continue
-        header, metrics = entry.record.header, entry.record.header.metrics
-        known |= {name for name, value in metrics.items() if isinstance(value, int | float)}
-        value = metrics.get(metric)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            yield LeftOut(entry.path, f"it logged no {metric}" if value is None else f"its {metric} is {value}")
-            continue
-        is_known = True
-        scalar: NDArray[Any] = np.array([value], np.float64)
-        outputs = TargetOutputs(example, example, example, scalar, scalar)
-        header = replace(header, class_names={target: [metric]}, fingerprints={})
-        yield Entry(entry.path, Record(entry.record.mask, {target: outputs}, header))
-    if not is_known:
-        near = ", ".join(get_close_matches(metric, known, n=3) or sorted(known)[:10])
-        raise SourcewiseError(f"outputs={METRIC}{metric}: no run logged this scalar; there are {near}")
+    scalar: NDArray[Any] = np.array([value], np.float64)
+    outputs = TargetOutputs(example, example, example, scalar, scalar)
+    header = replace(item.header, class_names={target: [metric]}, fingerprints={})
+    return Record(item.mask, {target: outputs}, header)

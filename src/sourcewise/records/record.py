@@ -57,6 +57,10 @@ class TargetOutputs:
     label_mapping: NDArray[np.float32] | None = None
     feature_mapping: NDArray[np.float32] | None = None
 
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that there are, by name."""
+        return {name: column for name in _COLUMNS if (column := getattr(self, name)) is not None}
+
 
 @dataclass(frozen=True)
 class Header:
@@ -146,12 +150,8 @@ def read(path: Path) -> Record:
 
 def _content(path: Path) -> bytes:
     """Return the bytes of a regular file. Raises RecordError for anything else, which a reader might wait for."""
-
-    def without_waiting(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK)
-
     try:
-        with open(path, "rb", opener=without_waiting) as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise RecordError(f"{path}: not a regular file")
@@ -166,9 +166,8 @@ def to_bytes(record: Record) -> bytes:
     """Return the content of the record's file. Equal records give equal bytes."""
     tensors = {"mask": np.packbits(record.mask)}
     for target, outputs in record.outputs.items():
-        for name, dtype in _COLUMNS.items():
-            if (column := getattr(outputs, name)) is not None:
-                tensors[f"{target}/{name}"] = np.ascontiguousarray(column, dtype=dtype)
+        for name, column in outputs.columns().items():
+            tensors[f"{target}/{name}"] = np.ascontiguousarray(column, dtype=_COLUMNS[name])
     header = json.dumps({"schema": SCHEMA, "groups": len(record.mask), **record.header.as_json()}, sort_keys=True)
     tensors["sha256"] = _checksum(header, tensors)
     return save(tensors, {"sourcewise": header})
@@ -229,9 +228,8 @@ def digest(record: Record) -> str:
     state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     state.update(record.mask.tobytes())
     for target in sorted(record.outputs):
-        for name in _COLUMNS:
-            if (column := getattr(record.outputs[target], name)) is not None:
-                state.update(column.tobytes())
+        for column in record.outputs[target].columns().values():
+            state.update(column.tobytes())
     return state.hexdigest()
 
 
@@ -269,10 +267,9 @@ def check(record: Record) -> None:
             raise ValueError(f"a target that is called {target!r}")
         classes = len(record.header.class_names[target]) if target != SOURCE else np.iinfo(np.int32).max
         rows, table = outputs.ids.shape[:1], (classes, len(record.mask))
-        for name, dtype in _COLUMNS.items():
-            column = getattr(outputs, name)
+        for name, column in outputs.columns().items():
             shape = table if name.endswith("mapping") else rows
-            if column is not None and (column.dtype, column.shape) != (dtype, shape):
+            if column.dtype != _COLUMNS[name] or column.shape != shape:
                 raise ValueError(f"{target}/{name} is {column.dtype}{list(column.shape)}")
         for column in (outputs.labels, outputs.prediction):
             if len(column) and not 0 <= column.min() <= column.max() < classes:

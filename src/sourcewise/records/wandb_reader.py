@@ -28,8 +28,9 @@ from sourcewise.core.files import write_whole
 from sourcewise.core.names import RECORD
 from sourcewise.records import record
 from sourcewise.records.download import TEMPORARY, Downloader, Unreachable
-from sourcewise.records.filters import Filters, as_list
+from sourcewise.records.places import WANDB, Filters, as_list
 from sourcewise.records.record import RecordError
+from sourcewise.records.wandb_tracker import server_url
 
 PAGE, MAX_RUNS = 500, 100_000
 """Runs in one answer of W&B, and in all answers together."""
@@ -63,9 +64,9 @@ class RemoteRun:
 class Project:
     """The runs of a W&B project, by its path `entity/project`.
 
-    filters: those on the config are left to the caller. refresh: true asks the
-    server for the list, false takes any list that was kept, auto takes one that is younger than `FRESH` and has no run
-    that was still running. progress: whether a bar shows that the list is being read.
+    filters: those on the config are left to the caller. refresh: true asks the server for the list, false takes any
+    list that was kept, auto takes one that is younger than `FRESH` and has no run that was still running. progress:
+    whether a bar shows that the list is being read.
     """
 
     path: str
@@ -75,8 +76,8 @@ class Project:
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[^/]+/[^/]+", self.path):
-            raise SourcewiseError(f"records=wandb:{self.path}: write it as wandb:<entity>/<project>")
-        self.url = _base_url()
+            raise self._error("write it as wandb:<entity>/<project>")
+        self.url = server_url()
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise" / "wandb"
         parts = (urllib.parse.urlsplit(self.url).netloc, *self.path.split("/"))
         self.cache = root.joinpath(*(urllib.parse.quote(part, safe="").replace(".", "%2E") for part in parts))
@@ -125,7 +126,7 @@ class Project:
                 bar = tqdm(runs, "runs listed by W&B", len(runs), leave=False, unit="", disable=shown)
                 listed = list(islice(bar, MAX_RUNS + 1))
         if len(listed) > MAX_RUNS:
-            raise SourcewiseError(f"records=wandb:{self.path}: it has more than {MAX_RUNS:,} runs; use filters")
+            raise self._error(f"it has more than {MAX_RUNS:,} runs; use filters")
         return listed
 
     @functools.cached_property
@@ -138,39 +139,35 @@ class Project:
 
     @contextmanager
     def _one_line_errors(self) -> Iterator[None]:
-        """Turn whatever wandb's client raises into a SourcewiseError of one line."""
+        """Turn whatever wandb's client raises into a SourcewiseError of one line that says what it means."""
         import wandb.errors
 
         try:
             yield
         except wandb.errors.UsageError as error:
-            raise SourcewiseError(
-                f"records=wandb:{self.path}: not logged in to {self.url}; run `wandb login` first"
-            ) from error
+            raise self._error(f"not logged in to {self.url}; run `wandb login` first") from error
         except Exception as error:
-            raise self._explained(error) from error
+            text = " ".join(str(error).split())[:200]
+            # A request that failed is an exception with a `response`, which is None when there was no answer.
+            failure = next((cause for cause in (error, error.__cause__) if hasattr(cause, "response")), None)
+            status = getattr(failure.response, "http_status", None) if failure is not None else 0
+            if status is None or status in TEMPORARY:
+                reason = status or "no connection"
+                raise Unreachable(f"W&B at {self.url} does not answer ({reason})") from error
+            if failure is None and text.startswith("Could not find project"):
+                raise self._error("W&B has no such project, or none that you may see") from error
+            if failure is None and isinstance(error, wandb.errors.AuthenticationError):
+                raise self._error(text) from error
+            if failure is None:
+                raise self._senseless(error) from error
+            if status in (401, 403):
+                raise self._error("W&B denies access; is this the right API key?") from error
+            if status == 404:
+                raise self._error(f"{self.url} is not a W&B server") from error
+            raise self._error(f"W&B refused the request: {text}") from error
 
-    def _explained(self, error: Exception) -> SourcewiseError:
-        """Return what an exception of wandb's client means to the user."""
-        import wandb.errors
-
-        place, text = f"records=wandb:{self.path}", " ".join(str(error).split())[:200]
-        # A request that failed is an exception with a `response`, which is None when there was no answer.
-        failure = next((cause for cause in (error, error.__cause__) if hasattr(cause, "response")), None)
-        if failure is None:
-            if isinstance(error, ValueError) and text.startswith("Could not find project"):
-                return SourcewiseError(f"{place}: W&B has no such project, or none that you may see")
-            if isinstance(error, wandb.errors.AuthenticationError):
-                return SourcewiseError(f"{place}: {text}")
-            return self._senseless(error)
-        status = getattr(failure.response, "http_status", None)
-        if status in (401, 403):
-            return SourcewiseError(f"{place}: W&B denies access; is this the right API key?")
-        if status == 404:
-            return SourcewiseError(f"{place}: {self.url} is not a W&B server")
-        if status is None or status in TEMPORARY:
-            return Unreachable(f"W&B at {self.url} does not answer ({status or 'no connection'})")
-        return SourcewiseError(f"{place}: W&B refused the request: {text}")
+    def _error(self, problem: str) -> SourcewiseError:
+        return SourcewiseError(f"records={WANDB}{self.path}: {problem}")
 
     def _senseless(self, error: Exception) -> SourcewiseError:
         return SourcewiseError(f"W&B's list of runs of {self.path} makes no sense ({repr(error)[:200]})")
@@ -245,14 +242,6 @@ class Project:
             raise SourcewiseError(
                 f"{path}: cannot keep what W&B sent ({error.strerror}); set XDG_CACHE_HOME"
             ) from error
-
-
-def _base_url() -> str:
-    """Return the address of W&B's server, as wandb's client will choose it."""
-    import wandb
-
-    url = os.environ.get("WANDB_BASE_URL") or wandb.setup(wandb.Settings(silent=True)).settings.base_url
-    return str(url).rstrip("/")
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -35,7 +35,8 @@ class WandbRun(TrackedRun):
 
     def log(self, scalars: Mapping[str, float]) -> None:
         """Add a point to the history of each scalar."""
-        self.attempt(lambda: self.run.log(dict(scalars)))
+        with self.quietly():
+            self.run.log(dict(scalars))
 
     def record(self, result: Record) -> None:
         """Keep a run's record as a file of the run; metrics and subset, in the summary, suffice for scalar outputs."""
@@ -50,60 +51,60 @@ class WandbRun(TrackedRun):
         }
         if names is not None and len(json.dumps(names)) <= NAMES_LIMIT:
             subset["subset/names"] = names
-        self.attempt(lambda: self.run.summary.update({**result.header.metrics, **subset}))
-        self.attempt(lambda: self._save(record.to_bytes(result), RECORD))
+        with self.quietly():
+            self.run.summary.update({**result.header.metrics, **subset})
+        with self.quietly():
+            self.save(record.to_bytes(result), RECORD)
 
     def figure(self, name: str, figure: Any) -> None:
         """Log a plotly figure."""
         self._media[name] = 1
-        self.attempt(lambda: self.run.log({name: self.wandb.Plotly(figure)}))
+        with self.quietly():
+            self.run.log({name: self.wandb.Plotly(figure)})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Log a table."""
         self._tables.append(name)
-        data = [list(row) for row in rows]
-        self.attempt(lambda: self.run.log({name: self.wandb.Table(columns=list(columns), data=data)}))
+        with self.quietly():
+            self.run.log({name: self.wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
 
     def images(self, name: str, images: Sequence[tuple[Any, str]]) -> None:
         """Log images with their captions."""
         if images:
             self._media[name] = 5
-            self.attempt(
-                lambda: self.run.log({name: [self.wandb.Image(image, caption=text) for image, text in images]})
-            )
-
-    def report(self, title: str, paragraphs: Sequence[str], scores: Sequence[str]) -> None:
-        """Make a W&B Report of what this run logged, and of these scalars of the study's runs."""
-        self.attempt(lambda: self._report(title, paragraphs, scores))
+            with self.quietly():
+                self.run.log({name: [self.wandb.Image(image, caption=text) for image, text in images]})
 
     def save(self, content: bytes | Path, name: str) -> None:
         """Keep a file of the run."""
-        self.attempt(lambda: self._save(content, name))
+        with self.quietly():
+            path = Path(self.run.dir) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+            self.run.save(str(path), base_path=self.run.dir, policy="end")
 
     def artifact(self, name: str, kind: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
         """Log files as a version of an artifact."""
-        self.attempt(lambda: self._artifact(name, kind, files, metadata))
+        with self.quietly():
+            artifact = self.wandb.Artifact(name, kind, metadata=dict(metadata))
+            for path_inside, path in files.items():
+                artifact.add_file(str(path), path_inside)
+            self.run.log_artifact(artifact)
 
-    def attempt(self, call: Callable[[], Any]) -> None:
-        """Call, and report the first of all errors in one line on stderr."""
+    def report(self, title: str, paragraphs: Sequence[str], scores: Sequence[str]) -> None:
+        """Make a W&B Report of what this run logged, and of these scalars of the study's runs."""
+        with self.quietly():
+            self._report(title, paragraphs, scores)
+
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Report the first of all errors inside in one line on stderr, and raise none."""
         try:
-            call()
+            yield
         except Exception as error:
             if not self._has_warned:
                 self._has_warned = True
                 warn(f"not everything of this run is tracked: {one_line(error)}")
-
-    def _save(self, content: bytes | Path, name: str) -> None:
-        path = Path(self.run.dir) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-        self.run.save(str(path), base_path=self.run.dir, policy="end")
-
-    def _artifact(self, name: str, kind: str, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
-        artifact = self.wandb.Artifact(name, kind, metadata=dict(metadata))
-        for path_inside, path in files.items():
-            artifact.add_file(str(path), path_inside)
-        self.run.log_artifact(artifact)
 
     def _report(self, title: str, paragraphs: Sequence[str], scores: Sequence[str]) -> None:
         if self.run.offline:

@@ -1,6 +1,7 @@
 """Opening and finishing W&B runs (`logger=wandb`): every run of ours is a W&B run, and none depends on W&B.
 
-No other module imports wandb to write, and this one only when a run is tracked. `wandb_reader` reads runs back.
+A command that a W&B agent starts answers for the W&B run that the agent has for it. No other module imports wandb to
+write, and this one only when a run is tracked. `wandb_reader` reads runs back.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from sourcewise.core.errors import WORKER, SourcewiseError
+from sourcewise.core.errors import EXIT_LEASED, WORKER, SourcewiseError
 from sourcewise.records.tracker import TrackedRun, Tracker
 from sourcewise.records.wandb_run import WandbRun, one_line, sync_command, warn
 
@@ -26,6 +28,9 @@ KILLED = 255
 
 SWEEP = "SOURCEWISE_SWEEP"
 """In the environment of a block of runs: the W&B sweep that it belongs to. Each run carries the tag `sweep-<id>`."""
+
+AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+"""What an agent puts into the environment of a command."""
 
 PAUSE = 300.0
 """Seconds for which a process that could not reach W&B starts its next runs offline, without another attempt."""
@@ -69,8 +74,12 @@ class WandbTracker(Tracker):
             return
         code = KILLED  # KeyboardInterrupt, and the SystemExit that Lightning makes of it
         try:
-            tracked.attempt(lambda: tracked.run.define_metric("source/*", step_metric="source/epoch"))
-            tracked.attempt(lambda: _keep_hidden_settings(tracked.run, config))
+            with tracked.quietly():
+                tracked.run.define_metric("source/*", step_metric="source/epoch")
+            with tracked.quietly():
+                # A sweep's parameter such as `model=resnet9` hides the section of the same name.
+                if hidden := {key: value for key, value in config.items() if tracked.run.config.get(key) != value}:
+                    tracked.run.config.update({"resolved": hidden})
             yield tracked
             code = 0
         except Exception:
@@ -135,10 +144,8 @@ class WandbTracker(Tracker):
         return WandbRun(run, wandb)
 
 
-def finish(tracked: WandbRun | None, code: int) -> None:
+def finish(tracked: WandbRun, code: int) -> None:
     """End a run with its exit code. What could not be uploaded stays on disk, and one line says how to upload it."""
-    if tracked is None:
-        return
     try:
         tracked.run.finish(exit_code=code)
     except Exception as error:
@@ -162,9 +169,15 @@ def _is_logged_in() -> bool:
     import wandb
     from wandb.sdk.lib.wbauth import read_netrc_auth
 
-    settings = wandb.setup(wandb.Settings(silent=True)).settings
-    url = str(os.environ.get("WANDB_BASE_URL") or settings.base_url).rstrip("/")
-    return bool(read_netrc_auth(host=url) or settings.api_key)
+    return bool(read_netrc_auth(host=server_url()) or wandb.setup(wandb.Settings(silent=True)).settings.api_key)
+
+
+def server_url() -> str:
+    """Return the address of W&B's server, as wandb's client will choose it."""
+    import wandb
+
+    url = os.environ.get("WANDB_BASE_URL") or wandb.setup(wandb.Settings(silent=True)).settings.base_url
+    return str(url).rstrip("/")
 
 
 @dataclass
@@ -181,8 +194,44 @@ class _Outage:
 _outage = _Outage()
 
 
-def _keep_hidden_settings(run: Any, config: Mapping[str, Any]) -> None:
-    """Keep sections under `resolved` that a sweep's parameter of the same name hides, such as `model=resnet9`."""
-    hidden = {key: value for key, value in config.items() if run.config.get(key) != value}
-    if hidden:
-        run.config.update({"resolved": hidden})
+def under_agent() -> bool:
+    """Return whether a W&B agent waits for a W&B run from this process."""
+    return (
+        "WANDB_SWEEP_ID" in os.environ
+        and WORKER not in os.environ
+        and os.environ.get("LOCAL_RANK", "0") == "0"  # under DDP, one process speaks for the run
+    )
+
+
+@contextmanager
+def answering_agent() -> Iterator[None]:
+    """End the run that a W&B agent has for the command inside with the command's exit code, whatever it does.
+
+    A run of ours takes the agent's. With `train.py -m` every run is a W&B run with the tag `sweep-<id>`, and the
+    agent's run stands for the block. It also stands for what fails before a run of ours has begun.
+    """
+    if not under_agent():
+        yield
+        return
+    is_block, taken, code = bool({"-m", "--multirun"} & set(sys.argv)), {}, KILLED
+    if is_block:
+        taken = {name: os.environ.pop(name) for name in AGENT_VARIABLES if name in os.environ}
+        os.environ[SWEEP] = taken["WANDB_SWEEP_ID"]
+    try:
+        yield
+        code = 0
+    except SystemExit as error:
+        # A run that someone else is doing is no failure of this one.
+        code = 0 if error.code in (None, 0, EXIT_LEASED) else KILLED if error.code in (130, 143) else 1
+        raise
+    except Exception:
+        code = 1
+        raise
+    finally:
+        os.environ.pop(SWEEP, None)
+        os.environ.update(taken)
+        if "WANDB_RUN_ID" in os.environ:  # no run of ours has taken it
+            overrides = [argument for argument in sys.argv[1:] if "=" in argument]
+            tracker = WandbTracker(dir=os.environ.get("WANDB_DIR", "."))
+            if tracked := tracker.open(" ".join(overrides), "", {"overrides": overrides}, "block"):
+                finish(tracked, code)

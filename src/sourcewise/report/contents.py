@@ -1,22 +1,30 @@
-"""What the report shows of an estimate: its sections, as one page and as text for a terminal."""
+"""What the report shows of an estimate: its sections, as one self-contained HTML page and as text for a terminal.
+
+The page fetches nothing, and a content security policy says so. Its template escapes every string.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jinja2
 import xarray as xr
+from plotly.offline import get_plotlyjs
 
 from sourcewise.core.errors import SourcewiseError, did_you_mean
-from sourcewise.report import page, terminal
+from sourcewise.report import terminal
+from sourcewise.report.drawing import THEMES
 from sourcewise.report.formatting import count, display_unit, join
 from sourcewise.report.parts import Section
-from sourcewise.report.pictures import Album
-from sourcewise.report.sections import SECTIONS, closing
-from sourcewise.report.sections.context import TargetContext, TrainCommand
-from sourcewise.report.sections.verdict import Verdict, verdict
+from sourcewise.report.sections import SECTIONS
+from sourcewise.report.sections.closing import closing_sections
+from sourcewise.report.sections.context import Album, TargetContext, TrainCommand
+from sourcewise.report.sections.trust import verdict
 from sourcewise.report.summary import Summary
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
@@ -28,21 +36,19 @@ NO_PICTURES = (
 )
 LISTED_LEFT_OUT = 20
 """Records left out that a terminal lists."""
+SHOWN_ROWS = 40
+"""Rows of a searchable table that the page shows before the reader asks for more."""
 
 
 @dataclass(frozen=True)
 class TargetReport:
-    """What the report shows of one target.
+    """What the report shows of one target: the verdict, and the sections in the order of the page.
 
-    Attributes:
-        target: what its sections are made from.
-        verdict: which claims the data can support.
-        sections: in the order of the page.
-        needs: by name of a section, or of pictures, that cannot be shown: what it would take.
+    needs: by name of a section, or of pictures, that cannot be shown: what it would take.
     """
 
     target: TargetContext
-    verdict: Verdict
+    verdict: Section
     sections: tuple[Section, ...]
     needs: Mapping[str, str]
 
@@ -71,15 +77,9 @@ def build(
     sections: Sequence[str] | None = None,
     images: Mapping[str, ImageDataset] | None = None,
 ) -> list[TargetReport]:
-    """Build the report of an estimate.
+    """Build the report of an estimate from its influences, by target, and its summary.
 
-    Args:
-        influences: by target.
-        summary: of the estimate.
-        train_command: returns the command that trains models of this recipe with further overrides.
-        out: folder of the estimate's results.
-        sections: names of sections, in order; None for all.
-        images: datasets by the name of the target, and that of the source under "". Other examples go by their ids.
+    sections: names of sections, in order; None for all. images: as in Album. All else is as in TargetContext.
 
     Raises SourcewiseError as `check_sections` does.
     """
@@ -97,41 +97,50 @@ def build(
 
 def as_page(reports: Sequence[TargetReport]) -> str:
     """Return report.html. At its end stands what else it could show, and what that needs."""
+    loader = jinja2.PackageLoader("sourcewise.report")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["count"] = count
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    style, script = (loader.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
+    scripts = [get_plotlyjs(), script]
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     summary = reports[0].target.summary
-    needs = {key: need for report in reports for key, need in report.needs.items()}
-    return page.html(
+    return environment.get_template("report.html.j2").render(
         summary=summary,
         unit=display_unit(summary.output),
         names=join([report.target.name for report in reports]),
         reports=reports,
-        closing=closing.sections(summary, needs),
+        closing=closing_sections(summary, {key: need for report in reports for key, need in report.needs.items()}),
+        themes=THEMES,
+        rows=SHOWN_ROWS,
+        style=style,
+        scripts=scripts,
+        policy=f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {allowed}",
     )
 
 
 def as_text(reports: Sequence[TargetReport]) -> str:
     """Return the text that the command prints: of each target the verdict and a short choice of sections."""
     summary = reports[0].target.summary
-    lines: list[str] = []
+    left_out = [f"Left out: {item.path}: {item.reason}" for item in summary.left_out[:LISTED_LEFT_OUT]]
+    if more := len(summary.left_out) - len(left_out):
+        left_out.append(f"Left out: {more} more, all in summary.json")
+    briefs = []
     for report in reports:
-        briefs = [part.brief for part in report.sections if part.brief]
-        for section in (_heading(report), report.verdict.section(), *briefs):
-            lines += ["", *terminal.lines(section)]
-    notes = Section("notes", "Notes", [*summary.notes, *_left_out(summary)])
-    return "\n".join([*lines, *(["", *terminal.lines(notes)] if notes.lead else [])])
+        parts = (report.verdict, *report.sections)
+        briefs += [_heading(report), *(part.brief for part in parts if part.brief)]
+    if summary.notes or left_out:
+        briefs.append(Section("notes", "Notes", [*summary.notes, *left_out]))
+    return "\n".join(line for part in briefs for line in ("", *terminal.lines(part)))
 
 
 def _heading(report: TargetReport) -> Section:
-    """Return one line on a target and the models."""
     summary, (score, value) = report.target.summary, report.score
     models = f"{count(summary.models, 'model')} of subsets of {count(summary.groups, 'group')}"
     title = (
         f"{summary.source} to {report.target.name}: {models}; {score.lower()} {value}; estimator {summary.estimator}"
     )
     return Section("heading", title)
-
-
-def _left_out(summary: Summary) -> Iterator[str]:
-    for item in summary.left_out[:LISTED_LEFT_OUT]:
-        yield f"Left out: {item.path}: {item.reason}"
-    if len(summary.left_out) > LISTED_LEFT_OUT:
-        yield f"Left out: {len(summary.left_out) - LISTED_LEFT_OUT} more, all in summary.json"

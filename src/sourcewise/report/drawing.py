@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -24,33 +26,10 @@ def _scale(hurts: Sequence[str], helps: Sequence[str]) -> list[tuple[float, str]
 
 
 THEMES: dict[str, dict[str, Any]] = {
-    "light": {
-        "text": "#23272e",
-        "soft": "#5c636e",
-        "grid": "#e4e5e2",
-        "surface": "#ffffff",
-        "missing": "#d3d4d2",
-        "helps": "#1f6cab",
-        "hurts": "#c0531c",
-        "scale": _scale(
-            ("#ffffff", "#f6c6a4", "#d97a41", "#b4490f", "#6e2a05"),
-            ("#ffffff", "#b3d3ec", "#5b9fd3", "#1f6cab", "#0b3a66"),
-        ),
-    },
-    "dark": {
-        "text": "#e6e4e0",
-        "soft": "#9aa1ab",
-        "grid": "#2e3238",
-        "surface": "#1a1d21",
-        "missing": "#3b4047",
-        "helps": "#6fb1ea",
-        "hurts": "#ee9460",
-        "scale": _scale(
-            ("#1a1d21", "#5c3420", "#a95a2a", "#ee9460", "#ffd2b5"),
-            ("#1a1d21", "#1f4263", "#3377b0", "#6fb1ea", "#cbe5fb"),
-        ),
-    },
+    name: {**theme, "scale": _scale(*theme["scale"])}
+    for name, theme in json.loads((files("sourcewise.report") / "templates/themes.json").read_bytes()).items()
 }
+"""Colours by theme and use; those of the scale are named from no effect to the largest, for harm and for help."""
 LIGHT = THEMES["light"]
 COLOURS = tuple(LIGHT[name] for name in ("helps", "hurts", "soft", "text"))
 """Colours of curves and points, the first for the first of them."""

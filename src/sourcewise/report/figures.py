@@ -7,6 +7,7 @@ restyle, reorder and search it. Names are data, and plotly reads labels as a sma
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from sourcewise.acting.counterfactuals import Comparison, RemovalCurve, RemovalPoint
 from sourcewise.acting.subpopulations import Subpopulation
 from sourcewise.acting.tradeoffs import Tradeoff
 from sourcewise.report.drawing import COLOURS, LIGHT, MUTED, json_numbers, labels, make_figure
@@ -25,6 +27,11 @@ from sourcewise.study.influences import LevelChecks
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.intp]
+ORDER_COLOURS = dict(zip(("worst", "best", "random"), COLOURS, strict=False))
+DIAMONDS = {"mode": "markers", "marker": {"color": LIGHT["text"], "symbol": "diamond", "size": 9}}
+DOTTED = {"name": "full source", "mode": "lines", "line": {"color": LIGHT["text"], "width": 1, "dash": "dot"}}
+SUBSETS = 60
+"""Listed subsets that are drawn where there are no curves."""
 
 
 def arrays(influences: xr.Dataset, suffix: str, *dims: str) -> list[Floats]:
@@ -197,3 +204,94 @@ def subpopulations(influences: xr.Dataset, parts: Sequence[Subpopulation], unit:
         style = {"name": f"set apart by {name}", "marker": {"color": colour, "size": 8}, "hovertemplate": hover}
         points.append(go.Scatter(x=x, y=y, text=list(map(str, examples)), mode="markers", **style))
     return make_figure(points, 380, *(f"influence of {name}, {unit.name}" for name in names[:2]))
+
+
+def removal(comparison: Comparison, unit: DisplayUnit | None = None) -> go.Figure:
+    """Draw the score against groups removed: curves with 95% bands, listed subsets as points, the full source dotted.
+
+    With a unit, draw the mean output instead, and dashed what the fitted influences predict of it. Without curves, draw
+    listed subsets by name.
+    """
+    scale = _Scale(unit)
+    return _by_number(comparison, scale) if comparison.curves else _by_name(comparison, scale)
+
+
+class _Scale:
+    """The values on the axis of one figure: scores in percent, or mean outputs in a unit."""
+
+    def __init__(self, unit: DisplayUnit | None) -> None:
+        self.is_score, self.factor = unit is None, 100.0 if unit is None else unit.factor
+        self.title = ("score" if unit is None else unit.meaning.removeprefix("the ")) + ", %" * (self.factor == 100)
+
+    def intervals(self, points: Sequence[RemovalPoint]) -> Floats:
+        """Return the values of points and the ends of their intervals, float[3, points]; unknown ends are NaN."""
+        rows = [point.score if self.is_score else point.output for point in points]
+        table = np.array([(row.value, row.low, row.high) for row in rows], float).reshape(-1, 3)
+        return self.factor * table.T
+
+    def full_lines(self, comparison: Comparison, ends: Sequence[Any], along: str, across: str) -> list[go.Scatter]:
+        """Return a dotted line at the full source's value, if it is known, between two ends on the axis `along`."""
+        values = json_numbers(self.intervals([comparison.full])[0]) if comparison.full else []
+        return [go.Scatter({along: list(ends), across: [value, value], **DOTTED}) for value in values]
+
+
+def _by_name(comparison: Comparison, scale: _Scale) -> go.Figure:
+    points = comparison.listed[:SUBSETS]
+    names, (values, _, highs) = labels([point.name for point in points]), scale.intervals(points)
+    whiskers = _whiskers(highs - values)
+    traces = [go.Scatter(x=json_numbers(values), y=names, name="95% interval", error_x=whiskers, **DIAMONDS)]
+    traces += scale.full_lines(comparison, (names[0], names[-1]), "y", "x")
+    figure = make_figure(traces, 22 * len(names) + 110, scale.title)
+    return figure.update_yaxes(type="category", autorange="reversed", dtick=1, ticksuffix=" ")
+
+
+def _by_number(comparison: Comparison, scale: _Scale) -> go.Figure:
+    """Draw curves over the number of groups removed, and listed subsets as points."""
+    bands, lines, seen = [], [], Counter[str]()
+    full = [comparison.full] if comparison.full else []
+    for curve in comparison.curves:
+        order = curve.name.partition(",")[0]
+        colour = LIGHT["text"] if seen[order] else ORDER_COLOURS[order]  # of further rankings, and of the first one
+        dash = ("solid", "dot", "dashdot", "longdash")[seen[order] % 4]
+        seen[order] += 1
+        band, traces = _curve(curve, full, scale, {"color": colour, "width": 2, "dash": dash})
+        bands.append(band)
+        lines += traces
+    points = [*comparison.listed, *(point for curve in comparison.curves for point in curve.points)]
+    lines += scale.full_lines(comparison, (0, max(point.removed for point in points)), "x", "y")
+    if comparison.listed:
+        values, _, highs = scale.intervals(comparison.listed)
+        names = labels([point.name for point in comparison.listed])
+        mode = "markers+text" if len(names) <= 6 else "markers"
+        text = {"name": "listed subsets", "text": names, "textposition": "middle right", "mode": mode}
+        place = {"x": [point.removed for point in comparison.listed], "y": json_numbers(values)}
+        lines.append(go.Scatter({**place, "error_y": _whiskers(highs - values), **DIAMONDS, **text}))
+    return make_figure([*bands, *lines], 400, "source groups removed", scale.title)
+
+
+def _curve(
+    curve: RemovalCurve, full: list[RemovalPoint], scale: _Scale, line: dict[str, Any]
+) -> tuple[go.Scatter, list[go.Scatter]]:
+    """Return the band of a curve's intervals, without width where one is unknown, and the curve.
+
+    With the curve of an output comes, dashed, what influences predict of it.
+    """
+    name, points = labels([curve.name])[0], [*full, *curve.points]
+    x = [point.removed for point in points]
+    values, *ends = scale.intervals(points)
+    low, high = (json_numbers(np.where(np.isnan(end), values, end)) for end in ends)
+    silent = {"legendgroup": name, "mode": "lines", "showlegend": False, "hoverinfo": "skip"}
+    area = {"fill": "toself", "fillcolor": line["color"], "opacity": MUTED / 2, "line": {"width": 0}}
+    band = go.Scatter(x=x + x[::-1], y=low + high[::-1], **area, **silent)
+    hover = f"{name}: %{{x}} removed<br>%{{y:.2f}}<extra></extra>"
+    style = {"name": name, "legendgroup": name, "mode": "lines+markers", "hovertemplate": hover}
+    traces = [go.Scatter(x=x, y=json_numbers(values), line=line, **style)]
+    predicted = {point.removed: scale.factor * point.predicted for point in points if point.predicted is not None}
+    if predicted and not scale.is_score:
+        y = json_numbers([*predicted.values()])
+        traces.append(go.Scatter(x=[*predicted], y=y, line={**line, "dash": "dash"}, **silent))
+    return band, traces
+
+
+def _whiskers(halves: Floats) -> dict[str, Any]:
+    return {"type": "data", "array": json_numbers(halves), "color": LIGHT["soft"], "thickness": 1}

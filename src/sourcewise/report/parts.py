@@ -1,6 +1,6 @@
-"""What a report is made of: sections of paragraphs, facts, figures, tables and commands.
+"""What a report is made of: sections of paragraphs, facts, figures, tables with pictures, and commands.
 
-Parts know nothing of their topics, nor of how they are shown: `page` turns them into HTML, `terminal` into text.
+Parts know nothing of their topics: `contents` turns them into HTML, `terminal` into text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,27 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from sourcewise.report.pictures import Picture
+THUMBNAIL_SIDE = 64
+"""Pixels of a side to which larger images are shrunk."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The thumbnail of one example.
+
+    pixels: uint8[height, width] or uint8[height, width, 3]. uri: the same image as a data URI. name: a description.
+    label: the name of the example's class.
+    """
+
+    pixels: NDArray[np.uint8]
+    uri: str
+    name: str
+    label: str
+
+    def large(self) -> NDArray[np.uint8]:
+        """Return the pixels, those of a small picture repeated so that it is about THUMBNAIL_SIDE pixels high."""
+        times = max(THUMBNAIL_SIDE // len(self.pixels), 1)
+        return self.pixels.repeat(times, 0).repeat(times, 1)
 
 
 @dataclass(frozen=True)
@@ -87,14 +107,15 @@ class Table:
             if effect.value and (picture := effect.picture)
         ]
 
-    def brief(self, caption: str, rows: Sequence[Row], columns: int | None = None, effects: int = 2) -> Table:
-        """Return the table with these rows, its first `columns` columns, and so many effects in a cell at most."""
+    def brief(self, rows: int, noun: str = "", columns: int | None = None) -> Table:
+        """Return the first rows and columns, with two effects in a cell at most; the caption says which rows."""
         columns = columns or len(self.columns)
         short = [
-            replace(row, cells=[cell if isinstance(cell, str) else cell[:effects] for cell in row.cells[: columns - 1]])
-            for row in rows
+            replace(row, cells=[cell if isinstance(cell, str) else cell[:2] for cell in row.cells[: columns - 1]])
+            for row in self.rows[:rows]
         ]
-        return replace(self, caption=caption, columns=self.columns[:columns], rows=short)
+        some = f". The first {rows} of {len(self.rows):,} {noun}".rstrip() if len(self.rows) > rows else ""
+        return replace(self, caption=self.caption + some, columns=self.columns[:columns], rows=short)
 
 
 @dataclass(frozen=True)

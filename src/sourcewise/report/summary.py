@@ -14,8 +14,7 @@ import xarray as xr
 from sourcewise.acting.brittle import BrittleExamples, find_brittle
 from sourcewise.acting.counterfactuals import Comparison
 from sourcewise.acting.curation import Curation
-from sourcewise.acting.examples import has_examples, is_large
-from sourcewise.acting.review_rows import ReviewRow
+from sourcewise.acting.review import ReviewRow
 from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
 from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
@@ -31,7 +30,7 @@ RELATIVE = (
 
 
 class UnusedRecord(Protocol):
-    """A record that was left out, and why."""
+    """A record that was left out."""
 
     @property
     def path(self) -> str:
@@ -55,22 +54,18 @@ class ClassEffects:
 class TargetSummary:
     """Results on one target.
 
+    `examples`, `classes` and `unknown` are numbers: unknown are groups that every model kept, or every model lacked. Of
+    the influences at a level, `cells` are known, and `significant` have a q-value up to the false discovery rate.
+
     Attributes:
-        examples: how many it has.
-        classes: how many it has.
-        unknown: groups that every model kept, or every model lacked.
         metric_mean: mean score of the models.
         metric_std: its standard deviation over models; None with one model.
-        significant_example: influences on examples with a q-value up to the false discovery rate; likewise by class
-            and overall.
-        cells_example: influences on examples that are known; likewise by class and overall.
         table: by class.
         overall: overall effects, from the most helpful group to the most harmful.
         verdict: how far influences at class level can be trusted.
         checks: by level.
         baselines: label and feature mapping, by name.
-        subpopulations: None where examples cannot be examined.
-        brittle: None where examples cannot be examined.
+        subpopulations, brittle: None where examples cannot be examined.
         unexamined: whether that is because outputs or influences are too many.
     """
 
@@ -109,9 +104,9 @@ class TargetSummary:
 class Summary:
     """Results on all targets, and where they come from.
 
+    Recipe (a hash), config, versions of libraries and the code's commit are those of the first record.
+
     Attributes:
-        study: name of the study.
-        source: name of the source.
         models: how many records the influences rest on.
         groups: how many groups the source has.
         designs: number of records by design.
@@ -119,15 +114,9 @@ class Summary:
         sign: what a positive influence means.
         estimator: the one at class level, of the first target.
         fdr: false discovery rate.
-        left_out: records that were not used.
         command: the command that made the estimate.
-        recipe: hash of the recipe.
-        config: settings of the first record.
-        versions: of libraries, in the first record.
-        commit: of the code, in the first record.
         seconds: mean wall time of a run, by stage.
         notes: what a reader has to know of these records.
-        targets: results by target.
         counterfactuals: models of chosen subsets, by study and target.
         review: source examples to review.
         curation: proposal of groups to remove, if it was asked for.
@@ -166,7 +155,7 @@ def summarise(
     curation: Curation | None = None,
 ) -> Summary:
     """Summarise influences and what analyses make of them; `fdr` is the false discovery rate."""
-    header, records = study.header, sum(study.designs.values())
+    header, records, first = study.header, sum(study.designs.values()), next(iter(estimated.values()))
     return Summary(
         study=header.study,
         source=header.config["source"]["name"],
@@ -175,7 +164,7 @@ def summarise(
         designs=study.designs,
         output=study.output,
         sign=SIGN,
-        estimator=next(iter(estimated.values())).checks["class"].estimator,
+        estimator=first.checks["class"].estimator,
         fdr=fdr,
         left_out=left_out,
         command=shlex.join(["python"] * sys.argv[0].endswith(".py") + sys.argv),
@@ -184,8 +173,8 @@ def summarise(
         versions=header.versions,
         commit=header.commit,
         seconds={stage: total / records for stage, total in study.seconds.items()},
-        notes=_notes(study, next(iter(estimated.values())).dataset),
-        targets={name: summarise_target(study, name, item, fdr) for name, item in estimated.items()},
+        notes=_notes(study, first.dataset),
+        targets={name: _summarise_target(study, name, item, fdr) for name, item in estimated.items()},
         counterfactuals=counterfactuals,
         review=review,
         curation=curation,
@@ -201,11 +190,9 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
         notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")
     unseen = [str(name) for name in influences["group"].values[np.isnan(influences["influence_overall"].values)]]
     if unseen:
-        notes.append(
-            "Groups that every model kept, or every model dropped, have no identifiable influence: "
-            + ", ".join(unseen[:20])
-            + (f" and {len(unseen) - 20} more." if len(unseen) > 20 else ".")
-        )
+        more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
+        listed = ", ".join(unseen[:20]) + more
+        notes.append(f"Groups that every model kept, or every model dropped, have no identifiable influence: {listed}.")
     if study.groups > LISTED_GROUPS:
         half = LISTED_GROUPS // 2
         notes.append(
@@ -215,14 +202,13 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
     return notes
 
 
-def summarise_target(study: Study, name: str, estimated: Estimated, fdr: float) -> TargetSummary:
-    """Summarise the influences on one target, and examine its examples where that can be done."""
+def _summarise_target(study: Study, name: str, estimated: Estimated, fdr: float) -> TargetSummary:
     dataset, scores = estimated.dataset, study.targets[name].scores
     counts: dict[str, int] = {}
     for level, suffix in LEVELS.items():
         counts[f"significant_{level}"], counts[f"cells_{level}"] = count_significant(dataset, suffix, fdr)
-    large = has_examples(study, name) and is_large(study, name)
-    examined = has_examples(study, name) and not large
+    large = study.has_examples(name) and study.is_large(name)
+    examined = study.has_examples(name) and not large
     return TargetSummary(
         examples=dataset.sizes["example"],
         classes=dataset.sizes["class"],

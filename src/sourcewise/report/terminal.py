@@ -10,6 +10,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from sourcewise.core.messages import printable
 from sourcewise.report.parts import Cell, Effect, Section, Table
 
 WIDTH = 120
@@ -30,11 +31,7 @@ def one_line(text: str) -> str:
     >>> one_line("a\x1b[2Jb\nc −0.5")
     'a?[2Jb c -0.5'
     """
-    return _harmless(" ".join(text.split()).translate(SYMBOLS))
-
-
-def _harmless(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(" ".join(text.split()).translate(SYMBOLS))
 
 
 def columns(text: str) -> int:
@@ -69,7 +66,7 @@ def _paragraph(text: str) -> list[str]:
 def _command(command: str) -> list[str]:
     """Return a shell command, broken between words where it is long; the lines can be pasted together."""
     result = [INDENT]
-    for word in SHELL_WORD.findall(_harmless(command)):
+    for word in SHELL_WORD.findall(printable(command)):
         if result[-1].strip() and columns(f"{result[-1]} {word} \\") > WIDTH:
             result[-1] += " \\"
             result.append(2 * INDENT)
@@ -94,13 +91,12 @@ def _grid(table: Table, name_width: int) -> list[str]:
     result = []
     for place, (title, column) in enumerate(zip(table.columns, [headers, *cells], strict=True)):
         title = (stars[None] if place == 0 else "") + one_line(title)
-        width = max(map(columns, [title, *column]))
-        result.append([_pad(text, width, right=place in table.numeric) for text in (title, *column)])
+        result.append(_pad([title, *column], right=place in table.numeric))
     return [INDENT + "   ".join(line).rstrip() for line in zip(*result, strict=True)]
 
 
 def _column(cells: Sequence[Cell], name_width: int) -> list[str]:
-    """Return the cells of a column as texts. Effects are aligned with those above, a star after significant ones."""
+    """Return cells as texts. Effects are aligned with those above, a star after significant ones."""
     effects = [[] if isinstance(cell, str) else list(cell) for cell in cells]
     grids = []
     for place in range(max(map(len, effects), default=0)):
@@ -111,8 +107,7 @@ def _column(cells: Sequence[Cell], name_width: int) -> list[str]:
             f" ± {one_line(effect.error)}{'*' if effect.significant else ' '}" if effect.value else ""
             for effect in shown
         ]
-        parts = ((names, False), (values, True), (errors, False))
-        padded = [[_pad(text, max(map(columns, part)), right) for text in part] for part, right in parts]
+        padded = (_pad(names), _pad(values, right=True), _pad(errors))
         grids.append([f"{name} {value}{error}" for name, value, error in zip(*padded, strict=True)])
     joined = ["  ".join(row) for row in zip(*grids, strict=True)] or [""] * len(cells)
     return [
@@ -121,10 +116,11 @@ def _column(cells: Sequence[Cell], name_width: int) -> list[str]:
     ]
 
 
-def _pad(text: str, width: int, right: bool) -> str:
-    """Return the text with spaces after it, or before it if `right`."""
-    space = " " * (width - columns(text))
-    return space + text if right else text + space
+def _pad(texts: Sequence[str], right: bool = False) -> list[str]:
+    """Return the texts with spaces after them, or before them if `right`, so that they take equal columns."""
+    width = max(map(columns, texts))
+    spaces = [" " * (width - columns(text)) for text in texts]
+    return [space + text if right else text + space for text, space in zip(texts, spaces, strict=True)]
 
 
 def _shorten(text: str, width: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,17 +14,16 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import recorded_design
-from sourcewise.estimation.arrays import Index
-from sourcewise.estimation.masks import PackedMasks
+from sourcewise.estimation.arrays import Index, PackedMasks
 from sourcewise.records.reading import METRIC
 from sourcewise.records.record import Header, Record, TargetOutputs
-from sourcewise.study.agreement import LabelAgreement, LabelAgreementSums
-from sourcewise.study.outputs import UNITS, Outputs, is_correct, logit_scale, output_values
+from sourcewise.study.outputs import UNITS, LabelAgreement, Outputs, is_correct, logit_scale, output_values
 from sourcewise.study.recipes import train_command
-from sourcewise.study.spool import Spool
 
 RANDOM = "random"
 """The curve of runs without randomly chosen groups."""
+SMALL = 2**25
+"""Up to this many outputs and influences, float64 costs nothing that anybody would notice; beyond, float32 and disk."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,14 @@ class Study:
     runs_without: Mapping[str, Mapping[int, ExampleRuns]]
     label_agreement: LabelAgreement | None
 
+    def has_examples(self, target: str) -> bool:
+        """Return whether there are outputs of single examples, and groups of several source examples."""
+        return self.header.group_names is not None and len(self.targets[target].ids) >= 2
+
+    def is_large(self, target: str) -> bool:
+        """Return whether the outputs on all examples, or all influences, are more than `SMALL`."""
+        return len(self.targets[target].ids) * max(self.groups, self.models) > SMALL
+
     @property
     def models(self) -> int:
         """How many records the influences rest on."""
@@ -195,22 +204,43 @@ def join_counterfactuals(study: Study, records: Iterable[Record]) -> Study:
     return replace(study, counterfactual_runs=tuple(runs))
 
 
+class _Spool:
+    """Rows of one length and dtype, one for each record, in a temporary file; so memory does not grow with records."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="sourcewise-")  # noqa: SIM115  # closed with the spool
+        weakref.finalize(self, self._file.close)
+        self._dtype: np.dtype[Any] = np.dtype(np.float16)
+        self._shape = (0, 0)
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def append(self, row: NDArray[Any]) -> None:
+        self._dtype, self._shape = row.dtype, (len(self) + 1, len(row))
+        self._file.write(row.tobytes())
+
+    def array(self) -> NDArray[Any]:
+        """Return all rows `[records, columns]`, mapped from the file; the mapping outlives the spool."""
+        self._file.flush()
+        return np.memmap(self._file, dtype=self._dtype, mode="r", shape=self._shape)
+
+
 class _Collector:
     """What grows while records are read."""
 
     def __init__(self, first: Record, output: str) -> None:
         self.header, self._groups, self._output = first.header, len(first.mask), output
         self._designs, self._chosen_designs, self._seconds = Counter[str](), Counter[str](), Counter[str]()
-        self.masks = Spool()
+        self.masks = _Spool()
         self._seeds: list[str] = []
         self._targets: dict[str, _TargetCollector] = {}
         self._mappings: Mapping[str, TargetOutputs] = {}
         self._runs: list[CounterfactualRun] = []
         self._single: dict[str, dict[int, list[NDArray[np.float16]]]] = defaultdict(lambda: defaultdict(list))
-        self._agreement: LabelAgreementSums | None = None
+        self._agreement: LabelAgreement | None = None
 
     def add(self, record: Record) -> None:
-        """Add one record."""
         self._designs[record.header.design] += 1
         self._seconds.update(dict(record.header.seconds))
         if record.mask.all():
@@ -231,7 +261,7 @@ class _Collector:
             self._targets[name].add(outputs)
         groups_are_examples = record.header.group_names is None
         if record.source is not None and groups_are_examples and len(record.source.labels) == len(record.mask):
-            self._agreement = self._agreement or LabelAgreementSums(len(record.mask))
+            self._agreement = self._agreement or LabelAgreement(len(record.mask))
             self._agreement.add(record.mask, record.source)
 
     def _add_chosen(self, record: Record) -> None:
@@ -243,7 +273,6 @@ class _Collector:
                 self._single[name][dropped[0]].append(np.array(columns, np.float16))
 
     def study(self) -> Study:
-        """Return what was collected."""
         single = {
             name: {group: ExampleRuns(*np.stack(runs, axis=1)) for group, runs in by_group.items()}
             for name, by_group in self._single.items()
@@ -261,7 +290,7 @@ class _Collector:
             counterfactual_runs=tuple(self._runs),
             full_runs={name: runs.pop(-1) for name, runs in single.items() if -1 in runs},
             runs_without=single,
-            label_agreement=self._agreement.agreement() if self._agreement else None,
+            label_agreement=self._agreement,
         )
 
 
@@ -271,13 +300,11 @@ class _TargetCollector:
     def __init__(self, first: TargetOutputs, class_names: Iterable[str], output: str) -> None:
         self._first, self._class_names, self._output = first, tuple(class_names), output
         self._sizes = np.bincount(first.labels, minlength=len(self._class_names))
-        self._examples, self._logits = Spool(), Spool()
+        self._examples, self._logits = _Spool(), _Spool()
         self._class_means: list[NDArray[np.float64]] = []
-        self._overall_means: list[float] = []
-        self._scores: list[float] = []
+        self._overall_means, self._scores = list[float](), list[float]()
 
     def add(self, outputs: TargetOutputs) -> None:
-        """Add the outputs of one model."""
         values = output_values(outputs, self._output)
         self._examples.append(values)
         self._logits.append(logit_scale(outputs, self._output))
@@ -289,7 +316,6 @@ class _TargetCollector:
         self._scores.append(float(scores.mean()))
 
     def target(self) -> StudyTarget:
-        """Return what was collected."""
         return StudyTarget(
             ids=self._first.ids,
             labels=self._first.labels,

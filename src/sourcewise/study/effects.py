@@ -1,4 +1,4 @@
-"""Influences as rows: the effect of one group, with its error and q-value."""
+"""Influences as rows: the effect of one group, overall, on a class or on an example, with its error and q-value."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from sourcewise.core.results import json_name
 from sourcewise.estimation.arrays import row_blocks
 
 KEYS = ("influence", "stderr", "qvalue")
@@ -30,6 +31,14 @@ class GroupEffect(EffectEstimate):
     group: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExampleEffect(GroupEffect):
+    """The effect of keeping one group on one example, which has an id and a class."""
+
+    example: int
+    class_name: str = json_name("class")
+
+
 def effect_table(dataset: xr.Dataset, target_class: str | None = None) -> pd.DataFrame:
     """Return the effects of groups on a class (None: overall), from the most helpful to the most harmful.
 
@@ -45,10 +54,20 @@ def effect_table(dataset: xr.Dataset, target_class: str | None = None) -> pd.Dat
 
 def group_effects(dataset: xr.Dataset, target_class: str | None = None) -> tuple[GroupEffect, ...]:
     """Return the rows of `effect_table`."""
-    table = effect_table(dataset, target_class)
+    columns = effect_table(dataset, target_class).to_dict("list").values()
     return tuple(
         GroupEffect(group=group, influence=influence, stderr=stderr, qvalue=q)
-        for group, influence, stderr, q in zip(*(table[key].tolist() for key in ("group", *KEYS)), strict=True)
+        for group, influence, stderr, q in zip(*columns, strict=True)
+    )
+
+
+def example_effect(dataset: xr.Dataset, row: int, group: int) -> ExampleEffect:
+    """Return the effect of the group at position `group` on the example at position `row`."""
+    return ExampleEffect(
+        example=int(dataset["example"].values[row]),
+        class_name=str(dataset["class"].values[dataset["label"].values[row]]),
+        group=str(dataset["group"].values[group]),
+        **{key: float(dataset[key].values[row, group]) for key in KEYS},
     )
 
 

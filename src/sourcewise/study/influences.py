@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -26,33 +25,24 @@ SIGN = "positive = keeping the group helps"
 LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
 """Levels and the suffix of their variables."""
 
-SMALL = 2**25
-"""Up to this many outputs and influences, float64 costs nothing that anybody would notice; beyond, float32 and disk."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LevelChecks:
-    """How far influences at one level can be trusted; None stands for what these models cannot tell.
+    """How far influences at one level can be trusted; what is not explained here is as in `Fit`.
 
     Attributes:
-        estimator: the one that was used.
-        lds: held-out linear datamodeling score.
-        lds_interval: its 95% interval.
-        noise_ceiling: the LDS of a perfect predictor.
-        split_half: correlation of influences from two halves of the models.
-        more_models: how many more models would bring `split_half` to 0.8.
-        candidates: LDS of every estimator that was tried.
-        verdict: all that in words.
+        estimator: name of the one that was used.
+        verdict: all of the checks in words.
         curve: (models, LDS, split-half) for growing numbers of models; not made overall, nor for very many groups.
     """
 
     estimator: str
-    lds: float | None
-    lds_interval: tuple[float | None, float | None]
+    lds: float
+    lds_interval: tuple[float, float]
     noise_ceiling: float | None
     split_half: float | None
     more_models: int | None
-    candidates: Mapping[str, float | None]
+    candidates: Mapping[str, float]
     verdict: str
     curve: tuple[tuple[int, float, float], ...] | None = None
 
@@ -90,11 +80,10 @@ def estimate(
 
 def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: tqdm[NoReturn]) -> Estimated:
     target = study.targets[name]
-    has_examples = target.class_sizes > 0
     fits: dict[str, Fit] = {}
     for level, outputs in {
-        "example": _in_memory(target.examples, study),
-        "class": target.class_means[:, has_examples],
+        "example": target.examples if study.is_large(name) else target.examples.astype(np.float64),
+        "class": target.class_means[:, target.class_sizes > 0],
         "overall": target.overall_means[:, None],
     }.items():
         bar.set_description(f"{name}, {level}")
@@ -109,27 +98,23 @@ def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: 
         baselines = compare(study.mappings[name], dataset, masks, target.class_means)
     return Estimated(
         dataset=dataset,
-        estimator=fits["example"].assessment.estimator,
+        estimator=fits["example"].method,
         slopes=fits["overall"].estimate.slopes[0],
         checks=checks,
         baselines=baselines,
     )
 
 
-def _in_memory(examples: NDArray[np.floating[Any]], study: Study) -> NDArray[np.floating[Any]]:
-    """Return outputs in float64 where they and their influences are few."""
-    few = examples.shape[1] * max(study.models, study.groups) <= SMALL
-    return examples.astype(np.float64) if few else examples
-
-
 def _lay_out(study: Study, name: str, fits: Mapping[str, Fit], checks: Mapping[str, LevelChecks]) -> xr.Dataset:
     target, units = study.targets[name], UNITS.get(study.output, study.output)
     variables: dict[str, Any] = {}
+    present = target.class_sizes > 0
     for level, suffix in LEVELS.items():
         for key in KEYS:
             table = getattr(fits[level], key)
-            if level == "class":
-                table = _all_classes(table, target.class_sizes > 0)
+            if level == "class" and not present.all():  # a class without examples has a row of NaN
+                table, rows = np.full((len(present), study.groups), np.nan), table
+                table[present] = rows
             dims, values = (("group",), table[0]) if level == "overall" else ((level, "group"), table)
             unit = {"long_name": "Benjamini-Hochberg q-value"} if key == "qvalue" else {"units": units}
             variables[key + suffix] = dims, values, unit
@@ -154,35 +139,21 @@ def _lay_out(study: Study, name: str, fits: Mapping[str, Fit], checks: Mapping[s
     }
     for level, suffix in LEVELS.items():
         for key in ("estimator", "lds", "noise_ceiling", "split_half"):
-            if (value := getattr(checks[level], key)) is not None:
+            value = getattr(checks[level], key)
+            if value is not None and value == value:  # not NaN
                 attributes[key + suffix] = value
     return xr.Dataset(variables, coordinates, attributes)
 
 
-def _all_classes(table: NDArray[Any], has_examples: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return the rows of a table with a row of NaN for every class without examples."""
-    if has_examples.all():
-        return table
-    rows = np.full((len(has_examples), table.shape[1]), np.nan)
-    rows[has_examples] = table
-    return rows
-
-
 def _checks(fitted: Fit, with_curve: bool) -> LevelChecks:
-    low, high = fitted.lds_interval
-    points = [(point.models, point.lds, point.split_half) for point in fitted.curve()] if with_curve else None
     return LevelChecks(
         estimator=fitted.estimator,
-        lds=_known(fitted.lds),
-        lds_interval=(_known(low), _known(high)),
-        noise_ceiling=_known(fitted.noise_ceiling),
-        split_half=_known(fitted.split_half),
+        lds=fitted.lds,
+        lds_interval=fitted.lds_interval,
+        noise_ceiling=fitted.noise_ceiling,
+        split_half=fitted.split_half,
         more_models=fitted.more_models,
-        candidates={name: _known(lds) for name, lds in fitted.candidates.items()},
+        candidates=fitted.candidates,
         verdict=fitted.verdict,
-        curve=None if points is None else tuple(points),
+        curve=tuple(fitted.curve()) if with_curve else None,
     )
-
-
-def _known(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""Which output of the models a study is about, and its scale."""
+"""What models say of examples: the output that a study is about, with its scale, and how far they agree with labels."""
 
 from __future__ import annotations
 
@@ -38,3 +38,37 @@ def is_correct(outputs: TargetOutputs) -> NDArray[np.bool_]:
     """Return whether the model predicts the label of every example, `bool[examples]`."""
     correct: NDArray[np.bool_] = outputs.prediction == outputs.labels
     return correct
+
+
+class LabelAgreement:
+    """What models say of the labels of source examples, as sums that grow by one model at a time.
+
+    Each is float[2, examples]: over models that did not train on the example, and over those that did. Of the models
+    of one subset only the first counts: the others are not independent of it.
+
+    Attributes:
+        models: how many models there are.
+        prob: sum of the probabilities that they give to the example's label.
+        correct: how many of them predict the label.
+    """
+
+    def __init__(self, examples: int) -> None:
+        self.models, self.prob, self.correct = np.zeros((3, 2, examples))
+        self._subsets = set[bytes]()
+
+    def add(self, mask: NDArray[np.bool_], outputs: TargetOutputs) -> None:
+        """Add a model that trained on the source examples `mask: bool[examples]`, and its outputs on all of them."""
+        subset = np.packbits(mask).tobytes()
+        if subset in self._subsets:
+            return
+        self._subsets.add(subset)
+        cells: Any = mask.astype(np.intp), np.arange(len(mask))
+        self.models[cells] += 1
+        self.prob[cells] += outputs.prob
+        self.correct[cells] += is_correct(outputs)
+
+    def probabilities(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the mean held-out and in-sample probability of each label, float[examples]; NaN without a model."""
+        with np.errstate(invalid="ignore"):
+            held_out, in_sample = self.prob / self.models
+        return held_out, in_sample

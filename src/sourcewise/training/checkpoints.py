@@ -1,7 +1,7 @@
-"""Going on where a killed run stopped: each stage of training is saved now and then, between two epochs.
+"""Checkpoints of the stages of training, from which a killed run is resumed, to the same bytes.
 
-Data order, augmentation and dropout of an epoch depend on (seed, epoch) alone. So weights, optimiser, schedule and the
-epoch's number are all that a stage needs to go on as if it had never stopped, bit for bit.
+Data order, augmentation and dropout of an epoch depend on (seed, epoch) alone. So a stage needs only the weights, the
+states of optimiser and schedule, and the number of the epoch.
 """
 
 import io
@@ -18,10 +18,11 @@ from sourcewise.core.files import write_whole
 
 
 class Checkpoint(pl.Callback):
-    """One stage's file. `restore` before the fit, as a callback during it; `metrics` are those of the last epoch.
+    """The checkpoint of one stage, in one file. Call `restore` before a fit that has it as a callback.
 
-    key: what must be equal for a file to be of use; minutes: between two saves, at least; log: takes the scalars of
-    every epoch, those of the epochs before a restart too.
+    path: the file. key: a checkpoint with another key is ignored. minutes: the least time between two saves, which are
+    made between epochs. log: takes the scalars of every epoch, those of the epochs before a restart too. `metrics`
+    holds the metrics of the last epoch, once training has ended.
     """
 
     def __init__(self, path: Path, key: str, minutes: float, log: Callable[[Mapping[str, float]], None]) -> None:
@@ -32,42 +33,45 @@ class Checkpoint(pl.Callback):
         self._saved = time.monotonic()
 
     def log(self, scalars: Mapping[str, float]) -> None:
-        """Pass scalars on, and remember them."""
+        """Pass scalars on, and remember them for the checkpoint."""
         self._history.append(dict(scalars))
         self._log(scalars)
 
     def restore(self, module: pl.LightningModule) -> int:
-        """Bring the module to where it was; the number of epochs that are done."""
+        """Give the module the weights of the checkpoint, if there is one; return the number of epochs that are done.
+
+        A file that cannot be used is ignored, with a line on stderr.
+        """
         try:
-            found = torch.load(self.path, map_location="cpu", weights_only=True)
-            if found["key"] != self.key:
-                raise ValueError("it is of other settings or another version")
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            if state["key"] != self.key:
+                raise ValueError("it was made with other settings or another version")
         except FileNotFoundError:
             return 0
         except Exception as error:  # torch has no exception of its own for a broken file
             print(f"{self.path} is left aside: {str(error).partition('. ')[0]}", file=sys.stderr, flush=True)
             return 0
-        module.load_state_dict(found["module"])
-        for scalars in found["history"]:
+        module.load_state_dict(state["module"])
+        for scalars in state["history"]:
             self.log(scalars)
-        self.metrics, self._restored = found["metrics"], found
-        print(f"{found['stage']}: going on after {found['epoch']} epochs", file=sys.stderr, flush=True)
-        return int(found["epoch"])
+        self.metrics, self._restored = state["metrics"], state
+        print(f"{state['stage']}: going on after {state['epoch']} epochs", file=sys.stderr, flush=True)
+        return int(state["epoch"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring all else to where it was."""
+        """Give optimiser, schedule and precision the states of the checkpoint."""
         for name, part in _parts(trainer).items():
             if self._restored:
                 part.load_state_dict(self._restored[name])
         self._restored = {}
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save what the epochs before have come to, if it is time."""
+        """Save the state after the epochs before, if the last save was long enough ago."""
         if trainer.current_epoch and time.monotonic() - self._saved >= 60 * self.minutes:
             self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the end of a stage that was long enough to be saved before: what follows it may be killed, too."""
+        """Save the end of a stage that was saved before, as the stages after it may be killed too."""
         self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self.path.exists():
             self._save(trainer, pl_module)

@@ -1,4 +1,4 @@
-"""Where and how a run computes: what Lightning is asked to do, and to leave alone."""
+"""The hardware of a run: device, precision and processes, and the Lightning trainer that uses them."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how a run computes. Only `precision` decides outputs; see conf/trainer for what each setting means."""
+    """Settings of the hardware, which conf/trainer explains. On one device, only `precision` decides outputs."""
 
     accelerator: str = "cpu"
     devices: PositiveInt = 1
@@ -47,17 +47,17 @@ class Hardware:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process speaks for the run: one of several under DDP does."""
+        """Whether this process writes the record: the first of several under DDP, or the only one."""
         return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]
 
     @property
     def name(self) -> str:
-        """Of the GPU, or of the kind of processor."""
+        """The name of the GPU, such as `NVIDIA H200`, or the architecture of the processor, such as `x86_64`."""
         cuda = self.accelerator in ("gpu", "cuda") and torch.cuda.is_available()
         return torch.cuda.get_device_name() if cuda else platform.machine()
 
     def begin(self) -> None:
-        """Set the number of threads, and silence what a user of sourcewise could not act on, unless asked by `-v`."""
+        """Set the number of threads, and silence warnings that a user cannot act on, unless the command has `-v`."""
         torch.set_num_threads(self.threads)
         if VERBOSE in os.environ:
             return
@@ -70,12 +70,12 @@ class Hardware:
         self, epochs: int, logger: ScalarLogger | None = None, callbacks: Sequence[pl.Callback] = ()
     ) -> pl.Trainer:
         """Return a Trainer without checkpoints, bars and summaries. Raises SourcewiseError if Lightning refuses."""
-        asked = {name: getattr(self, name) for name in ("accelerator", "devices", "strategy", "precision")}
+        settings = {name: getattr(self, name) for name in ("accelerator", "devices", "strategy", "precision")}
         try:
             return pl.Trainer(
                 callbacks=list(callbacks),
                 plugins=self._processes(),
-                **asked,
+                **settings,
                 sync_batchnorm=self.sync_batchnorm,
                 max_epochs=epochs,
                 logger=logger or False,
@@ -88,11 +88,11 @@ class Hardware:
                 log_every_n_steps=1,
             )
         except (MisconfigurationException, ValueError, TypeError) as error:
-            words = " ".join(f"trainer.{name}={value}" for name, value in asked.items())
-            raise SourcewiseError(f"{words}: {' '.join(str(error).split())}") from error
+            overrides = " ".join(f"trainer.{name}={value}" for name, value in settings.items())
+            raise SourcewiseError(f"{overrides}: {' '.join(str(error).split())}") from error
 
     def _processes(self) -> LightningEnvironment | SLURMEnvironment | None:
-        """Who starts a run's processes: Slurm, when it has a task for each device.
+        """Return what starts the processes of a run: Slurm, if it has a task for each device; None: Lightning decides.
 
         Left alone, Lightning takes every process under Slurm for one of a distributed run, and requeues jobs by itself.
         """
@@ -102,7 +102,7 @@ class Hardware:
         return LightningEnvironment() if alone else None
 
     def prepare(self, network: Network) -> Network:
-        """Return the network itself, in the memory format, and compiled, as set."""
+        """Change the network to the memory format of the settings, compile it if they say so, and return it."""
         if self.channels_last:
             network = network.to(memory_format=torch.channels_last)
         if self.compile:
@@ -112,7 +112,10 @@ class Hardware:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM pass as they are: Lightning makes a SystemExit of them, and then ignores Ctrl-C."""
+    """Raise KeyboardInterrupt for Ctrl-C and SIGTERM.
+
+    Lightning makes a SystemExit of them, and then ignores Ctrl-C.
+    """
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a single model trained on the whole source says of the groups: what to compare hundreds of models with.
+"""Label and feature mapping: two scores of groups from a single model of the whole source, as baselines.
 
 Label and feature mapping follow "Selectivity Drives Productivity" (arXiv 2310.08782), which keeps the source classes
 that most target examples are mapped to. In its words: label mapping asks the source model's head which source class a
@@ -16,35 +16,43 @@ from torch import Tensor
 
 def groups_of_classes(labels: Tensor, groups: Tensor, classes: int) -> Tensor | None:
     """Return the group int64[classes] of each source class; None when a class is spread over groups, or empty."""
-    found = labels.new_full((classes,), -1).scatter(0, labels, groups)
-    return found if bool((found[labels] == groups).all()) and bool((found >= 0).all()) else None
+    group_of = labels.new_full((classes,), -1).scatter(0, labels, groups)
+    return group_of if bool((group_of[labels] == groups).all()) and bool((group_of >= 0).all()) else None
 
 
 def label_mapping(logits: Tensor, group_of: Tensor, groups: int) -> Tensor:
-    """Probability that the source head gives to each group, float[examples, groups], from its logits [n, classes]."""
+    """Return the probability that the source head gives to each group, `float[n, groups]`.
+
+    logits: of the source head for n target examples, `[n, classes]`; group_of: int64[classes].
+    """
     probability = logits.float().softmax(1)
     return probability.new_zeros(len(logits), groups).index_add(1, group_of, probability)
 
 
 def feature_mapping(features: Tensor, source: Tensor, source_groups: Tensor, groups: int) -> Tensor:
-    """Cosine similarity of target features [n, f] with the mean of each group's, float[n, groups].
+    """Return the cosine similarity of target features [n, f] with the mean of each group's, float[n, groups].
 
     source: features [m, f] of the source's examples, of the groups int64[m]. All are taken about the mean over groups.
     """
     means = _means(source.float(), source_groups, groups)
     centre = means.mean(0)
-    one, other = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-12) for x in (features.float() - centre, means - centre))
-    found: Tensor = one @ other.T
-    return found
+    unit_features, unit_means = (
+        rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12) for rows in (features.float() - centre, means - centre)
+    )
+    similarity: Tensor = unit_features @ unit_means.T
+    return similarity
 
 
 def by_class(scores: Tensor, labels: Tensor, classes: int) -> NDArray[np.float32]:
-    """Mean over the examples of each target class, float32[classes, groups]; zero for a class without examples."""
-    found: NDArray[np.float32] = _means(scores, labels, classes).numpy()
-    return found
+    """Return the mean over the examples of each target class, float32[classes, groups].
+
+    It is zero for a class without examples.
+    """
+    means: NDArray[np.float32] = _means(scores, labels, classes).numpy()
+    return means
 
 
 def _means(rows: Tensor, parts: Tensor, count: int) -> Tensor:
-    """Mean of the rows of each part, zero for a part without any."""
+    """Return the mean of the rows of each part, zero for a part without any."""
     sizes = parts.bincount(minlength=count).clamp(min=1)[:, None]
     return rows.new_zeros(count, rows.shape[1]).index_add(0, parts, rows) / sizes

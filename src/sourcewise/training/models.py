@@ -24,15 +24,15 @@ class Model(nn.Module):
         self.head = Head(features, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits `[batch, classes]`."""
+        """Return logits `[batch, classes]`."""
         return self.head(self.backbone(images))  # type: ignore[no-any-return]
 
 
 class Head(nn.Linear):
-    """A linear layer in full precision: logits of 8 bits would make outputs of 8 bits."""
+    """A linear layer in full precision, as logits of 8 significant bits would make outputs of 8 bits."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits `[batch, classes]`."""
+        """Return logits `[batch, classes]`."""
         if not torch.is_autocast_enabled(features.device.type):
             return super().forward(features)
         with torch.autocast(features.device.type, enabled=False):
@@ -40,7 +40,7 @@ class Head(nn.Linear):
 
 
 def small_cnn(width: PositiveInt = 16, *, channels: int, classes: int, name: str = "") -> Model:
-    """Three 3x3 convolutions of width w, 2w, 4w with BatchNorm, pooled after the first two, then averaged."""
+    """Build three 3x3 convolutions of width w, 2w, 4w with BatchNorm, pooled after the first two, then averaged."""
     sizes = (channels, width, 2 * width, 4 * width)
     layers: list[nn.Module] = []
     for i in range(3):
@@ -49,7 +49,7 @@ def small_cnn(width: PositiveInt = 16, *, channels: int, classes: int, name: str
 
 
 def resnet9(width: PositiveInt = 64, *, channels: int, classes: int, name: str = "") -> Model:
-    """ResNet-9 for small images: two residual blocks between convolutions, and global max pooling."""
+    """Build a ResNet-9 for small images: two residual blocks between convolutions, and global max pooling."""
 
     def residual(size: int) -> nn.Module:
         return _Residual(nn.Sequential(*_conv(size, size), *_conv(size, size)))
@@ -106,7 +106,7 @@ def timm_backbone(name: str, *, channels: int, classes: int) -> Model:
 
 
 def initialise(build: Callable[[], Network], seed: int) -> Network:
-    """Build a network with its weights drawn from `seed`; the global generator is left as it was."""
+    """Return a network with its weights drawn from `seed`, and leave the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()

@@ -13,8 +13,8 @@ LISTED_RECORDS = 200
 """Records left out that the page lists."""
 
 
-def sections(summary: Summary, needs: Mapping[str, str]) -> list[Section]:
-    """Return the sections; `needs` says, by name of a section that the page lacks, what it would take."""
+def closing_sections(summary: Summary, needs: Mapping[str, str]) -> list[Section]:
+    """Return the sections; `needs` has, by name of a section that the page lacks, what it would take."""
     more = [Section("more", "What else this could show", facts=list(needs.items()))] if needs else []
     return [*more, _costs(summary), _reproduction(summary), _left_out(summary)]
 

@@ -2,36 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from sourcewise.report.figures import Floats
 from sourcewise.report.formatting import DisplayUnit, display_unit, q_value
-from sourcewise.report.parts import Effect
-from sourcewise.report.pictures import Album, Picture
+from sourcewise.report.parts import THUMBNAIL_SIDE, Effect, Picture
 from sourcewise.report.summary import Summary, TargetSummary
+from sourcewise.study.collect import SMALL
 from sourcewise.study.effects import EffectEstimate
-from sourcewise.study.influences import SMALL
 
+if TYPE_CHECKING:  # torch is slow to import, and only images need it
+    from sourcewise.data import ImageDataset
+
+BYTES = 4_000_000
+"""Size of all pictures of a page; when it is used up, further examples are shown by their ids alone."""
 TrainCommand = Callable[..., str]
 """A function that returns the command which trains models of the study's recipe with these further overrides."""
+
+
+@dataclass
+class Album:
+    """The pictures of a page, which are made when a section asks for them, until BYTES are used up.
+
+    images: datasets by the name of the target, and that of the source under "". budget: bytes that are left for URIs.
+    missing: whether a section asked for an example of a dataset that is not here.
+    """
+
+    images: Mapping[str, ImageDataset] = field(default_factory=dict)
+    budget: int = BYTES
+    missing: bool = False
+
+    def __call__(self, target: str, example: int) -> Picture | None:
+        """Return the picture of a target's example by its id, or, for the target "", of a source example by its number.
+
+        Return None if its dataset is not here, holds no such example or no images, or if the budget is used up.
+        """
+        dataset = self.images.get(target)
+        self.missing |= dataset is None
+        if dataset is None or dataset.channels not in (1, 3) or self.budget <= 0:
+            return None
+        rows = np.flatnonzero((dataset.ids if target else np.arange(len(dataset))) == example)
+        if not len(rows):
+            return None
+        from PIL import Image  # slow to import
+
+        selected = dataset.select(dataset.labels.new_tensor(rows))
+        pixels = selected.thumbnails(THUMBNAIL_SIDE)[0].permute(1, 2, 0).numpy()
+        pixels = pixels[:, :, 0] if dataset.channels == 1 else pixels
+        kind, file = "png" if max(pixels.shape) <= 16 else "jpeg", io.BytesIO()  # a tiny PNG is smaller, and exact
+        Image.fromarray(pixels).save(file, kind, quality=85)
+        uri = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+        self.budget -= len(uri)
+        label = dataset.class_names[int(selected.labels[0])]
+        return Picture(pixels, uri, f"{target or 'source'} example {example}, class {label}", label)
 
 
 @dataclass(frozen=True)
 class TargetContext:
     """One target of a report.
 
-    Attributes:
-        name: of the target.
-        influences: on the target, as docs/architecture.md lays them out.
-        summary: of the estimate.
-        train_command: makes the commands that sections print.
-        out: folder of the estimate's results.
-        album: pictures of examples.
+    influences: on the target, as docs/architecture.md lays them out. out: folder of the estimate's results.
     """
 
     name: str
@@ -44,8 +82,7 @@ class TargetContext:
     @property
     def id(self) -> str:
         """An element id that differs between targets, whatever their names."""
-        escaped = (c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in self.name)
-        return "target-" + "".join(escaped)
+        return "target-" + "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in self.name)
 
     @property
     def facts(self) -> TargetSummary:
@@ -83,16 +120,17 @@ class TargetContext:
         known = np.flatnonzero(np.isfinite(value) & (q <= fdr))
         known = known[np.argsort(-value[known], kind="stable")]
         sides = known[value[known] > 0][:limit], known[value[known] < 0][::-1][:limit]
-        return [[self._effect(str(names[i]), value[i], error[i], q[i]) for i in side] for side in sides]
+        return [
+            [self.effect(str(names[i]), EffectEstimate(influence=value[i], stderr=error[i], qvalue=q[i])) for i in side]
+            for side in sides
+        ]
 
     def effect(self, name: str, estimate: EffectEstimate, picture: Picture | None = None) -> Effect:
         """Return an effect for a table, under the name of its group, class or example."""
-        return self._effect(name, estimate.influence, estimate.stderr, estimate.qvalue, picture)
+        show, q = self.unit.show, estimate.qvalue
+        value, error = show(estimate.influence), show(estimate.stderr, sign=False)
+        return Effect(name, value, error, q_value(q), self.is_significant(q), picture)
 
     def with_error(self, influence: float | None, stderr: float | None) -> str:
         """Return an influence with its standard error as text."""
         return f"{self.unit.show(influence)} ± {self.unit.show(stderr, sign=False)}"
-
-    def _effect(self, name: str, value: float, error: float, q: float, picture: Picture | None = None) -> Effect:
-        show = self.unit.show
-        return Effect(name, show(value), show(error, sign=False), q_value(q), self.is_significant(q), picture)

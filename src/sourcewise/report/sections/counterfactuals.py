@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sourcewise.acting.counterfactuals import Comparison, Interval, RemovalPoint
+from sourcewise.acting.curation import Curation, VerifiedGain
 from sourcewise.core.overrides import quote
-from sourcewise.report import proposal
-from sourcewise.report.formatting import number
+from sourcewise.report.figures import removal
+from sourcewise.report.formatting import count, display_unit, number
 from sourcewise.report.parts import Figure, Row, Section, Table, as_code
-from sourcewise.report.removal import removal
 from sourcewise.report.sections.context import TargetContext
 
 SUBSET_COLUMNS = ("Subset", "Removed", "Runs", "Score, %", "Gain over the full source", "Gain over random removal")
@@ -15,8 +17,8 @@ BRIEF_SUBSETS = 20
 """Subsets that a terminal lists."""
 
 
-def section(target: TargetContext) -> Section | str:
-    """Return the section, from the runs on this target and the proposal of groups to remove.
+def counterfactuals_section(target: TargetContext) -> Section | str:
+    """Return what the runs on this target did, and the proposal of groups to remove.
 
     Runs on targets without influences, as another study may have, are shown with the first target.
     """
@@ -34,23 +36,22 @@ def section(target: TargetContext) -> Section | str:
             "It shows what really happens without the worst, best and random groups. It needs models of such subsets: "
             + _ranked_command(target)
         )
-    phrases, code = as_code(proposal.commands(curation) if curation else [])
-    lead = [*(proposal.sentences(curation, summary.output) if curation else []), *phrases]
-    drawn, tables = [], []
-    for place, comparison in enumerate(shown):
-        drawn += _figures(target, comparison, f"removal-{place}")
-        tables.append(_table(comparison, f"removal-{place}-table"))
-    title = "What happens without chosen groups"
-    brief = [table.brief(_brief_caption(table), table.rows[:BRIEF_SUBSETS], columns=5) for table in tables]
-    return Section(
+    lead, commands = [], []
+    if curation:
+        lead = proposal_sentences(curation, summary.output)
+        if None in curation.verified.values():
+            commands.append(("To verify the proposal by retraining", curation.command))
+    phrases, code = as_code(commands)
+    tables = [_table(comparison, f"removal-{place}-table") for place, comparison in enumerate(shown)]
+    brief = Section(
         "counterfactuals",
-        title,
-        lead,
-        figures=drawn,
-        tables=tables,
+        "What happens without chosen groups",
+        [*lead, *phrases],
         code=code,
-        brief=Section("counterfactuals", title, lead, tables=brief, code=code),
+        tables=[table.brief(BRIEF_SUBSETS, columns=5) for table in tables],
     )
+    drawn = [figure for place, item in enumerate(shown) for figure in _figures(target, item, f"removal-{place}")]
+    return replace(brief, figures=drawn, tables=tables, brief=brief)
 
 
 def _ranked_command(target: TargetContext) -> str:
@@ -68,11 +69,8 @@ def _ranked_command(target: TargetContext) -> str:
 def _figures(target: TargetContext, comparison: Comparison, id: str) -> list[Figure]:
     place = _place(comparison)
     bands = "bands over seeds; of random removal, over subsets" if comparison.curves else "intervals over seeds"
-    score = Figure(
-        f"{id}-score",
-        removal(comparison),
-        f"{place}: score after retraining, with 95% {bands}.",
-    )
+    caption = f"{place}: score after retraining, with 95% {bands}."
+    score = Figure(f"{id}-score", removal(comparison), caption)
     if all(point.predicted is None for curve in comparison.curves for point in curve.points):
         return [score]
     caption = (
@@ -89,11 +87,6 @@ def _table(comparison: Comparison, id: str) -> Table:
     return Table(id, caption, SUBSET_COLUMNS, rows, (1, 2, 3, 4, 5))
 
 
-def _brief_caption(table: Table) -> str:
-    some = f". The first {BRIEF_SUBSETS} of {len(table.rows):,}" if len(table.rows) > BRIEF_SUBSETS else ""
-    return table.caption + some
-
-
 def _cells(point: RemovalPoint) -> list[str]:
     gains = (point.full, point.random) if point.removed else (None, None)
     shown = ("–" if gain is None else _interval(gain, sign=True) for gain in gains)
@@ -101,7 +94,6 @@ def _cells(point: RemovalPoint) -> list[str]:
 
 
 def _place(comparison: Comparison) -> str:
-    """Return the target, and the study if that is another than the influences'."""
     return f"{comparison.target} in {comparison.study}" if comparison.study else comparison.target
 
 
@@ -111,3 +103,41 @@ def _interval(interval: Interval, *, sign: bool = False) -> str:
         number(100 * end, 2, sign) for end in (interval.value, interval.low, interval.high) if end is not None
     )
     return f"{value} ({' to '.join(ends)})" if ends else value
+
+
+def proposal_sentences(curation: Curation, output: str) -> list[str]:
+    """Return the paragraphs on a proposal for a study of this output."""
+    removed, kept, expected = len(curation.drop), len(curation.keep), curation.expected
+    lead = [
+        f"Proposed: remove {removed} of {count(removed + kept, 'group')}: {', '.join(curation.drop)}.",
+        f"Expected gain in mean {output}: {_gain(expected.random, output)} over removing {removed} random groups,"
+        f" {_gain(expected.full, output)} over the full source. Random subsets alone show only the first. The second"
+        " adds what random groups cost, on a straight line from the random subsets to the full source. Near the full"
+        " source effects are usually smaller: retrain before you rely on it.",
+    ]
+    if expected.full.low is None or expected.full.low <= 0:
+        lead.append("These models cannot tell this gain over the full source from none.")
+    for target, verified in curation.verified.items():
+        lead += _verification(target, verified, output) if verified else [f"It is not verified on {target} yet."]
+    return lead
+
+
+def _verification(target: str, verified: VerifiedGain, output: str) -> list[str]:
+    line = f"Verified on {target}: score {_gain(verified.full, 'correct')} over the full source"
+    line += f", {_gain(verified.random, 'correct')} over random removal" if verified.random else ""
+    line += f"; mean {output} {_gain(verified.output, output)} over the full source"
+    lines = [f"{line}; {verified.runs} runs against {verified.runs_full}."]
+    low, high = verified.full.low, verified.full.high
+    if high is not None and high < 0:
+        lines.append(f"The removal hurts {target}: keep the full source.")
+    elif low is None or low <= 0:
+        lines.append(f"These runs cannot tell the gain on {target} over the full source from none.")
+    return lines
+
+
+def _gain(gain: Interval, output: str) -> str:
+    unit = display_unit(output)
+    points = f" {unit.name}" if unit.factor != 1 else ""
+    known = gain.low is not None and gain.high is not None
+    interval = f" (95% interval {unit.show(gain.low)} to {unit.show(gain.high)})" if known else ""
+    return f"{unit.show(gain.value)}{points}{interval}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sourcewise.acting.review_rows import CopyRow, LabelRow, ReviewRow
+from sourcewise.acting.review import CopyRow, LabelRow, ReviewRow
 from sourcewise.report.formatting import count, number, q_value
 from sourcewise.report.parts import Cell, Effect, Row, Section, Table
-from sourcewise.report.pictures import Picture
 from sourcewise.report.sections.context import TargetContext
 
 LISTED_ROWS = 25
@@ -16,8 +15,8 @@ COPIES = "nearer to one target image than chance would have it"
 LABELS = "with a label that fewer than half of the models predict that did not see it"
 
 
-def section(target: TargetContext) -> Section | str:
-    """Return the section, from the rows of the review whose influence is on this target."""
+def review_section(target: TargetContext) -> Section | str:
+    """Return the rows of the review whose influence is on this target."""
     rows = [row for row in target.summary.review if row.target == target.name]
     if not rows:
         train = target.train_command("source.groups=example", "source.outputs=true", "subset.seed=range(0,200)")
@@ -49,14 +48,9 @@ def _flagged(rows: Sequence[ReviewRow], description: str) -> str:
 
 
 def _copies(target: TargetContext, rows: Sequence[CopyRow]) -> Table:
-    listed, pictured = [], False
-    for row in rows:
-        name, picture = _named(row.example, target.album(target.name, row.example))
-        listed.append(_row(target, row, [[Effect(name, significant=row.flagged, picture=picture)]]))
-        pictured = pictured or listed[0].picture is not None
+    listed = [_row(target, row, [[_example(target, target.name, row.example, row.flagged)]]) for row in rows]
     columns = ["Source example", "Target example", "Influence", "q-value"]
-    numeric = (2, 3) if pictured else (1, 2, 3)
-    return Table("copy", _caption(target, COPIES), columns, listed, numeric)
+    return Table("copy", _caption(target, COPIES), columns, listed, (2, 3) if listed[0].picture else (1, 2, 3))
 
 
 def _labels(target: TargetContext, rows: Sequence[LabelRow]) -> Table:
@@ -74,11 +68,13 @@ def _caption(target: TargetContext, description: str) -> str:
 
 
 def _row(target: TargetContext, row: ReviewRow, cells: Sequence[Cell]) -> Row:
-    name, picture = _named(row.source, target.album("", row.source))
+    source = _example(target, "", row.source, row.flagged)
     influence = target.with_error(row.influence, row.stderr)
-    return Row(name, [*cells, influence, q_value(row.qvalue)], row.flagged, picture)
+    return Row(source.name, [*cells, influence, q_value(row.qvalue)], row.flagged, source.picture)
 
 
-def _named(example: int, picture: Picture | None) -> tuple[str, Picture | None]:
-    """Return an example's id, with its class where there is a picture, and the picture."""
-    return f"{example} (class {picture.label})" if picture else str(example), picture
+def _example(target: TargetContext, dataset: str, example: int, flagged: bool) -> Effect:
+    """Return an example's id, with its picture and class where there is a picture."""
+    picture = target.album(dataset, example)
+    name = f"{example} (class {picture.label})" if picture else str(example)
+    return Effect(name, significant=flagged, picture=picture)

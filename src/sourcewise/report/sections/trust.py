@@ -1,11 +1,12 @@
-"""How far to trust influences: how well they predict held-out models, and how many models would do better."""
+"""What the data can support: the verdict on a target, and how far its influences can be trusted."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from sourcewise.report import figures
-from sourcewise.report.formatting import number
+from sourcewise.report.formatting import count, join, number
 from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
 from sourcewise.study.baselines import Baseline
@@ -14,8 +15,48 @@ from sourcewise.study.influences import LevelChecks
 TITLE = "How far to trust this"
 
 
-def section(target: TargetContext) -> Section:
-    """Return the section, from the checks of every level and the baselines."""
+def verdict(target: TargetContext) -> Section:
+    """Return which claims about a target the data can support, from the numbers of significant influences.
+
+    The title is the result in one sentence. A terminal shows how far influences can be trusted elsewhere.
+    """
+    facts, models, groups, fdr = target.facts, target.summary.models, target.summary.groups, target.summary.fdr
+    significant, cells, lead = facts.significant_class, facts.cells_class, []
+    if not facts.is_significant:
+        headline = f"These data cannot support a claim about {target.name}."
+        lead.append(
+            f"None of the {count(cells, 'influence')} of a group on a class, none on single examples and no overall"
+            f" influence is significant at a {fdr:.0%} false discovery rate. Differences between the influences below"
+            f" cannot be told from noise; they are not findings. More models than these {models:,} may show an effect,"
+            " or there may be none."
+        )
+    else:
+        headline, false = f"No influence of a group on a single class of {target.name} is significant.", ""
+        if significant:
+            headline = (
+                f"{significant:,} of {cells:,} influences of a group on a class of {target.name} are significant."
+            )
+            false = f": of those {significant:,}, about {max(round(significant * fdr), 1):,} may be false"
+        lead.append(
+            f"The false discovery rate is held at {fdr:.0%}{false}. {facts.significant_overall:,} of"
+            f" {count(groups, 'group')} have a significant overall effect, and {facts.significant_example:,} of"
+            f" {facts.cells_example:,} influences on single examples are significant."
+        )
+    arrays = figures.arrays(target.influences, "_overall", "group")
+    sides = zip(("helps", "hurts"), target.strongest("group", arrays, fdr), strict=True)
+    parts = [f"what {verb} most is {join([f'{e.name} ({e.value})' for e in side])}" for verb, side in sides if side]
+    lead += [f"Over all classes, {'; '.join(parts)}, in {target.unit.name}."] if parts else []
+    if unknown := facts.unknown:
+        were, their = ("was", "its") if unknown == 1 else ("were", "their")
+        lead.append(
+            f"{count(unknown, 'group')} {were} kept in every model, or in none: {their} influence is not identifiable."
+        )
+    reliability = [facts.verdict] if facts.verdict else []
+    return Section("verdict", headline, [*reliability, *lead], brief=Section("verdict", headline, lead))
+
+
+def trust_section(target: TargetContext) -> Section:
+    """Return how well influences predict held-out models, and how many models would do better."""
     checks, baselines, train = target.facts.checks, target.facts.baselines, target.train_command
     tried = "; ".join(
         f"{level} level: " + ", ".join(f"{name} {number(lds)}" for name, lds in check.candidates.items())
@@ -72,7 +113,7 @@ def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
 
 def _row(level: str, check: LevelChecks) -> Row:
     low, high = check.lds_interval
-    interval = f" ({number(low)} to {number(high)})" if low is not None and high is not None else ""
+    interval = f" ({number(low)} to {number(high)})" if math.isfinite(low + high) else ""
     ceiling = "–" if check.noise_ceiling is None else number(check.noise_ceiling)
     more = "unknown" if check.more_models is None else f"{check.more_models:,}"
     return Row(level, [check.estimator, number(check.lds) + interval, ceiling, number(check.split_half), more])

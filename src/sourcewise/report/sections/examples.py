@@ -1,0 +1,154 @@
+"""Single target examples: subpopulations of classes, and examples that one source group moves most."""
+
+from __future__ import annotations
+
+from sourcewise.acting.brittle import BrittleExample, BrittleSide
+from sourcewise.acting.subpopulations import ClassSplit, Subpopulation, Subpopulations
+from sourcewise.core.overrides import quote
+from sourcewise.report import figures
+from sourcewise.report.formatting import count, join, number, q_value
+from sourcewise.report.parts import Cell, Effect, Figure, Row, Section, Table, as_code
+from sourcewise.report.sections.context import TargetContext
+from sourcewise.study.effects import ExampleEffect
+
+IDS = 12
+"""Examples of a subpopulation that are shown."""
+FIGURES = 2
+"""Splits that are drawn."""
+LISTED_EXAMPLES = 20
+"""Brittle examples that a table lists."""
+HARMED = "that one group pulls away from their class most"
+SUPPORTED = "that hang on one group most"
+FULL = ("subset=full", "seed=range(0,10)")
+
+
+def subpopulations_section(target: TargetContext) -> Section | str:
+    """Return which examples a group helps and hurts most, and classes whose examples lean on different groups."""
+    results = target.facts.subpopulations
+    if results is None:
+        return "It splits target classes by the groups that support their examples. " + target.unexamined
+    lead = [
+        "Examples of one class may lean on different source groups. A split is shown only if two halves of the models"
+        " give nearly the same one, and each part has a group that helps it significantly more, or hurts it less, than"
+        " the rest of its class, by models that did not take part in the search for the split."
+    ]
+    if not results.splits:
+        lead.append(f"These {target.summary.models:,} models split no class of {target.name}.")
+    return Section(
+        "subpopulations",
+        "Subpopulations",
+        lead,
+        figures=[_figure(target, place, split) for place, split in enumerate(results.splits[:FIGURES])],
+        tables=[*([_splits(target, results)] if results.splits else []), _examples(target, results)],
+    )
+
+
+def _figure(target: TargetContext, place: int, split: ClassSplit) -> Figure:
+    first, second = (part.group for part in split.parts[:2])
+    caption = f"Class {split.class_name}: its examples, by the influence of {first} and of {second} on each."
+    return Figure(f"split-{place}", figures.subpopulations(target.influences, split.parts, target.unit), caption)
+
+
+def _splits(target: TargetContext, results: Subpopulations) -> Table:
+    caption = (
+        f"Classes of {target.name} split into subpopulations. Influence: of the group on the part, minus that on the"
+        f" rest of the class, in {target.unit.name} ± standard error, from half of the models. Agreement: adjusted Rand"
+        " index of both halves' splits. Examples by id, those that lean on the group most first"
+    )
+    columns = ["Class", "Set apart by", "Such as", "Examples", "Influence", "q-value", "Agreement"]
+    rows = [_part(target, split, part) for split in results.splits for part in split.parts]
+    return Table("splits", caption, columns, rows, (3, 4, 5, 6), "class")
+
+
+def _part(target: TargetContext, split: ClassSplit, part: Subpopulation) -> Row:
+    shown = part.examples[:IDS]
+    examples: Cell = ", ".join(map(str, shown)) + (", …" if len(part.examples) > IDS else "")
+    if all(pictures := [target.album(target.name, example) for example in shown]):
+        examples = [Effect(str(example), picture=picture) for example, picture in zip(shown, pictures, strict=True)]
+    influence = target.with_error(part.influence, part.stderr)
+    numbers = [f"{len(part.examples):,}", influence, q_value(part.qvalue), number(split.agreement)]
+    return Row(split.class_name, [part.group, examples, *numbers])
+
+
+def _examples(target: TargetContext, results: Subpopulations) -> Table:
+    caption = (
+        f"For the groups with the strongest evidence, the examples of {target.name} that they help and hurt most"
+        f" (by id): influence in {target.unit.name} ± standard error"
+    )
+
+    def effect(item: ExampleEffect) -> Effect:
+        name = f"{item.example}\n(class {item.class_name})"
+        return target.effect(name, item, target.album(target.name, item.example))
+
+    sides = ((item.group, item.helps, item.hurts) for item in results.groups)
+    rows = [Row(group, [list(map(effect, helps)), list(map(effect, hurts))]) for group, helps, hurts in sides]
+    return Table("examples", caption, ["Source group", "Helps most", "Hurts most"], rows, searchable="group")
+
+
+def brittle_section(target: TargetContext) -> Section | str:
+    """Return examples that one group pulls away from their class, or that hang on one, and what its removal does."""
+    results = target.facts.brittle
+    if results is None:
+        return "It lists target examples that hang on one source group. " + target.unexamined
+    sides = {"harmed": (results.harmed, HARMED), "supported": (results.supported, SUPPORTED)}
+    scale = "on the logit scale " if target.summary.output == "prob" else ""
+    lead = [
+        "Each example is listed with the one group that moves it most. Effects for this choice are estimated"
+        f" {scale}and drawn to the mean of their class as far as they are noise. The influences shown are as estimated;"
+        f" pale ones may be noise. The columns Predicted and Real hold the change of mean {target.summary.output}, in"
+        f" {target.unit.name}, on removing that group. Real changes compare models trained on all groups but that one"
+        " with models trained on all.",
+        f"Predictions are for the full source: they start from {count(results.base, 'model')} of it, other than those"
+        " that real changes are measured against."
+        if results.base
+        else "Predictions are for subsets such as influences were estimated from. In a full source a group is missed"
+        " less: with four or more models of it, predictions start from these.",
+    ]
+    compared = [(side, description) for side, description in sides.values() if side.compared > 2]
+    lead += [_comparison(target, side, description) for side, description in compared]
+    examples = [item for side, _ in sides.values() for item in side.examples[:LISTED_EXAMPLES]]
+    groups = list(dict.fromkeys(item.group for item in examples))[:3]
+    commands = []
+    if groups and not compared:
+        lead.append("Real changes need models of the full source and models without a group.")
+        drop = f"subset.drop={','.join(quote([group]) for group in groups)}"
+        listed = target.train_command("subset=listed", drop, "seed=range(0,5)")
+        commands.append((f"Models without one of {join(groups)}", listed))
+    if not results.base or (groups and not compared):
+        commands.append(("Models of the full source", target.train_command(*FULL)))
+    phrases, code = as_code(commands)
+    tables = [_table(target, id, side, description) for id, (side, description) in sides.items()]
+    return Section("brittle", "Brittle examples", [*lead, *phrases], tables=tables, code=code)
+
+
+def _comparison(target: TargetContext, side: BrittleSide, description: str) -> str:
+    show = target.unit.show
+    return (
+        f"Over the {count(side.compared, 'example')} {description}, the predicted change is {show(side.predicted)} on"
+        f" average and the real one {show(side.real)}; their rank correlation (Spearman) is {number(side.spearman)}."
+        f" Real changes have a standard deviation of {show(side.spread, sign=False)}, of which training noise is"
+        f" {show(side.noise, sign=False)}."
+    )
+
+
+def _table(target: TargetContext, id: str, side: BrittleSide, description: str) -> Table:
+    rows = [_row(target, item) for item in side.examples[:LISTED_EXAMPLES]]
+    significant = sum(target.is_significant(item.qvalue) for item in side.examples)
+    caption = (
+        f"Examples of {target.name} {description}, by id; of {len(side.examples)}, {significant} with a significant"
+        " influence"
+    )
+    caption += "; summary.json has the others" if len(side.examples) > len(rows) else ""
+    columns = ["Example", "Class", "Group", "Influence", "q-value", "Mean", "Predicted", "Real", "Right: all, without"]
+    return Table(id, caption, columns, rows, (4, 5, 6, 7, 8))
+
+
+def _row(target: TargetContext, item: BrittleExample) -> Row:
+    show, real, change, right = target.unit.show, item.real, "–", "–"
+    if real is not None:
+        change = f"{show(real.change)} ± {show(real.error, sign=False)}"
+        right = f"{real.before:.0%}, {real.after:.0%} of {count(real.runs, 'run')}"
+    numbers = [q_value(item.qvalue), show(item.mean, sign=False), show(item.predicted), change, right]
+    cells = [item.class_name, item.group, target.with_error(item.influence, item.stderr), *numbers]
+    picture = target.album(target.name, item.example)
+    return Row(str(item.example), cells, target.is_significant(item.qvalue), picture)

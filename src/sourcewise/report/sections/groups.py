@@ -1,0 +1,139 @@
+"""Which source groups help and hurt: by target class, overall, and on several targets at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from sourcewise.acting.tradeoffs import find_tradeoffs
+from sourcewise.report import figures
+from sourcewise.report.formatting import count, q_value
+from sourcewise.report.parts import Cell, Figure, Row, Section, Table
+from sourcewise.report.sections.context import TargetContext
+
+BRIEF_CLASSES = 20
+"""Classes that a terminal lists."""
+BRIEF_GROUPS = 5
+"""Groups that a terminal lists."""
+
+
+def classes_section(target: TargetContext) -> Section:
+    """Return the heatmap, and for each target class the groups that help and hurt it most."""
+    figure = figures.heatmap(target.influences, target.summary.fdr)
+    meta = figure.layout.meta
+    classes, groups = count(len(meta["classes"]), "class"), count(len(meta["groups"]), "group")
+    caption = (
+        f"Influence of {groups} on {classes} of {target.name}. Blue helps, orange hurts, pale is not significant, grey"
+        " is not identifiable."
+    )
+    if [len(meta["classes"]), len(meta["groups"])] != meta["full_size"]:
+        caption += (
+            f" Shown are the {classes} and {groups} with the strongest evidence, of {meta['full_size'][0]:,} and"
+            f" {meta['full_size'][1]:,}; the tables name every one."
+        )
+    arrays = figures.arrays(target.influences, "_class", "class", "group")
+    names = map(str, target.influences["class"].values)
+    table = Table(
+        "by-class",
+        f"For each class of {target.name}, the groups that help and hurt it most, in {target.unit.name} ± standard"
+        " error",
+        ["Target class", "Helped most by", "Hurt most by"],
+        [Row(name, target.strongest("group", row)) for name, *row in zip(names, *arrays, strict=True)],
+        searchable="class",
+    )
+    title = "Which groups help which classes"
+    return Section(
+        "classes",
+        title,
+        ["The effect of keeping one source group on one target class, as a mean over its examples."],
+        figures=[Figure("heatmap", figure, caption)],
+        tables=[table],
+        brief=Section("classes", title, tables=[table.brief(BRIEF_CLASSES, "classes")]),
+    )
+
+
+def overall_section(target: TargetContext) -> Section:
+    """Return the bars of overall influences with their intervals, and the table of all groups."""
+    figure = figures.overall_bars(target.influences, target.summary.fdr)
+    total, ends = len(figure.layout.meta["groups"]), figure.layout.meta["ends"]
+    caption = (
+        f"Overall influence of {count(total, 'group')} on {target.name}. Bars are estimates, lines their 95% intervals;"
+        " pale is not significant."
+    )
+    if total > 2 * ends:
+        caption += f" Shown are the {ends} that help most and the {ends} that hurt most; search for any other."
+    value, _, q = figures.arrays(target.influences, "_overall", "group")
+    half = target.influences["interval_overall"].values
+    by_class = figures.arrays(target.influences, "_class", "group", "class")
+    names, rows, show = target.influences["group"].values, [], target.unit.show
+    order = np.argsort(-value, kind="stable").tolist()
+    for i in order:
+        interval = f"{show(value[i] - half[i])} to {show(value[i] + half[i])}" if np.isfinite(half[i]) else "–"
+        helps, hurts = target.strongest("class", [array[i] for array in by_class], target.summary.fdr)
+        cells: list[Cell] = [show(value[i]), interval, q_value(q[i]), helps, hurts]
+        rows.append(Row(str(names[i]), cells, target.is_significant(q[i])))
+    table = Table(
+        "by-group",
+        f"For each source group, its influence on {target.name}, in {target.unit.name}, and the classes that it helps"
+        " and hurts most, where that is significant",
+        ["Source group", "Overall", "95% interval", "q-value", "Helps most", "Hurts most"],
+        rows,
+        numeric=(1, 2, 3),
+        searchable="group",
+    )
+    harmful = [row for i, row in zip(order, rows, strict=True) if value[i] < 0][::-1][:BRIEF_GROUPS]
+    hurting = f"The groups that hurt {target.name} most overall, in {target.unit.name}"
+    short = replace(table, caption=hurting, rows=harmful).brief(BRIEF_GROUPS, columns=4)
+    nothing = f"No group hurts {target.name} overall."
+    examples = count(target.influences.sizes["example"], "example")
+    return Section(
+        "overall",
+        "Which groups help overall, and which hurt",
+        [f"The effect of keeping one source group, as a mean over all {examples} of {target.name}."],
+        figures=[Figure("bars", figure, caption)],
+        tables=[table],
+        brief=Section(
+            "overall",
+            "Which groups hurt overall",
+            [] if harmful else [nothing],
+            tables=[short] if harmful else [],
+        ),
+    )
+
+
+def between_section(target: TargetContext) -> Section | str:
+    """Return which removals help all targets, and which trade one target for another.
+
+    The table holds the groups with significant effects on this target and on others.
+    """
+    targets = target.summary.targets
+    if len(targets) < 2:
+        return (
+            "It shows which removals help all targets and which trade one for another. It needs runs with several"
+            " targets: train.py takes their names in the setting target, as a list."
+        )
+    tradeoffs = find_tradeoffs({name: facts.overall for name, facts in targets.items()}, target.summary.fdr)
+    rows = [
+        Row(item.group, [*([target.effect("", effect)] for effect in item.effects.values()), item.removal])
+        for item in tradeoffs
+        if item.removal and target.is_significant(item.effects[target.name].qvalue)
+    ]
+    nothing = f"No group significantly helps {target.name} and the others, hurts all, or trades one for another."
+    caption = (
+        f"Overall influence, in {target.unit.name} ± standard error, of groups whose removal significantly helps all"
+        " targets, hurts all, or trades one for another; the most harmful first"
+    )
+    table = Table("between-table", caption, ["Source group", *targets, "Removal"], rows, searchable="group")
+    caption = (
+        f"Influence on {target.name} and on other targets. Every point is a group; those at the lower left hurt both."
+        " Filled: the Pareto front for removal, by the estimates. The table holds what is significant."
+    )
+    drawn = figures.trades(tradeoffs, sorted(targets, key=lambda name: name != target.name), target.unit)
+    return Section(
+        "between",
+        "What differs between targets",
+        [] if rows else [nothing],
+        figures=[Figure("between-figure", drawn, caption)] if tradeoffs else [],
+        tables=[table] if rows else [],
+    )
