@@ -73,7 +73,7 @@ def trust_section(target: TargetContext) -> Section:
     lead = [*verdicts, definition + (f" LDS of the estimators tried: {tried}." if tried else ""), agreement]
     commands = []
     if not baselines and "full" not in target.summary.designs:
-        commands.append(("Models of the full source, which give label and feature mapping", train("subset=full")))
+        commands.append(("A model of the full source, which gives label and feature mapping", train("subset=full")))
     if all(check.noise_ceiling is None for check in checks.values()):
         lead.append("The noise ceiling is not known: it needs subsets that are trained with several seeds.")
         replicated = train("subset=replicated", "subset.seed=range(0,128)")
