@@ -13,6 +13,8 @@ from conftest import ROOT, TINY
 
 from sourcewise.records import record
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 
 

@@ -8,6 +8,7 @@ import pytest
 from tests.commands.test_commands import command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "runs"),
     [
