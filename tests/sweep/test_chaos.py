@@ -77,7 +77,8 @@ def test_sixty_records_whatever_is_killed(tmp_path, chance, kind, pause):
             worker_kills += 1
             next_kill = len(wild.starts()) + chance.randint(1, 5)
             kill([chance.choice(workers)])
-    assert [process.returncode for process in both] == [0, 0], [process.communicate()[1] for process in both]
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
     assert massacres == 3
     assert worker_kills > 3
     assert len(expected) == RUNS
@@ -100,6 +101,7 @@ def test_no_process_survives_the_launcher(tmp_path, chance):
         time.sleep(chance.uniform(0, 0.1))
         kill([process.pid])
         until(lambda tree=tree: gone(tree))
+        process.communicate()
     assert sweeps.run("hydra.launcher.slots=3", seeds=12).returncode == 0
     assert sweeps.leftovers() == []
 
