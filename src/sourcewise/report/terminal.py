@@ -59,7 +59,12 @@ def lines(section: Section) -> Iterator[str]:
 
 def _paragraph(text: str) -> list[str]:
     return textwrap.wrap(
-        one_line(text), TEXT_WIDTH, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False
+        one_line(text),
+        TEXT_WIDTH,
+        initial_indent=INDENT,
+        subsequent_indent=INDENT,
+        break_on_hyphens=False,
+        break_long_words=False,  # a path in two pieces cannot be copied
     )
 
 
