@@ -27,7 +27,7 @@ from sourcewise.report.contents import TargetReport
 from sourcewise.report.sections import SECTIONS
 from sourcewise.report.sections.context import TargetContext
 from sourcewise.report.summary import Summary, TargetSummary
-from sourcewise.study.influences import LevelChecks
+from sourcewise.study.influences import Checks
 
 EVIL = "<script>alert(1)</script>"
 
@@ -110,7 +110,7 @@ def make_target(
         verdict="",
         baselines={},
         checks={
-            level: LevelChecks(
+            level: Checks(
                 estimator="ridge",
                 lds=0.6,
                 lds_interval=(0.5, 0.7),

@@ -20,7 +20,7 @@ from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Study
 from sourcewise.study.effects import KEYS, GroupEffect, count_significant, group_effects
-from sourcewise.study.influences import LEVELS, SIGN, Estimated, LevelChecks
+from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
 RELATIVE = (
@@ -83,7 +83,7 @@ class TargetSummary:
     table: tuple[ClassEffects, ...]
     overall: tuple[GroupEffect, ...]
     verdict: str
-    checks: Mapping[str, LevelChecks]
+    checks: Mapping[str, Checks]
     baselines: Mapping[str, Baseline]
     subpopulations: Subpopulations | None = None
     brittle: BrittleExamples | None = None
