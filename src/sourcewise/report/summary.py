@@ -96,8 +96,9 @@ class TargetSummary:
 
     @property
     def groups_to_show(self) -> set[str]:
-        """Groups whose influences on examples the page needs."""
-        return self.subpopulations.group_names if self.subpopulations else set()
+        """Groups that set subpopulations apart, whose influences on examples the page needs."""
+        splits = self.subpopulations.splits if self.subpopulations else ()
+        return {part.group for split in splits for part in split.parts}
 
 
 @dataclass(frozen=True, kw_only=True)
