@@ -25,7 +25,7 @@ from sourcewise.sweep.pool import Job, Pool
 from sourcewise.sweep.runs import Run
 from sourcewise.sweep.slots import Shape
 from sourcewise.sweep.status import status_table
-from sourcewise.sweep.tasks import settings_class
+from sourcewise.sweep.tasks import beside
 
 
 @dataclass
@@ -63,15 +63,24 @@ class LocalLauncher(Launcher):
         if self.status:
             print(status_table(list(by_folder.values())))
             return []
-        Sweep(self, list(by_folder.values())).run()
+        try:
+            Sweep(self, list(by_folder.values())).run()
+        finally:
+            self._close(list(by_folder.values()))
         return [
             JobReturn(run.overrides, status=JobStatus.COMPLETED, _return_value=by_folder[run.folder].value)
             for run in runs
         ]
 
+    def _close(self, runs: Sequence[Run]) -> None:
+        """Print what the task says at the end of a sweep."""
+        done = [run.config for run in runs if run.state == "done"]
+        if done and (closing := beside(self.task, "closing")) is not None:
+            print(closing(done), flush=True)
+
     def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
         """Return the runs of all jobs, their configs checked at the top and their subsets resolved."""
-        compose, kind = Composer(self._context.config_loader, self._config), settings_class(self.task)
+        compose, kind = Composer(self._context.config_loader, self._config), beside(self.task, "Settings")
         runs = []
         for index, overrides in enumerate(job_overrides, start):
             config = compose(overrides)
