@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.files import Tree, required, stamp, walk
-from sourcewise.data.pictures import is_picture, opened, picture
+from sourcewise.data.pictures import is_picture, opened, picture, suffix
 from sourcewise.data.store import Listing
 
 if TYPE_CHECKING:
@@ -327,8 +327,8 @@ class Mixture:
 
 def _passed_over(tree: Tree) -> list[str]:
     """Return a line with the numbers of files that are no images, by kind; none if there are none."""
-    files = (Path(name) for names in tree.files.values() for name in names if not is_picture(name))
-    kinds = Counter(file.suffix.lower() or "without suffix" for file in files) + tree.junk
+    files = Counter(suffix(name) or "without suffix" for names in tree.files.values() for name in names)
+    kinds = Counter({kind: count for kind, count in files.items() if not is_picture(f"x{kind}")}) + tree.junk
     ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{count} {kind}" for kind, count in ordered[:10])
     heic = " (HEIC needs pip install pillow-heif)" if kinds.keys() & {".heic", ".heif"} else ""
