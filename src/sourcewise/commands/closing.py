@@ -29,7 +29,7 @@ def closing(configs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _lines(study: Path, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where the records of a study are and, if influences can be estimated from them, the command that does so."""
+    """Yield where the records of a study are and the command that estimates influences from them, if that can be."""
     records = [path.parent.name for path in study.glob(f"*/{names.RECORD}")]
     yield f"records of this study: {len(records)}, in {study}"
     designs = {*DESIGNS, config["subset"]["design"]}
