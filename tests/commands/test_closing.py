@@ -42,7 +42,9 @@ def test_without_random_subsets_there_is_nothing_to_estimate(tiny: Compose) -> N
 
 
 def test_each_study_has_its_lines_up_to_a_few(tiny: Compose) -> None:
-    configs = [complete(tiny(f"model.width={width}", f"subset.seed={seed}")) for width in range(4, 11) for seed in (0, 1)]
+    configs = [
+        complete(tiny(f"model.width={width}", f"subset.seed={seed}")) for width in range(4, 11) for seed in (0, 1)
+    ]
     text = closing(configs)
     assert text.count("to estimate influences: ") == 5
     assert text.splitlines()[-1] == "and 2 more studies"
