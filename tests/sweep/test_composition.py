@@ -15,7 +15,8 @@ from hydra.types import RunMode
 from omegaconf import open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from sourcewise.sweep.composition import Composer, plain
+from sourcewise.core.config import plain
+from sourcewise.sweep.composition import Composer
 
 CONF = Path(__file__).parents[2] / "conf"
 

@@ -109,7 +109,7 @@ def prepared(
     path: str,
     side: int,
     format: Format = "jpeg",
-    channels: int = 3,
+    channels: Literal[1, 3] = 3,
     quality: int = 90,
     broken: Literal["error", "skip"] = "error",
 ) -> ImageDataset:
@@ -128,11 +128,6 @@ def prepared(
     Raises:
         SourcewiseError: for a broken image or file, or one that was made with other settings.
     """
-    if format not in ("jpeg", "raw") or broken not in ("error", "skip") or channels not in (1, 3):
-        raise SourcewiseError(
-            f"{path}: format is jpeg or raw, broken is error or skip, channels is 1 or 3;"
-            f" not {format}, {broken}, {channels}"
-        )
     file = Path(path)
     settings = {"schema": SCHEMA, "side": side, "format": format, "channels": channels, "quality": quality}
     if not file.exists():

@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sourcewise.core.inheritance import inherit_transfers
+from sourcewise.core.config import plain
 
 Config = dict[str, Any]
 
@@ -79,16 +79,6 @@ class Composer:
             return plain(ours)
         finally:
             HydraConfig.instance().cfg = before
-
-
-def plain(config: DictConfig) -> Config:
-    """Return a composed config as plain containers: interpolations resolved, transfer settings inherited by targets.
-
-    Raises what OmegaConf raises, for a missing (`???`) value for one.
-    """
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
-    return inherit_transfers({str(key): value for key, value in resolved.items()})
 
 
 def _text(override: Override) -> str:
