@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, settings
 
-from sourcewise.core.config import plain
+from sourcewise.sweep.composition import plain
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # train.py and estimate.py are modules to the tests

@@ -19,9 +19,9 @@ import numpy as np
 from omegaconf import DictConfig
 
 from sourcewise.core import exits, names
-from sourcewise.core.config import plain
 from sourcewise.records import record
 from sourcewise.sweep import leases
+from sourcewise.sweep.composition import plain
 
 
 def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, float]:

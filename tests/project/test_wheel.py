@@ -16,7 +16,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 import sourcewise
 from sourcewise.core import names
-from sourcewise.core.config import plain
+from sourcewise.sweep.composition import plain
 
 with initialize_config_dir(str(Path(sourcewise.__file__).parent / "conf"), version_base="1.3"):
     configs = {text: plain(compose("train", overrides=shlex.split(text))) for text in json.loads(sys.argv[1])}

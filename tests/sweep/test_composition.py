@@ -15,8 +15,7 @@ from hydra.types import RunMode
 from omegaconf import open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from sourcewise.core.config import plain
-from sourcewise.sweep.composition import Composer
+from sourcewise.sweep.composition import Composer, plain
 
 CONF = Path(__file__).parents[2] / "conf"
 

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from sourcewise.core import settings
-from sourcewise.core.config import plain
+from sourcewise.sweep.composition import plain
 
 CONFIGS = str(Path(__file__).parents[1] / "conf")
 """The folder of our configs: in a checkout a link to conf/."""

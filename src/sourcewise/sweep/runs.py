@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,19 @@ LOG = "log.txt"
 INTERRUPTED = "interrupted"
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One run of a sweep and what has become of it.
 
-    state: missing (to be done), running, leased (by another process), done, failed or stopped; `cause` says why.
+    config, overrides: the arguments of the task. log: the file in the run's folder that takes all that it prints,
+    tracebacks too. state: missing (to be done), running, leased (by another process), done, failed or stopped; `cause`
+    says why.
     """
 
     index: int
-    overrides: list[str]
-    config: dict[str, Any]
-    folder: Path
+    config: Mapping[str, Any]
+    log: Path
+    overrides: Sequence[str] = ()
     state: str = "missing"
     cause: str = ""
     value: Any = None
@@ -31,9 +34,9 @@ class Run:
     again: float = 0.0
 
     @property
-    def log(self) -> Path:
-        """The file that takes all that the run prints, tracebacks too."""
-        return self.folder / LOG
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.log.parent
 
     @property
     def name(self) -> str:

@@ -8,8 +8,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 
 from sourcewise.core import names, settings
-from sourcewise.core.config import inherit
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.sweep.composition import inherit
 
 
 def transfers(*overrides: str) -> dict[str, dict]:
