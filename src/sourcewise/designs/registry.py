@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.extensions import find
-from sourcewise.core.settings import check_arguments, check_complete
+from sourcewise.core.settings import check_call
 from sourcewise.designs import chosen_designs, random_designs
 from sourcewise.designs.contract import Design, Subset
 
@@ -60,8 +60,7 @@ def resolve(subset: Subset) -> dict[str, Any]:
         raise SourcewiseError(f"subset.design: this must be given; choose {', '.join(DESIGNS)}")
     design, settings = find_design(subset["design"]), _settings(subset)
     _check_owner(design, subset)
-    check_arguments(design.draw, settings, "subset")
-    check_complete(design.draw, {"groups", *settings}, "subset")
+    check_call(design.draw, settings, "subset", later=["groups"])
     return design.resolve(subset)
 
 
