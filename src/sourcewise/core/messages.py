@@ -3,8 +3,10 @@
 Hydra and OmegaConf are slow to import and raise nothing unless they are used, so their exceptions are known by name.
 """
 
+import functools
 import re
 import shlex
+import sys
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,12 @@ def one_line(error: BaseException) -> str:
     if (known := users_error(error)) is not None:
         return printable(_joined(known))
     return printable(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]))
+
+
+@functools.cache
+def print_once(line: str) -> None:
+    """Print a line on stderr, once in a process."""
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

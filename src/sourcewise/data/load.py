@@ -2,6 +2,7 @@
 
 import functools
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,9 +52,8 @@ def load(
     """
     settings = [SCHEMA, repr(dataset), dataset.stamp(), num_classes, side, format, channels, quality, broken]
     settings += [per_class, rest]
-    path = (
-        Path(cache_dir or cache_folder()) / f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
-    )
+    name = f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
+    path = Path(cache_dir or cache_folder()) / name
 
     def listing() -> Listing:
         images = dataset.listing()
@@ -90,5 +90,11 @@ def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:
     labels = np.asarray(listing.labels)
     limit = np.round(per_class * np.bincount(labels))[labels] if per_class < 1 else per_class
     rows: NDArray[np.intp] = np.flatnonzero((ranks("per_class", labels) < limit) != rest)
-    columns = {name: np.asarray(values)[rows] for name, values in listing.columns.items()}
-    return Listing(lambda row: listing.open(int(rows[row])), labels[rows], listing.class_names, columns)
+    return replace(
+        listing,
+        open=lambda row: listing.open(int(rows[row])),
+        labels=labels[rows],
+        columns={name: np.asarray(values)[rows] for name, values in listing.columns.items()},
+        paths=listing.paths and [listing.paths[row] for row in rows],
+        whole=listing,
+    )

@@ -20,7 +20,7 @@ class Run:
 
     config, overrides: the arguments of the task. log: the file in the run's folder that takes all that it prints,
     tracebacks too. state: missing (to be done), running, leased (by another process), done, failed or stopped; `cause`
-    says why.
+    says why. is_probe: whether it began after another one had failed.
     """
 
     index: int
@@ -32,6 +32,7 @@ class Run:
     value: Any = None
     failures: Counter[str] = field(default_factory=Counter)
     again: float = 0.0
+    is_probe: bool = False
 
     @property
     def folder(self) -> Path:
