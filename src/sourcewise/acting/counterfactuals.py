@@ -77,8 +77,7 @@ class Comparison:
     """All models of chosen subsets of one study, on one target.
 
     Attributes:
-        study: its name where that is another than the influences'; else empty.
-        target: name of the target.
+        study: as in `CounterfactualRun`.
         full: models of the full source; None without any.
         curves: of ranked subsets.
         listed: listed subsets, the best score first.

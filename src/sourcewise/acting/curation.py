@@ -61,7 +61,6 @@ class Proposal:
     Attributes:
         keep: bool[G], the groups to keep.
         scores: float[G], which rank the groups, the worst with the lowest.
-        expected: gain that the models predict.
     """
 
     keep: Mask
@@ -101,7 +100,6 @@ class Curation:
         weights: of the targets.
         drop: groups to remove, the worst first.
         keep: groups to keep, the worst first.
-        expected: gain that the models predict.
         verified: gain by retraining, by target; None where it is not verified yet.
         command: the command that trains the models for that.
         ranking: score of every group.
