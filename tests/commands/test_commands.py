@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, compose_config
 
 from sourcewise.records.reading import Records
 
@@ -231,3 +233,15 @@ def test_help_needs_nothing_heavy(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert script in done.stdout
+    if script == "estimate.py":
+        assert "Configuration groups" not in done.stdout  # of train.py
+        settings = re.findall(r"^([a-z_]+)(?:=|\.<)", done.stdout, re.MULTILINE)
+        assert set(settings) == set(compose_config("records=x", name="estimate"))
+        assert len(settings) == len(set(settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train.py", "estimate.py"])
+def test_the_version_is_sourcewise_s(script: str) -> None:
+    done = command(script, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"sourcewise {version('sourcewise')}\n", "")

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
-from sourcewise.commands.cli import CONFIGS, resolve
+from sourcewise.commands.cli import CONFIGS, answer_version, resolve
 from sourcewise.commands.closing import closing
 from sourcewise.core import exits, names, settings
 from sourcewise.core.errors import SourcewiseError
@@ -138,4 +138,5 @@ def _main(config: DictConfig) -> None:
 def main() -> None:
     """Run the command: `python train.py`, `sourcewise-train`."""
     with exits.errors(), wandb_tracker.answering_agent():
+        answer_version()
         _main()
