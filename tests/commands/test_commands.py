@@ -245,3 +245,11 @@ def test_help_needs_nothing_heavy(script: str) -> None:
 def test_the_version_is_sourcewise_s(script: str) -> None:
     done = command(script, "--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"sourcewise {version('sourcewise')}\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_a_group_s_name_that_looks_like_a_number_is_taken_as_typed(multirun: list[str], tmp_path: Path) -> None:
+    done = command("train.py", *multirun, "subset=listed", "subset.drop=[1_1]", f"runs_dir={tmp_path}", *TINY)
+    assert done.returncode in (1, 2)
+    assert "subset.drop: no group is called '1_1'" in done.stderr

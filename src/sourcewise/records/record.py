@@ -18,8 +18,8 @@ from safetensors.numpy import load, save
 from sourcewise.core import names, settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
-from sourcewise.core.results_folder import RESERVED
 from sourcewise.core.hashing import fingerprint
+from sourcewise.core.results_folder import RESERVED
 from sourcewise.designs import recorded_design
 
 SCHEMA = 1
