@@ -83,13 +83,17 @@ def refusal(answer: Any) -> Any:
     return {"errors": [{"message": "no\nway"}]}
 
 
-def test_a_query_and_a_download_for_every_record_and_then_none(stocked: WandbServer) -> None:
+def test_a_query_and_a_download_for_every_record_and_then_the_query_alone(stocked: WandbServer) -> None:
     begin = len(stocked.requests)
     one, records = read()
     assert one == [0, 1, 2, 3]
     assert records.used == [f"{PLACE}/r{seed}" for seed in range(4)]
     requests = Counter(str(request).split("/")[1] for request in stocked.requests[begin:])
     assert requests == {"graphql Viewer": 1, "graphql Runs": 2, "graphql RunFiles": 4, "storage": 4}
+    begin = len(stocked.requests)
+    assert read()[0] == one
+    requests = Counter(str(request).split("/")[1] for request in stocked.requests[begin:])
+    assert requests == {"graphql Viewer": 1, "graphql Runs": 1}
     stocked.refuse()
     assert read()[0] == one
 
@@ -116,28 +120,23 @@ def test_no_key_and_no_signed_link_is_kept(stocked: WandbServer, tmp_path: Path)
             assert b"signature" not in path.read_bytes()
 
 
-def test_a_list_that_is_old_or_not_settled_is_asked_for_again(
-    stocked: WandbServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_list_is_asked_for_every_time_unless_told_otherwise(stocked: WandbServer) -> None:
+    """A run that finished a moment ago counts, and so does one that was still running then."""
     read()
     put(stocked, make(4))
-    assert read()[0] == [0, 1, 2, 3]
-    assert read(refresh=True)[0] == [0, 1, 2, 3, 4]
+    assert read()[0] == [0, 1, 2, 3, 4]
     running = put(stocked, make(5), exitcode=None)
-    assert "running" in reasons(read(refresh=True)[1])["r5"]
+    assert "running" in reasons(read()[1])["r5"]
     running.exitcode = 0
     assert read(refresh=False)[0] == [0, 1, 2, 3, 4]
     assert read()[0] == [0, 1, 2, 3, 4, 5]
-    put(stocked, make(6))
-    monkeypatch.setattr(wandb_reader, "FRESH", 0.0)
-    assert read()[0] == [*range(7)]
 
 
 def test_a_run_that_was_done_again_is_downloaded_again(stocked: WandbServer) -> None:
     read()
     before = stocked.count("GET /storage")
     stocked.run("r1").heartbeat += 60
-    assert read(refresh=True)[0] == [0, 1, 2, 3]
+    assert read()[0] == [0, 1, 2, 3]
     assert stocked.count("GET /storage") == before + 1
 
 
@@ -272,7 +271,7 @@ def test_a_record_that_the_server_cannot_give_is_named_and_a_server_that_gives_n
 def test_no_network(stocked: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     read()
     stocked.refuse()
-    assert read(refresh=True)[0] == [0, 1, 2, 3]
+    assert read()[0] == [0, 1, 2, 3]
     assert "does not answer (no connection); going on with the 4 runs listed 0 s ago" in capsys.readouterr().err
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     with pytest.raises(SourcewiseError, match=r"W&B at http://127\S+ does not answer \(no connection\)"):
@@ -328,11 +327,11 @@ def test_hostile_answers(stocked: WandbServer, tmp_path: Path, monkeypatch: pyte
 
     stocked.alter("Runs", climb, count=1)
     with pytest.raises(SourcewiseError, match="cannot be a file name"):
-        read(refresh=True)
+        read()
     assert not list(tmp_path.rglob("*escaped*"))
     monkeypatch.setattr(record, "MAX_BYTES", 100)
     with pytest.raises(SourcewiseError, match="a record has at most 100"):
-        read(refresh=True)
+        read()
 
 
 def test_another_server_and_a_cache_that_cannot_be_written(
@@ -345,7 +344,7 @@ def test_another_server_and_a_cache_that_cannot_be_written(
             read()
     stocked.fail(404, "Runs")
     with pytest.raises(SourcewiseError, match=r"http://127\S+ is not a W&B server"):
-        read(refresh=True)
+        read()
 
 
 def test_a_run_counts_once_wherever_it_is(stocked: WandbServer, tmp_path: Path) -> None:
@@ -388,7 +387,7 @@ def test_scalars_need_summaries_only(stocked: WandbServer) -> None:
     assert records.used == [f"{PLACE}/r{seed}" for seed in range(4)]
     assert reasons(records).keys() == {"r8"}
     count = len(stocked.requests)
-    assert values(scalars()[0]) == values(found)
+    assert values(scalars(refresh=False)[0]) == values(found)
     assert len(stocked.requests) == count
 
 
@@ -430,6 +429,6 @@ def test_a_thousand_records(server: WandbServer, capsys: Any) -> None:
     assert len(read()[0]) == 1000
     second = time.monotonic() - begin
     assert requests <= 2100
-    assert len(server.requests) == requests
+    assert len(server.requests) <= requests + 5  # the list
     with capsys.disabled():
         print(json.dumps({"requests": requests, "first": first, "second": second}))

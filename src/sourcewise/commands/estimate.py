@@ -28,7 +28,7 @@ class Settings:
 
     records: str | Sequence[str]
     filters: Mapping[str, Any]
-    refresh: bool | Literal["auto"]
+    refresh: bool
     out: str
     outputs: str
     estimator: str | Sequence[str]

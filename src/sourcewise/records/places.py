@@ -46,7 +46,7 @@ class Filters:
         return group == (self.group or group) and all(_setting(config, key) == value for key, value in wanted)
 
 
-def entries(name: str, filters: Filters, refresh: bool | str, progress: bool, *, summaries: bool) -> Iterator[Entry]:
+def entries(name: str, filters: Filters, refresh: bool, progress: bool, *, summaries: bool) -> Iterator[Entry]:
     """Yield all records in the place of that name.
 
     refresh: whether to ask W&B for new runs, see `wandb_reader.Project`. summaries: whether metrics suffice; then
