@@ -37,8 +37,8 @@ config = {{"seed": 3, "model": {{"width": 4, "lr": 1e-5}}, "study": None, "steps
 
 ONE = """
 with tracker.start("a run", "a-study", config) as tracked:
-    tracked.log({"source/loss": 2.0, "source/epoch": 0})
-    tracked.log({"source/loss": 1.0, "source/epoch": 1})
+    tracked.log({"source/train/loss": 2.0, "source/train/epoch": 0})
+    tracked.log({"source/train/loss": 1.0, "source/train/epoch": 1})
     tracked.record(made.make(5))
     print("UP", flush=True)
     WHAT
@@ -110,7 +110,7 @@ def test_an_offline_run_that_is_synced_later_equals_an_online_one(wandb_server: 
     assert (online.state, online.group, online.tags) == ("finished", "a-study", ["mine"])
     assert online.about["displayName"] == "a run"
     assert online.config == {"seed": 3, "model": {"width": 4, "lr": 1e-5}, "study": None, "steps": [1, 2]}
-    assert [row["source/loss"] for row in online.history] == [2, 1]
+    assert [row["source/train/loss"] for row in online.history] == [2, 1]
     assert online.summary["target/pets/accuracy"] == 0.5
     assert online.summary["subset/groups"] == len(GROUPS)
     assert online.summary["subset/names"] == GROUPS
@@ -191,7 +191,7 @@ def test_the_server_vanishes_in_the_middle(wandb_server: WandbServer, tmp_path: 
     sync(wandb_server, tmp_path, advised(line))
     (tracked,) = wandb_server.runs.values()
     assert tracked.state == ("failed" if failed else "finished")
-    assert [row["source/loss"] for row in tracked.history] == [2, 1]
+    assert [row["source/train/loss"] for row in tracked.history] == [2, 1]
     assert "record.safetensors" in wandb_server.run_files(tracked)
 
 
@@ -458,7 +458,8 @@ def test_a_logger_of_the_user_s_tracks_runs_and_says_that_it_makes_no_reports(tm
     done = command("train.py", *TINY[:-1], f"runs_dir={tmp_path / 'runs'}")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
-    assert "source/epoch" in lines[0]
+    assert lines[0].keys() == {"source/parameters"}
+    assert "source/train/epoch" in lines[1]
     assert "target/digits/accuracy" in lines[-1]
     done = command("estimate.py", f"records={tmp_path / 'runs'}", "wandb_report=true")
     assert done.returncode == 2

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from tqdm import tqdm
 
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
-from sourcewise.records import record
+from sourcewise.records import browsing, record
 from sourcewise.records.record import Header, Record, RecordError
 
 if TYPE_CHECKING:
@@ -154,8 +153,7 @@ def _without_outputs(run: RemoteRun) -> Record | str:
     """Return a record without outputs, whose metrics are a W&B run's summary, or the reason why there is none."""
     try:
         subset = run.config["subset"]
-        bits = np.frombuffer(bytes.fromhex(run.summary["subset/mask"]), np.uint8)
-        mask = record.unpack_mask(bits, int(run.summary["subset/groups"]))
+        mask, group_names = browsing.read_subset(run.summary)
         header = Header(
             study=names.study_name(run.config),
             run=names.run_name(run.config),
@@ -164,7 +162,7 @@ def _without_outputs(run: RemoteRun) -> Record | str:
             design=str(subset["design"]),
             subset_seed=subset.get("seed"),
             seed=run.config["seed"],
-            group_names=run.summary.get("subset/names"),
+            group_names=group_names,
             class_names={},
             fingerprints={},
             metrics={},

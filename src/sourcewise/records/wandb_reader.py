@@ -1,8 +1,8 @@
 """Reading runs and their records from Weights & Biases, through `wandb.Api`; no other module reads from W&B.
 
-Every record is kept under `$XDG_CACHE_HOME/sourcewise/wandb` and downloaded once. The list of a project's runs is
-asked for each time, and kept for when the server does not answer. A record is downloaded by its signed link, within the size that W&B announced for it; the
-user's API key stays with wandb's client.
+Every record is downloaded once and kept under `$XDG_CACHE_HOME/sourcewise/wandb`. The list of a project's runs is
+asked for each time, and kept for when the server does not answer. A record is downloaded by its signed link, within
+the size that W&B announced for it; the user's API key stays with wandb's client.
 """
 
 import functools
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
 from sourcewise.core.names import RECORD
-from sourcewise.records import record
+from sourcewise.records import browsing, record
 from sourcewise.records.download import TEMPORARY, Downloader, Unreachable
 from sourcewise.records.places import WANDB, Filters, as_list
 from sourcewise.records.record import RecordError
@@ -92,7 +92,7 @@ class Project:
         path = self.cache / f"runs-{digest[:16]}.json"
         kept, age = _kept_list(path)
         if kept is not None and not self.refresh:
-            _print(f"{self.path}: {len(kept)} runs as listed {_duration(age)} ago; leave out refresh=false to ask again")
+            _print(f"{self.path}: {len(kept)} runs as listed {_duration(age)} ago; refresh=true asks W&B again")
             return kept
         try:
             runs = [_remote_run(run) for run in self._query(query, lazy=False)]
@@ -276,13 +276,14 @@ def _kept_list(path: Path) -> tuple[list[RemoteRun] | None, float]:
 def _remote_run(run: Any) -> RemoteRun:
     """Return what we need of a run of wandb's client. Raises all that a list that makes no sense may cause."""
     config = dict(run.config)
+    resolved = dict(config.pop("resolved", None) or {})
     return RemoteRun(
         id=str(run.id),
         name=str(run.name),
         state=str(run.state),
         group=str(run.group or ""),
         updated=str(run.heartbeat_at),
-        config=config | dict(config.pop("resolved", None) or {}),
+        config=browsing.full_config(config | resolved),
         summary={key: value for key, value in run.summary_metrics.items() if not key.startswith("_")},
     )
 

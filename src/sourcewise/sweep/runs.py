@@ -9,7 +9,6 @@ from typing import Any
 from sourcewise.core import names
 from sourcewise.records import record
 
-LOG = "log.txt"
 INTERRUPTED = "interrupted"
 
 
@@ -33,7 +32,7 @@ class Run:
     @property
     def log(self) -> Path:
         """The file that takes all that the run prints, tracebacks too."""
-        return self.folder / LOG
+        return self.folder / names.LOG
 
     @property
     def name(self) -> str:
