@@ -20,7 +20,7 @@ from wandb_server import WandbServer, wandb_server
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
-from sourcewise.records import download, record, wandb_reader
+from sourcewise.records import browsing, download, record, wandb_reader
 from sourcewise.records.reading import Reading, Records
 from sourcewise.records.record import Record
 
@@ -51,21 +51,35 @@ def make(seed: int = 0, *overrides: str, **changes: Any) -> Record:
     return made.make(seed, **({"config": config, "metrics": metrics, **named} | changes))
 
 
-def put(server: WandbServer, item: Record, id: str = "", content: bytes | None = None, **about: Any) -> Any:
-    """Put a run on the server as train.py would have."""
-    summary = {**item.header.metrics, "subset/groups": len(item.mask), "subset/names": item.header.group_names}
-    summary["subset/mask"] = np.packbits(item.mask).tobytes().hex()
+def put(
+    server: WandbServer, item: Record, id: str = "", content: bytes | None = None, old: bool = True, **about: Any
+) -> Any:
+    """Put a run on the server as train.py would have; old: as the first versions did."""
+    config, subset = (
+        browsing.shown_config(item.header.config),
+        browsing.shown_subset(item.mask, item.header.group_names),
+    )
+    if old:
+        config = dict(item.header.config)
+        bits = np.packbits(item.mask).tobytes().hex()
+        subset = {"subset/groups": len(item.mask), "subset/names": item.header.group_names, "subset/mask": bits}
+    summary = {**item.header.metrics, **subset}
     files = {names.RECORD: record.to_bytes(item) if content is None else content}
     values = {"groupName": item.header.study, "jobType": "run", "displayName": item.header.run} | about
-    config = dict(item.header.config)
     return server.add_run("demo", id or f"r{item.header.subset_seed}", config, summary, files, **values)
 
 
 @pytest.fixture
 def stocked(server: WandbServer) -> WandbServer:
-    """A project with four good runs, and the run of an estimate."""
+    """A project with four good runs, two of them as the first versions showed them, and the run of an estimate."""
     for seed in range(4):
-        put(server, make(seed), tags=["even"] if seed % 2 == 0 else [], sweep="s1" if seed < 2 else None)
+        put(
+            server,
+            make(seed),
+            old=seed % 2 == 0,
+            tags=["even"] if seed % 2 == 0 else [],
+            sweep="s1" if seed < 2 else None,
+        )
     server.add_run("demo", "estimate", jobType="estimate")
     return server
 

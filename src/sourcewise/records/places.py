@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
-from sourcewise.records import browsing, record
+from sourcewise.records import browsing, record, uploads
 from sourcewise.records.record import Header, Record, RecordError
 
 if TYPE_CHECKING:
@@ -96,6 +96,16 @@ def _wandb_entries(project: Project, summaries: bool) -> Iterator[Entry]:
         if isinstance(item, Record):
             item = _disagreement(run, item) or item
         yield f"{place}/{run.id}", item if isinstance(item, Record) else f"{run.name}: {item}"
+
+
+def page(place: str) -> str | None:
+    """Return the page in W&B of the run whose record lies in this place; None where it is not known."""
+    if place.startswith(WANDB):
+        from sourcewise.records.wandb_tracker import run_page
+
+        return run_page(place.removeprefix(WANDB))
+    note = uploads.read(Path(place).parent)
+    return note.url if note else None
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:

@@ -64,7 +64,7 @@ def closing_line(logs: Path, folders: Sequence[Path]) -> str:
     absent = {folder: note for folder, note in notes.items() if not (note.uploaded or _is_synced(logs / note.log))}
     if not notes:
         return ""
-    line = f"W&B has {len(notes) - len(absent)} of {len(folders)} runs"
+    line = f"W&B: {len(notes) - len(absent)} of {len(folders)} runs are uploaded"
     here = [note for note in absent.values() if (logs / note.log).is_dir()]
     if not absent:
         return line

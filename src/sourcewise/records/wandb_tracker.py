@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from sourcewise.core import names
 from sourcewise.core.errors import EXIT_LEASED, WORKER, SourcewiseError
@@ -45,7 +46,6 @@ LEAN: Mapping[str, Any] = {
     "disable_code": True,
     "disable_job_creation": True,
     "finish_timeout_raises": True,
-    "x_disable_machine_info": True,
     "x_disable_meta": True,
     "x_save_requirements": False,
 }
@@ -164,8 +164,14 @@ class WandbTracker(Tracker):
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings of wandb for a run."""
-        chosen = {"x_disable_stats": not self.system_metrics, "console": "wrap" if self.console else "off"}
-        return {**LEAN, **chosen, "init_timeout": self.init_timeout, "finish_timeout": self.finish_timeout}
+        return {
+            **LEAN,
+            "x_disable_stats": not self.system_metrics,
+            "x_disable_machine_info": not self.system_metrics,  # without it, there are no metrics
+            "console": "wrap" if self.console else "off",
+            "init_timeout": self.init_timeout,
+            "finish_timeout": self.finish_timeout,
+        }
 
 
 def finish(tracked: WandbRun, code: int) -> None:
@@ -210,6 +216,14 @@ def server_url() -> str:
 
     url = os.environ.get("WANDB_BASE_URL") or wandb.setup(wandb.Settings(silent=True)).settings.base_url
     return str(url).rstrip("/")
+
+
+def run_page(path: str) -> str:
+    """Return the address of a run's page, by its path `entity/project/id`."""
+    import wandb
+
+    entity, project, run = (quote(part, safe="") for part in path.split("/", 2))
+    return f"{wandb.Settings(base_url=server_url()).app_url}/{entity}/{project}/runs/{run}"
 
 
 @dataclass
