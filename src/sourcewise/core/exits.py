@@ -13,6 +13,9 @@ from typing import NoReturn
 from sourcewise.core.errors import VERBOSE
 from sourcewise.core.messages import one_line, users_error
 
+SAVE_AND_STOP = signal.SIGUSR1
+"""Blocked in a worker process: while it is pending, a run that saves checkpoints saves one and stops."""
+
 
 @contextmanager
 def errors() -> Iterator[None]:

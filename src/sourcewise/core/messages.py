@@ -4,8 +4,10 @@ Single runs and sweeps word exceptions here. Hydra and OmegaConf are slow to imp
 used, so their exceptions are known by name.
 """
 
+import functools
 import re
 import shlex
+import sys
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,12 @@ def one_line(error: Exception) -> str:
         if text:
             return text
     return printable(" ".join(str(error).replace("Set the environment variable HYDRA_FULL_ERROR=1", "").split()))
+
+
+@functools.cache
+def print_once(line: str) -> None:
+    """Print a line on stderr, once in a process."""
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 import functools
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -96,5 +97,11 @@ def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:
     labels = np.asarray(listing.labels)
     limit = np.round(per_class * np.bincount(labels))[labels] if per_class < 1 else per_class
     rows: NDArray[np.intp] = np.flatnonzero((ranks("per_class", labels) < limit) != rest)
-    columns = {name: np.asarray(values)[rows] for name, values in listing.columns.items()}
-    return Listing(lambda row: listing.open(int(rows[row])), labels[rows], listing.class_names, columns)
+    return replace(
+        listing,
+        open=lambda row: listing.open(int(rows[row])),
+        labels=labels[rows],
+        columns={name: np.asarray(values)[rows] for name, values in listing.columns.items()},
+        paths=listing.paths and [listing.paths[row] for row in rows],
+        whole=listing,
+    )

@@ -37,10 +37,12 @@ class LocalLauncher(Launcher):
     preload: Sequence[str] = ()
     recycle_after: int = 200
     timeout: float | None = None
+    finish_within: float = 120.0
     grace: float = 20.0
     retries: int = 1
     retries_on_error: int = 0
     fail_fast: bool = False
+    give_up_after: int | None = 3
     status: bool = False
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

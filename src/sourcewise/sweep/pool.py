@@ -21,6 +21,7 @@ from multiprocessing import Pipe, connection
 from pathlib import Path
 from typing import Any
 
+from sourcewise.core.exits import SAVE_AND_STOP
 from sourcewise.sweep.tasks import load
 from sourcewise.sweep.worker import STOPS, Channel, Status, flush, serve
 
@@ -163,6 +164,12 @@ class Pool:
         """Make `wait` return. May be called in a signal handler."""
         with contextlib.suppress(OSError):
             self._wake_w.send(b"!")
+
+    def finish(self) -> None:
+        """Ask every run that saves checkpoints to save one after the epoch, and to stop."""
+        for worker in self._workers:
+            if worker.job is not None:
+                os.kill(worker.pid, SAVE_AND_STOP)
 
     def stop(self) -> None:
         """Interrupt every run, as Ctrl-C would; what has not ended after `grace` seconds is killed."""

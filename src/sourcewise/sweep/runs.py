@@ -17,6 +17,7 @@ class Run:
     """One run of a sweep and what has become of it.
 
     state: missing (to be done), running, leased (by another process), done, failed or stopped; `cause` says why.
+    is_probe: whether it began after another one had failed.
     """
 
     index: int
@@ -28,6 +29,7 @@ class Run:
     value: Any = None
     failures: Counter[str] = field(default_factory=Counter)
     again: float = 0.0
+    is_probe: bool = False
 
     @property
     def log(self) -> Path:

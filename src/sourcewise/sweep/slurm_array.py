@@ -139,13 +139,18 @@ class Array(AbstractContextManager["Array"]):
         self.woken = False
         return self._look()
 
-    def stop(self) -> None:
-        """Cancel the array: its tasks stop their runs."""
+    def finish(self) -> None:
+        """Cancel the tasks of the array that wait: those that run may end."""
+        self.stop("--state=PENDING")
+
+    def stop(self, *which: str) -> None:
+        """Cancel the array, or the tasks that these options choose: they stop their runs."""
         self.stopping = True
-        subprocess.run(["scancel", *{name.partition("_")[0] for name in self.tasks}], check=False)
+        subprocess.run(["scancel", *which, *{name.partition("_")[0] for name in self.tasks}], check=False)
 
     def kill(self) -> None:
-        """Do nothing: the array is cancelled already."""
+        """Cancel the array."""
+        self.stop()
 
     def _submit(self) -> None:
         """Submit the jobs that wait as one array. Raises SourcewiseError for what sbatch refuses."""

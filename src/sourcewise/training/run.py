@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from sourcewise import designs
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
+from sourcewise.core.messages import print_once
 from sourcewise.core.randomness import derive_seed
 from sourcewise.data import Numbers
 from sourcewise.lightning_modules.data import ImageData, batches_per_epoch
@@ -154,7 +154,7 @@ class Run:
                 notes.setdefault(note, []).append(name)
         if self.hardware.is_main:
             for note, targets in notes.items():
-                _print_once(f"target {', '.join(targets)}: {note}")
+                print_once(f"target {', '.join(targets)}: {note}")
 
     def _source_outputs(self, engine: Engine, model: SourceModel) -> TargetOutputs:
         """Return the pretrained model's outputs on every example of the source, of all groups."""
@@ -221,11 +221,6 @@ class Run:
 
     def _derive_seed(self, purpose: str) -> int:
         return derive_seed(purpose + designs.replica(self.subset), self.seed, self.mask)
-
-
-@functools.cache
-def _print_once(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _source_head(model: SourceModel) -> torch.nn.Module:
