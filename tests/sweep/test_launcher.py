@@ -75,7 +75,7 @@ class Sweeps:
         return [(int(seed), int(pid), gpus) for seed, pid, gpus in (line.split() for line in lines)]
 
     def leftovers(self) -> list[Path]:
-        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, runs.LOG)]
+        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, names.LOG)]
 
 
 @pytest.fixture
@@ -479,5 +479,5 @@ def test_slots_that_cannot_be(monkeypatch, shape, asked):
 
 
 def test_names_can_be_pasted_into_a_shell():
-    run = runs.Run(0, ["a=[1,2]", "b='x y'", "hydra.job.name=z"], {}, Path())
+    run = runs.Run(0, {}, Path("log.txt"), ["a=[1,2]", "b='x y'", "hydra.job.name=z"])
     assert shlex.split(run.name) == ["a=[1,2]", "b='x y'"]

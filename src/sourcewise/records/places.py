@@ -162,24 +162,9 @@ def _disagreement(run: RemoteRun, item: Record) -> str | None:
 def _without_outputs(run: RemoteRun) -> Record | str:
     """Return a record without outputs, whose metrics are a W&B run's summary, or the reason why there is none."""
     try:
-        subset = run.config["subset"]
         mask, group_names = browsing.read_subset(run.summary)
-        header = Header(
-            study=names.study_name(run.config),
-            run=names.run_name(run.config),
-            recipe=fingerprint(names.recipe(run.config)),
-            config=run.config,
-            design=str(subset["design"]),
-            subset_seed=subset.get("seed"),
-            seed=run.config["seed"],
-            group_names=group_names,
-            class_names={},
-            fingerprints={},
-            metrics={},
-            versions={},
-            commit=None,
-            device="",
-        )
+        unknown: dict[str, Any] = {"class_names": {}, "fingerprints": {}, "metrics": {}, "versions": {}}
+        header = Header.from_config(run.config, group_names=group_names, commit=None, device="", **unknown)
         record.check(Record(mask, {}, header))
         return Record(mask, {}, replace(header, metrics=run.summary))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, SourcewiseError):

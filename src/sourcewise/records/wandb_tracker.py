@@ -127,7 +127,7 @@ class WandbTracker(Tracker):
             given_id = None if WORKER in os.environ else os.environ.pop("WANDB_RUN_ID", None)
             earlier = uploads.read(folder) if folder else None
             agent = None if WORKER in os.environ else os.environ.get("WANDB_SWEEP_ID")
-            sweep = os.environ.get(SWEEP) or agent or (earlier and earlier.sweep)
+            sweep = os.environ.get(SWEEP) or agent or (earlier.sweep if earlier else None)
             tags = [*self.tags, *browsing.tags(config), *([f"sweep-{sweep}"] if sweep and not agent else [])]
             arguments: dict[str, Any] = {
                 "project": self.project,

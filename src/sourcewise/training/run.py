@@ -16,7 +16,6 @@ from torch import Tensor
 from sourcewise import designs
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.hashing import fingerprint
 from sourcewise.core.messages import print_once
 from sourcewise.core.randomness import derive_seed
 from sourcewise.data import Numbers
@@ -194,19 +193,13 @@ class Run:
         scalars: dict[str, float],
         seconds: dict[str, float],
     ) -> Header:
-        folder, subset, source = names.run_dir(config), config["subset"], self.source
+        source = self.source
         datasets = {source.name: source.train}
         for name, target in self.targets.items():
             datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
         group_names = source.train.group_names
-        return Header(
-            study=folder.parent.name,
-            run=folder.name,
-            recipe=fingerprint(names.recipe(config)),
-            config=config,
-            design=subset["design"],
-            subset_seed=subset.get("seed"),
-            seed=self.seed,
+        return Header.from_config(
+            config,
             group_names=None if isinstance(group_names, Numbers) else list(group_names),
             class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
             fingerprints={name: dataset.fingerprint for name, dataset in datasets.items()},
@@ -216,7 +209,7 @@ class Run:
             device=self.hardware.name,
             seconds=seconds,
             overrides=None if overrides is None else list(overrides),
-            random_design=designs.find_design(subset["design"]).is_random,
+            random_design=designs.find_design(config["subset"]["design"]).is_random,
         )
 
     def _derive_seed(self, purpose: str) -> int:
