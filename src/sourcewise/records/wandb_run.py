@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sourcewise.core import messages
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.messages import describe
 from sourcewise.core.names import LOG, RECORD
 from sourcewise.records import browsing, uploads
 from sourcewise.records.tracker import TrackedRun
@@ -69,7 +69,7 @@ class WandbRun(TrackedRun):
 
     def fail(self, error: BaseException, interrupted: bool, log: Path | None = None) -> None:
         """Keep why the run ends: a line in summary and notes, and the run's log with the traceback as a file."""
-        reason = "interrupted" if interrupted else describe(error)
+        reason = "interrupted" if interrupted else messages.one_line(error)
         self.summarise({"failure": reason})
         with self.quietly():
             self.run.notes = "\n".join(filter(None, [self.run.notes, reason]))
