@@ -79,7 +79,8 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
         if names.is_done(folder):  # by another process, a moment ago
             return _done(folder, config)
         with tracker.start(folder.name, folder.parent.name, config) as tracked:
-            result = start(tracked.log).execute(config, recipe)
+            with hardware.ranks.watched():
+                result = start(tracked.log).execute(config, recipe)
             lease.check()
             record.write(result, folder / names.RECORD)
             tracked.record(result)
