@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 Format = Literal["jpeg", "raw"]
 
 SCHEMA = 2
+"""Of a store's file. Another one makes stores anew."""
+_HASHED = {"schema": 2}
+"""What the first fingerprints had before the settings, for ever: data that stay the same keep their fingerprint."""
 COLUMN = "column "
 """What a listing's columns have before their names in a store, so that none is taken for the store's own."""
 BATCH = 1000
@@ -176,7 +179,7 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
     """Resize and encode on all cores, and write atomically."""
     labels = np.asarray(listing.labels, dtype=np.int64)
     count, skipped = len(labels), list[int]()
-    state = hashlib.sha256(repr((dict(settings), tuple(listing.class_names))).encode())
+    state = hashlib.sha256(repr(({**settings, **_HASHED}, tuple(listing.class_names))).encode())
     print(f"preparing {file}: {count} images, once", file=sys.stderr, flush=True)
 
     def encode(row: int) -> tuple[bytes, int, int] | Exception:

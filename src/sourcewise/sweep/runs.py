@@ -6,9 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sourcewise.core import names
-from sourcewise.records import record
-
 LOG = "log.txt"
 INTERRUPTED = "interrupted"
 
@@ -17,7 +14,8 @@ INTERRUPTED = "interrupted"
 class Run:
     """One run of a sweep and what has become of it.
 
-    state: missing (to be done), running, leased (by another process), done, failed or stopped; `cause` says why.
+    state: missing (to be done), running, leased (by another process), done, failed, stopped, or changed (its record is of
+    other data); `cause` says why.
     """
 
     index: int
@@ -39,12 +37,3 @@ class Run:
     def name(self) -> str:
         """The run's overrides, as one would type them."""
         return shlex.join(word for word in self.overrides if not word.startswith("hydra.")) or "(no overrides)"
-
-
-def damage(folder: Path) -> str:
-    """Return what is wrong with the record of a complete run; "" if nothing is."""
-    try:
-        record.read(folder / names.RECORD)
-    except record.RecordError as error:
-        return str(error)
-    return ""
