@@ -37,24 +37,24 @@ def test_an_estimator_of_the_users_that_needs_held_out_models_is_fitted_and_chec
     masks, outputs, _ = planted(models=models, groups=9)
     HELD_OUT.clear()
     result = fit(masks, outputs, mine)
-    assert result.estimator == "tuned"
+    assert result.checks.estimator == "tuned"
     assert result.influence.shape == (20, 9)
     assert (models, held_out) in HELD_OUT
-    assert 0 < result.lds < 1
+    assert 0 < result.checks.lds < 1
     if models > 40:
-        assert 0 < result.split_half < 1
-        assert result.curve()[-1].lds == pytest.approx(result.lds)
+        assert 0 < result.checks.split_half < 1
+        assert result.curve()[-1].lds == pytest.approx(result.checks.lds)
 
 
 def test_it_competes_with_ours_when_it_is_listed_and_under_auto_once_registered(monkeypatch):
     masks, outputs, _ = planted(noise=1.0)
     listed = fit(masks, outputs, ["auto", mine])
-    assert set(listed.candidates) == {*ESTIMATORS, "tuned"}
-    assert listed.estimator == max(listed.candidates, key=listed.candidates.get)
+    assert set(listed.checks.candidates) == {*ESTIMATORS, "tuned"}
+    assert listed.checks.estimator == max(listed.checks.candidates, key=listed.checks.candidates.get)
     monkeypatch.setitem(ESTIMATORS, "tuned", mine)
-    assert fit(masks, outputs).candidates == listed.candidates
+    assert fit(masks, outputs).checks.candidates == listed.checks.candidates
     only = fit(masks, outputs, ["difference", mine])
-    assert only.candidates == {name: listed.candidates[name] for name in only.candidates}
+    assert only.checks.candidates == {name: listed.checks.candidates[name] for name in only.checks.candidates}
 
 
 def test_it_is_found_by_its_dotted_path():
@@ -78,7 +78,7 @@ def test_it_is_found_by_its_dotted_path():
 def test_what_is_no_estimator_is_one_clear_line(choice, says):
     masks, outputs, _ = planted()
     if says is None:
-        assert fit(masks, outputs, choice).estimator == "tuned"
+        assert fit(masks, outputs, choice).checks.estimator == "tuned"
         return
     with pytest.raises(SourcewiseError, match=says) as caught:
         fit(masks, outputs, choice)
@@ -99,11 +99,11 @@ def test_what_an_estimator_says_of_itself_decides_whether_it_competes():
     masks, outputs, _ = planted()
     late = replace(mine, name="late", least_subsets=lambda groups: 10 * groups + 1)
     soon = replace(mine, name="soon", least_subsets=lambda groups: 10 * groups)
-    assert set(fit(masks, outputs, [late, soon, "ridge"]).candidates) == {"soon", "ridge"}
-    assert "late" in fit(masks, outputs, late).candidates
+    assert set(fit(masks, outputs, [late, soon, "ridge"]).checks.candidates) == {"soon", "ridge"}
+    assert "late" in fit(masks, outputs, late).checks.candidates
     mixed, outputs, _ = planted(kind="mixed", groups=36)
     blind = replace(mine, name="blind", handles_mixed_sizes=False)
-    assert set(fit(mixed, outputs, [blind, mine]).candidates) == {"tuned"}
+    assert set(fit(mixed, outputs, [blind, mine]).checks.candidates) == {"tuned"}
     assert "Subset sizes are mixed, and influences by blind carry" in fit(mixed, outputs, blind).verdict
     assert "mixed" not in fit(mixed, outputs, mine).verdict
 
@@ -112,11 +112,12 @@ def test_halves_are_estimated_by_the_substitute_and_forecasts_go_by_it():
     masks, outputs, _ = planted(models=60, noise=1.0)
     by_ridge = fit(masks, outputs, replace(mine, substitute=ESTIMATORS["ridge"]))
     peer = fit(masks, outputs, "ridge")
-    assert (by_ridge.split_half, by_ridge.more_models) == (peer.split_half, peer.more_models)
+    assert by_ridge.checks.split_half == peer.checks.split_half
+    assert by_ridge.checks.more_models == peer.checks.more_models
     assert by_ridge.curve() == peer.curve()
     marginal = fit(masks, outputs, replace(ESTIMATORS["ridge"], joint=False))
-    assert marginal.split_half == peer.split_half
-    assert marginal.more_models > peer.more_models
+    assert marginal.checks.split_half == peer.checks.split_half
+    assert marginal.checks.more_models > peer.checks.more_models
 
 
 def test_many_groups_leave_only_estimators_without_a_gram_matrix():

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs.random_designs import hadamard
-from sourcewise.estimation.checks import GOAL, more_models
+from sourcewise.estimation.checks import GOAL, Checks, describe, more_models
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS
 from sourcewise.estimation.fitting import fit
@@ -22,16 +22,16 @@ def planted(models=120, groups=12, columns=20, noise=0.3, kind="random", seed=0,
 def test_auto_picks_the_best_lds_and_finds_what_was_planted():
     masks, outputs, b = planted()
     result = fit(masks, outputs, groups=[f"g{i}" for i in range(12)], level="class")
-    assert result.estimator == max(result.candidates, key=result.candidates.get)
-    assert set(result.candidates) == set(ESTIMATORS)
-    assert result.lds == result.candidates[result.estimator]
+    assert result.checks.estimator == max(result.checks.candidates, key=result.checks.candidates.get)
+    assert set(result.checks.candidates) == set(ESTIMATORS)
+    assert result.checks.lds == result.checks.candidates[result.checks.estimator]
     assert result.influence.shape == result.stderr.shape == result.qvalue.shape == (20, 12)
     target = (12 * b - b.sum(1, keepdims=True)) / 11
     assert np.corrcoef(result.influence.ravel(), target.ravel())[0, 1] > 0.9
     low, high = result.interval()
     assert 0.9 < ((low < target) & (target < high)).mean() < 0.99
-    assert result.lds_interval[0] < result.lds < result.lds_interval[1]
-    assert result.noise_ceiling is None
+    assert result.checks.lds_interval[0] < result.checks.lds < result.checks.lds_interval[1]
+    assert result.checks.noise_ceiling is None
     assert result.verdict.startswith("Influences at class level are ")
     assert "split-half" in result.verdict
 
@@ -41,9 +41,9 @@ def test_auto_takes_lasso_for_sparse_truth_and_no_difference_where_sizes_are_mix
     masks = design("random", 60, 100, rng)
     sparse = np.zeros((10, 60))
     sparse[:, :2] = 1
-    assert fit(masks, masks @ sparse.T + rng.normal(0, 0.3, (100, 10))).estimator == "lasso"
+    assert fit(masks, masks @ sparse.T + rng.normal(0, 0.3, (100, 10))).checks.estimator == "lasso"
     masks, outputs, _ = planted(kind="mixed", groups=36)
-    assert "difference" not in fit(masks, outputs).candidates
+    assert "difference" not in fit(masks, outputs).checks.candidates
     assert "Subset sizes are mixed" in fit(masks, outputs, "difference").verdict
 
 
@@ -55,14 +55,14 @@ def test_predictions_are_held_out_truth_and_lds_is_their_spearman():
     assert np.abs(predicted - truth).mean() < 0.5 * np.abs(outputs[200:] - truth).mean()
     ranks = [np.argsort(np.argsort(a, axis=0), axis=0) for a in (predicted, outputs[200:])]
     fresh = np.mean([np.corrcoef(ranks[0][:, e], ranks[1][:, e])[0, 1] for e in range(20)])
-    assert result.lds == pytest.approx(fresh, abs=0.06)
+    assert result.checks.lds == pytest.approx(fresh, abs=0.06)
 
 
 @pytest.mark.parametrize("name", list(ESTIMATORS))
 def test_no_estimator_predicts_noise(name):
     masks, outputs, _ = planted(models=150, groups=30, columns=60, noise=1.0)
     result = fit(masks, outputs[np.random.default_rng(5).permutation(150)], name)
-    assert abs(result.lds) < 0.05
+    assert abs(result.checks.lds) < 0.05
     assert (result.qvalue < 0.05).mean() < 0.01
     assert "mostly noise" in result.verdict
 
@@ -78,23 +78,23 @@ def test_seeds_are_averaged_and_never_split_and_give_the_ceiling():
     np.testing.assert_allclose(result.stderr, alone.stderr, atol=1e-9)
     variance = (masks[::3] @ b.T).var(0)
     expected = np.sqrt(variance / (variance + 0.6**2 / 3)).mean()
-    assert result.noise_ceiling == pytest.approx(expected, abs=0.05)
-    assert 0 < result.lds < result.noise_ceiling + 0.02
+    assert result.checks.noise_ceiling == pytest.approx(expected, abs=0.05)
+    assert 0 < result.checks.lds < result.checks.noise_ceiling + 0.02
     assert "of the noise ceiling" in result.verdict
     twice = [np.concatenate([a, a[:30]]) for a in (masks, outputs, seeds)]
     again = fit(*twice[:2], "ols", seeds=twice[2])
     np.testing.assert_allclose(again.influence, result.influence, atol=1e-9)
-    assert again.noise_ceiling == pytest.approx(result.noise_ceiling)
+    assert again.checks.noise_ceiling == pytest.approx(result.checks.noise_ceiling)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("difference", "random"), ("ridge", "random"), ("ridge", "bernoulli")])
 def test_the_forecast_holds_when_the_models_are_added(name, kind):
     masks, outputs, _ = planted(models=3000, groups=24, columns=150, noise=0.8, kind=kind)
     now = fit(masks[:120], outputs[:120], name)
-    assert 0.2 < now.split_half < 0.7
-    then = 120 + now.more_models
+    assert 0.2 < now.checks.split_half < 0.7
+    then = 120 + now.checks.more_models
     assert 200 < then < 3000
-    assert fit(masks[:then], outputs[:then], name).split_half == pytest.approx(GOAL, abs=0.05)
+    assert fit(masks[:then], outputs[:then], name).checks.split_half == pytest.approx(GOAL, abs=0.05)
 
 
 @pytest.mark.parametrize(("name", "models"), [("difference", 64), ("difference", 128), ("ridge", 64)])
@@ -103,9 +103,9 @@ def test_the_forecast_holds_on_a_hadamard_design(name, models):
     rng = np.random.default_rng(0)
     outputs = masks @ rng.normal(0, 1, (36, 100)) + rng.normal(0, 3, (1024, 100))
     now = fit(masks[:models], outputs[:models], name)
-    assert 0.1 < now.split_half < 0.5
-    then = models + now.more_models
-    assert fit(masks[:then], outputs[:then], name).split_half == pytest.approx(GOAL, abs=0.05)
+    assert 0.1 < now.checks.split_half < 0.5
+    then = models + now.checks.more_models
+    assert fit(masks[:then], outputs[:then], name).checks.split_half == pytest.approx(GOAL, abs=0.05)
 
 
 def test_more_models_is_spearman_brown_and_knows_its_limits():
@@ -122,7 +122,7 @@ def test_convergence_rises_to_all_models():
     assert [p.models for p in points] == [40, 80, 160, 320]
     assert points[-1].lds > points[0].lds
     assert points[-1].split_half > points[0].split_half
-    assert points[-1].lds == pytest.approx(fit(masks, outputs, "ridge").lds)
+    assert points[-1].lds == pytest.approx(fit(masks, outputs, "ridge").checks.lds)
 
 
 def test_a_group_that_was_never_dropped_is_nan_and_the_rest_is_not():
@@ -145,7 +145,7 @@ def test_a_constant_column_is_no_discovery():
         result = fit(masks, outputs, name)
         np.testing.assert_allclose(result.influence[0], 0, atol=1e-6)
         np.testing.assert_array_equal(result.qvalue[0], 1)
-        assert np.isfinite(result.lds)
+        assert np.isfinite(result.checks.lds)
 
 
 def test_half_precision_lists_and_zeros_and_ones_will_do():
@@ -159,9 +159,15 @@ def test_half_precision_lists_and_zeros_and_ones_will_do():
 def test_few_models_give_an_answer_that_says_what_is_missing():
     masks, outputs, _ = planted(models=2)
     result = fit(masks, outputs)
-    assert result.estimator == "difference"
-    assert np.isnan(result.lds)
+    assert result.checks.estimator == "difference"
+    assert np.isnan(result.checks.lds)
     assert "cannot be checked" in result.verdict
+
+
+def test_a_verdict_has_no_negative_zero():
+    numbers = {"lds": -0.001, "lds_interval": (-0.004, 0.02), "noise_ceiling": None, "split_half": -0.002}
+    text = describe(Checks(estimator="ridge", **numbers, more_models=None, candidates={}, verdict=""), "class")
+    assert "split-half reliability 0.00, LDS 0.00 (0.00 to 0.02)" in text
 
 
 BAD = {

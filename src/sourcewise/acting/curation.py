@@ -213,7 +213,7 @@ def target_weights(setting: Any, targets: Sequence[str]) -> dict[str, float]:
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-def curate(study: Study, weights: Mapping[str, float], out: Path) -> Curation:
+def curate(study: Study, setting: Any, out: Path) -> Curation:
     """Propose groups to remove, and judge the proposal by the models that verify it.
 
     A proposal that is there stays as long as the random models and the weights are those that it came from: runs that
@@ -221,11 +221,13 @@ def curate(study: Study, weights: Mapping[str, float], out: Path) -> Curation:
 
     Args:
         study: with the models of chosen subsets from all places.
-        weights: of targets, which sum to one.
+        setting: `curate`, as in `target_weights`.
         out: folder that a proposal may lie in, and that this one is to be written to.
 
-    Raises SourcewiseError as `propose` does, and for outputs or numbers of groups that cannot be curated.
+    Raises SourcewiseError as `target_weights` and `propose` do, and for outputs or numbers of groups that cannot be
+    curated.
     """
+    weights = target_weights(setting, list(study.targets))
     if study.output not in UNITS:
         raise SourcewiseError(f"curate: it needs outputs of every example; choose outputs={', '.join(UNITS)}")
     if study.groups > GRAM_GROUPS:
@@ -248,7 +250,7 @@ def curate(study: Study, weights: Mapping[str, float], out: Path) -> Curation:
     verify = ["subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
     verify += ["subset.order=worst,random", f"subset.remove=0,{proposal.removed}", f"seed=range(0,{SEEDS})"]
     return Curation(
-        weights=dict(weights),
+        weights=weights,
         drop=drop,
         keep=keep,
         expected=proposal.expected,

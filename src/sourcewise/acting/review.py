@@ -6,21 +6,22 @@ since what is merely similar helps too. Labels look wrong where models that did 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 from scipy.stats import binom
 
 from sourcewise.acting import copies
 from sourcewise.core.files import write_whole
 from sourcewise.core.results import json_name, to_json
 from sourcewise.designs.files import write_names
-from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.inference import qvalues
 from sourcewise.study.outputs import LabelAgreement
 
@@ -96,7 +97,7 @@ def review(
         fdr: q-value up to which an example is flagged.
     """
     first, dataset = next(iter(influences.items()))
-    rows: list[ReviewRow] = [*_dubious_labels(agreement, first, dataset, fdr)] if agreement else []
+    rows = _dubious_labels(agreement, first, dataset, fdr) if agreement else []
     for name in influences:
         if {"", name} <= images.keys() and len(images[""]) * len(images[name]) <= copies.PAIRS:
             rows += _copies(name, influences[name], images[""], images[name], fdr)
@@ -121,48 +122,42 @@ def write(out: Path, rows: Sequence[ReviewRow]) -> None:
     write_names(out / "review_drop.txt", title, flagged)
 
 
-def _dubious_labels(agreement: LabelAgreement, name: str, influences: xr.Dataset, fdr: float) -> list[LabelRow]:
+def _dubious_labels(agreement: LabelAgreement, name: str, influences: xr.Dataset, fdr: float) -> list[ReviewRow]:
     held_out, in_sample = agreement.probabilities()
     q = disagreement_qvalues(agreement)
-    return [
-        LabelRow(
-            target=name,
-            source=i,
-            qvalue=float(q[i]),
-            flagged=bool(q[i] <= fdr),
-            held_out=float(held_out[i]),
-            in_sample=float(in_sample[i]),
-            influence=float(influences["influence_overall"].values[i]),
-            stderr=float(influences["stderr_overall"].values[i]),
-        )
-        for i in _most_suspicious(held_out, q <= fdr)
-    ]
+    influence, stderr = (influences[f"{key}_overall"].values for key in ("influence", "stderr"))
+    columns = {"qvalue": q, "influence": influence, "stderr": stderr, "held_out": held_out, "in_sample": in_sample}
+    return _most_suspicious(LabelRow, name, columns, held_out, fdr)
 
 
-def _copies(name: str, influences: xr.Dataset, source: ImageDataset, target: ImageDataset, fdr: float) -> list[CopyRow]:
+def _copies(
+    name: str, influences: xr.Dataset, source: ImageDataset, target: ImageDataset, fdr: float
+) -> list[ReviewRow]:
     recorded = np.flatnonzero(np.isin(target.ids.numpy(), influences["example"].values))
     target = target.select(target.ids.new_tensor(recorded))
     pixels = source.thumbnails(SIDE).numpy(), target.thumbnails(SIDE).numpy()
     if not copies.are_comparable(*pixels):
         return []
     nearest, p = copies.nearest_images(*pixels)
-    q, ids = qvalues(p), target.ids.numpy()[nearest]
-    examples = influences.indexes["example"].get_indexer(pd.Index(ids))
+    ids = target.ids.numpy()[nearest]
+    cells = influences.indexes["example"].get_indexer(pd.Index(ids)), np.arange(len(ids))
+    influence, stderr = (influences[key].values[cells] for key in ("influence", "stderr"))
+    columns = {"qvalue": qvalues(p), "influence": influence, "stderr": stderr, "example": ids}
+    return _most_suspicious(CopyRow, name, columns, p, fdr)
+
+
+def _most_suspicious(
+    kind: Callable[..., ReviewRow], target: str, columns: Mapping[str, NDArray[Any]], order: Array, fdr: float
+) -> list[ReviewRow]:
+    """Return rows of the examples to list, from columns [examples]: the flagged ones first, then by rising `order`."""
+    flagged = columns["qvalue"] <= fdr
+    listed = np.lexsort((order, ~flagged))[: max(LISTED, int(flagged.sum()))].tolist()
     return [
-        CopyRow(
-            target=name,
+        kind(
+            target=target,
             source=i,
-            qvalue=float(q[i]),
-            flagged=bool(q[i] <= fdr),
-            example=int(ids[i]),
-            influence=float(influences["influence"].values[examples[i], i]),
-            stderr=float(influences["stderr"].values[examples[i], i]),
+            flagged=bool(flagged[i]),
+            **{key: column[i].item() for key, column in columns.items()},
         )
-        for i in _most_suspicious(p, q <= fdr)
+        for i in listed
     ]
-
-
-def _most_suspicious(order: Array, flagged: Mask) -> list[int]:
-    """Return positions of the rows to list, by rising `order`, the flagged ones first."""
-    rows: list[int] = np.lexsort((order, ~flagged))[: max(LISTED, int(flagged.sum()))].tolist()
-    return rows

@@ -68,11 +68,6 @@ class Subpopulations:
     groups: tuple[GroupExamples, ...]
     splits: tuple[ClassSplit, ...]
 
-    @property
-    def group_names(self) -> set[str]:
-        """Groups that set subpopulations apart, whose influences a page has to show."""
-        return {part.group for split in self.splits for part in split.parts}
-
 
 def find_subpopulations(study: Study, name: str, estimated: Estimated, fdr: float, seed: int = 0) -> Subpopulations:
     """Split the classes of a target where that holds up at this false discovery rate, the clearest splits first."""

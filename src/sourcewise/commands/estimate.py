@@ -5,6 +5,7 @@ python estimate.py records=runs/<study> out=outputs/<name>
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -50,12 +51,16 @@ def estimate(config: dict[str, Any]) -> "Summary":
     """
     from hydra.utils import instantiate
 
+    from sourcewise.acting.counterfactuals import compare_all
+    from sourcewise.acting.curation import curate
+    from sourcewise.acting.review import review
     from sourcewise.commands import results, tracked_results
     from sourcewise.commands.images import find_images
     from sourcewise.core.files import check_place
     from sourcewise.report import contents
     from sourcewise.report.summary import summarise
     from sourcewise.study import influences
+    from sourcewise.study.recipes import train_command
 
     out = Path(config["out"])
     contents.check_sections(config["sections"])
@@ -66,17 +71,19 @@ def estimate(config: dict[str, Any]) -> "Summary":
     records, study = read_study(config)
     images = find_images(config["images"], study.header)
     estimated = influences.estimate(study, config["estimator"])
+    datasets = {name: item.dataset for name, item in estimated.items()}
+    slopes = {name: item.slopes for name, item in estimated.items()}
     summary = summarise(
         study,
         estimated,
         records.left_out,
         config["fdr"],
-        counterfactuals=results.compare(study, estimated),
-        review=results.review(study, estimated, images, config["fdr"]),
-        curation=results.curate(study, config["curate"], out),
+        counterfactuals=compare_all(study.counterfactual_runs, study.group_names, slopes),
+        review=review(datasets, study.label_agreement, images, config["fdr"]),
+        curation=curate(study, config["curate"], out) if config["curate"] else None,
     )
-    reports = results.build_reports(study, estimated, summary, out, config["sections"], images)
-    results.write(out, estimated, summary, records.used, reports, config["top"])
+    reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)
+    results.write(out, datasets, summary, records.used, reports, config["top"])
     tracked_results.track(tracker, config, study, summary, reports)
     print(f"{contents.as_text(reports)}\n\n{out / 'report.html'}")
     return summary

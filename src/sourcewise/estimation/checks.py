@@ -6,8 +6,8 @@ out or split is whole units: a subset with all its seeds, and its complement.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,41 @@ GOAL = 0.8
 """Split-half reliability that the forecast of the models needed aims at."""
 
 
+class Point(NamedTuple):
+    """One point of the convergence curve: the LDS and the split-half reliability that so many models give."""
+
+    models: int
+    lds: float
+    split_half: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """How far influences can be trusted.
+
+    Attributes:
+        estimator: name of the one that was used.
+        lds: held-out linear datamodeling score, cross-fitted; NaN with fewer than ten subsets.
+        lds_interval: the ends of its 95% bootstrap interval.
+        noise_ceiling: the LDS of a perfect predictor; None without subsets trained with several seeds.
+        split_half: reliability of influences from half of the models; None with too few models.
+        more_models: how many more would bring split_half to GOAL; None if that cannot be told.
+        candidates: LDS of every estimator that was tried, by name, the best first.
+        verdict: all of these in a sentence or two.
+        curve: for growing numbers of models; None where it was not asked for.
+    """
+
+    estimator: str
+    lds: float
+    lds_interval: tuple[float, float]
+    noise_ceiling: float | None
+    split_half: float | None
+    more_models: int | None
+    candidates: Mapping[str, float]
+    verdict: str
+    curve: Sequence[Point] | None = None
+
+
 @dataclass(frozen=True)
 class Score:
     """A linear datamodeling score with the ends of its 95% bootstrap interval; NaN where it cannot be told."""
@@ -33,12 +68,59 @@ class Score:
     high: float
 
 
-class Point(NamedTuple):
-    """One point of the convergence curve: the LDS and the split-half reliability that so many models give."""
+def check(method: Estimator, scores: Mapping[str, Score], sample: Subsets, models: int, level: str) -> Checks:
+    """Check an estimator on a sample of the columns.
 
-    models: int
-    lds: float
-    split_half: float
+    Args:
+        method: the estimator.
+        scores: of all that were tried, by name, the best first.
+        sample: subsets with these columns.
+        models: how many models the subsets were collapsed from.
+        level: what a column is, for the verdict.
+    """
+    reliability, more = None, None
+    if sample.units >= 2 * LEAST_UNITS:
+        reliability = split_half(sample, method.halved)
+        more = forecast(reliability, sample, method.halved)
+    score = scores.get(method.name, Score(np.nan, np.nan, np.nan))
+    result = Checks(
+        estimator=method.name,
+        lds=score.value,
+        lds_interval=(score.low, score.high),
+        noise_ceiling=noise_ceiling(sample),
+        split_half=reliability,
+        more_models=None if more is None else int(np.ceil(more * models / len(sample.masks))),
+        candidates={name: tried.value for name, tried in scores.items()},
+        verdict="",
+    )
+    verdict = describe(result, level)
+    if not method.handles_mixed_sizes and sample.masks.mixes_sizes():
+        verdict += f" Subset sizes are mixed, and influences by {method.name} carry their effect: take ridge."
+    return replace(result, verdict=verdict)
+
+
+def describe(result: Checks, level: str) -> str:
+    """Return what checks say of influences at a level, in a sentence or two."""
+    reliability, (low, high) = result.split_half, result.lds_interval
+    if reliability is None or np.isnan(result.lds + reliability):
+        return f"Influences at {level} level cannot be checked: too few different subsets to hold any out."
+    share = f", {result.lds / result.noise_ceiling:.0%} of the noise ceiling" if result.noise_ceiling else ""
+    predicts = f"LDS {result.lds:z.2f} ({low:z.2f} to {high:z.2f}{share})"
+    if low <= 0:
+        predicts += ", so they do not predict held-out models"
+    if reliability >= GOAL:
+        quality = "are reliable"
+    elif reliability >= 0.5:
+        quality = "are right in the large, uncertain one by one"
+    else:
+        quality = "are mostly noise"
+    text = f"Influences at {level} level {quality}: split-half reliability {reliability:z.2f}, {predicts}."
+    if result.more_models is None:
+        return text + " How many models would help cannot be told yet."
+    if result.more_models:
+        rounded = round(result.more_models, 2 - max(len(str(result.more_models)), 2))  # a forecast has no more digits
+        text += f" About {rounded:,} more models would reach split-half {GOAL:g}."
+    return text
 
 
 def predictions(subsets: Subsets, estimator: Estimator, fold: Index) -> Array:

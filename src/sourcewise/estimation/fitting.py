@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation import checks
 from sourcewise.estimation.arrays import BLOCK_ROWS, CELLS, Array, PackedMasks, cuts
-from sourcewise.estimation.checks import GOAL, LEAST_UNITS, Point, Score
+from sourcewise.estimation.checks import Checks, Point
 from sourcewise.estimation.collapse import Subsets, collapse
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting, find_estimators
@@ -39,28 +39,16 @@ class Fit:
         estimate: influence, stderr, dof and coefficients.
         qvalue: float[E, G], Benjamini-Hochberg over the table.
         groups: their names.
-        level: what a column is: example, class, overall.
         method: the estimator used.
-        lds: held-out linear datamodeling score, cross-fitted; NaN with fewer than ten subsets.
-        lds_interval: the ends of its 95% bootstrap interval.
-        noise_ceiling: the LDS of a perfect predictor; None without subsets trained with several seeds.
-        split_half: reliability of influences from half of the models; None with too few models.
-        more_models: how many more would bring split_half to 0.8; None if that cannot be told.
-        candidates: LDS of every estimator that was tried, by name, the best first.
+        checks: how far to trust the influences.
         sample: the subsets with the columns that the checks looked at.
     """
 
     estimate: Estimate
     qvalue: NDArray[np.floating[Any]]
     groups: tuple[str, ...]
-    level: str
     method: Estimator
-    lds: float
-    lds_interval: tuple[float, float]
-    noise_ceiling: float | None
-    split_half: float | None
-    more_models: int | None
-    candidates: Mapping[str, float]
+    checks: Checks
     sample: Subsets = field(repr=False)
 
     @property
@@ -74,39 +62,9 @@ class Fit:
         return self.estimate.stderr
 
     @property
-    def estimator(self) -> str:
-        """Name of the estimator used."""
-        return self.method.name
-
-    @property
     def verdict(self) -> str:
         """What the checks say, in a sentence or two."""
-        verdict = self._trust()
-        if not self.method.handles_mixed_sizes and self.sample.masks.mixes_sizes():
-            verdict += f" Subset sizes are mixed, and influences by {self.estimator} carry their effect: take ridge."
-        return verdict
-
-    def _trust(self) -> str:
-        reliability, low = self.split_half, self.lds_interval[0]
-        if reliability is None or np.isnan(self.lds + reliability):
-            return f"Influences at {self.level} level cannot be checked: too few different subsets to hold any out."
-        share = f", {self.lds / self.noise_ceiling:.0%} of the noise ceiling" if self.noise_ceiling else ""
-        predicts = f"LDS {self.lds:.2f} ({low:.2f} to {self.lds_interval[1]:.2f}{share})"
-        if low <= 0:
-            predicts += ", so they do not predict held-out models"
-        if reliability >= GOAL:
-            quality = "are reliable"
-        elif reliability >= 0.5:
-            quality = "are right in the large, uncertain one by one"
-        else:
-            quality = "are mostly noise"
-        text = f"Influences at {self.level} level {quality}: split-half reliability {reliability:.2f}, {predicts}."
-        if self.more_models is None:
-            return text + " How many models would help cannot be told yet."
-        if self.more_models:
-            rounded = round(self.more_models, 2 - max(len(str(self.more_models)), 2))  # a forecast has no more digits
-            text += f" About {rounded:,} more models would reach split-half {GOAL:g}."
-        return text
+        return self.checks.verdict
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Return the lower and upper ends, float[E, G], of the confidence intervals of the influences."""
@@ -164,23 +122,12 @@ def fit(
     scores = checks.compare(candidates, sample)
     method = next((item for item in candidates if item.name == next(iter(scores), "")), candidates[0])
     estimate, qvalue = estimate_table(subsets, method)
-    reliability, more = None, None
-    if sample.units >= 2 * LEAST_UNITS:
-        reliability = checks.split_half(sample, method.halved)
-        more = checks.forecast(reliability, sample, method.halved)
-    score = scores.get(method.name, Score(np.nan, np.nan, np.nan))
     return Fit(
         estimate=estimate,
         qvalue=qvalue,
         groups=names,
-        level=level,
         method=method,
-        lds=score.value,
-        lds_interval=(score.low, score.high),
-        noise_ceiling=checks.noise_ceiling(sample),
-        split_half=reliability,
-        more_models=None if more is None else int(np.ceil(more * len(packed) / len(sample.masks))),
-        candidates={name: tried.value for name, tried in scores.items()},
+        checks=checks.check(method, scores, sample, len(packed), level),
         sample=sample,
     )
 

@@ -26,6 +26,7 @@ from sourcewise.report.sections.closing import closing_sections
 from sourcewise.report.sections.context import Album, TargetContext, TrainCommand
 from sourcewise.report.sections.trust import verdict
 from sourcewise.report.summary import Summary
+from sourcewise.study.writing import listed_groups
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
     from sourcewise.data import ImageDataset
@@ -77,16 +78,14 @@ def build(
     sections: Sequence[str] | None = None,
     images: Mapping[str, ImageDataset] | None = None,
 ) -> list[TargetReport]:
-    """Build the report of an estimate from its influences, by target, and its summary.
+    """Build the report of an estimate from its influences, by target, and its summary, with as many groups as fit.
 
     sections: names of sections, in order; None for all. images: as in Album. All else is as in TargetContext.
-
-    Raises SourcewiseError as `check_sections` does.
     """
-    check_sections(sections)
     album, reports = Album(images or {}), []
     for name, dataset in influences.items():
-        target = TargetContext(name, dataset, summary, train_command, out, album)
+        listed = listed_groups(dataset, summary.targets[name].groups_to_show)
+        target = TargetContext(name, listed, summary, train_command, out, album)
         parts = {key: SECTIONS[key](target) for key in sections or SECTIONS}
         needs = {key: part for key, part in parts.items() if isinstance(part, str)}
         needs |= {"pictures": NO_PICTURES} if album.missing else {}

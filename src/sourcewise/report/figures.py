@@ -23,7 +23,7 @@ from sourcewise.acting.tradeoffs import Tradeoff
 from sourcewise.report.drawing import COLOURS, LIGHT, MUTED, json_numbers, labels, make_figure
 from sourcewise.report.formatting import DisplayUnit, display_unit
 from sourcewise.study.effects import KEYS
-from sourcewise.study.influences import LevelChecks
+from sourcewise.study.influences import Checks
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.intp]
@@ -154,7 +154,7 @@ def _direction(unit: DisplayUnit) -> str:
     return f"hurts ← {html.escape(unit.name)} → helps"
 
 
-def convergence(checks: Mapping[str, LevelChecks]) -> go.Figure:
+def convergence(checks: Mapping[str, Checks]) -> go.Figure:
     """Draw LDS and split-half reliability against the number of models, by level; dotted: the LDS's noise ceiling."""
     lines = []
     for level, colour in zip(("class", "example"), COLOURS, strict=False):

@@ -61,12 +61,14 @@ def count(number: int, noun: str) -> str:
 def number(value: float | None, decimals: int = 2, sign: bool = False) -> str:
     """Return a number with a true minus sign, and with a plus if `sign`; None and NaN are 'not identifiable'.
 
-    >>> number(-0.5), number(0.5, 1, sign=True), number(float("nan"))
-    ('−0.50', '+0.5', 'not identifiable')
+    Only with `sign`, which side of zero it is on is shown even where its digits are all zero.
+
+    >>> number(-0.5), number(-0.001), number(0.5, 1, sign=True), number(float("nan"))
+    ('−0.50', '0.00', '+0.5', 'not identifiable')
     """
     if value is None or not math.isfinite(value):
         return "not identifiable"
-    return f"{value:{'+' if sign else ''},.{decimals}f}".replace("-", "−")
+    return f"{value:{'+' if sign else 'z'},.{decimals}f}".replace("-", "−")
 
 
 def q_value(q: float | None) -> str:

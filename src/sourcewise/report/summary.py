@@ -20,7 +20,7 @@ from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Study
 from sourcewise.study.effects import KEYS, GroupEffect, count_significant, group_effects
-from sourcewise.study.influences import LEVELS, SIGN, Estimated, LevelChecks
+from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
 RELATIVE = (
@@ -83,7 +83,7 @@ class TargetSummary:
     table: tuple[ClassEffects, ...]
     overall: tuple[GroupEffect, ...]
     verdict: str
-    checks: Mapping[str, LevelChecks]
+    checks: Mapping[str, Checks]
     baselines: Mapping[str, Baseline]
     subpopulations: Subpopulations | None = None
     brittle: BrittleExamples | None = None
@@ -96,8 +96,9 @@ class TargetSummary:
 
     @property
     def groups_to_show(self) -> set[str]:
-        """Groups whose influences on examples the page needs."""
-        return self.subpopulations.group_names if self.subpopulations else set()
+        """Groups that set subpopulations apart, whose influences on examples the page needs."""
+        splits = self.subpopulations.splits if self.subpopulations else ()
+        return {part.group for split in splits for part in split.parts}
 
 
 @dataclass(frozen=True, kw_only=True)

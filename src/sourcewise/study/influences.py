@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sourcewise.estimation.checks import Checks as Checks  # also for the report
 from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting
 from sourcewise.estimation.fitting import Fit, fit
@@ -26,27 +27,6 @@ LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
 """Levels and the suffix of their variables."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LevelChecks:
-    """How far influences at one level can be trusted; what is not explained here is as in `Fit`.
-
-    Attributes:
-        estimator: name of the one that was used.
-        verdict: all of the checks in words.
-        curve: (models, LDS, split-half) for growing numbers of models; not made overall, nor for very many groups.
-    """
-
-    estimator: str
-    lds: float
-    lds_interval: tuple[float, float]
-    noise_ceiling: float | None
-    split_half: float | None
-    more_models: int | None
-    candidates: Mapping[str, float]
-    verdict: str
-    curve: tuple[tuple[int, float, float], ...] | None = None
-
-
 @dataclass(frozen=True)
 class Estimated:
     """Influences on one target.
@@ -55,14 +35,14 @@ class Estimated:
         dataset: influences, errors and q-values, as docs/architecture.md lays them out.
         estimator: the one at example level.
         slopes: float[groups], what the fit predicts overall outputs with.
-        checks: by level.
+        checks: by level; without curves overall, and for very many groups.
         baselines: label and feature mapping, by name; empty where the records do not hold them.
     """
 
     dataset: xr.Dataset
     estimator: Estimator
     slopes: NDArray[np.float64]
-    checks: Mapping[str, LevelChecks]
+    checks: Mapping[str, Checks]
     baselines: Mapping[str, Baseline]
 
 
@@ -90,7 +70,9 @@ def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: 
         fits[level] = fit(study.masks, outputs, estimator, study.seeds, level=level)
         bar.update()
     few_groups = study.groups <= GRAM_GROUPS
-    checks = {level: _checks(fitted, few_groups and level != "overall") for level, fitted in fits.items()}
+    checks = {level: fitted.checks for level, fitted in fits.items()}
+    for level in ("example", "class") if few_groups else ():
+        checks[level] = replace(checks[level], curve=fits[level].curve())
     dataset = _lay_out(study, name, fits, checks)
     baselines: dict[str, Baseline] = {}
     if name in study.mappings:
@@ -105,7 +87,7 @@ def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: 
     )
 
 
-def _lay_out(study: Study, name: str, fits: Mapping[str, Fit], checks: Mapping[str, LevelChecks]) -> xr.Dataset:
+def _lay_out(study: Study, name: str, fits: Mapping[str, Fit], checks: Mapping[str, Checks]) -> xr.Dataset:
     target, units = study.targets[name], UNITS.get(study.output, study.output)
     variables: dict[str, Any] = {}
     present = target.class_sizes > 0
@@ -143,17 +125,3 @@ def _lay_out(study: Study, name: str, fits: Mapping[str, Fit], checks: Mapping[s
             if value is not None and value == value:  # not NaN
                 attributes[key + suffix] = value
     return xr.Dataset(variables, coordinates, attributes)
-
-
-def _checks(fitted: Fit, with_curve: bool) -> LevelChecks:
-    return LevelChecks(
-        estimator=fitted.estimator,
-        lds=fitted.lds,
-        lds_interval=fitted.lds_interval,
-        noise_ceiling=fitted.noise_ceiling,
-        split_half=fitted.split_half,
-        more_models=fitted.more_models,
-        candidates=fitted.candidates,
-        verdict=fitted.verdict,
-        curve=tuple(fitted.curve()) if with_curve else None,
-    )

@@ -10,7 +10,7 @@ from sourcewise.report.formatting import count, join, number
 from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
 from sourcewise.study.baselines import Baseline
-from sourcewise.study.influences import LevelChecks
+from sourcewise.study.influences import Checks
 
 TITLE = "How far to trust this"
 
@@ -111,7 +111,7 @@ def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
     return f"Rank correlation of influences with what one model of the full source says: {'; '.join(parts)}."
 
 
-def _row(level: str, check: LevelChecks) -> Row:
+def _row(level: str, check: Checks) -> Row:
     low, high = check.lds_interval
     interval = f" ({number(low)} to {number(high)})" if math.isfinite(low + high) else ""
     ceiling = "–" if check.noise_ceiling is None else number(check.noise_ceiling)
