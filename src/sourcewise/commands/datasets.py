@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sourcewise.core import settings
-from sourcewise.core.identity import Config, Fingerprints, is_named_by_data, with_data
+from sourcewise.core.identity import Fingerprints, is_named_by_data, with_data
+from sourcewise.core.names import Config
 
 if TYPE_CHECKING:
     from sourcewise.data import ImageDataset

@@ -21,7 +21,8 @@ BATCH = 8
 def prepare(config: Config) -> None:
     """Build the datasets of a resolved config, and print what they are. Raises SourcewiseError when one is missing."""
     for name, dataset in built(config):
-        print(f"{'source' if name == config['source']['name'] else name}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
+        part = "source" if name == config["source"]["name"] else name
+        print(f"{part}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
 
 
 def plan(config: Config) -> str:

@@ -69,7 +69,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
     if config.get("only"):
         raise SourcewiseError(f"only={config['only']} is for one command, not for a sweep: leave out -m")
     folder = names.run_dir(config)
-    if (there := _look(folder, config)).state == "done":
+    if (there := _look(folder, config)).record is not None:
         return _done(there.record, folder, config)
     settings.check_config(config)
     # Targets first: a missing one should be reported before a source's images are made into a store.
@@ -85,7 +85,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
     if not hardware.is_main:  # under DDP, one process speaks for the run
         return dict(start().execute(config, recipe).header.metrics)
     with leases.lease(folder) as lease:
-        if (there := _look(folder, config)).state == "done":  # by another process, a moment ago
+        if (there := _look(folder, config)).record is not None:  # by another process, a moment ago
             return _done(there.record, folder, config)
         if there.state != "missing":
             set_aside(folder, there)
@@ -98,7 +98,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
 
 
 def _look(folder: Path, config: dict[str, Any]) -> "Look":
-    """Return whose record lies in a run's folder. Raises SourcewiseError for one that must not be done again unasked."""
+    """Return whose record lies in a run's folder. Raises SourcewiseError for one that a user should decide about."""
     from sourcewise.sweep.belonging import changed_data, look
 
     there = look(folder, config, fingerprints)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.core.hashing import fingerprint
-from sourcewise.core.names import DATA, Config, data, recipe, run_name
+from sourcewise.core.names import DATA, Config, data, recipe
 
 Fingerprints = Mapping[str, str]
-"""The fingerprint of each dataset, named as in a record's header: the source's name, `<target>/train`, `<target>/test`."""
+"""The fingerprint of each dataset, by the source's name, `<target>/train`, `<target>/test`, as in records."""
 
 
 def is_named_by_data(config: Config) -> bool:
@@ -38,7 +38,7 @@ def datasets(config: Config) -> dict[str, Any]:
 
 
 def with_data(config: Config, fingerprints: Fingerprints) -> dict[str, Any]:
-    """Return a resolved config whose `data` say what the datasets hold; sections without that setting stay as they are."""
+    """Return a resolved config whose `data` say what the datasets hold; sections without that setting stay the same."""
     return _replaced(config, lambda *names: fingerprint([fingerprints[name] for name in names]))
 
 
@@ -54,18 +54,26 @@ def changed_sections(config: Config, fingerprints: Fingerprints) -> list[str]:
 
 
 def differing(recorded: Fingerprints, current: Fingerprints, source: str) -> list[str]:
-    """Return the datasets whose fingerprints differ, for a message; source: the source's name, which becomes `source`."""
+    """Return the datasets whose fingerprints differ, for a message; source: the name that becomes `source`."""
     names = [name for name, value in current.items() if recorded.get(name) != value]
     return ["source" if name == source else name for name in names]
 
 
-def is_same_run(recorded: Config, config: Config) -> bool:
-    """Return whether two configs are of one run, wherever their data lie: one recipe, subset and training seed."""
+def recorded_recipe(config: Config) -> str:
+    """Return the hash of the recipe of a config that a record holds, which may be anything; "" if it is of no run."""
     try:
-        same_recipe = fingerprint(recipe(recorded)) == fingerprint(recipe(config))
-        return same_recipe and run_name(recorded) == run_name(config)
-    except (KeyError, TypeError, AttributeError, RecursionError):  # what a record holds may be anything
-        return False
+        return fingerprint(recipe(config))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return ""
+
+
+def is_same_run(recorded: Config, config: Config) -> bool:
+    """Return whether a record's config and a run's are of one run, wherever their data lie.
+
+    These are one recipe, one subset and one training seed.
+    """
+    same_recipe = recorded_recipe(recorded) == fingerprint(recipe(config))
+    return same_recipe and all(fingerprint(recorded.get(key)) == fingerprint(config[key]) for key in ("subset", "seed"))
 
 
 def _replaced(config: Config, value: Callable[..., str | None]) -> dict[str, Any]:

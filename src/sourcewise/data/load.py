@@ -81,7 +81,7 @@ def stored(fingerprint: str | None) -> ImageDataset | None:
 
 
 def _stamp(dataset: Loader) -> str:
-    """Return the loader's stamp; a worker process of a sweep, which does many runs of the same data, asks for it once."""
+    """Return the loader's stamp; a worker of a sweep, which does many runs of the same data, asks for it once."""
     if WORKER not in os.environ:
         return dataset.stamp()
     if (key := repr(dataset)) not in _STAMPS:

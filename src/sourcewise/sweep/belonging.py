@@ -1,7 +1,6 @@
-"""Whose record lies in a run's folder: the run's own, of the data of now, or another's, which counts for nothing here."""
+"""Whose record lies in a run's folder: the run's own, of the data of now, or another's, which does not count."""
 
 import hashlib
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,7 +10,8 @@ from typing import Literal, NamedTuple
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
-from sourcewise.core.identity import Config, Fingerprints, differing, is_same_run, lies_on_disk
+from sourcewise.core.identity import Fingerprints, differing, is_same_run, lies_on_disk
+from sourcewise.core.names import Config
 from sourcewise.records import record as records
 
 State = Literal["missing", "done", "damaged", "unusable", "foreign", "changed"]

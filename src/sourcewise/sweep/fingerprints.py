@@ -1,4 +1,4 @@
-"""What the datasets of a sweep's runs hold, read in a process of its own: the launching one forks, and needs no torch."""
+"""What the datasets of a sweep's runs hold, read in a process of its own: the launching one forks, without torch."""
 
 import contextlib
 import json
@@ -11,8 +11,9 @@ from typing import Any
 from sourcewise.core import exits
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
-from sourcewise.core.identity import Config, Fingerprints, datasets
+from sourcewise.core.identity import Fingerprints, datasets
 from sourcewise.core.messages import one_line, users_error
+from sourcewise.core.names import Config
 from sourcewise.sweep.tasks import beside, load
 
 FUNCTION = "fingerprints"

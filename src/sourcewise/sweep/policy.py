@@ -17,8 +17,8 @@ from tqdm import tqdm
 from sourcewise.core import identity, names
 from sourcewise.core.errors import RunFailed
 from sourcewise.sweep import leases
-from sourcewise.sweep.pool import Job, Outcome
 from sourcewise.sweep.belonging import changed_data, look, other_studies, set_aside
+from sourcewise.sweep.pool import Job, Outcome
 from sourcewise.sweep.runs import INTERRUPTED, Run
 from sourcewise.sweep.signals import caught
 from sourcewise.sweep.slots import Shape
@@ -59,8 +59,8 @@ class Backend(Protocol):
     retries_on_error: int
     fail_fast: bool
 
-    def fingerprints(self, config: identity.Config) -> identity.Fingerprints | None:
-        """Return what the datasets of a config hold now, None where the task does not tell; see `fingerprints.Reader`."""
+    def fingerprints(self, config: names.Config) -> identity.Fingerprints | None:
+        """Return what the datasets of a config hold now; None where the task does not tell."""
 
     def pool(self, shape: Shape) -> Workers:
         """Return what does runs of this shape."""
@@ -106,7 +106,7 @@ class Sweep:
         return sum(run.state == state for run in self.runs)
 
     def _look_at_record(self, run: Run) -> None:
-        """Set the state of a run that has a record. One that is not its own leaves the place, while this process holds it."""
+        """Set the state of a run that has a record. One that does not count leaves, held by this process meanwhile."""
         there = look(run.folder, run.config, self.launcher.fingerprints)
         again = there.state in ("damaged", "foreign") or (there.state == "changed" and run.config.get("retrain"))
         if there.state == "done":

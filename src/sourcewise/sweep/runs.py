@@ -14,8 +14,8 @@ INTERRUPTED = "interrupted"
 class Run:
     """One run of a sweep and what has become of it.
 
-    state: missing (to be done), running, leased (by another process), done, failed, stopped, or changed (its record is of
-    other data); `cause` says why.
+    state: missing (to be done), running, leased (by another process), done, failed, stopped, or changed (its record is
+    of other data); `cause` says why.
     """
 
     index: int

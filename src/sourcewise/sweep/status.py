@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
-from sourcewise.core.identity import Config, Fingerprints
+from sourcewise.core.identity import Fingerprints
+from sourcewise.core.names import Config
 from sourcewise.core.overrides import called_as
 from sourcewise.sweep import leases
 from sourcewise.sweep.belonging import look
