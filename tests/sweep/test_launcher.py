@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import fake_task
@@ -166,9 +168,46 @@ def test_fail_fast(sweeps):
     assert "1 of 5 runs are done, 1 failed, 3 are left; the same command goes on" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_sweep_whose_runs_all_fail_alike_stops_after_a_few(sweeps):
+    deeds = {str(seed): "raise" for seed in range(40)}
+    done = sweeps.run("hydra.launcher.slots=2", seeds=40, deeds=deeds)
+    assert done.returncode == 1
+    attempts = {seed for seed, _, _ in sweeps.starts()}
+    assert 3 <= len(attempts) <= 5
+    last = done.stderr.strip().splitlines()[-1]
+    assert re.search(r"0 of 40 runs are done, [34] failed, 3[67] are left; no other is tried, since", last), last
+    assert "failed alike: ValueError: this went wrong" in last
+    assert done.stderr.count("ValueError: this went wrong") <= 5  # a line for each, and the last one
+    assert not list(sweeps.runs.glob("*/*/lease*"))
+
+    done = sweeps.run("hydra.launcher.slots=2", "hydra.launcher.give_up_after=null", seeds=40, deeds=deeds)
+    assert {seed for seed, _, _ in sweeps.starts()} == set(range(40))
+    assert done.stderr.strip().endswith("0 of 40 runs are done, 40 failed, 0 are left")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bad", [range(0, 20), range(0, 13), range(7, 40), range(1, 40), [0, 1, 2]])
+def test_one_wrong_value_among_several_does_not_end_a_sweep(sweeps, bad):
+    deeds = {str(seed): "raise" for seed in bad}
+    done = sweeps.run("hydra.launcher.slots=4", seeds=40, deeds=deeds)
+    assert done.returncode == 1
+    assert set(sweeps.records()) == set(range(40)) - set(bad)
+
+
+@pytest.mark.slow
+def test_a_place_where_nothing_can_be_written_is_one_line_before_anything_starts(sweeps, tmp_path):
+    (tmp_path / "file").touch()
+    done = sweeps.run(f"runs_dir={tmp_path / 'file' / 'runs'}")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'file'}: it is not a folder; choose another place" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_cleanly_and_the_same_command_resumes(sweeps, number, status):
-    process = sweeps.start("hydra.launcher.slots=2", seeds=4, deeds={"2": "hang_once", "3": "hang_once"})
+    settings = ("hydra.launcher.slots=2", "hydra.launcher.finish_within=0.5")
+    process = sweeps.start(*settings, seeds=4, deeds={"2": "hang_once", "3": "hang_once"})
     until(lambda: len(sweeps.starts()) == 4)
     process.send_signal(number)
     _, err = process.communicate(timeout=200)
@@ -182,12 +221,35 @@ def test_a_signal_stops_cleanly_and_the_same_command_resumes(sweeps, number, sta
     assert set(sweeps.records()) == {0, 1, 2, 3}
 
 
-def test_a_second_signal_is_immediate(sweeps):
-    process = sweeps.start("hydra.launcher.grace=1000", seeds=2, deeds={"0": "stubborn", "1": "stubborn"})
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
+def test_the_first_signal_lets_running_runs_end(sweeps, number):
+    """Both running runs get their records, no further one begins, and the line says until when they have time."""
+    process = sweeps.start("hydra.launcher.slots=2", "hydra.launcher.finish_within=1000", seeds=4, sleep=5)
+    until(lambda: len(sweeps.starts()) == 2)
+    before = datetime.now()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 128 + number
+    assert set(sweeps.records()) == {seed for seed, _, _ in sweeps.starts()} == {0, 1}
+    assert f"{number.name}: no further run begins, and the 2 running ones have until " in err
+    said = datetime.strptime(re.search(r"have until (\d\d:\d\d:\d\d) to end \(1000 s", err)[1], "%H:%M:%S")
+    assert 995 < (said - before.replace(microsecond=0)).seconds < 1100
+    assert "2 of 4 runs are done, 0 failed, 2 are left; the same command goes on" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finish_within", [0, 1000])
+def test_a_second_signal_is_immediate(sweeps, finish_within):
+    settings = ("hydra.launcher.grace=1000", f"hydra.launcher.finish_within={finish_within}")
+    process = sweeps.start(*settings, seeds=2, deeds={"0": "stubborn", "1": "stubborn"})
     until(lambda: len(sweeps.starts()) == 2)
     pids = [pid for _, pid, _ in sweeps.starts()]
     process.send_signal(signal.SIGINT)
-    until(lambda: "I shall not stop" in (sweeps.folder(0) / "log.txt").read_text())
+    assert process.stderr is not None
+    until(lambda: "SIGINT: " in process.stderr.readline())
+    if not finish_within:
+        until(lambda: "I shall not stop" in (sweeps.folder(0) / "log.txt").read_text())
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=200)
@@ -442,5 +504,5 @@ def test_slots_that_cannot_be(monkeypatch, shape, asked):
 
 
 def test_names_can_be_pasted_into_a_shell():
-    run = runs.Run(0, ["a=[1,2]", "b='x y'", "hydra.job.name=z"], {}, Path())
+    run = runs.Run(0, {}, Path("log.txt"), ["a=[1,2]", "b='x y'", "hydra.job.name=z"])
     assert shlex.split(run.name) == ["a=[1,2]", "b='x y'"]

@@ -103,6 +103,49 @@ def test_a_killed_command_goes_on(tiny: Compose, tmp_path: Path) -> None:
     assert record.digest(record.read(folder / names.RECORD)) == digest
 
 
+@pytest.mark.parametrize("epoch", [3, 8])  # 8: in the transfer
+def test_a_run_that_is_asked_to_stop_is_saved_whatever_the_time(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    config = tiny(*SETTINGS, "trainer.checkpoint_minutes=1000")
+    digest = undisturbed(config)
+    epochs = iter(range(100))
+    start = checkpoints.Checkpoint.on_train_epoch_start
+
+    def asked(self, trainer, module):
+        if next(epochs) == epoch:
+            monkeypatch.setattr(checkpoints, "_is_to_stop", lambda: True)
+        start(self, trainer, module)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "on_train_epoch_start", asked)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(config)
+    assert left(config) == (["checkpoint-source.pt"] if epoch < 8 else [])
+    monkeypatch.undo()
+    assert finished(config) == digest
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_interrupted_lets_its_runs_save_a_checkpoint(tmp_path: Path) -> None:
+    overrides = ["trainer.checkpoint_minutes=0", "source.train.per_letter=10", "source.pretraining.epochs=100000"]
+    overrides += ["model.width=4", "logger=none", f"runs_dir={tmp_path}/runs"]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides, "hydra.launcher.finish_within=1000"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(20000):
+            if list(tmp_path.glob("runs/*/*/checkpoint-source.pt")) or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "0 of 1 runs are done, 0 failed, 1 are left; the same command goes on where this one stopped" in err
+    (folder,) = tmp_path.glob("runs/*/*")
+    assert {path.name for path in folder.iterdir()} == {"checkpoint-source.pt", "log.txt"}
+
+
 @pytest.mark.parametrize(
     ("stage", "epoch", "files"),
     [

@@ -13,6 +13,9 @@ from typing import NoReturn
 from sourcewise.core.errors import VERBOSE
 from sourcewise.core.messages import one_line, users_error
 
+SAVE_AND_STOP = signal.SIGUSR1
+"""Blocked in a worker process: while it is pending, a run that saves checkpoints saves one and stops."""
+
 
 @contextmanager
 def errors() -> Iterator[None]:
@@ -54,4 +57,4 @@ def errors() -> Iterator[None]:
         if cause is None or VERBOSE in os.environ:
             raise
         print(f"{Path(sys.argv[0]).name}: {one_line(cause)}", file=sys.stderr)
-        sys.exit(getattr(cause, "status", 2))
+        sys.exit(cause.status)

@@ -27,7 +27,9 @@ class ImageDataset:
     labels: int64[examples], in range(len(class_names));
     ids: int64[examples], unique names of the examples that survive any selection; groups: int64[examples], in
     range(len(group_names)), what a subset keeps or removes; by default the class. columns: further values per example,
-    which can serve as groups.
+    which can serve as groups. paths: the file of each example as seen from its dataset's root, an object array with
+    None where there is no file; digests: uint64[examples], equal where stored images are. Neither counts for the
+    fingerprint, and both are None where they are not known.
 
     Raises SourcewiseError for names that a record could not be read back with.
     """
@@ -40,6 +42,8 @@ class ImageDataset:
     group_names: Sequence[str] = ()
     fingerprint: str = ""
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    paths: NDArray[np.object_] | None = None
+    digests: NDArray[np.uint64] | None = None
 
     def __post_init__(self) -> None:
         # Derived defaults of a frozen dataclass can only be set this way.
@@ -81,6 +85,8 @@ class ImageDataset:
             ids=self.ids[rows],
             groups=self.groups[rows],
             columns={name: values[rows.numpy()] for name, values in self.columns.items()},
+            paths=None if self.paths is None else self.paths[rows.numpy()],
+            digests=None if self.digests is None else self.digests[rows.numpy()],
         )
 
     def thumbnails(self, side: int) -> Tensor:

@@ -3,6 +3,7 @@
 import functools
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
 from sourcewise.core.errors import WORKER, SourcewiseError
+from sourcewise.core.files import cache_folder
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.randomness import ranks
 from sourcewise.data.dataset import ImageDataset
@@ -54,7 +56,8 @@ def load(
     """
     settings = [SCHEMA, repr(dataset), _stamp(dataset), num_classes, side, format, channels, quality, broken]
     settings += [per_class, rest]
-    path = Path(cache_dir or _home()) / f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
+    name = f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
+    path = Path(cache_dir or cache_folder()) / name
 
     def listing() -> Listing:
         images = dataset.listing()
@@ -69,12 +72,12 @@ def load(
 
     if not path.exists():
         prepared(listing, str(path), side, format, channels, quality, broken)
-    return _opened(str(path), side, format, channels, quality)
+    return _opened(path)
 
 
 def stored(fingerprint: str | None) -> ImageDataset | None:
     """Return the dataset of this fingerprint if its store is in the cache of this user, else None."""
-    for path in sorted(_home().glob("*.arrow")):
+    for path in sorted(cache_folder().glob("*.arrow")):
         with suppress(SourcewiseError):
             return opened(path, {"schema": SCHEMA, "fingerprint": fingerprint})
     return None
@@ -89,18 +92,10 @@ def _stamp(dataset: Loader) -> str:
     return _STAMPS[key]
 
 
-def _home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise"
-
-
 @functools.lru_cache(maxsize=32)
-def _opened(path: str, side: int, format: Format, channels: int, quality: int) -> ImageDataset:
-    """Return the dataset of a store that exists, opened once in a process that does many runs."""
-
-    def gone() -> Listing:
-        raise SourcewiseError(f"{path}: was removed a moment ago")
-
-    return prepared(gone, path, side, format, channels, quality)
+def _opened(path: Path) -> ImageDataset:
+    """Return the dataset of a store, opened once in a process that does many runs."""
+    return opened(path, {"schema": SCHEMA})
 
 
 def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:
@@ -108,5 +103,11 @@ def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:
     labels = np.asarray(listing.labels)
     limit = np.round(per_class * np.bincount(labels))[labels] if per_class < 1 else per_class
     rows: NDArray[np.intp] = np.flatnonzero((ranks("per_class", labels) < limit) != rest)
-    columns = {name: np.asarray(values)[rows] for name, values in listing.columns.items()}
-    return Listing(lambda row: listing.open(int(rows[row])), labels[rows], listing.class_names, columns)
+    return replace(
+        listing,
+        open=lambda row: listing.open(int(rows[row])),
+        labels=labels[rows],
+        columns={name: np.asarray(values)[rows] for name, values in listing.columns.items()},
+        paths=listing.paths and [listing.paths[row] for row in rows],
+        whole=listing,
+    )

@@ -5,8 +5,8 @@ is ever downloaded, but a repository that `HuggingFace` is told to use.
 """
 
 import os
-import struct
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data.dataset import ImageDataset
+from sourcewise.data.files import Tree, required, stamp, walk
+from sourcewise.data.pictures import is_picture, opened, picture, suffix
 from sourcewise.data.store import Listing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 
 SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 
@@ -53,43 +53,59 @@ class Folder:
     obtain: str = field(default="", repr=False)
 
     def stamp(self) -> str:
-        """From when `root`/`folder` and the folders of classes in it were last changed."""
-        top = self._top()
-        if self.nested:
-            folders = [Path(path) for path, *_ in os.walk(top, followlinks=True)]
-        else:
-            folders = [top, *(path for path in top.iterdir() if path.is_dir())]
-        return _stamps(*sorted(folders), *self._lists())
+        """Return a hash of the sizes and times of all images and lists, and of the classes."""
+        listing = self.listing()
+        lists = [str(Path(self.root, name)) for name in (self.only, self.names) if name]
+        return _stamp(self.root, listing, *lists)
 
     def listing(self) -> Listing:
         """Classes in the order of their folders, images in that of their paths."""
-        top, by_class = self._top(), dict[str, list[str]]()
-        for folder, below, files in os.walk(top, followlinks=True):
-            below[:] = [name for name in below if not name.startswith(".")]
-            place = Path(folder).relative_to(top).as_posix()
-            images = [f"{place}/{file}" for file in files if _is_image(file)]
+        top = self._top()
+        tree, by_class = walk(top), dict[str, list[str]]()
+        for place, files in tree.files.items():
+            images = [f"{place}/{file}" for file in files if is_picture(file)]
             if place != "." and (images or not self.nested):
                 by_class.setdefault(place if self.nested else place.split("/")[0], []).extend(images)
-        paths = [path for name in sorted(by_class) for path in sorted(by_class[name])]
+        classes = sorted(by_class)
+        paths = [path for name in classes for path in sorted(by_class[name])]
         if not paths:
-            raise self._missing("it holds no folders with images")
+            raise self._missing("; ".join(["it holds no folders with images", *_passed_over(tree)]))
         if len(by_class) > 1 and by_class.keys() <= SPLITS:
-            raise self._missing(
-                f"its folders ({', '.join(sorted(by_class))}) are splits, not classes; set folder to one"
-            )
-        labels = np.repeat(np.arange(len(by_class)), [len(by_class[name]) for name in sorted(by_class)])
+            raise self._missing(f"its folders ({', '.join(classes)}) are splits, not classes; set folder to one")
+        labels = np.repeat(np.arange(len(classes)), [len(by_class[name]) for name in classes])
         lines = (line.partition(" ") for line in _lines(self.root, self.names))
         names = {folder: name.strip() for folder, _, name in lines}
-        titles = [names.get(name) or name for name in sorted(by_class)]
+        titles = [names.get(name) or name for name in classes]
         titles = [
             title if titles.count(title) == 1 else f"{title} ({name})"
-            for title, name in zip(titles, sorted(by_class), strict=True)
+            for title, name in zip(titles, classes, strict=True)
         ]
         rows = _only(self.root, self.only, paths)
-        return Listing(lambda row: opened(top / paths[rows[row]]), labels[rows], tuple(titles))
+        return Listing(
+            lambda row: opened(top / paths[rows[row]]),
+            labels[rows],
+            tuple(titles),
+            paths=[os.path.join(self.folder, paths[row]) for row in rows],  # noqa: PTH118
+            notes=tuple(f"{top}: {note}" for note in self._notes(tree, by_class)),
+        )
 
-    def _lists(self) -> list[Path]:
-        return [Path(self.root, name) for name in (self.only, self.names) if name]
+    def _notes(self, tree: Tree, by_class: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        """Yield what a user may not expect of what lies there."""
+        yield from _passed_over(tree)
+        yield from (f"{loop} is a link to a folder that it lies in, and is not entered" for loop in tree.loops)
+        for link, other in tree.twice.items():
+            yield f"{link} is a link to {other}: their images count twice; remove the link if they should not"
+        if outside := sum(map(is_picture, tree.files["."])):
+            yield f"{outside} images lie in no class folder and are left out"
+        if self.nested:
+            return
+        deeper = {name: {path.split("/")[1] for path in paths} for name, paths in sorted(by_class.items()) if paths}
+        if all(len(below) > 1 and not any(map(is_picture, below)) for below in deeper.values()):
+            name, below = next(iter(deeper.items()))
+            yield (
+                f"its classes ({', '.join(list(deeper)[:5])}) hold folders of images only, such as"
+                f" {name}/{min(below)}; if these are the classes, take a root one folder lower, or nested=true"
+            )
 
     def _top(self) -> Path:
         top = Path(self.root) / self.folder
@@ -122,9 +138,10 @@ class Table:
     obtain: str = field(default="", repr=False)
 
     def stamp(self) -> str:
-        """From the size and time of the table and the list."""
-        only = [Path(self.root, self.only)] if self.only else []
-        return _stamps(Path(self.root, self.file), *only, obtain=self.obtain)
+        """Return a hash of the sizes and times of the table, the list and all images."""
+        table = required(Path(self.root, self.file), self.obtain)
+        only = [str(Path(self.root, self.only))] if self.only else []
+        return _stamp(self.root, self.listing(), table, *only)
 
     def listing(self) -> Listing:
         """Images in the order of the table; classes are those of the whole table, whatever rows count."""
@@ -155,7 +172,13 @@ class Table:
             table = table[table[name] == str(value)]
         folder, paths = Path(self.root, self.folder), table[self.path].tolist()
         columns = {str(n): table[n].to_numpy(str) for n in table.columns if n not in (self.path, self.label)}
-        return Listing(lambda row: opened(folder / paths[row]), labels[table.index.to_numpy()], names, columns)
+        return Listing(
+            lambda row: opened(folder / paths[row]),
+            labels[table.index.to_numpy()],
+            names,
+            columns,
+            paths=[os.path.join(self.folder, path) for path in paths],  # noqa: PTH118
+        )
 
 
 @dataclass(frozen=True)
@@ -174,9 +197,8 @@ class HuggingFace:
     revision: str | None = None
 
     def stamp(self) -> str:
-        """Of a folder's files; a repository is what it is at `revision`."""
-        folder = Path(self.root)
-        return _stamps(*sorted(folder.rglob("*"))) if folder.is_dir() else ""
+        """Return a hash of the sizes and times of a folder's files; a repository is what it is at `revision`."""
+        return _stamp_below(self.root) if Path(self.root).is_dir() else ""
 
     def listing(self) -> Listing:
         """Rows in their order. Raises SourcewiseError when there is no such dataset, split or column."""
@@ -193,7 +215,7 @@ class HuggingFace:
         names = getattr(data.features[self.label], "names", None)
         names, labels = (names, np.array(labels)) if names else _named(list(map(str, labels)))
         columns = {column: np.array(values).astype(str) for column, values in plain.items()}
-        return Listing(lambda row: eight_bit(data[row][self.image]), labels, tuple(names), columns)
+        return Listing(lambda row: picture(data[row][self.image]), labels, tuple(names), columns)
 
     def _load(self) -> Any:
         try:
@@ -227,9 +249,8 @@ class Torchvision:
     obtain: str = field(default="", repr=False)
 
     def stamp(self) -> str:
-        """Only that the folder is there: torchvision checks its content."""
-        _stamps(self.root, obtain=self.obtain)
-        return str(Path(self.root).absolute())
+        """Return a hash of the sizes and times of all files below `root`."""
+        return _stamp_below(required(self.root, self.obtain))
 
     def listing(self) -> Listing:
         """Images in torchvision's order. Raises SourcewiseError when torchvision does not find them."""
@@ -245,11 +266,11 @@ class Torchvision:
         given = [label for part in parts for label in getattr(part, self.labels)]
         labels = np.array([label[-1] if isinstance(label, tuple) else label for label in given], dtype=np.int64)
 
-        def picture(row: int) -> "Image":
+        def open_image(row: int) -> "Image":
             part, at = where[row]
-            return eight_bit(part[at][0])
+            return picture(part[at][0])
 
-        return Listing(picture, labels, tuple(map(str, getattr(parts[0], self.classes))))
+        return Listing(open_image, labels, tuple(map(str, getattr(parts[0], self.classes))))
 
 
 @dataclass(frozen=True)
@@ -297,48 +318,37 @@ class Mixture:
         places = [(part.open, row) for part in parts.values() for row in range(len(part.labels))]
         column = np.repeat(list(parts), [len(part) for part in labels])
 
-        def picture(row: int) -> "Image":
-            open_image, place = places[row]
-            return open_image(place)
+        paths = [path for part in parts.values() for path in part.paths or [None] * len(part.labels)]
+        notes = [note for part in parts.values() for note in part.notes]
 
-        return Listing(picture, np.concatenate(labels), tuple(names), {"part": column})
+        def open_image(row: int) -> "Image":
+            open_part, place = places[row]
+            return open_part(place)
 
-
-def opened(path: str | Path) -> "Image":
-    """Open an image file as an 8-bit picture. Raises OSError, with its path, for one that is broken."""
-    from PIL import Image  # slow to import, and only needed here
-
-    try:
-        with Image.open(path) as image:
-            return eight_bit(image)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise OSError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        return Listing(open_image, np.concatenate(labels), tuple(names), {"part": column}, paths, notes)
 
 
-def eight_bit(image: "Image | None") -> "Image":
-    """Return the picture in grey (L) or colour (RGB), decoded and upright; 16-bit values become their high byte.
-
-    Transparent pixels become white. Raises ValueError for no image, and for floating-point pixels, which have no agreed
-    range.
-    """
-    from PIL import Image, ImageOps  # slow to import, and only needed here
-
-    if image is None:
-        raise ValueError("there is no image")
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; convert it to 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values: NDArray[Any] = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray((values >> 8).astype(np.uint8))
-    mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert(mode)
+def _passed_over(tree: Tree) -> list[str]:
+    """Return a line with the numbers of files that are no images, by kind; none if there are none."""
+    files = Counter(suffix(name) or "without suffix" for names in tree.files.values() for name in names)
+    kinds = Counter({kind: count for kind, count in files.items() if not is_picture(f"x{kind}")}) + tree.junk
+    ordered = sorted(kinds.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{count} {kind}" for kind, count in ordered[:10])
+    heic = " (HEIC needs pip install pillow-heif)" if kinds.keys() & {".heic", ".heif"} else ""
+    return [f"passed over {shown}{', ...' * (len(kinds) > 10)}{heic}"] if kinds else []
 
 
-def _is_image(file: str) -> bool:
-    return not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES
+def _stamp(root: str, listing: Listing, *files: str) -> str:
+    """Return the stamp of images that have paths, and of files beside them."""
+    top = os.path.abspath(root)  # noqa: PTH100
+    images = (os.path.join(top, path) for path in listing.paths or () if path)  # noqa: PTH118
+    return stamp((*files, *images), *listing.class_names)
+
+
+def _stamp_below(root: str) -> str:
+    """Return the stamp of all files below a folder."""
+    top = os.path.abspath(root)  # noqa: PTH100
+    return stamp(os.path.join(top, path) for path in walk(top).paths)  # noqa: PTH118
 
 
 def _named(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -371,12 +381,3 @@ def _only(root: str, name: str | None, keys: Sequence[str]) -> NDArray[np.intp]:
             f"{Path(root, name)}: {len(missing)} of its {len(wanted)} images are not there, such as {missing[0]}"
         )
     return np.array(sorted(place[key] for key in wanted), dtype=np.intp)
-
-
-def _stamps(*paths: str | Path, obtain: str = "") -> str:
-    """Places, sizes and times of files and folders."""
-    try:
-        stats = [(Path(path).absolute(), Path(path).stat()) for path in paths]
-    except OSError as error:
-        raise SourcewiseError(f"{error.filename}: {error.strerror}. {obtain}".strip()) from error
-    return ":".join(f"{path}|{stat.st_size}|{stat.st_mtime_ns}" for path, stat in stats)

@@ -6,6 +6,7 @@ with what is known of each image; its last batch carries the names and the finge
 
 import bisect
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -13,9 +14,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -27,12 +29,17 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.messages import print_once
 from sourcewise.data.dataset import ImageDataset
+from sourcewise.data.pictures import depth, eight_bit, is_dark
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Format = Literal["jpeg", "raw"]
+
+BROKEN = (OSError, ValueError, SyntaxError)
+"""What PIL raises for broken files."""
 
 SCHEMA = 2
 """Of a store's file. Another one makes stores anew."""
@@ -40,22 +47,39 @@ _HASHED = {"schema": 2}
 """What the first fingerprints had before the settings, for ever: data that stay the same keep their fingerprint."""
 COLUMN = "column "
 """What a listing's columns have before their names in a store, so that none is taken for the store's own."""
+OPTIONAL = ("path", "digest")
+"""Columns of ours that older stores do not have."""
 BATCH = 1000
 """Images in a record batch."""
+
+
+class BrokenImageError(SourcewiseError):
+    """An image cannot be opened. setting: the full name of the dataset's settings, where it is known."""
+
+    def __init__(self, problem: str, setting: str = "") -> None:
+        where = f"{setting}.broken=skip" if setting else "the dataset's setting broken=skip"
+        super().__init__(f"{problem}; {where} leaves such images out")
+        self.problem = problem
 
 
 @dataclass(frozen=True)
 class Listing:
     """A dataset as files: how to open each image, and what is known of it.
 
-    open(row): an 8-bit PIL image; raises OSError or ValueError for one that is broken. labels: int64[n], in
-    range(len(class_names)); columns: further values per image.
+    open(row): a PIL image of 8 bits, or of larger numbers (mode I), which the store makes 8 bits by the range that all
+    images use; raises OSError or ValueError for one that is broken. labels: int64[n], in range(len(class_names));
+    columns: further values per image. paths: where each image lies, as seen from the dataset's root; None where there
+    is no file. notes: lines about what was left out, or may not be meant. whole: the listing that these images were
+    chosen from, whose range counts.
     """
 
     open: Callable[[int], "Image.Image"]
     labels: Sequence[int] | NDArray[np.int64] | Tensor
     class_names: Sequence[str]
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    paths: Sequence[str | None] | None = None
+    notes: Sequence[str] = ()
+    whole: "Listing | None" = None
 
 
 class Store:
@@ -112,30 +136,18 @@ def prepared(
     path: str,
     side: int,
     format: Format = "jpeg",
-    channels: int = 3,
+    channels: Literal[1, 3] = 3,
     quality: int = 90,
     broken: Literal["error", "skip"] = "error",
 ) -> ImageDataset:
     """Return the dataset in the store at `path`, which is made first if it is missing.
 
-    Args:
-        listing: lists the images; called only when the store is made.
-        path: the store's file.
-        side: of a jpeg, pixels of the shorter side, which is shrunk to this and never enlarged; of raw images, which
-            are square and cut from the centre, pixels of both.
-        format: `jpeg`, decoded again and again; or `raw`, kept in memory.
-        channels: 3, or 1 for grey.
-        quality: of JPEGs.
-        broken: what becomes of images that cannot be opened: an `error`, or they are left out and counted (`skip`).
+    listing: lists the images; called only when the store is made. side: of a jpeg, pixels of the shorter side, which is
+    shrunk to this and never enlarged; of raw images, which are square and cut from the centre, pixels of both. The
+    other settings are those of `load.load`.
 
-    Raises:
-        SourcewiseError: for a broken image or file, or one that was made with other settings.
+    Raises SourcewiseError for a broken image or file, or one that was made with other settings.
     """
-    if format not in ("jpeg", "raw") or broken not in ("error", "skip") or channels not in (1, 3):
-        raise SourcewiseError(
-            f"{path}: format is jpeg or raw, broken is error or skip, channels is 1 or 3;"
-            f" not {format}, {broken}, {channels}"
-        )
     file = Path(path)
     settings = {"schema": SCHEMA, "side": side, "format": format, "channels": channels, "quality": quality}
     if not file.exists():
@@ -161,6 +173,7 @@ def opened(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
     labels, ids, height, width = map(torch.from_numpy, arrays)
     names = [name for name in table.column_names if name.startswith(COLUMN)]
     columns = {name.removeprefix(COLUMN): table.column(name).to_numpy() for name in names}
+    paths, digests = (table.column(name).to_numpy() if name in table.column_names else None for name in OPTIONAL)
     encoded = [batch.column("image") for batch, _ in batches]
     images: Tensor | Store
     if header["format"] == "raw":
@@ -171,21 +184,36 @@ def opened(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
         sizes = torch.stack([height, width], 1)
         images = Store(encoded, header["channels"], torch.arange(len(labels)), sizes)
     return ImageDataset(
-        images, labels, tuple(header["class_names"]), ids, fingerprint=header["fingerprint"], columns=columns
+        images,
+        labels,
+        tuple(header["class_names"]),
+        ids,
+        fingerprint=header["fingerprint"],
+        columns=columns,
+        paths=paths,
+        digests=digests,
     )
 
 
 def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool) -> None:
     """Resize and encode on all cores, and write atomically."""
     labels = np.asarray(listing.labels, dtype=np.int64)
-    count, skipped = len(labels), list[int]()
+    count, skipped, dark, lock = len(labels), list[int](), list[bool](), Lock()
     state = hashlib.sha256(repr(({**settings, **_HASHED}, tuple(listing.class_names))).encode())
     print(f"preparing {file}: {count} images, once", file=sys.stderr, flush=True)
+    for note in listing.notes:
+        print_once(note)
+    bits = functools.cache(lambda: _bits(listing.whole or listing, file))
 
     def encode(row: int) -> tuple[bytes, int, int] | Exception:
         try:
-            return _encode(listing.open(row), settings)
-        except (OSError, ValueError, SyntaxError) as error:  # all of which PIL raises for broken files
+            image = listing.open(row)
+            if image.mode == "I":
+                with lock:  # the first of these images has all others looked at
+                    bits()
+                image = eight_bit(image, bits())
+            return _encode(image, settings, dark)
+        except BROKEN as error:
             return error
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -194,8 +222,9 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
             for row, result in zip(rows, pool.map(encode, rows), strict=True):
                 if isinstance(result, Exception):
                     if not skip:
-                        raise SourcewiseError(
-                            f"{file}: image {row} of {count} is broken ({result}); broken=skip leaves it out"
+                        has_path = listing.paths and listing.paths[row]
+                        raise BrokenImageError(
+                            str(result) if has_path else f"{file}: image {row} of {count} is broken ({result})"
                         )
                     skipped.append(row)
                 else:
@@ -207,6 +236,9 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
                 state.update(chosen.tobytes() + labels[chosen].tobytes())
                 known = {"id": chosen, "label": labels[chosen], "height": np.array(height), "width": np.array(width)}
                 known |= {COLUMN + name: np.asarray(values)[chosen] for name, values in listing.columns.items()}
+                if listing.paths is not None:
+                    known["path"] = pa.array([_printable(listing.paths[row]) for row in ids], pa.string())
+                known["digest"] = np.array([_digest(image) for image in encoded], np.uint64)
                 yield pa.RecordBatch.from_pydict({"image": pa.array(encoded, pa.binary()), **known})
 
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
@@ -229,10 +261,40 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
         temporary.unlink(missing_ok=True)
     if skipped:
         print(f"{file}: {len(skipped)} of {count} images are broken and were left out", file=sys.stderr, flush=True)
+    if 2 * sum(dark) > count:
+        print_once(f"{file}: {sum(dark)} of {count} images are nearly black: 99% of their values are below 16 of 255")
 
 
-def _encode(image: "Image.Image", settings: Mapping[str, Any]) -> tuple[bytes, int, int]:
-    """Return the image's bytes, height and width in the store."""
+def _bits(listing: Listing, file: Path) -> int:
+    """Return how many bits the numbers of more than 8 bits have that a dataset's images hold, and say so if not 16."""
+
+    def largest(row: int) -> int:
+        with suppress(*BROKEN):
+            image = listing.open(row)
+            return int(image.getextrema()[1]) if image.mode == "I" else 0  # type: ignore[arg-type]
+        return 0
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        top = max(pool.map(largest, range(len(listing.labels))))
+    bits = depth(top)
+    if bits != 16:
+        print_once(
+            f"{file}: its images of more than 8 bits hold numbers up to {top}; they are taken as {bits}-bit images"
+        )
+    return bits
+
+
+def _printable(path: str | None) -> str | None:
+    """Return a path as text that Arrow takes: bytes of it that are no UTF-8 become question marks."""
+    return path if path is None else path.encode(errors="replace").decode()
+
+
+def _digest(image: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest())
+
+
+def _encode(image: "Image.Image", settings: Mapping[str, Any], dark: list[bool]) -> tuple[bytes, int, int]:
+    """Return the image's bytes, height and width in the store; add to `dark` whether it is nearly black."""
     from PIL import Image  # slow to import, and only needed here
 
     side: int = settings["side"]
@@ -241,6 +303,7 @@ def _encode(image: "Image.Image", settings: Mapping[str, Any]) -> tuple[bytes, i
     if settings["format"] == "raw" or scale < 1:
         width, height = (max(side, int(length * scale)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
+    dark.append(is_dark(image))
     if settings["format"] == "raw":
         left, top = (image.width - side) // 2, (image.height - side) // 2
         return image.crop((left, top, left + side, top + side)).tobytes(), side, side

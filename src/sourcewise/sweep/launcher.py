@@ -7,6 +7,7 @@ It composes all jobs, checks them, and hands them to the sweep's policy (`policy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from sourcewise.sweep import devices
 from sourcewise.sweep.composition import Composer
 from sourcewise.sweep.fingerprints import Reader
 from sourcewise.sweep.policy import Sweep, Workers
-from sourcewise.sweep.pool import Job, Pool
-from sourcewise.sweep.runs import Run
+from sourcewise.sweep.pool import Pool
+from sourcewise.sweep.runs import LOG, Run
 from sourcewise.sweep.slots import Shape
 from sourcewise.sweep.status import status_table
-from sourcewise.sweep.tasks import beside
+from sourcewise.sweep.tasks import beside, load
 
 
 @dataclass
@@ -38,10 +39,12 @@ class LocalLauncher(Launcher):
     preload: Sequence[str] = ()
     recycle_after: int = 200
     timeout: float | None = None
+    finish_within: float = 120.0
     grace: float = 20.0
     retries: int = 1
     retries_on_error: int = 0
     fail_fast: bool = False
+    give_up_after: int | None = 3
     status: bool = False
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -81,7 +84,7 @@ class LocalLauncher(Launcher):
                 config["subset"] = resolve(config["subset"])
             if identity.is_named_by_data(config) and (contents := self.fingerprints(config)):
                 config = identity.with_data(config, contents)
-            runs.append(Run(index, list(overrides), config, names.run_dir(config)))
+            runs.append(Run(index, config, names.run_dir(config) / LOG, list(overrides)))
         return runs
 
     def pool(self, shape: Shape) -> Workers:
@@ -90,16 +93,10 @@ class LocalLauncher(Launcher):
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, str(shape.threads))
         return Pool(
-            devices.TASK if several else self.task,
+            partial(devices.run_command, self.task) if several else load(self.task),
             shape.slots(self.slots),
             preload=() if several else list(self.preload),
             recycle_after=self.recycle_after,
             timeout=self.timeout,
             grace=self.grace,
         )
-
-    def job(self, run: Run, shape: Shape) -> Job:
-        """Return what a worker gets for a run: its config and overrides, or a command for several devices."""
-        if shape.devices == 1:
-            return Job(run.index, run.config, run.log, run.overrides)
-        return Job(run.index, devices.command_config(self.task, run.config, run.overrides, run.log), run.log)

@@ -7,7 +7,7 @@ Whether a run is complete is decided by its record alone, whatever its worker re
 import signal
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Protocol
@@ -16,12 +16,16 @@ from tqdm import tqdm
 
 from sourcewise.core import identity, names
 from sourcewise.core.errors import RunFailed
+from sourcewise.core.files import check_place
 from sourcewise.sweep import leases
 from sourcewise.sweep.belonging import changed_data, look, other_studies, set_aside
-from sourcewise.sweep.pool import Job, Outcome
+from sourcewise.sweep.pool import Outcome
 from sourcewise.sweep.runs import INTERRUPTED, Run
 from sourcewise.sweep.signals import caught
 from sourcewise.sweep.slots import Shape
+
+GOLDEN = 0.618
+"""Part of a sweep between two runs that are taken from all over it: their places are spread evenly, however many."""
 
 POLL = 2.0
 """Seconds between two looks at a run that another process is doing."""
@@ -33,17 +37,20 @@ class Workers(AbstractContextManager["Workers"], Protocol):
     def idle(self) -> list[int]:
         """Return the slots that can take a run."""
 
-    def running(self) -> list[Job]:
-        """Return the jobs that have not ended."""
+    def running(self) -> list[Run]:
+        """Return the runs that have not ended."""
 
-    def submit(self, job: Job) -> None:
-        """Start a job in an idle slot."""
+    def submit(self, run: Run) -> None:
+        """Start a run in an idle slot."""
 
     def wait(self, timeout: float) -> list[Outcome]:
         """Return the outcomes since the last call, after waiting for `timeout` seconds at most without any."""
 
     def wake(self) -> None:
         """Make `wait` return. May be called in a signal handler."""
+
+    def finish(self) -> None:
+        """Begin no further run; runs that save checkpoints save one as soon as they can, and stop."""
 
     def stop(self) -> None:
         """Interrupt all runs."""
@@ -55,18 +62,18 @@ class Workers(AbstractContextManager["Workers"], Protocol):
 class Backend(Protocol):
     """What a sweep asks of its launcher. The settings: conf/hydra/launcher/local.yaml."""
 
+    task: str
     retries: int
     retries_on_error: int
     fail_fast: bool
+    finish_within: float
+    give_up_after: int | None
 
     def fingerprints(self, config: names.Config) -> identity.Fingerprints | None:
         """Return what the datasets of a config hold now; None where the task does not tell."""
 
     def pool(self, shape: Shape) -> Workers:
         """Return what does runs of this shape."""
-
-    def job(self, run: Run, shape: Shape) -> Job:
-        """Return what a worker gets for a run."""
 
 
 class Sweep:
@@ -77,6 +84,12 @@ class Sweep:
         self.signals: list[int] = []
         self.watch = leases.Watch()
         self.halted = False
+        self.deadline = float("inf")
+        """When runs that are still going are interrupted, by this process's clock."""
+        self.alike: Counter[str] = Counter()
+        """Failures by cause: of the first run that failed, and of those that began after it did."""
+        self.succeeded = False
+        self.hopeless = ""
 
     def run(self) -> None:
         """Do all runs that are not done. Raises RunFailed if some failed, SystemExit after a signal."""
@@ -89,6 +102,8 @@ class Sweep:
         for run in self.runs:
             if run.state == "missing":
                 shapes.setdefault(Shape.from_config(run.config), []).append(run)
+        for folder in {run.folder.parent for run in self.runs if run.state == "missing"}:
+            check_place(folder)
         if done := self._count("done"):
             print(f"{done} of {len(self.runs)} runs are done already", file=sys.stderr, flush=True)
         for shape, runs in shapes.items():
@@ -98,7 +113,7 @@ class Sweep:
                     caught(pool.wake, signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as self.signals,
                     _progress(len(self.runs), self._count("done")) as bar,
                 ):
-                    self._drive(pool, shape, runs, bar)
+                    self._drive(pool, runs, bar)
         self._report()
 
     def _count(self, state: str) -> int:
@@ -129,41 +144,68 @@ class Sweep:
                 if current and (line := other_studies(run.config, current)):
                     print(line, file=sys.stderr, flush=True)
 
-    def _drive(self, pool: Workers, shape: Shape, runs: list[Run], bar: "tqdm[Any]") -> None:
+    def _drive(self, pool: Workers, runs: list[Run], bar: "tqdm[Any]") -> None:
         """Keep the workers busy until these runs have ended, or the sweep is halted."""
-        by_index = {run.index: run for run in runs}
         todo = deque(runs)
         write = partial(bar.write if sys.stderr.isatty() else print, file=sys.stderr)
         while True:
             while not self.halted and pool.idle() and (free := self._next(todo)) is not None:
-                free.state = "running"
-                pool.submit(self.launcher.job(free, shape))
+                free.state, free.is_probe = "running", bool(self.alike)
+                pool.submit(free)
             bar.set_postfix({s: n for s in ("failed", "leased") if (n := self._count(s))}, refresh=False)
             bar.update(self._count("done") - bar.n)
             if not pool.running() and (self.halted or not todo):
                 bar.refresh()
                 return
-            for outcome in pool.wait(POLL):
-                run = by_index[outcome.job.id]
+            for outcome in pool.wait(min(POLL, max(0.0, self.deadline - time.monotonic()))):
+                run = outcome.run
                 self._judge(run, outcome)
                 if run.state in ("missing", "leased"):
                     todo.append(run)
                 elif run.state == "failed":
                     write(f"failed: {run.name}: {run.cause} (see {run.log})")
-                    if self.launcher.fail_fast and not self.halted:
+                    if not self.halted and (self.launcher.fail_fast or self._all_fail(run, todo)):
                         self.halted = True
                         pool.stop()
             if self.signals and not self.halted:
                 self.halted = True
-                name = signal.Signals(self.signals[0]).name
-                write(f"{name}: waiting for the running ones to end; once more to stop at once")
+                self.deadline = time.monotonic() + self.launcher.finish_within
+                write(self._farewell(len(pool.running())))
+                pool.finish()
+            if time.monotonic() >= self.deadline:
+                self.deadline = float("inf")
                 pool.stop()
             if len(self.signals) > 1:
                 pool.kill()
                 return
 
+    def _farewell(self, running: int) -> str:
+        """Return what the first signal changes."""
+        seconds = self.launcher.finish_within
+        until = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
+        return (
+            f"{signal.Signals(self.signals[0]).name}: no further run begins, and the {running} running ones have until"
+            f" {until} to end ({seconds:g} s, hydra.launcher.finish_within); once more to stop at once"
+        )
+
+    def _all_fail(self, run: Run, todo: deque[Run]) -> bool:
+        """Return whether a failed run is one of a few that failed alike, none has succeeded, and others are left."""
+        cause = run.cause.replace(str(run.folder), "its folder")
+        if run.is_probe or not self.alike:
+            self.alike[cause] += 1
+        few = self.launcher.give_up_after
+        if todo and few is not None and self.alike[cause] >= few and not self.succeeded:
+            self.hopeless = cause
+        return bool(self.hopeless)
+
     def _next(self, todo: deque[Run]) -> Run | None:
-        """Return the next run that no process holds. One that is held comes last, and is looked at again."""
+        """Return the next run that no process holds. One that is held comes last, and is looked at again.
+
+        After a failure, runs are taken from all over the sweep until one succeeds: one value of a setting may be wrong,
+        and all others right.
+        """
+        if self.alike and not self.succeeded:
+            todo.rotate(-round(GOLDEN * len(todo)))
         for _ in range(len(todo)):
             run = todo.popleft()
             if time.monotonic() < run.again:
@@ -181,7 +223,7 @@ class Sweep:
         """Set a run's state after an attempt: done, failed, leased, missing (to be done again) or stopped."""
         launcher = self.launcher
         if names.is_done(run.folder):
-            run.state, run.value = "done", outcome.value
+            run.state, run.value, self.succeeded = "done", outcome.value, True
             leases.tidy(run.folder)
             return
         run.state, run.cause = "failed", outcome.cause or "it ended without a record"
@@ -203,12 +245,19 @@ class Sweep:
         """List the failed runs. Raises RunFailed if any run is not done, SystemExit after a signal."""
         failed = [run for run in self.runs if run.state == "failed"]
         left = [run for run in self.runs if run.state not in ("done", "failed")]
-        for run in failed:
+        for run in left:
+            if run.state == "stopped":  # perhaps before it could free its lease; its process has ended by now
+                leases.clear(run.folder)
+        for run in [] if self.hopeless else failed:
             print(f"\nfailed: {run.name}\n  cause: {run.cause}\n  log:   {run.log}", file=sys.stderr)
         if left or failed:
             done = len(self.runs) - len(failed) - len(left)
             text = f"{done} of {len(self.runs)} runs are done, {len(failed)} failed, {len(left)} are left"
-            text += "; the same command goes on where this one stopped" if left else ""
+            if self.hopeless:
+                text += f"; no other is tried, since those that were tried failed alike: {self.hopeless}"
+                text += " (hydra.launcher.give_up_after=null tries all)"
+            elif left:
+                text += "; the same command goes on where this one stopped"
             if self.signals:
                 print(text, file=sys.stderr, flush=True)
                 raise SystemExit(128 + self.signals[0])

@@ -18,7 +18,8 @@ from types import FrameType
 from typing import Any, Literal
 
 from sourcewise.core.errors import WORKER
-from sourcewise.core.messages import describe
+from sourcewise.core.exits import SAVE_AND_STOP
+from sourcewise.core.messages import one_line
 from sourcewise.sweep.leases import Leased
 from sourcewise.sweep.tasks import Function
 
@@ -77,11 +78,11 @@ def perform(function: Function, config: Mapping[str, Any], log: str, overrides: 
     except Leased as error:
         return "leased", str(error), None
     except BaseException as error:
-        cause = describe(error)
+        cause = one_line(error)
         with contextlib.suppress(OSError):  # a full disk
             traceback.print_exc()
             print(cause, file=sys.stderr)  # a log ends with its cause
-        return "raised", cause, None
+        return "stopped" if isinstance(error, KeyboardInterrupt) else "raised", cause, None
     finally:
         flush()
 
@@ -114,6 +115,7 @@ def _prepare(channel: Channel, inherited: Sequence[Any]) -> None:
         signal.signal(number, _interrupt)
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # Slurm sends these to all processes of a task
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {SAVE_AND_STOP})
     os.register_at_fork(after_in_child=channel.close)  # only the worker itself keeps it open
     with Path(os.devnull).open() as null:
         os.dup2(null.fileno(), 0)

@@ -5,6 +5,7 @@ states of optimiser and schedule, and the number of the epoch.
 """
 
 import io
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from sourcewise.core.exits import SAVE_AND_STOP
 from sourcewise.core.files import write_whole
 
 
@@ -23,6 +25,8 @@ class Checkpoint(pl.Callback):
     path: the file. key: a checkpoint with another key is ignored. minutes: the least time between two saves, which are
     made between epochs. log: takes the scalars of every epoch, those of the epochs before a restart too. `metrics`
     holds the metrics of the last epoch, once training has ended.
+
+    A run that is asked to stop (`exits.SAVE_AND_STOP`) is saved after the epoch, and interrupted.
     """
 
     def __init__(self, path: Path, key: str, minutes: float, log: Callable[[Mapping[str, float]], None]) -> None:
@@ -66,14 +70,16 @@ class Checkpoint(pl.Callback):
         self._restored = {}
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the state after the epochs before, if the last save was long enough ago."""
-        if trainer.current_epoch and time.monotonic() - self._saved >= 60 * self.minutes:
+        """Save the state after the epochs before, if the last save was long enough ago, or if the run is to stop."""
+        if trainer.current_epoch and (_is_to_stop() or time.monotonic() - self._saved >= 60 * self.minutes):
             self._save(trainer, pl_module)
+        if _is_to_stop():
+            raise KeyboardInterrupt
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the end of a stage that was saved before, as the stages after it may be killed too."""
         self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if self.path.exists():
+        if self.path.exists() or _is_to_stop():
             self._save(trainer, pl_module)
 
     def _save(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -89,6 +95,10 @@ class Checkpoint(pl.Callback):
             write_whole(self.path, content.getvalue())
         except OSError as error:
             print(f"{self.path} cannot be saved, training goes on: {error}", file=sys.stderr, flush=True)
+
+
+def _is_to_stop() -> bool:
+    return SAVE_AND_STOP in signal.sigpending()
 
 
 def _parts(trainer: pl.Trainer) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch import Tensor
 from sourcewise import designs
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.hashing import fingerprint
+from sourcewise.core.messages import print_once
 from sourcewise.core.randomness import derive_seed
 from sourcewise.data import Numbers
 from sourcewise.lightning_modules.data import ImageData, batches_per_epoch
@@ -153,7 +152,7 @@ class Run:
                 notes.setdefault(note, []).append(name)
         if self.hardware.is_main:
             for note, targets in notes.items():
-                _print_once(f"target {', '.join(targets)}: {note}")
+                print_once(f"target {', '.join(targets)}: {note}")
 
     def _source_outputs(self, engine: Engine, model: SourceModel) -> TargetOutputs:
         """Return the pretrained model's outputs on every example of the source, of all groups."""
@@ -193,16 +192,10 @@ class Run:
         scalars: dict[str, float],
         seconds: dict[str, float],
     ) -> Header:
-        folder, subset, source = names.run_dir(config), config["subset"], self.source
+        source = self.source
         group_names = source.train.group_names
-        return Header(
-            study=folder.parent.name,
-            run=folder.name,
-            recipe=fingerprint(names.recipe(config)),
-            config=config,
-            design=subset["design"],
-            subset_seed=subset.get("seed"),
-            seed=self.seed,
+        return Header.from_config(
+            config,
             group_names=None if isinstance(group_names, Numbers) else list(group_names),
             class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
             fingerprints=fingerprints_of(source, self.targets),
@@ -212,16 +205,11 @@ class Run:
             device=self.hardware.name,
             seconds=seconds,
             overrides=None if overrides is None else list(overrides),
-            random_design=designs.find_design(subset["design"]).is_random,
+            random_design=designs.find_design(config["subset"]["design"]).is_random,
         )
 
     def _derive_seed(self, purpose: str) -> int:
         return derive_seed(purpose + designs.replica(self.subset), self.seed, self.mask)
-
-
-@functools.cache
-def _print_once(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _source_head(model: SourceModel) -> torch.nn.Module:
