@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
 from sourcewise.commands.cli import CONFIGS, resolve
+from sourcewise.commands.closing import closing
 from sourcewise.commands.datasets import fingerprints, resolve_data
 from sourcewise.core import exits, identity, names, settings
 from sourcewise.core.errors import SourcewiseError
@@ -28,6 +29,8 @@ from sourcewise.records import wandb_tracker
 if TYPE_CHECKING:
     from sourcewise.records.record import Record
     from sourcewise.sweep.belonging import Look
+
+__all__ = ["Settings", "closing", "fingerprints", "train"]
 
 
 @dataclass(frozen=True)

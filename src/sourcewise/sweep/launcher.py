@@ -66,11 +66,20 @@ class LocalLauncher(Launcher):
         if self.status:
             print(status_table(list(by_folder.values()), self.fingerprints))
             return []
-        Sweep(self, list(by_folder.values())).run()
+        try:
+            Sweep(self, list(by_folder.values())).run()
+        finally:
+            self._close(list(by_folder.values()))
         return [
             JobReturn(run.overrides, status=JobStatus.COMPLETED, _return_value=by_folder[run.folder].value)
             for run in runs
         ]
+
+    def _close(self, runs: Sequence[Run]) -> None:
+        """Print what the task says at the end of a sweep."""
+        done = [run.config for run in runs if run.state == "done"]
+        if done and (closing := beside(self.task, "closing")) is not None:
+            print(closing(done), flush=True)
 
     def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
         """Return the runs of all jobs: their configs checked at the top, subsets and data replaced by their content."""
