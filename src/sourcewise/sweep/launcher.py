@@ -24,7 +24,7 @@ from sourcewise.sweep.composition import Composer
 from sourcewise.sweep.fingerprints import Reader
 from sourcewise.sweep.policy import Sweep, Workers
 from sourcewise.sweep.pool import Pool
-from sourcewise.sweep.runs import LOG, Run
+from sourcewise.sweep.runs import Run
 from sourcewise.sweep.slots import Shape
 from sourcewise.sweep.status import status_table
 from sourcewise.sweep.tasks import beside, load
@@ -93,7 +93,7 @@ class LocalLauncher(Launcher):
                 config["subset"] = resolve(config["subset"])
             if identity.is_named_by_data(config) and (contents := self.fingerprints(config)):
                 config = identity.with_data(config, contents)
-            runs.append(Run(index, config, names.run_dir(config) / LOG, list(overrides)))
+            runs.append(Run(index, config, names.run_dir(config) / names.LOG, list(overrides)))
         return runs
 
     def pool(self, shape: Shape) -> Workers:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LOG = "log.txt"
 INTERRUPTED = "interrupted"
 
 

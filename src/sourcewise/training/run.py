@@ -18,6 +18,7 @@ from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.messages import print_once
 from sourcewise.core.randomness import derive_seed
+from sourcewise.core.results_folder import RESERVED
 from sourcewise.data import Numbers
 from sourcewise.lightning_modules.data import ImageData, batches_per_epoch
 from sourcewise.lightning_modules.outputs import Outputs
@@ -56,7 +57,10 @@ class Run:
         channels = self.source.train.channels
         for name, target in self.targets.items():
             if not is_name(name):
-                raise SourcewiseError(f"target {name!r}: choose a name that can be a folder, of letters and digits")
+                raise SourcewiseError(
+                    f"target {name!r}: choose a name that can be a folder, of letters and digits, and none that an"
+                    f" estimate uses itself: {', '.join(sorted(RESERVED))}"
+                )
             if {target.train.channels, target.test.channels} != {channels}:
                 raise SourcewiseError(
                     f"target {name}: its images have {target.train.channels} colour channels, those of the source"
@@ -127,8 +131,9 @@ class Run:
         steps = batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices)
         module = Pretraining(self.hardware.prepare(model), settings, steps, classes=classes)
         data = ImageData(engine.shuffled(examples_of(kept), settings.batch_size, source))
-        trainer, scalars = engine.fit(module, data, settings.epochs, "source")
-        scalars = {f"source/{name}": value for name, value in scalars.items()}
+        self.log({"source/parameters": sum(parameter.numel() for parameter in model.parameters())})
+        trainer, last = engine.fit(module, data, settings.epochs, "source")
+        scalars = {f"source/{name}": last[name] for name in ("loss", "accuracy")}
         return SourceModel(model, trainer.strategy.root_device, settings.epochs, scalars)
 
     def transfer(self, engine: Engine, model: SourceModel, name: str) -> tuple[TargetOutputs, dict[str, float]]:
@@ -141,7 +146,7 @@ class Run:
         task = TransferTask(name, target.train, target.test, target.metric, target, model, engine)
         result = target.transfer.transfer(task)
         scores = task.scores(result.outputs)
-        self.log({f"target/{name}/{key}": value for key, value in scores.items()})
+        self.log({f"target/{name}/test/{key}": value for key, value in scores.items()})
         return _for_record(result.outputs), {**scores, **result.chosen}
 
     def _print_notes(self) -> None:
