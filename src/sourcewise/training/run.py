@@ -29,7 +29,7 @@ from sourcewise.training.checkpoints import Checkpoint
 from sourcewise.training.engine import Engine, LogScalars, SourceModel, examples_of
 from sourcewise.training.hardware import Hardware
 from sourcewise.training.models import Model, initialise
-from sourcewise.training.settings import Source, Target
+from sourcewise.training.settings import Source, Target, fingerprints_of
 from sourcewise.training.transfers import TransferTask
 
 
@@ -131,8 +131,9 @@ class Run:
         steps = batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices)
         module = Pretraining(self.hardware.prepare(model), settings, steps, classes=classes)
         data = ImageData(engine.shuffled(examples_of(kept), settings.batch_size, source))
-        trainer, scalars = engine.fit(module, data, settings.epochs, "source")
-        scalars = {f"source/{name}": value for name, value in scalars.items()}
+        self.log({"source/parameters": sum(parameter.numel() for parameter in model.parameters())})
+        trainer, last = engine.fit(module, data, settings.epochs, "source")
+        scalars = {f"source/{name}": last[name] for name in ("loss", "accuracy")}
         return SourceModel(model, trainer.strategy.root_device, settings.epochs, scalars)
 
     def transfer(self, engine: Engine, model: SourceModel, name: str) -> tuple[TargetOutputs, dict[str, float]]:
@@ -145,7 +146,7 @@ class Run:
         task = TransferTask(name, target.train, target.test, target.metric, target, model, engine)
         result = target.transfer.transfer(task)
         scores = task.scores(result.outputs)
-        self.log({f"target/{name}/{key}": value for key, value in scores.items()})
+        self.log({f"target/{name}/test/{key}": value for key, value in scores.items()})
         return _for_record(result.outputs), {**scores, **result.chosen}
 
     def _print_notes(self) -> None:
@@ -197,15 +198,12 @@ class Run:
         seconds: dict[str, float],
     ) -> Header:
         source = self.source
-        datasets = {source.name: source.train}
-        for name, target in self.targets.items():
-            datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
         group_names = source.train.group_names
         return Header.from_config(
             config,
             group_names=None if isinstance(group_names, Numbers) else list(group_names),
             class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
-            fingerprints={name: dataset.fingerprint for name, dataset in datasets.items()},
+            fingerprints=fingerprints_of(source, self.targets),
             metrics=scalars,
             versions=provenance.versions(),
             commit=provenance.commit(),
