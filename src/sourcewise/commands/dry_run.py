@@ -6,29 +6,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from PIL import Image
 
+from sourcewise.commands.datasets import LOAD, built
 from sourcewise.core import names
+from sourcewise.core.identity import without_data
 from sourcewise.core.names import Config
 from sourcewise.data.store import Listing
 from sourcewise.designs import find_design
 
 BATCH = 8
-LOAD = "sourcewise.data.load.load"
 
 
 def prepare(config: Config) -> None:
     """Build the datasets of a resolved config, and print what they are. Raises SourcewiseError when one is missing."""
-    parts = {"source": config["source"]["train"]}
-    for name, target in config["target"].items():
-        parts |= {f"{name}/train": target["train"], f"{name}/test": target["test"]}
-    for part in parts.values():  # what is missing should be known before hours go into what is there
-        if part["_target_"] == LOAD:
-            instantiate(part["dataset"], _convert_="all").stamp()
-    for name, part in parts.items():
-        dataset = instantiate(part, _convert_="all")
-        print(f"{name}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
+    for name, dataset in built(config):
+        part = "source" if name == config["source"]["name"] else name
+        print(f"{part}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
 
 
 def plan(config: Config) -> str:
@@ -75,6 +69,7 @@ def shrunk(config: Config, folder: str) -> dict[str, Any]:
     Every stage takes two steps. The source has twice the images that targets have, since a subset keeps about half. The
     names of groups and chosen subsets are replaced, because noise has none of them.
     """
+    config = without_data(config)
     source, subset = _small(config["source"], 4 * BATCH, folder), config["subset"]
     if config["source"]["train"].get("_target_") == LOAD:
         source["groups"] = source["groups"] if source["groups"] in ("class", "example") else "class"
