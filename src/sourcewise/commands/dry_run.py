@@ -1,6 +1,7 @@
 """Before a sweep: make its stores of images; say what a config would run; make it small, to try it on noise."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,26 +10,59 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 
+from sourcewise.commands.cli import build
 from sourcewise.core import names
+from sourcewise.core.messages import print_once
 from sourcewise.core.names import Config
+from sourcewise.data import checks
 from sourcewise.data.store import Listing
 from sourcewise.designs import find_design
+from sourcewise.training.hardware import Hardware
+from sourcewise.training.run import Run
 
 BATCH = 8
+CLASSES = 40
+"""Classes whose numbers of images are printed."""
 LOAD = "sourcewise.data.load.load"
 
 
 def prepare(config: Config) -> None:
-    """Build the datasets of a resolved config, and print what they are. Raises SourcewiseError when one is missing."""
+    """Make the stores of a resolved config's images, print what is in them, and check all that needs no training.
+
+    Raises SourcewiseError when data are missing, or when source, targets, groups, subset or model do not fit together.
+    """
     parts = {"source": config["source"]["train"]}
     for name, target in config["target"].items():
         parts |= {f"{name}/train": target["train"], f"{name}/test": target["test"]}
-    for part in parts.values():  # what is missing should be known before hours go into what is there
-        if part["_target_"] == LOAD:
-            instantiate(part["dataset"], _convert_="all").stamp()
-    for name, part in parts.items():
-        dataset = instantiate(part, _convert_="all")
+    loaders = [instantiate(p["dataset"], _convert_="all") for p in parts.values() if p["_target_"] == LOAD]
+    for loader in loaders:  # what is missing should be known before hours go into what is there
+        loader.stamp()
+    for loader in loaders:
+        for note in loader.listing().notes:
+            print_once(note)
+    targets, source, model = build(config, "target", "source", "model")
+    datasets = {"source": source.train}
+    for name, target in targets.items():
+        datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
+    for name, dataset in datasets.items():
         print(f"{name}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
+        print(_numbers(checks.counts(dataset)))
+    if source.groups != "class":
+        groups = np.bincount(source.train.groups.numpy(), minlength=len(source.train.group_names))
+        print(f"groups by {source.groups}: {len(groups)}, of {groups.min()} to {groups.max()} images")
+    run = Run(source, targets, model, Hardware(), config["subset"], config["seed"])
+    for note in run.notes:
+        print(note)
+    run.initial_model()
+
+
+def _numbers(counts: Sequence[tuple[str, int]]) -> str:
+    """Return the numbers of images of all classes in lines; of many classes only those of some."""
+    shown = [f"{name} {count}" for name, count in counts[:CLASSES]]
+    if len(counts) > CLASSES:
+        numbers = [count for _, count in counts]
+        shown.append(f"... {len(counts) - CLASSES} more classes; all have {min(numbers)} to {max(numbers)}")
+    return textwrap.fill(", ".join(shown), 100, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
 
 
 def plan(config: Config) -> str:

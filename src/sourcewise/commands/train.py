@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
-from sourcewise.commands.cli import CONFIGS, resolve
+from sourcewise.commands.cli import CONFIGS, build, resolve
 from sourcewise.core import exits, names, settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import recipe_overrides
@@ -52,8 +52,6 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
     run.
     """
     # Heavy imports wait until there is something to train: --help and finished sweeps need none of them.
-    from hydra.utils import instantiate
-
     from sourcewise.records import record
     from sourcewise.sweep import leases
     from sourcewise.training.run import Run
@@ -66,7 +64,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
     settings.check_config(config)
     # Targets first: a missing one should be reported before a source's images are made into a store.
     built = ("target", "source", "model", "trainer", "logger")
-    targets, source, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
+    targets, source, model, hardware, tracker = build(config, *built)
     start = partial(Run, source, targets, model, hardware, config["subset"], config["seed"])
     recipe = None if overrides is None else recipe_overrides(overrides)
     if not hardware.is_main:  # under DDP, one process speaks for the run

@@ -67,7 +67,7 @@ class Target(View):
         if self.train.class_names != classes:
             differ = sorted(set(self.train.class_names) ^ set(classes)) or ["their order"]
             raise SourcewiseError(
-                f"target: its training and test images are not of the same classes: they differ in {differ[0]};"
+                f"target: its training and test images are not of the same classes: they differ in {differ[0]!r};"
                 " a class without images is an empty folder"
             )
         for split, dataset in (("training", self.train), ("test", self.test)):
