@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 
 class Outputs(NamedTuple):
@@ -35,11 +36,6 @@ class ExampleOutputs(Metric):
 
     full_state_update = False
     higher_is_better = None
-    ids: list[Tensor]
-    labels: list[Tensor]
-    prob: list[Tensor]
-    margin: list[Tensor]
-    prediction: list[Tensor]
 
     def __init__(self, examples: int) -> None:
         super().__init__()
@@ -54,7 +50,7 @@ class ExampleOutputs(Metric):
 
     def compute(self) -> Outputs:
         """Return the outputs of all examples, sorted by id. Raises RuntimeError when some are missing."""
-        columns = [_concatenated(getattr(self, name)) for name in Outputs._fields]
+        columns = [dim_zero_cat(getattr(self, name)) for name in Outputs._fields]
         ids, rows = _first_of_each(columns[0])
         if len(ids) != self.examples:
             raise RuntimeError(f"outputs cover {len(ids)} of {self.examples} test examples")
@@ -72,10 +68,6 @@ def correct_class(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     correct = logits.gather(1, chosen).squeeze(1)
     margin = correct - logits.scatter(1, chosen, float("-inf")).logsumexp(1)
     return margin.sigmoid(), margin
-
-
-def _concatenated(values: list[Tensor] | Tensor) -> Tensor:
-    return values if isinstance(values, Tensor) else torch.cat(values)
 
 
 def _first_of_each(ids: Tensor) -> tuple[Tensor, Tensor]:

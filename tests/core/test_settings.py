@@ -58,6 +58,10 @@ def test_what_does_not_fit_is_named(override: str, said: str) -> None:
         (["-m", "subset.sed=range(0,3)"], "subset.sed: there is no such setting; did you mean seed?"),
         (["hydra.launcher.slot=3"], "hydra.launcher.slot: there is no such setting; did you mean slots?"),
         (["subset.fraction=half"], "subset.fraction=half: input should be a valid number"),
+        (
+            ["experiment=counterfactual", "subset=full"],
+            "subset.ranking: the design full has no such setting, only ranked; where an experiment sets it, leave out the",
+        ),
     ],
 )
 def test_a_mistyped_word_gets_a_hint(arguments: list[str], said: str) -> None:

@@ -32,6 +32,7 @@ twins = Design(draw, is_random=True, replica=lambda subset: f"/twin/{subset['see
 nothing = Design(lambda groups: np.zeros(len(groups), bool))
 numbers = Design(lambda groups: np.arange(len(groups)))
 function = draw
+anything = Design(lambda groups, **settings: np.ones(len(groups), bool))
 '''
 
 
@@ -54,6 +55,7 @@ def test_it_draws_and_its_settings_are_checked_like_ours() -> None:
         ({"seed": 1}, r"^subset.size: this must be given$"),
         ({"seed": 1, "size": 1.5}, r"^subset.size=1.5: input should be a valid integer"),
         ({"seed": 1, "sise": 1}, r"^subset.sise: there is no such setting; did you mean size\?$"),
+        ({"seed": 1, "ranking": "a.csv"}, r"^subset.ranking: the design their_designs.blocks has no .*, only ranked;"),
     ):
         with pytest.raises(SourcewiseError, match=message):
             resolve(subset("blocks", **settings))
@@ -82,6 +84,10 @@ def test_what_is_no_design_is_one_clear_line(design: object, message: str) -> No
     with pytest.raises(SourcewiseError, match=f"^subset.design=.*{message}") as caught:
         draw([*"abc"], {"design": design, **settings})
     assert "\n" not in str(caught.value)
+
+
+def test_a_design_may_take_any_setting() -> None:
+    assert resolve(subset("anything", ranking="a.csv")) == subset("anything", ranking="a.csv")
 
 
 def test_settings_without_a_design_are_told() -> None:

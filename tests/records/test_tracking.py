@@ -337,7 +337,7 @@ def test_estimate_makes_a_report(wandb_server: WandbServer, tmp_path: Path) -> N
 def test_where_no_report_can_be_made_one_line_says_why(
     wandb_server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SourcewiseError, match="logger=none tracks nothing"):
+    with pytest.raises(SourcewiseError, match="this logger makes no reports; take logger=wandb"):
         NoTracker().check_report()
     with pytest.raises(SourcewiseError, match="W&B is offline; log in"):
         WandbTracker(mode="offline").check_report()

@@ -479,5 +479,5 @@ def test_slots_that_cannot_be(monkeypatch, shape, asked):
 
 
 def test_names_can_be_pasted_into_a_shell():
-    run = runs.Run(0, ["a=[1,2]", "b='x y'", "hydra.job.name=z"], {}, Path())
+    run = runs.Run(0, {}, Path("log.txt"), ["a=[1,2]", "b='x y'", "hydra.job.name=z"])
     assert shlex.split(run.name) == ["a=[1,2]", "b='x y'"]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.sweep.pool import Job, Outcome, Pool
+from sourcewise.sweep.pool import Outcome, Pool
+from sourcewise.sweep.runs import Run
 from sourcewise.sweep.tasks import load
 
 TASK = f"{Path(__file__).parents[1] / 'fake_task.py'}:simple"
@@ -19,7 +20,7 @@ LIMIT = 60.0
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    with Pool(TASK, [{}], grace=0.5) as pool:
+    with Pool(load(TASK), [{}], grace=0.5) as pool:
         yield pool
 
 
@@ -40,14 +41,14 @@ assert (status, cause) == ("raised", "there is no such folder"), cause
 
 
 def do(pool: Pool, folder: Path, *configs: dict[str, Any]) -> list[Outcome]:
-    """Outcomes of jobs, in the jobs' order."""
-    pending = [Job(i, config, folder / f"{i}.txt") for i, config in enumerate(configs)]
+    """Outcomes of runs, in the runs' order."""
+    pending = [Run(i, config, folder / f"{i}.txt") for i, config in enumerate(configs)]
     outcomes: list[Outcome] = []
     while len(outcomes) < len(configs):
         while pending and pool.idle():
             pool.submit(pending.pop(0))
         outcomes += wait(pool)
-    return sorted(outcomes, key=lambda outcome: outcome.job.id)
+    return sorted(outcomes, key=lambda outcome: outcome.run.index)
 
 
 def wait(pool: Pool) -> Sequence[Outcome]:
@@ -81,8 +82,8 @@ def test_runs_share_a_worker_and_each_has_its_log(pool, tmp_path):
 
 
 def test_every_slot_has_its_worker_and_its_environment(tmp_path):
-    with Pool(TASK, [{"WHERE": "a"}, {"WHERE": "b"}]) as pool:
-        jobs = [Job(i, {"sleep": 0.2, "env": "WHERE"}, tmp_path / "log") for i in range(2)]
+    with Pool(load(TASK), [{"WHERE": "a"}, {"WHERE": "b"}]) as pool:
+        jobs = [Run(i, {"sleep": 0.2, "env": "WHERE"}, tmp_path / "log") for i in range(2)]
         [pool.submit(job) for job in jobs]
         assert pool.idle() == []
         outcomes = [*wait(pool)]
@@ -119,7 +120,7 @@ def test_a_killed_worker_costs_its_run_only(pool, tmp_path, deed, cause):
 
 @pytest.mark.parametrize("deed", ["hang", "stubborn"])
 def test_a_hanging_run_is_stopped(tmp_path, deed):
-    with Pool(TASK, [{}], timeout=2, grace=0.3) as pool:
+    with Pool(load(TASK), [{}], timeout=2, grace=0.3) as pool:
         bad, good = do(pool, tmp_path, {deed: 1}, {})
     assert (bad.status, bad.cause) == ("timeout", "hung: stopped after 2 s")
     assert good.status == "returned"
@@ -127,17 +128,17 @@ def test_a_hanging_run_is_stopped(tmp_path, deed):
 
 
 def test_a_full_disk_hides_no_cause(pool, tmp_path):
-    pool.submit(Job(0, {"raise": 1}, Path("/dev/full")))
+    pool.submit(Run(0, {"raise": 1}, Path("/dev/full")))
     (outcome,) = wait(pool)
     assert (outcome.status, outcome.cause) == ("raised", "ValueError: this went wrong")
-    pool.submit(Job(1, {"print": 1}, Path("/dev/full")))
+    pool.submit(Run(1, {"print": 1}, Path("/dev/full")))
     (outcome,) = wait(pool)
     assert (outcome.status, outcome.cause) == ("raised", "OSError: [Errno 28] No space left on device")
 
 
 def test_a_log_that_cannot_be_written_is_the_runs_failure(pool, tmp_path):
     (tmp_path / "file").touch()
-    pool.submit(Job(0, {}, tmp_path / "file" / "log.txt"))
+    pool.submit(Run(0, {}, tmp_path / "file" / "log.txt"))
     (outcome,) = wait(pool)
     assert outcome.status == "raised"
     assert "NotADirectoryError" in outcome.cause or "FileExistsError" in outcome.cause
@@ -151,7 +152,7 @@ def test_a_run_leased_by_others_is_no_failure(pool, tmp_path):
 
 
 def test_workers_are_recycled(tmp_path):
-    with Pool(TASK, [{}], recycle_after=2) as pool:
+    with Pool(load(TASK), [{}], recycle_after=2) as pool:
         pids = [outcome.value for outcome in do(pool, tmp_path, *[{}] * 5)]
     assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
 
@@ -164,9 +165,9 @@ def test_what_a_failed_run_started_ends_with_it(pool, tmp_path, end):
 
 
 def test_stop_interrupts_runs(tmp_path):
-    with Pool(TASK, [{}, {}], grace=0.3) as pool:
+    with Pool(load(TASK), [{}, {}], grace=0.3) as pool:
         for i, deed in enumerate(["hang", "stubborn"]):
-            pool.submit(Job(i, {"pid_to": str(tmp_path / deed), deed: 1}, tmp_path / f"{i}.txt"))
+            pool.submit(Run(i, {"pid_to": str(tmp_path / deed), deed: 1}, tmp_path / f"{i}.txt"))
         until(lambda: (tmp_path / "hang").exists() and (tmp_path / "stubborn").exists())
         while pool.wait(0.01):
             pass
@@ -179,7 +180,7 @@ def test_stop_interrupts_runs(tmp_path):
 
 
 def test_stop_before_a_run_has_started(pool, tmp_path):
-    pool.submit(Job(0, {"hang": 1}, tmp_path / "log"))
+    pool.submit(Run(0, {"hang": 1}, tmp_path / "log"))
     pool.stop()
     assert [outcome.status for outcome in wait(pool)] == ["stopped"]
 
@@ -193,7 +194,7 @@ def test_wake_ends_a_wait(pool):
 def test_a_task_that_cannot_be_imported_is_one_line(tmp_path, task):
     with (
         pytest.raises(SourcewiseError, match="worker processes cannot start: .*no.such"),
-        Pool(task, [{}]) as pool,
+        Pool(load(task), [{}]) as pool,
     ):
         do(pool, tmp_path, {})
 
@@ -205,7 +206,7 @@ def test_imports_are_paid_once(tmp_path):
     )
     sys.path.insert(0, str(tmp_path))
     try:
-        with Pool(TASK, [{}], preload=["heavy_module", "module_that_is_not_there"]) as pool:
+        with Pool(load(TASK), [{}], preload=["heavy_module", "module_that_is_not_there"]) as pool:
             do(pool, tmp_path, {}, {"kill": 1}, {}, {"raise": 1}, {})
     finally:
         sys.path.remove(str(tmp_path))
@@ -216,11 +217,13 @@ def test_everything_ends_when_the_launching_process_is_killed(tmp_path):
     code = f"""
 import sys, time
 from pathlib import Path
-from sourcewise.sweep.pool import Job, Pool
-pool = Pool({TASK!r}, [{{}}, {{}}])
+from sourcewise.sweep.pool import Pool
+from sourcewise.sweep.runs import Run
+from sourcewise.sweep.tasks import load
+pool = Pool(load({TASK!r}), [{{}}, {{}}])
 for i in range(2):
     config = {{"child": f"{tmp_path}/child{{i}}", "pid_to": f"{tmp_path}/worker{{i}}", "stubborn": 1}}
-    pool.submit(Job(i, config, Path("{tmp_path}/log")))
+    pool.submit(Run(i, config, Path("{tmp_path}/log")))
 pool.wait(1)
 pool.wait()
 """
@@ -235,12 +238,12 @@ pool.wait()
 
 
 def test_close_leaves_no_process(tmp_path):
-    with Pool(TASK, [{}, {}]) as pool:
+    with Pool(load(TASK), [{}, {}]) as pool:
         do(pool, tmp_path, {}, {})
         pids = [worker.pid for worker in pool._workers]
     assert not any(alive(pid) for pid in pids)
     files = len(list(Path("/proc/self/fd").iterdir()))
-    with Pool(TASK, [{}]) as pool:
+    with Pool(load(TASK), [{}]) as pool:
         do(pool, tmp_path, {})
     assert len(list(Path("/proc/self/fd").iterdir())) == files
 

@@ -7,7 +7,7 @@ independent, and pairing them by seed would gain nothing. Intervals are Student'
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -77,8 +77,7 @@ class Comparison:
     """All models of chosen subsets of one study, on one target.
 
     Attributes:
-        study: its name where that is another than the influences'; else empty.
-        target: name of the target.
+        study: as in `CounterfactualRun`.
         full: models of the full source; None without any.
         curves: of ranked subsets.
         listed: listed subsets, the best score first.
@@ -137,31 +136,24 @@ def compare_runs(
             places[run.curve, removed if run.curve else run.mask.tobytes()].append(run)
     curves = {curve for curve, _ in places} - {""}
 
-    def scores(chosen: Sequence[CounterfactualRun]) -> list[float]:
-        return unit_means(chosen, lambda run: run.scores[target])
-
-    def outputs(chosen: Sequence[CounterfactualRun]) -> list[float]:
-        return unit_means(chosen, lambda run: run.outputs[target])
-
-    def score_gain(chosen: Sequence[CounterfactualRun], baseline: Sequence[CounterfactualRun]) -> Interval | None:
-        values = scores(baseline)
-        return gain(scores(chosen), values) if len(values) > 1 else None
+    full_scores, _ = unit_means(full, target)
 
     def point(chosen: Sequence[CounterfactualRun]) -> RemovalPoint:
         removed = ~np.array([run.mask for run in chosen])
         count = int(removed[0].sum())
         peers = [] if chosen[0].curve == RANDOM else places.get((RANDOM, count), [])
+        (scores, outputs), (peer_scores, peer_outputs) = unit_means(chosen, target), unit_means(peers, target)
         predicted = None
         if slopes is not None and peers:
             effect = np.mean(removed @ (slopes - slopes.mean()))
-            predicted = float(np.mean(outputs(peers)) - effect)
+            predicted = float(np.mean(peer_outputs) - effect)
         return RemovalPoint(
             removed=count,
             runs=len(chosen),
-            score=Interval.around(Mean.from_runs(scores(chosen))),
-            full=score_gain(chosen, full),
-            random=score_gain(chosen, peers),
-            output=Interval.around(Mean.from_runs(outputs(chosen))),
+            score=Interval.around(Mean.from_runs(scores)),
+            full=gain(scores, full_scores) if len(full_scores) > 1 else None,
+            random=gain(scores, peer_scores) if len(peer_scores) > 1 else None,
+            output=Interval.around(Mean.from_runs(outputs)),
             predicted=predicted,
         )
 
@@ -201,13 +193,14 @@ def comparison_rows(comparison: Comparison) -> list[list[str | float | None]]:
     return rows
 
 
-def unit_means(runs: Iterable[CounterfactualRun], value: Callable[[CounterfactualRun], float]) -> list[float]:
-    """Return the value of each independent unit: a run; of random removals a subset, the mean over its seeds."""
-    units: dict[tuple[bytes, str], list[float]] = {}
+def unit_means(runs: Iterable[CounterfactualRun], target: str) -> tuple[list[float], list[float]]:
+    """Return score and output of each independent unit: a run; of random removals a subset, the mean over its seeds."""
+    units: dict[tuple[bytes, str], list[CounterfactualRun]] = defaultdict(list)
     for run in runs:
-        unit = run.mask.tobytes(), "" if run.curve == RANDOM else run.seed
-        units.setdefault(unit, []).append(value(run))
-    return [float(np.mean(unit)) for unit in units.values()]
+        units[run.mask.tobytes(), "" if run.curve == RANDOM else run.seed].append(run)
+    scores = [float(np.mean([run.scores[target] for run in unit])) for unit in units.values()]
+    outputs = [float(np.mean([run.outputs[target] for run in unit])) for unit in units.values()]
+    return scores, outputs
 
 
 def gain(values: Sequence[float], baseline: Sequence[float]) -> Interval:

@@ -61,7 +61,6 @@ class Proposal:
     Attributes:
         keep: bool[G], the groups to keep.
         scores: float[G], which rank the groups, the worst with the lowest.
-        expected: gain that the models predict.
     """
 
     keep: Mask
@@ -101,7 +100,6 @@ class Curation:
         weights: of the targets.
         drop: groups to remove, the worst first.
         keep: groups to keep, the worst first.
-        expected: gain that the models predict.
         verified: gain by retraining, by target; None where it is not verified yet.
         command: the command that trains the models for that.
         ranking: score of every group.
@@ -280,16 +278,14 @@ def _verify(runs: Sequence[CounterfactualRun], proposal: Proposal, target: str) 
     kept = [run for run in runs if np.array_equal(run.mask, proposal.keep)]
     full = [run for run in runs if run.mask.all()]
     random = [run for run in runs if run.curve == RANDOM and (~run.mask).sum() == proposal.removed]
-    score, score_full, score_random = (
-        unit_means(part, lambda run: run.scores[target]) for part in (kept, full, random)
-    )
-    if min(len(score), len(score_full)) < 2:
+    (scores, outputs), (full_scores, full_outputs) = unit_means(kept, target), unit_means(full, target)
+    random_scores, _ = unit_means(random, target)
+    if min(len(scores), len(full_scores)) < 2:
         return None
-    output, output_full = (unit_means(part, lambda run: run.outputs[target]) for part in (kept, full))
     return VerifiedGain(
-        full=gain(score, score_full),
-        random=gain(score, score_random) if len(score_random) > 1 else None,
-        output=gain(output, output_full),
-        runs=len(score),
-        runs_full=len(score_full),
+        full=gain(scores, full_scores),
+        random=gain(scores, random_scores) if len(random_scores) > 1 else None,
+        output=gain(outputs, full_outputs),
+        runs=len(scores),
+        runs_full=len(full_scores),
     )

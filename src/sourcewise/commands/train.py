@@ -18,11 +18,14 @@ from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
 from sourcewise.commands.cli import CONFIGS, build, resolve
+from sourcewise.commands.closing import closing
 from sourcewise.core import exits, names, settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import recipe_overrides
 from sourcewise.designs import resolve as resolve_subset
 from sourcewise.records import wandb_tracker
+
+__all__ = ["Settings", "closing", "train"]
 
 
 @dataclass(frozen=True)

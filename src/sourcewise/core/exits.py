@@ -57,4 +57,4 @@ def errors() -> Iterator[None]:
         if cause is None or VERBOSE in os.environ:
             raise
         print(f"{Path(sys.argv[0]).name}: {one_line(cause)}", file=sys.stderr)
-        sys.exit(getattr(cause, "status", 2))
+        sys.exit(cause.status)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and the folder of those that can be made again."""
 
 import contextlib
 import os
@@ -6,6 +6,11 @@ import tempfile
 from pathlib import Path
 
 from sourcewise.core.errors import SourcewiseError
+
+
+def cache_folder() -> Path:
+    """Return the user's folder of files that are made again when they are gone."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise"
 
 
 def check_place(folder: Path) -> None:

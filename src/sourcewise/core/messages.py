@@ -1,7 +1,6 @@
-"""Exceptions in words: which exception of a chain speaks to the user, and its one line.
+"""Exceptions in words: which exception of a chain speaks to the user, and its one line, for single runs and sweeps.
 
-Single runs and sweeps word exceptions here. Hydra and OmegaConf are slow to import and raise nothing unless they are
-used, so their exceptions are known by name.
+Hydra and OmegaConf are slow to import and raise nothing unless they are used, so their exceptions are known by name.
 """
 
 import functools
@@ -25,44 +24,32 @@ _HYDRA = "hydra.errors.HydraException"
 _OMEGACONF = "omegaconf.errors.OmegaConfBaseException"
 
 
-def users_error(error: BaseException) -> Exception | None:
-    """Return the exception in the chain that speaks to the user, or None for a bug of ours.
+def users_error(error: BaseException) -> SourcewiseError | None:
+    """Return an exception as the user's: what is wrong, where, and what to do, in one line; None for a bug of ours.
 
-    A SourcewiseError comes before one of Hydra or OmegaConf, and that before one of the disk.
+    Of a chain, a SourcewiseError comes before one of Hydra or OmegaConf, and that before one of the disk.
     """
     chain = _chain(error)
-    for name in (_name(SourcewiseError), _HYDRA, _OMEGACONF):
+    for item in chain:
+        if isinstance(item, SourcewiseError):
+            return item
+    for base in (_HYDRA, _OMEGACONF):
         for item in chain:
-            if isinstance(item, Exception) and _is(item, name):
-                return item
+            if _is(item, base):
+                return SourcewiseError(next(filter(None, map(_config_line, chain)), _joined(item)))
     for item in chain:
         if isinstance(item, OSError) and item.errno in _DISK and item.filename is not None:
-            return item
+            return SourcewiseError(f"{item.filename}: {item.strerror}")
         if isinstance(item, ValueError) and str(item).startswith(_VALUE_ERRORS):
-            return item
+            return SourcewiseError(_joined(item))
     return None
 
 
-def describe(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return one line for any exception: the user's, or the type and the first line of a bug of ours."""
-    cause = users_error(error)
-    if cause is not None:
-        return one_line(cause)
-    lines = str(error).strip().splitlines()
-    return printable(": ".join([type(error).__name__, *lines[:1]]))
-
-
-def one_line(error: Exception) -> str:
-    """Return the line for an exception that `users_error` returned: what is wrong, where, and what to do."""
-    if _is(error, "hydra.errors.MissingConfigException") and error.missing_cfg_file:  # type: ignore[attr-defined]
-        return _missing_option(error)
-    if isinstance(error, OSError):
-        return printable(f"{error.filename}: {error.strerror}")
-    for cause in _chain(error):
-        text = _omegaconf_line(cause)
-        if text:
-            return text
-    return printable(" ".join(str(error).replace("Set the environment variable HYDRA_FULL_ERROR=1", "").split()))
+    if (known := users_error(error)) is not None:
+        return printable(_joined(known))
+    return printable(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]))
 
 
 @functools.cache
@@ -76,21 +63,23 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _missing_option(error: Any) -> str:
-    """Word a config group's option that does not exist, with the options that do."""
-    group, _, name = error.missing_cfg_file.rpartition("/")
-    folders = re.findall(r"path=file://(.+)", str(error))
-    files = (path for folder in folders for path in Path(folder, group).glob("*.yaml"))
-    options = sorted({path.stem for path in files if not path.stem.startswith("base")})
-    return f"{group}={name}: there is no such option{did_you_mean(name, options)} (there are {', '.join(options)})"
+def _joined(error: BaseException) -> str:
+    """Return an exception's text as one line, without Hydra's advice."""
+    return " ".join(str(error).replace("Set the environment variable HYDRA_FULL_ERROR=1", "").split())
 
 
-def _omegaconf_line(error: Any) -> str:
-    """Word an override that cannot be read, a value that is missing or a key that does not exist; else return ""."""
+def _config_line(error: Any) -> str:
+    """Word what the user can set right in a config or an override; "" for other exceptions."""
+    if _is(error, "hydra.errors.MissingConfigException") and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        folders = re.findall(r"path=file://(.+)", str(error))
+        files = (path for folder in folders for path in Path(folder, group).glob("*.yaml"))
+        options = sorted({path.stem for path in files if not path.stem.startswith("base")})
+        return f"{group}={name}: there is no such option{did_you_mean(name, options)} (there are {', '.join(options)})"
     if _is(error, "hydra.errors.OverrideParseException"):
         key, _, value = error.override.partition("=")
         quoted = shlex.quote(f"{key}={quote(value)}")
-        return printable(f"{error.override}: this cannot be read; as text, its value needs quotes: {quoted}")
+        return f"{error.override}: this cannot be read; as text, its value needs quotes: {quoted}"
     if _is(error, "omegaconf.errors.MissingMandatoryValue"):
         return f"{error.full_key}: this has no default; give it a value"
     unknown = _is(error, "omegaconf.errors.ConfigKeyError") or _is(error, "omegaconf.errors.ConfigAttributeError")

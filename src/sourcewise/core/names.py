@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
 
 RECORD = "record.safetensors"
@@ -55,7 +56,15 @@ def recipe(config: Config) -> dict[str, Any]:
 
 
 def study_name(config: Config) -> str:
-    """Return the name of the study's folder: a readable part and the recipe's hash."""
+    """Return the name of the study's folder: a readable part and the recipe's hash.
+
+    Raises SourcewiseError for a target of which only some settings are there.
+    """
+    if stray := [name for name, target in config["target"].items() if "transfer" not in target]:
+        raise SourcewiseError(
+            f"target.{stray[0]}: it has settings, but target=[...] does not choose it; add {stray[0]} there, or take the"
+            f" settings back by ~target.{stray[0]}"
+        )
     transfers = "+".join(sorted({_transfer_name(target["transfer"]) for target in config["target"].values()}))
     parts = (config["source"]["name"], "+".join(config["target"]), config["model"]["name"], transfers)
     readable = config.get("study") or "-".join(map(str, parts))

@@ -45,15 +45,14 @@ def check_top_level(kind: type, config: Mapping[str, Any]) -> None:
     Raises SourcewiseError as `check_config` does, also for a key that is missing.
     """
     _check_plain_values(config, "")
-    check_arguments(kind, config, "")
-    check_complete(kind, config, "")
+    check_call(kind, config, "")
 
 
 def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], setting: str) -> None:
     """Check that a function takes arguments of these names and values, as far as its type hints say.
 
-    A missing argument is no error: a factory may get more arguments later (see `check_complete`). setting: the dotted
-    name of all arguments together. Raises SourcewiseError for the first argument that does not fit.
+    A missing argument is no error: a factory may get more arguments later (see `check_call`). setting: the dotted name
+    of all arguments together. Raises SourcewiseError for the first argument that does not fit.
     """
     parameters, hints = _signature(function)
     takes_any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -67,11 +66,14 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], 
             raise SourcewiseError(f"{full_name}: there is no such setting{did_you_mean(name, parameters)}")
 
 
-def check_complete(function: Callable[..., Any], names: Collection[str], setting: str) -> None:
-    """Check that every argument without a default is among `names`. Raises SourcewiseError for one that is not."""
+def check_call(
+    function: Callable[..., Any], arguments: Mapping[str, Any], setting: str, later: Collection[str] = ()
+) -> None:
+    """Check as `check_arguments` does, and that only arguments with a default, or of the names `later`, are missing."""
+    check_arguments(function, arguments, setting)
     for name, parameter in _signature(function)[0].items():
         is_optional = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        if parameter.default is parameter.empty and not is_optional and name not in names:
+        if parameter.default is parameter.empty and not is_optional and name not in {*arguments, *later}:
             raise SourcewiseError(f"{_join(setting, name)}: this must be given")
 
 

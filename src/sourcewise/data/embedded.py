@@ -7,10 +7,9 @@ over 4x4 blocks. Everything is cached in a file named by the hash of what it was
 
 import functools
 import hashlib
-import os
 import string
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
+from sourcewise.core.files import cache_folder, write_whole
 from sourcewise.core.randomness import ranks, uniform
 from sourcewise.data.dataset import ImageDataset
 
@@ -133,17 +133,11 @@ def _font_path(name: str) -> Path:
 def _cached(name: str, made_from: str, load: Callable[[], Arrays]) -> Arrays:
     """Return the arrays of `load`, from the cache if they are in it. A cache that cannot be written is no error."""
     key = hashlib.sha256(f"1/{name}/{made_from}".encode()).hexdigest()[:16]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise"
-    path = root / f"{name}-{key}.safetensors"
+    path = cache_folder() / f"{name}-{key}.safetensors"
     try:
         return load_file(path)
     except (OSError, SafetensorError):
         arrays = load()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=root, delete=False) as file:
-            file.write(save(arrays))
-        Path(file.name).replace(path)
-    except OSError:
-        pass
+    with suppress(OSError):
+        write_whole(path, save(arrays))
     return arrays

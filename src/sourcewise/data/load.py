@@ -1,7 +1,6 @@
 """From a loader to a dataset: which images are used, and the store that keeps them, named by all that decides it."""
 
 import functools
-import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.files import cache_folder
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.randomness import ranks
 from sourcewise.data.dataset import ImageDataset
@@ -52,7 +52,8 @@ def load(
     """
     settings = [SCHEMA, repr(dataset), dataset.stamp(), num_classes, side, format, channels, quality, broken]
     settings += [per_class, rest]
-    path = Path(cache_dir or _home()) / f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
+    name = f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
+    path = Path(cache_dir or cache_folder()) / name
 
     def listing() -> Listing:
         images = dataset.listing()
@@ -67,29 +68,21 @@ def load(
 
     if not path.exists():
         prepared(listing, str(path), side, format, channels, quality, broken)
-    return _opened(str(path), side, format, channels, quality)
+    return _opened(path)
 
 
 def stored(fingerprint: str | None) -> ImageDataset | None:
     """Return the dataset of this fingerprint if its store is in the cache of this user, else None."""
-    for path in sorted(_home().glob("*.arrow")):
+    for path in sorted(cache_folder().glob("*.arrow")):
         with suppress(SourcewiseError):
             return opened(path, {"schema": SCHEMA, "fingerprint": fingerprint})
     return None
 
 
-def _home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise"
-
-
 @functools.lru_cache(maxsize=32)
-def _opened(path: str, side: int, format: Format, channels: int, quality: int) -> ImageDataset:
-    """Return the dataset of a store that exists, opened once in a process that does many runs."""
-
-    def gone() -> Listing:
-        raise SourcewiseError(f"{path}: was removed a moment ago")
-
-    return prepared(gone, path, side, format, channels, quality)
+def _opened(path: Path) -> ImageDataset:
+    """Return the dataset of a store, opened once in a process that does many runs."""
+    return opened(path, {"schema": SCHEMA})
 
 
 def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:

@@ -133,30 +133,18 @@ def prepared(
     path: str,
     side: int,
     format: Format = "jpeg",
-    channels: int = 3,
+    channels: Literal[1, 3] = 3,
     quality: int = 90,
     broken: Literal["error", "skip"] = "error",
 ) -> ImageDataset:
     """Return the dataset in the store at `path`, which is made first if it is missing.
 
-    Args:
-        listing: lists the images; called only when the store is made.
-        path: the store's file.
-        side: of a jpeg, pixels of the shorter side, which is shrunk to this and never enlarged; of raw images, which
-            are square and cut from the centre, pixels of both.
-        format: `jpeg`, decoded again and again; or `raw`, kept in memory.
-        channels: 3, or 1 for grey.
-        quality: of JPEGs.
-        broken: what becomes of images that cannot be opened: an `error`, or they are left out and counted (`skip`).
+    listing: lists the images; called only when the store is made. side: of a jpeg, pixels of the shorter side, which is
+    shrunk to this and never enlarged; of raw images, which are square and cut from the centre, pixels of both. The
+    other settings are those of `load.load`.
 
-    Raises:
-        SourcewiseError: for a broken image or file, or one that was made with other settings.
+    Raises SourcewiseError for a broken image or file, or one that was made with other settings.
     """
-    if format not in ("jpeg", "raw") or broken not in ("error", "skip") or channels not in (1, 3):
-        raise SourcewiseError(
-            f"{path}: format is jpeg or raw, broken is error or skip, channels is 1 or 3;"
-            f" not {format}, {broken}, {channels}"
-        )
     file = Path(path)
     settings = {"schema": SCHEMA, "side": side, "format": format, "channels": channels, "quality": quality}
     if not file.exists():

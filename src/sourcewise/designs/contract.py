@@ -11,10 +11,6 @@ Subset = Mapping[str, Any]
 """The settings `subset.*` of a run: `design`, and the arguments of its `draw`."""
 
 
-def _unchanged(subset: Subset) -> dict[str, Any]:
-    return dict(subset)
-
-
 def _nothing(subset: Subset) -> str:
     return ""
 
@@ -47,7 +43,7 @@ class Design:
 
     draw: Callable[..., NDArray[np.bool_]]
     is_random: bool = False
-    resolve: Callable[[Subset], dict[str, Any]] = _unchanged
+    resolve: Callable[[Subset], dict[str, Any]] = dict
     replica: Callable[[Subset], str] = _nothing
     curve: Callable[[Subset], str] = _nothing
     names_groups: bool = False

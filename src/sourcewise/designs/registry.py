@@ -1,5 +1,6 @@
 """The designs by name, and what is done with the settings `subset.*` of a run through them."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.extensions import find
-from sourcewise.core.settings import check_arguments, check_complete
+from sourcewise.core.settings import check_call
 from sourcewise.designs import chosen_designs, random_designs
 from sourcewise.designs.contract import Design, Subset
 
@@ -58,8 +59,8 @@ def resolve(subset: Subset) -> dict[str, Any]:
     if "design" not in subset:
         raise SourcewiseError(f"subset.design: this must be given; choose {', '.join(DESIGNS)}")
     design, settings = find_design(subset["design"]), _settings(subset)
-    check_arguments(design.draw, settings, "subset")
-    check_complete(design.draw, {"groups", *settings}, "subset")
+    _check_owner(design, subset)
+    check_call(design.draw, settings, "subset", later=["groups"])
     return design.resolve(subset)
 
 
@@ -81,6 +82,18 @@ def draw(groups: Sequence[str], subset: Subset) -> NDArray[np.bool_]:
 def replica(subset: Subset) -> str:
     """Return what tells apart the trainings on one subset with one training seed; empty for most designs."""
     return find_design(subset["design"]).replica(subset)
+
+
+def _check_owner(design: Design, subset: Subset) -> None:
+    """Raise SourcewiseError for a setting of other designs only, as an experiment has it with another subset chosen."""
+    parameters = inspect.signature(design.draw).parameters
+    for name in [name for name in _settings(subset) if name not in parameters]:
+        owners = [key for key, other in DESIGNS.items() if name in inspect.signature(other.draw).parameters]
+        if owners and inspect.Parameter.VAR_KEYWORD not in [parameter.kind for parameter in parameters.values()]:
+            raise SourcewiseError(
+                f"subset.{name}: the design {subset['design']} has no such setting, only {' and '.join(owners)};"
+                " where an experiment sets it, leave out the experiment, or the choice of another subset"
+            )
 
 
 def _settings(subset: Subset) -> dict[str, Any]:

@@ -153,25 +153,11 @@ def _disagreement(run: RemoteRun, item: Record) -> str | None:
 def _without_outputs(run: RemoteRun) -> Record | str:
     """Return a record without outputs, whose metrics are a W&B run's summary, or the reason why there is none."""
     try:
-        subset = run.config["subset"]
         bits = np.frombuffer(bytes.fromhex(run.summary["subset/mask"]), np.uint8)
         mask = record.unpack_mask(bits, int(run.summary["subset/groups"]))
-        header = Header(
-            study=names.study_name(run.config),
-            run=names.run_name(run.config),
-            recipe=fingerprint(names.recipe(run.config)),
-            config=run.config,
-            design=str(subset["design"]),
-            subset_seed=subset.get("seed"),
-            seed=run.config["seed"],
-            group_names=run.summary.get("subset/names"),
-            class_names={},
-            fingerprints={},
-            metrics={},
-            versions={},
-            commit=None,
-            device="",
-        )
+        unknown: dict[str, Any] = {"class_names": {}, "fingerprints": {}, "metrics": {}, "versions": {}}
+        group_names = run.summary.get("subset/names")
+        header = Header.from_config(run.config, group_names=group_names, commit=None, device="", **unknown)
         record.check(Record(mask, {}, header))
         return Record(mask, {}, replace(header, metrics=run.summary))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, SourcewiseError):

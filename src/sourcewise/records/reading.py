@@ -54,17 +54,13 @@ class Records:
     def __iter__(self) -> "Reading":
         return Reading(self)
 
-    def scalars(self, metric: str) -> "Reading":
-        """Return a pass over one scalar of every run, such as `target/digits/accuracy`.
-
-        Each comes as a record with one example, whose `prob` is the scalar. Of W&B runs, only summaries are read. The
-        pass raises SourcewiseError as other passes do, and when no run has the scalar.
-        """
-        return Reading(self, metric)
-
     def giving(self, output: str) -> "Reading":
-        """Return a pass to take this output from: `metric:<name>` is a scalar, any other is there for every example."""
-        return self.scalars(output.removeprefix(METRIC)) if output.startswith(METRIC) else iter(self)
+        """Return a pass to take this output from; all but scalars are there for every example.
+
+        A scalar of every run, such as `metric:target/digits/accuracy`, comes as a record with one example, whose `prob`
+        it is. Of W&B runs, only summaries are read then. The pass raises SourcewiseError when no run has the scalar.
+        """
+        return Reading(self, output.removeprefix(METRIC) if output.startswith(METRIC) else None)
 
 
 class Reading(Iterator[Record]):

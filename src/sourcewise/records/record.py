@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from sourcewise.core import settings
+from sourcewise.core import names, settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
+from sourcewise.core.hashing import fingerprint
 from sourcewise.designs import recorded_design
 
 SCHEMA = 1
@@ -89,6 +90,23 @@ class Header:
     seconds: Mapping[str, float] = field(default_factory=dict)
     overrides: list[str] | None = None
     random_design: bool | None = None
+
+    @classmethod
+    def from_config(cls, config: names.Config, **fields: Any) -> "Header":
+        """Return the header of a run of a resolved config; fields: those that the config does not say.
+
+        Raises KeyError, TypeError or AttributeError for a config of another kind.
+        """
+        return cls(
+            study=names.study_name(config),
+            run=names.run_name(config),
+            recipe=fingerprint(names.recipe(config)),
+            config=config,
+            design=config["subset"]["design"],
+            subset_seed=config["subset"].get("seed"),
+            seed=config["seed"],
+            **fields,
+        )
 
     @property
     def is_random(self) -> bool:
@@ -253,13 +271,13 @@ def check(record: Record) -> None:
     for name, hint in get_type_hints(Header).items():
         settings.check_value(getattr(record.header, name), hint, name)
     json.dumps(asdict(record.header), ensure_ascii=False).encode()  # half a character cannot be printed
-    names = record.header.group_names
-    if names is not None and len(names) != len(record.mask):
-        raise ValueError(f"{len(names)} group names for {len(record.mask)} groups")
+    group_names = record.header.group_names
+    if group_names is not None and len(group_names) != len(record.mask):
+        raise ValueError(f"{len(group_names)} group names for {len(record.mask)} groups")
     config = record.header.config
     if config["subset"]["design"] != record.header.design or not isinstance(config["source"]["name"], str):
         raise ValueError("its design is not that of its config, or its source has no name")
-    for kind, labels in {**record.header.class_names, "group": names or []}.items():
+    for kind, labels in {**record.header.class_names, "group": group_names or []}.items():
         if len(set(labels)) < len(labels):
             raise ValueError(f"names of {kind} that are not unique")
     for target, outputs in record.outputs.items():

@@ -24,7 +24,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import write_whole
+from sourcewise.core.files import cache_folder, write_whole
 from sourcewise.core.names import RECORD
 from sourcewise.records import record
 from sourcewise.records.download import TEMPORARY, Downloader, Unreachable
@@ -78,9 +78,9 @@ class Project:
         if not re.fullmatch("[^/]+/[^/]+", self.path):
             raise self._error("write it as wandb:<entity>/<project>")
         self.url = server_url()
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise" / "wandb"
         parts = (urllib.parse.urlsplit(self.url).netloc, *self.path.split("/"))
-        self.cache = root.joinpath(*(urllib.parse.quote(part, safe="").replace(".", "%2E") for part in parts))
+        escaped = (urllib.parse.quote(part, safe="").replace(".", "%2E") for part in parts)
+        self.cache = cache_folder().joinpath("wandb", *escaped)
         self._failures = 0
         self._downloader = Downloader()
 

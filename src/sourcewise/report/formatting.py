@@ -58,8 +58,8 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
-def number(value: float | None, decimals: int = 2, sign: bool = False) -> str:
-    """Return a number with a true minus sign, and with a plus if `sign`; None and NaN are 'not identifiable'.
+def number(value: float | None, decimals: int = 2, sign: bool = False, unknown: str = "not identifiable") -> str:
+    """Return a number with a true minus sign, and with a plus if `sign`; None and NaN are `unknown`.
 
     Only with `sign`, which side of zero it is on is shown even where its digits are all zero.
 
@@ -67,7 +67,7 @@ def number(value: float | None, decimals: int = 2, sign: bool = False) -> str:
     ('−0.50', '0.00', '+0.5', 'not identifiable')
     """
     if value is None or not math.isfinite(value):
-        return "not identifiable"
+        return unknown
     return f"{value:{'+' if sign else 'z'},.{decimals}f}".replace("-", "−")
 
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,7 +18,7 @@ from sourcewise.acting.review import ReviewRow
 from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
 from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
-from sourcewise.study.collect import Study
+from sourcewise.study.collect import LeftOut, Study
 from sourcewise.study.effects import KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
@@ -27,18 +27,6 @@ RELATIVE = (
     "All subsets have one size, so influences are relative to the average group:"
     " a constant added to all of them cannot be seen."
 )
-
-
-class UnusedRecord(Protocol):
-    """A record that was left out."""
-
-    @property
-    def path(self) -> str:
-        """Where the record is."""
-
-    @property
-    def reason(self) -> str:
-        """Why it was left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +51,7 @@ class TargetSummary:
         table: by class.
         overall: overall effects, from the most helpful group to the most harmful.
         verdict: how far influences at class level can be trusted.
-        checks: by level.
-        baselines: label and feature mapping, by name.
+        checks, baselines: as in `Estimated`.
         subpopulations, brittle: None where examples cannot be examined.
         unexamined: whether that is because outputs or influences are too many.
     """
@@ -105,17 +92,13 @@ class TargetSummary:
 class Summary:
     """Results on all targets, and where they come from.
 
-    Recipe (a hash), config, versions of libraries and the code's commit are those of the first record.
+    What is not explained here is as in `Study` and `Header`: recipe, config, versions and commit are those of the first
+    record.
 
     Attributes:
-        models: how many records the influences rest on.
-        groups: how many groups the source has.
-        designs: number of records by design.
-        output: the output that influences are on.
         sign: what a positive influence means.
         estimator: the one at class level, of the first target.
         fdr: false discovery rate.
-        command: the command that made the estimate.
         seconds: mean wall time of a run, by stage.
         notes: what a reader has to know of these records.
         counterfactuals: models of chosen subsets, by study and target.
@@ -132,7 +115,7 @@ class Summary:
     sign: str
     estimator: str
     fdr: float
-    left_out: Sequence[UnusedRecord]
+    left_out: Sequence[LeftOut]
     command: str
     recipe: str
     config: Mapping[str, Any]
@@ -149,7 +132,7 @@ class Summary:
 def summarise(
     study: Study,
     estimated: Mapping[str, Estimated],
-    left_out: Sequence[UnusedRecord],
+    left_out: Sequence[LeftOut],
     fdr: float,
     counterfactuals: Sequence[Comparison] = (),
     review: Sequence[ReviewRow] = (),

@@ -16,6 +16,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import recorded_design
 from sourcewise.estimation.arrays import Index, PackedMasks
 from sourcewise.records.reading import METRIC
+from sourcewise.records.reading import LeftOut as LeftOut  # for the report
 from sourcewise.records.record import Header, Record, TargetOutputs
 from sourcewise.study.outputs import UNITS, LabelAgreement, Outputs, is_correct, logit_scale, output_values
 from sourcewise.study.recipes import train_command
@@ -110,7 +111,7 @@ class Study:
         header: of the first record.
         output: the output of the models that influences are on.
         designs: number of records by design of their subset.
-        chosen_designs: likewise, of the records whose subset was chosen, not drawn at random.
+        chosen_designs: the same for records whose subset was chosen, not drawn at random.
         seconds: wall time by stage, summed over all records.
         masks: subsets of the records that influences rest on, those drawn at random.
         seeds: their training seeds, str[models].

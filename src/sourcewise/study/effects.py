@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,11 +55,8 @@ def effect_table(dataset: xr.Dataset, target_class: str | None = None) -> pd.Dat
 
 def group_effects(dataset: xr.Dataset, target_class: str | None = None) -> tuple[GroupEffect, ...]:
     """Return the rows of `effect_table`."""
-    columns = effect_table(dataset, target_class).to_dict("list").values()
-    return tuple(
-        GroupEffect(group=group, influence=influence, stderr=stderr, qvalue=q)
-        for group, influence, stderr, q in zip(*columns, strict=True)
-    )
+    rows: Any = effect_table(dataset, target_class).to_dict("records")
+    return tuple(GroupEffect(**row) for row in rows)
 
 
 def example_effect(dataset: xr.Dataset, row: int, group: int) -> ExampleEffect:

@@ -73,7 +73,7 @@ def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: 
     checks = {level: fitted.checks for level, fitted in fits.items()}
     for level in ("example", "class") if few_groups else ():
         checks[level] = replace(checks[level], curve=fits[level].curve())
-    dataset = _lay_out(study, name, fits, checks)
+    dataset = _lay_out(study, name, fits)
     baselines: dict[str, Baseline] = {}
     if name in study.mappings:
         masks = study.masks.unpack() if few_groups else None
@@ -87,7 +87,7 @@ def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: 
     )
 
 
-def _lay_out(study: Study, name: str, fits: Mapping[str, Fit], checks: Mapping[str, Checks]) -> xr.Dataset:
+def _lay_out(study: Study, name: str, fits: Mapping[str, Fit]) -> xr.Dataset:
     target, units = study.targets[name], UNITS.get(study.output, study.output)
     variables: dict[str, Any] = {}
     present = target.class_sizes > 0
@@ -121,7 +121,7 @@ def _lay_out(study: Study, name: str, fits: Mapping[str, Fit], checks: Mapping[s
     }
     for level, suffix in LEVELS.items():
         for key in ("estimator", "lds", "noise_ceiling", "split_half"):
-            value = getattr(checks[level], key)
+            value = getattr(fits[level].checks, key)
             if value is not None and value == value:  # not NaN
                 attributes[key + suffix] = value
     return xr.Dataset(variables, coordinates, attributes)

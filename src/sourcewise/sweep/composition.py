@@ -5,7 +5,7 @@ is free if Hydra, given another one in its place, composes the same config but f
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,8 +17,6 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-
-from sourcewise.core.inheritance import inherit_transfers
 
 Config = dict[str, Any]
 
@@ -82,13 +80,33 @@ class Composer:
 
 
 def plain(config: DictConfig) -> Config:
-    """Return a composed config as plain containers: interpolations resolved, transfer settings inherited by targets.
+    """Return a composed config as plain containers, interpolations resolved, transfer settings inherited by targets.
 
-    Raises what OmegaConf raises, for a missing (`???`) value for one.
+    A target's `transfer` becomes the settings of the top level's `transfer`, changed by those that the target sets
+    itself. Raises what OmegaConf raises, for a missing (`???`) value for one.
     """
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
-    return inherit_transfers({str(key): value for key, value in resolved.items()})
+    resolved: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    targets, transfer = resolved.get("target"), resolved.get("transfer")
+    if isinstance(targets, Mapping) and isinstance(transfer, Mapping):
+        for target in targets.values():
+            if isinstance(target, dict):
+                target["transfer"] = inherit(transfer, target.get("transfer", {}))
+    return {str(key): value for key, value in resolved.items()}
+
+
+def inherit(general: Any, special: Any) -> Any:
+    """Return general settings, changed by special ones; neither is changed itself.
+
+    Mappings are merged key by key, except that one with a `_target_` of its own takes nothing from another.
+
+    >>> inherit({"_target_": "a.Step", "every": 5, "factor": 0.1}, {"every": 3})
+    {'_target_': 'a.Step', 'every': 3, 'factor': 0.1}
+    >>> inherit({"_target_": "a.Step", "every": 5}, {"_target_": "a.Constant"})
+    {'_target_': 'a.Constant'}
+    """
+    if not isinstance(general, Mapping) or not isinstance(special, Mapping) or "_target_" in special:
+        return special
+    return {**general, **{key: inherit(general.get(key), value) for key, value in special.items()}}
 
 
 def _text(override: Override) -> str:

@@ -13,26 +13,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sourcewise.core import exits
+from sourcewise.core import exits, names
 from sourcewise.core.errors import EXIT_LEASED
 from sourcewise.sweep.leases import Leased
+from sourcewise.sweep.runs import LOG
 from sourcewise.sweep.tasks import load
 from sourcewise.sweep.worker import last_line
 
-TASK = f"{__name__}:run_command"
-"""The task of a pool whose runs are such commands."""
 
+def run_command(task: str, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
+    """Do a run of the task as a command, and end as it does.
 
-def command_config(task: str, config: Mapping[str, Any], overrides: Sequence[str], log: Path) -> dict[str, Any]:
-    """Return what `run_command` gets for a run of the task."""
-    program, arguments = Path(sys.argv[0]).name, json.dumps({"config": config, "overrides": list(overrides)})
-    argv = [sys.executable, "-m", __name__, program, task, arguments]
-    return {"argv": argv, "log": str(log)}
-
-
-def run_command(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
-    """Run `config["argv"]` and end as it does. Raises ChildProcessError with the last line of its log, or Leased."""
-    process = subprocess.Popen(config["argv"])
+    Raises ChildProcessError with the last line of the run's log, or Leased.
+    """
+    arguments = json.dumps({"config": config, "overrides": list(overrides)})
+    process = subprocess.Popen([sys.executable, "-m", __name__, Path(sys.argv[0]).name, task, arguments])
     try:
         code = process.wait()
     except KeyboardInterrupt:
@@ -47,7 +42,7 @@ def run_command(config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Non
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     if code:
-        raise ChildProcessError(f"exit status {code}: {last_line(Path(config['log']))}")
+        raise ChildProcessError(f"exit status {code}: {last_line(names.run_dir(config) / LOG)}")
 
 
 def main() -> None:

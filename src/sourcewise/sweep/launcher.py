@@ -7,6 +7,7 @@ It composes all jobs, checks them, and hands them to the sweep's policy (`policy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from sourcewise.designs import resolve
 from sourcewise.sweep import devices
 from sourcewise.sweep.composition import Composer
 from sourcewise.sweep.policy import Sweep, Workers
-from sourcewise.sweep.pool import Job, Pool
-from sourcewise.sweep.runs import Run
+from sourcewise.sweep.pool import Pool
+from sourcewise.sweep.runs import LOG, Run
 from sourcewise.sweep.slots import Shape
 from sourcewise.sweep.status import status_table
-from sourcewise.sweep.tasks import settings_class
+from sourcewise.sweep.tasks import beside, load
 
 
 @dataclass
@@ -63,15 +64,24 @@ class LocalLauncher(Launcher):
         if self.status:
             print(status_table(list(by_folder.values())))
             return []
-        Sweep(self, list(by_folder.values())).run()
+        try:
+            Sweep(self, list(by_folder.values())).run()
+        finally:
+            self._close(list(by_folder.values()))
         return [
             JobReturn(run.overrides, status=JobStatus.COMPLETED, _return_value=by_folder[run.folder].value)
             for run in runs
         ]
 
+    def _close(self, runs: Sequence[Run]) -> None:
+        """Print what the task says at the end of a sweep."""
+        done = [run.config for run in runs if run.state == "done"]
+        if done and (closing := beside(self.task, "closing")) is not None:
+            print(closing(done), flush=True)
+
     def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
         """Return the runs of all jobs, their configs checked at the top and their subsets resolved."""
-        compose, kind = Composer(self._context.config_loader, self._config), settings_class(self.task)
+        compose, kind = Composer(self._context.config_loader, self._config), beside(self.task, "Settings")
         runs = []
         for index, overrides in enumerate(job_overrides, start):
             config = compose(overrides)
@@ -79,7 +89,7 @@ class LocalLauncher(Launcher):
                 settings.check_top_level(kind, config)
             if "subset" in config:
                 config["subset"] = resolve(config["subset"])
-            runs.append(Run(index, list(overrides), config, names.run_dir(config)))
+            runs.append(Run(index, config, names.run_dir(config) / LOG, list(overrides)))
         return runs
 
     def pool(self, shape: Shape) -> Workers:
@@ -88,16 +98,10 @@ class LocalLauncher(Launcher):
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, str(shape.threads))
         return Pool(
-            devices.TASK if several else self.task,
+            partial(devices.run_command, self.task) if several else load(self.task),
             shape.slots(self.slots),
             preload=() if several else list(self.preload),
             recycle_after=self.recycle_after,
             timeout=self.timeout,
             grace=self.grace,
         )
-
-    def job(self, run: Run, shape: Shape) -> Job:
-        """Return what a worker gets for a run: its config and overrides, or a command for several devices."""
-        if shape.devices == 1:
-            return Job(run.index, run.config, run.log, run.overrides)
-        return Job(run.index, devices.command_config(self.task, run.config, run.overrides, run.log), run.log)

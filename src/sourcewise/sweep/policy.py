@@ -19,7 +19,7 @@ from sourcewise.core.errors import RunFailed
 from sourcewise.core.files import check_place
 from sourcewise.records import record
 from sourcewise.sweep import leases
-from sourcewise.sweep.pool import Job, Outcome
+from sourcewise.sweep.pool import Outcome
 from sourcewise.sweep.runs import INTERRUPTED, Run, damage
 from sourcewise.sweep.signals import caught
 from sourcewise.sweep.slots import Shape
@@ -37,11 +37,11 @@ class Workers(AbstractContextManager["Workers"], Protocol):
     def idle(self) -> list[int]:
         """Return the slots that can take a run."""
 
-    def running(self) -> list[Job]:
-        """Return the jobs that have not ended."""
+    def running(self) -> list[Run]:
+        """Return the runs that have not ended."""
 
-    def submit(self, job: Job) -> None:
-        """Start a job in an idle slot."""
+    def submit(self, run: Run) -> None:
+        """Start a run in an idle slot."""
 
     def wait(self, timeout: float) -> list[Outcome]:
         """Return the outcomes since the last call, after waiting for `timeout` seconds at most without any."""
@@ -62,6 +62,7 @@ class Workers(AbstractContextManager["Workers"], Protocol):
 class Backend(Protocol):
     """What a sweep asks of its launcher. The settings: conf/hydra/launcher/local.yaml."""
 
+    task: str
     retries: int
     retries_on_error: int
     fail_fast: bool
@@ -70,9 +71,6 @@ class Backend(Protocol):
 
     def pool(self, shape: Shape) -> Workers:
         """Return what does runs of this shape."""
-
-    def job(self, run: Run, shape: Shape) -> Job:
-        """Return what a worker gets for a run."""
 
 
 class Sweep:
@@ -110,7 +108,7 @@ class Sweep:
                     caught(pool.wake, signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as self.signals,
                     _progress(len(self.runs), self._count("done")) as bar,
                 ):
-                    self._drive(pool, shape, runs, bar)
+                    self._drive(pool, runs, bar)
         self._report()
 
     def _count(self, state: str) -> int:
@@ -132,22 +130,21 @@ class Sweep:
         except record.RecordError as error:
             run.state, run.cause = "failed", str(error)
 
-    def _drive(self, pool: Workers, shape: Shape, runs: list[Run], bar: "tqdm[Any]") -> None:
+    def _drive(self, pool: Workers, runs: list[Run], bar: "tqdm[Any]") -> None:
         """Keep the workers busy until these runs have ended, or the sweep is halted."""
-        by_index = {run.index: run for run in runs}
         todo = deque(runs)
         write = partial(bar.write if sys.stderr.isatty() else print, file=sys.stderr)
         while True:
             while not self.halted and pool.idle() and (free := self._next(todo)) is not None:
                 free.state, free.is_probe = "running", bool(self.alike)
-                pool.submit(self.launcher.job(free, shape))
+                pool.submit(free)
             bar.set_postfix({s: n for s in ("failed", "leased") if (n := self._count(s))}, refresh=False)
             bar.update(self._count("done") - bar.n)
             if not pool.running() and (self.halted or not todo):
                 bar.refresh()
                 return
             for outcome in pool.wait(min(POLL, max(0.0, self.deadline - time.monotonic()))):
-                run = by_index[outcome.job.id]
+                run = outcome.run
                 self._judge(run, outcome)
                 if run.state in ("missing", "leased"):
                     todo.append(run)

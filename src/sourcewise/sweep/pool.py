@@ -18,29 +18,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe, connection
-from pathlib import Path
 from typing import Any
 
 from sourcewise.core.exits import SAVE_AND_STOP
-from sourcewise.sweep.tasks import load
+from sourcewise.sweep.runs import Run
+from sourcewise.sweep.tasks import Function
 from sourcewise.sweep.worker import STOPS, Channel, Status, flush, serve
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run for a worker: the function's arguments and the file that takes its output."""
-
-    id: int
-    config: Mapping[str, Any]
-    log: Path
-    overrides: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """The end of a job: its status, the cause in words if it is not `returned`, and the function's value if it is."""
+    """The end of a run: its status, the cause in words if it is not `returned`, and the function's value if it is."""
 
-    job: Job
+    run: Run
     status: Status
     cause: str = ""
     value: Any = None
@@ -53,8 +43,8 @@ class _Worker:
     slot: int
     pid: int
     channel: Channel
-    job: Job | None = None
-    runs: int = 0
+    run: Run | None = None
+    done: int = 0
     deadline: float = float("inf")
     stopping: Status | None = None
     leaving: bool = False
@@ -74,19 +64,17 @@ class Pool:
     """A worker process per slot.
 
     Args:
-        task: what a run is, as `package.module:function` or `file.py:function`.
+        function: what a run is.
         slots: for each slot the environment of its worker, such as CUDA_VISIBLE_DEVICES.
         preload: modules that are imported before workers are forked.
         recycle_after: runs that a worker does before a new one takes its place.
         timeout: seconds after which a run counts as hung and is interrupted.
         grace: seconds that an interrupted run has before it is killed.
-
-    Raises SourcewiseError when the task cannot be imported.
     """
 
     def __init__(
         self,
-        task: str,
+        function: Function,
         slots: Sequence[Mapping[str, str]],
         *,
         preload: Sequence[str] = (),
@@ -94,13 +82,12 @@ class Pool:
         timeout: float | None = None,
         grace: float = 20.0,
     ) -> None:
-        self.slots = slots
+        self._function, self.slots = function, slots
         self.recycle_after, self.timeout, self.grace = recycle_after, timeout, grace
         os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # a process that has used CUDA cannot be forked
         for name in preload:
             with contextlib.suppress(ModuleNotFoundError):  # only saves time: a run that needs it raises
                 importlib.import_module(name)
-        self._function = load(task)
         gc.collect()
         gc.freeze()  # pages that hold only frozen objects stay shared with the workers
         self._wake_r, self._wake_w = socket.socketpair()
@@ -115,7 +102,7 @@ class Pool:
         """End all workers: idle ones by request, busy ones and laggards by SIGKILL."""
         limit = time.monotonic() + 5
         for worker in self._workers:
-            self._dismiss(worker) if worker.job is None else worker.kill()
+            self._dismiss(worker) if worker.run is None else worker.kill()
         while self._workers and time.monotonic() < limit:
             self._listen(limit)
         self.kill()
@@ -127,21 +114,21 @@ class Pool:
 
     def idle(self) -> list[int]:
         """Return the slots without a run."""
-        busy = {worker.slot for worker in self._workers if worker.job is not None}
+        busy = {worker.slot for worker in self._workers if worker.run is not None}
         return [slot for slot in range(len(self.slots)) if slot not in busy]
 
-    def running(self) -> list[Job]:
-        """Return the jobs that workers are busy with."""
-        return [worker.job for worker in self._workers if worker.job is not None]
+    def running(self) -> list[Run]:
+        """Return the runs that workers are busy with."""
+        return [worker.run for worker in self._workers if worker.run is not None]
 
-    def submit(self, job: Job) -> None:
-        """Start a job in an idle slot."""
+    def submit(self, run: Run) -> None:
+        """Start a run in an idle slot."""
         slot = self.idle()[0]
         worker = next((w for w in self._workers if w.slot == slot and not w.leaving), None) or self._fork(slot)
-        worker.job = job
+        worker.run = run
         if self.timeout is not None:
             worker.deadline = time.monotonic() + self.timeout
-        worker.send({"config": job.config, "overrides": list(job.overrides), "log": str(job.log.absolute())})
+        worker.send({"config": run.config, "overrides": list(run.overrides), "log": str(run.log.absolute())})
 
     def wait(self, timeout: float | None = None) -> list[Outcome]:
         """Return outcomes since the last call; wait for the first of them, for `wake`, or for `timeout` seconds."""
@@ -150,7 +137,7 @@ class Pool:
             now = time.monotonic()
             for worker in self._workers:
                 if now >= worker.deadline:
-                    if worker.job is not None and worker.stopping is None:
+                    if worker.run is not None and worker.stopping is None:
                         self._interrupt(worker, "timeout")
                     else:
                         worker.kill()
@@ -168,13 +155,13 @@ class Pool:
     def finish(self) -> None:
         """Ask every run that saves checkpoints to save one after the epoch, and to stop."""
         for worker in self._workers:
-            if worker.job is not None:
+            if worker.run is not None:
                 os.kill(worker.pid, SAVE_AND_STOP)
 
     def stop(self) -> None:
         """Interrupt every run, as Ctrl-C would; what has not ended after `grace` seconds is killed."""
         for worker in self._workers:
-            if worker.job is not None and worker.stopping is None:
+            if worker.run is not None and worker.stopping is None:
                 self._interrupt(worker, "stopped")
 
     def kill(self) -> None:
@@ -218,10 +205,10 @@ class Pool:
             return
         if status != "returned" and worker.stopping is not None:
             status = worker.stopping
-        worker.runs += 1
+        worker.done += 1
         self._finish(worker, status, cause, value)
         # After an exception the process may be in any state (a broken CUDA context, say); a new one is cheap.
-        if worker.stopping or status not in ("returned", "leased") or worker.runs >= self.recycle_after:
+        if worker.stopping or status not in ("returned", "leased") or worker.done >= self.recycle_after:
             self._dismiss(worker)
 
     def _bury(self, worker: _Worker) -> None:
@@ -237,10 +224,10 @@ class Pool:
 
     def _finish(self, worker: _Worker, status: Status, cause: str, value: Any = None) -> None:
         """Note the outcome of the worker's run."""
-        job, worker.job, worker.deadline = worker.job, None, float("inf")
-        if job is not None:
+        run, worker.run, worker.deadline = worker.run, None, float("inf")
+        if run is not None:
             cause = f"hung: stopped after {self.timeout:g} s" if status == "timeout" else cause
-            self._outcomes.append(Outcome(job, status, cause, value))
+            self._outcomes.append(Outcome(run, status, cause, value))
 
     def _dismiss(self, worker: _Worker) -> None:
         """Ask an idle worker to exit within `grace` seconds."""

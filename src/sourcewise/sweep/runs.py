@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,19 @@ LOG = "log.txt"
 INTERRUPTED = "interrupted"
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One run of a sweep and what has become of it.
 
-    state: missing (to be done), running, leased (by another process), done, failed or stopped; `cause` says why.
-    is_probe: whether it began after another one had failed.
+    config, overrides: the arguments of the task. log: the file in the run's folder that takes all that it prints,
+    tracebacks too. state: missing (to be done), running, leased (by another process), done, failed or stopped; `cause`
+    says why. is_probe: whether it began after another one had failed.
     """
 
     index: int
-    overrides: list[str]
-    config: dict[str, Any]
-    folder: Path
+    config: Mapping[str, Any]
+    log: Path
+    overrides: Sequence[str] = ()
     state: str = "missing"
     cause: str = ""
     value: Any = None
@@ -33,9 +35,9 @@ class Run:
     is_probe: bool = False
 
     @property
-    def log(self) -> Path:
-        """The file that takes all that the run prints, tracebacks too."""
-        return self.folder / LOG
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.log.parent
 
     @property
     def name(self) -> str:

@@ -12,8 +12,6 @@ from omegaconf import OmegaConf
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.sweep.launcher import LocalLauncher
-from sourcewise.sweep.pool import Job
-from sourcewise.sweep.runs import Run
 from sourcewise.sweep.slots import Shape
 from sourcewise.sweep.slurm_array import Array, Task
 
@@ -35,10 +33,6 @@ class SlurmLauncher(LocalLauncher):
         local = LocalLauncher(**{**self.local, "slots": slots})
         return Array(self.executor, Task(local, shape), self.runs_per_task if shape.devices == 1 else 1, self.poll)
 
-    def job(self, run: Run, shape: Shape) -> Job:
-        """Return what a task gets for a run: on several devices, too, Slurm starts all its processes."""
-        return Job(run.index, run.config, run.log, run.overrides)
-
     def executor(self, folder: Path, shape: Shape) -> Any:
         """Return submitit's executor, with the settings and the defaults of hydra-submitit-launcher.
 
@@ -46,9 +40,8 @@ class SlurmLauncher(LocalLauncher):
         """
         defaults = {"name": "sourcewise", "tasks_per_node": shape.devices, "cpus_per_task": shape.threads}
         if shape.accelerator in ("gpu", "cuda") and not self.sbatch.keys() & {"gres", "gpus_per_task"}:
-            defaults["gpus_per_node"] = (
-                shape.devices
-            )  # all tasks of a run see all its GPUs: Lightning picks one by rank
+            # All tasks of a run see all its GPUs: Lightning picks one by rank.
+            defaults["gpus_per_node"] = shape.devices
         try:
             import submitit
             from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf

@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sourcewise.core import names
 from sourcewise.core.errors import WORKER, SourcewiseError
 from sourcewise.sweep import leases
-from sourcewise.sweep.policy import Workers
-from sourcewise.sweep.pool import Job, Outcome
+from sourcewise.sweep.policy import Backend
+from sourcewise.sweep.pool import Outcome
+from sourcewise.sweep.runs import Run
 from sourcewise.sweep.signals import caught
 from sourcewise.sweep.slots import Shape
 from sourcewise.sweep.tasks import load
@@ -32,32 +33,23 @@ TASKS = 1000
 """Tasks of an array, at most: the default of Slurm's MaxArraySize, less one."""
 
 Report = dict[int, Ending]
-"""How each job of a task ended, by its id."""
-
-
-class NodeLauncher(Protocol):
-    """What a task asks of the local launcher on its node."""
-
-    task: str
-
-    def pool(self, shape: Shape) -> Workers:
-        """Return workers for runs of this shape."""
+"""How each run of a task ended, by its index."""
 
 
 @dataclass
 class Task:
     """A task of an array, which does its runs. Picklable, and called by submitit on the node."""
 
-    launcher: NodeLauncher
+    launcher: Backend
     shape: Shape
 
-    def __call__(self, jobs: Sequence[Job]) -> Report:
-        """Do the jobs that are not done. When asked to stop, stop the runs and put the task back into the queue."""
+    def __call__(self, runs: Sequence[Run]) -> Report:
+        """Do the runs that are not done. When asked to stop, stop the runs and put the task back into the queue."""
         from submitit import JobEnvironment
 
-        todo = deque(job for job in jobs if not names.is_done(job.log.parent))
+        todo = deque(run for run in runs if not names.is_done(run.folder))
         if self.shape.devices > 1:
-            return {job.id: self._together(job) for job in todo}
+            return {run.index: self._together(run) for run in todo}
         limit = JobEnvironment._usr_sig()
         requeue: Any = signal.getsignal(limit)  # submitit's
         report: Report = {}
@@ -67,27 +59,27 @@ class Task:
                     pool.submit(todo.popleft())
                 for outcome in pool.wait(2.0):
                     status = "stopped" if received and outcome.status != "returned" else outcome.status
-                    report[outcome.job.id] = status, outcome.cause, outcome.value
+                    report[outcome.run.index] = status, outcome.cause, outcome.value
                 if received:
                     time.sleep(0.5)  # the workers may have got the signal, too, and two at once can get lost
                     pool.stop()
-        for job in jobs if received else ():
-            leases.clear(job.log.parent)  # of a worker that was killed: another node cannot know that it is dead
+        for run in runs if received else ():
+            leases.clear(run.folder)  # of a worker that was killed: another node cannot know that it is dead
         # Before a preemption Slurm sends SIGTERM alone. After scancel the task does not count as running any more.
         if limit in received or (received and _queue(os.environ["SLURM_JOB_ID"], "%T") == ["RUNNING"]):
             requeue(limit, None)
         return report
 
-    def checkpoint(self, jobs: Sequence[Job]) -> Any:
-        """Return what submitit puts back into the queue: the same jobs, since the records show which are done."""
+    def checkpoint(self, runs: Sequence[Run]) -> Any:
+        """Return what submitit puts back into the queue: the same runs, since the records show which are done."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self, jobs)
+        return DelayedSubmission(self, runs)
 
-    def _together(self, job: Job) -> Ending:
+    def _together(self, run: Run) -> Ending:
         """Do one run on several devices, of which this process is one rank."""
         os.environ[WORKER] = "1"
-        ending = perform(load(self.launcher.task), job.config, str(job.log), job.overrides)
+        ending = perform(load(self.launcher.task), run.config, str(run.log), run.overrides)
         if ending[0] != "returned":
             atexit.register(os._exit, 1)  # srun then ends the other ranks, too
         return ending
@@ -104,8 +96,8 @@ class Array(AbstractContextManager["Array"]):
     task: Task
     runs_per_task: int
     poll: float = 10.0
-    jobs: list[Job] = field(default_factory=list)
-    tasks: dict[str, tuple[Any, list[Job]]] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+    tasks: dict[str, tuple[Any, list[Run]]] = field(default_factory=dict)
     clean: bool = True
     stopping: bool = False
     woken: bool = False
@@ -115,15 +107,15 @@ class Array(AbstractContextManager["Array"]):
 
     def idle(self) -> list[int]:
         """Return one slot as long as the last array has ended and the next one has room."""
-        return [0] if not self.tasks and len(self.jobs) < TASKS * self.runs_per_task else []
+        return [0] if not self.tasks and len(self.runs) < TASKS * self.runs_per_task else []
 
-    def running(self) -> list[Job]:
-        """Return the jobs whose tasks have not ended."""
-        return [*self.jobs, *(job for _, jobs in self.tasks.values() for job in jobs)]
+    def running(self) -> list[Run]:
+        """Return the runs whose tasks have not ended."""
+        return [*self.runs, *(run for _, runs in self.tasks.values() for run in runs)]
 
-    def submit(self, job: Job) -> None:
-        """Put a job into the next array."""
-        self.jobs.append(job)
+    def submit(self, run: Run) -> None:
+        """Put a run into the next array."""
+        self.runs.append(run)
 
     def wake(self) -> None:
         """Make `wait` return."""
@@ -131,7 +123,7 @@ class Array(AbstractContextManager["Array"]):
 
     def wait(self, timeout: float = 0.0) -> list[Outcome]:
         """Submit what is waiting; `poll` seconds later, return the outcomes of tasks that have ended since."""
-        if self.jobs:
+        if self.runs:
             self._submit()
         limit = time.monotonic() + (self.poll if self.tasks else timeout)
         while not self.woken and time.monotonic() < limit:
@@ -153,10 +145,10 @@ class Array(AbstractContextManager["Array"]):
         self.stop()
 
     def _submit(self) -> None:
-        """Submit the jobs that wait as one array. Raises SourcewiseError for what sbatch refuses."""
-        folder = self.jobs[0].log.absolute().parents[2] / ".slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        """Submit the runs that wait as one array. Raises SourcewiseError for what sbatch refuses."""
+        folder = self.runs[0].log.absolute().parents[2] / ".slurm" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         size = self.runs_per_task
-        chunks = [self.jobs[start : start + size] for start in range(0, len(self.jobs), size)]
+        chunks = [self.runs[start : start + size] for start in range(0, len(self.runs), size)]
         executor = self.executor(folder, self.task.shape)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C in a terminal must not reach sbatch
         try:
@@ -165,8 +157,8 @@ class Array(AbstractContextManager["Array"]):
             raise SourcewiseError(f"sbatch: {str(error).strip().splitlines()[-1]}") from error
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        self.tasks = {item.job_id: (item.task(0).paths, jobs) for item, jobs in zip(submitted, chunks, strict=True)}
-        self.jobs, self.clean = [], True
+        self.tasks = {item.job_id: (item.task(0).paths, chunk) for item, chunk in zip(submitted, chunks, strict=True)}
+        self.runs, self.clean = [], True
         array = submitted[0].job_id.partition("_")[0]
         print(f"Slurm job {array}: {len(chunks)} tasks; their logs are in {folder}", file=sys.stderr, flush=True)
 
@@ -174,23 +166,23 @@ class Array(AbstractContextManager["Array"]):
         """Return the outcomes of tasks that have left the queue; clear up after an array that went well."""
         queue = _queue(next(iter(self.tasks)).partition("_")[0], "%i") if self.tasks else None
         outcomes: list[Outcome] = []
-        for name, (paths, jobs) in list(self.tasks.items()):
+        for name, (paths, runs) in list(self.tasks.items()):
             if queue is None or name in queue:
                 continue
             del self.tasks[name]
-            report = self._report(name, paths, jobs)
-            for job in jobs:
-                _refresh(job.log.parent)
-                outcomes.append(Outcome(job, *report.get(job.id, ("returned", "", None))))
-            self.clean &= all(names.is_done(job.log.parent) for job in jobs)
+            report = self._report(name, paths, runs)
+            for run in runs:
+                _refresh(run.folder)
+                outcomes.append(Outcome(run, *report.get(run.index, ("returned", "", None))))
+            self.clean &= all(names.is_done(run.folder) for run in runs)
             if self.clean and not self.tasks:
                 shutil.rmtree(paths.folder, ignore_errors=True)
                 with suppress(OSError):
                     paths.folder.parent.rmdir()
         return outcomes
 
-    def _report(self, name: str, paths: Any, jobs: Sequence[Job]) -> Report:
-        """Return how the jobs of a task that has ended did; it may have been killed before it could report."""
+    def _report(self, name: str, paths: Any, runs: Sequence[Run]) -> Report:
+        """Return how the runs of a task that has ended did; it may have been killed before it could report."""
         from submitit.core.utils import pickle_load
 
         _refresh(paths.folder)
@@ -203,7 +195,7 @@ class Array(AbstractContextManager["Array"]):
             ending = "stopped", "its task was cancelled"
         else:
             ending = "killed", f"Slurm's task {name} was killed; see {paths.stderr}"
-        return {job.id: (*ending, None) for job in jobs}
+        return {run.index: (*ending, None) for run in runs}
 
 
 def _refresh(folder: Path) -> None:

@@ -29,9 +29,13 @@ def load(task: str) -> Function:
     return function
 
 
-def settings_class(task: str) -> type | None:
-    """Return the class `Settings` beside the task, which holds the keys and types of a config's top; None without."""
-    return getattr(sys.modules[load(task).__module__], "Settings", None)
+def beside(task: str, name: str) -> Any:
+    """Return what has this name in the task's module; None if nothing has.
+
+    A task may have beside it the class `Settings`, which holds the keys and types of a config's top, and the function
+    `closing` of the configs of complete runs to what a sweep says at its end.
+    """
+    return getattr(sys.modules[load(task).__module__], name, None)
 
 
 @cache

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from sourcewise.core.errors import WORKER
 from sourcewise.core.exits import SAVE_AND_STOP
-from sourcewise.core.messages import describe
+from sourcewise.core.messages import one_line
 from sourcewise.sweep.leases import Leased
 from sourcewise.sweep.tasks import Function
 
@@ -78,7 +78,7 @@ def perform(function: Function, config: Mapping[str, Any], log: str, overrides: 
     except Leased as error:
         return "leased", str(error), None
     except BaseException as error:
-        cause = describe(error)
+        cause = one_line(error)
         with contextlib.suppress(OSError):  # a full disk
             traceback.print_exc()
             print(cause, file=sys.stderr)  # a log ends with its cause

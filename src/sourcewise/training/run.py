@@ -16,7 +16,6 @@ from torch import Tensor
 from sourcewise import designs
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.hashing import fingerprint
 from sourcewise.core.messages import print_once
 from sourcewise.core.randomness import derive_seed
 from sourcewise.data import Numbers, checks
@@ -135,7 +134,7 @@ class Run:
         return SourceModel(model, trainer.strategy.root_device, settings.epochs, scalars)
 
     def initial_model(self) -> Model:
-        """Return the source model, untrained. Raises SourcewiseError when it does not take images of the run's sizes."""
+        """Return the untrained source model. Raises SourcewiseError when it does not take images of the run's sizes."""
         train, epochs = self.source.train, self.source.pretraining.epochs
         build = functools.partial(self.build, channels=train.channels, classes=len(train.class_names))
         model = initialise(build, self._derive_seed("initialisation"))
@@ -207,19 +206,13 @@ class Run:
         scalars: dict[str, float],
         seconds: dict[str, float],
     ) -> Header:
-        folder, subset, source = names.run_dir(config), config["subset"], self.source
+        source = self.source
         datasets = {source.name: source.train}
         for name, target in self.targets.items():
             datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
         group_names = source.train.group_names
-        return Header(
-            study=folder.parent.name,
-            run=folder.name,
-            recipe=fingerprint(names.recipe(config)),
-            config=config,
-            design=subset["design"],
-            subset_seed=subset.get("seed"),
-            seed=self.seed,
+        return Header.from_config(
+            config,
             group_names=None if isinstance(group_names, Numbers) else list(group_names),
             class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
             fingerprints={name: dataset.fingerprint for name, dataset in datasets.items()},
@@ -229,7 +222,7 @@ class Run:
             device=self.hardware.name,
             seconds=seconds,
             overrides=None if overrides is None else list(overrides),
-            random_design=designs.find_design(subset["design"]).is_random,
+            random_design=designs.find_design(config["subset"]["design"]).is_random,
         )
 
     def _derive_seed(self, purpose: str) -> int:

@@ -101,11 +101,9 @@ def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
             " whole classes."
         )
 
-    def show(value: float | None) -> str:
-        return "unknown" if value is None else number(value)
-
     parts = [
-        f"{name.replace('_', ' ')} {show(item.spearman_class)} by class, {show(item.spearman_overall)} overall"
+        f"{name.replace('_', ' ')} {number(item.spearman_class, unknown='unknown')} by class,"
+        f" {number(item.spearman_overall, unknown='unknown')} overall"
         for name, item in baselines.items()
     ]
     return f"Rank correlation of influences with what one model of the full source says: {'; '.join(parts)}."
@@ -114,6 +112,6 @@ def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
 def _row(level: str, check: Checks) -> Row:
     low, high = check.lds_interval
     interval = f" ({number(low)} to {number(high)})" if math.isfinite(low + high) else ""
-    ceiling = "–" if check.noise_ceiling is None else number(check.noise_ceiling)
+    ceiling = number(check.noise_ceiling, unknown="–")
     more = "unknown" if check.more_models is None else f"{check.more_models:,}"
     return Row(level, [check.estimator, number(check.lds) + interval, ceiling, number(check.split_half), more])

@@ -9,7 +9,7 @@ from hydra.utils import get_object
 
 from sourcewise.core import names, settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.inheritance import inherit
+from sourcewise.sweep.composition import inherit
 
 
 def transfers(*overrides: str) -> dict[str, dict]:
