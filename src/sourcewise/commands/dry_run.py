@@ -82,11 +82,15 @@ def plan(config: Config) -> str:
 
 @dataclass(frozen=True)
 class Noise:
-    """A loader of `count` images of noise, a little larger than `side`, with labels of all classes."""
+    """A loader of `count` images of noise, a little larger than `side`, with labels of all classes.
+
+    seed: tells apart the images of a source or training set and those of a test set.
+    """
 
     count: int
     classes: int
     side: int
+    seed: int = 0
 
     def stamp(self) -> str:
         """Return nothing: there are no files that could change."""
@@ -96,7 +100,7 @@ class Noise:
         """Return a listing in which all images differ."""
 
         def picture(row: int) -> Image.Image:
-            noise = np.random.default_rng(row).integers(0, 256, (8, 8, 3), np.uint8)
+            noise = np.random.default_rng([self.seed, row]).integers(0, 256, (8, 8, 3), np.uint8)
             return Image.fromarray(noise).resize((self.side + self.side // 4, self.side + row))
 
         names = tuple(map(str, range(self.classes)))
@@ -106,11 +110,13 @@ class Noise:
 def shrunk(config: Config, folder: str) -> dict[str, Any]:
     """Return the resolved config of a small run below `folder`, with other data, epochs, batch sizes and devices.
 
-    Every stage takes two steps. The source has twice the images that targets have, since a subset keeps about half. The
-    names of groups and chosen subsets are replaced, because noise has none of them.
+    Every stage takes two steps. The source has twice the images that targets have, since a subset keeps about half, and
+    no more classes than images. The names of groups and chosen subsets are replaced, because noise has none of them.
     """
     source, subset = _small(config["source"], 4 * BATCH, folder), config["subset"]
     if config["source"]["train"].get("_target_") == LOAD:
+        noise = source["train"]["dataset"]
+        source["train"]["num_classes"] = noise["classes"] = min(noise["classes"], noise["count"])
         source["groups"] = source["groups"] if source["groups"] in ("class", "example") else "class"
         if find_design(subset["design"]).names_groups:
             subset = {"design": "random", "fraction": 0.5, "seed": 0}
@@ -127,15 +133,15 @@ def shrunk(config: Config, folder: str) -> dict[str, Any]:
     }
 
 
-def _small(node: Any, count: int, folder: str, classes: int = 10) -> Any:
+def _small(node: Any, count: int, folder: str, classes: int = 10, seed: int = 0) -> Any:
     if isinstance(node, list):
         return [_small(item, count, folder, classes) for item in node]
     if not isinstance(node, Mapping):
         return node
     classes = 2 if node.get("metric") == "auroc" else classes
-    made = {key: _small(value, count, folder, classes) for key, value in node.items()}
+    made = {key: _small(value, count, folder, classes, int(key == "test")) for key, value in node.items()}
     if node.get("_target_") == LOAD:
-        noise = {"count": count, "classes": node["num_classes"] or classes, "side": node["side"]}
+        noise = {"count": count, "classes": node["num_classes"] or classes, "side": node["side"], "seed": seed}
         made |= {"dataset": {"_target_": "sourcewise.commands.dry_run.Noise", **noise}}
         made |= {"per_class": None, "rest": False, "cache_dir": folder}
     if "batch_size" in node:

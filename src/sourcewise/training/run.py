@@ -60,7 +60,7 @@ class Run:
             if {target.train.channels, target.test.channels} != {channels}:
                 raise SourcewiseError(
                     f"target {name}: its images have {target.train.channels} colour channels, those of the source"
-                    f" {channels}; make them alike by source.train.channels, or choose another target"
+                    f" {channels}; make them alike by source.train.channels and source.normalise, or choose another target"
                 )
         self.mask  # noqa: B018  # drawn now, so that a subset that cannot be is an error here
 
