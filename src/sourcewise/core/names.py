@@ -62,8 +62,8 @@ def study_name(config: Config) -> str:
     """
     if stray := [name for name, target in config["target"].items() if "transfer" not in target]:
         raise SourcewiseError(
-            f"target.{stray[0]}: it has settings, but target=[...] does not choose it; add {stray[0]} there, or take the"
-            f" settings back by ~target.{stray[0]}"
+            f"target.{stray[0]}: it has settings, but target=[...] does not choose it; add {stray[0]} there, or take"
+            f" its settings back by ~target.{stray[0]}"
         )
     transfers = "+".join(sorted({_transfer_name(target["transfer"]) for target in config["target"].values()}))
     parts = (config["source"]["name"], "+".join(config["target"]), config["model"]["name"], transfers)
