@@ -35,11 +35,11 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, fl
         print("argv", *sys.argv)
         note_start(config)
         time.sleep(fake.get("sleep", 0.0))
-        act(fake.get("deeds", {}).get(str(seed)) or fake.get("deeds", {}).get(seed), folder)
+        act(fake.get("deeds", {}).get(str(seed)) or fake.get("deeds", {}).get(seed), folder, config)
         if names.is_done(folder) or (folder / "nothing").exists():
             return {}
         lease.check()
-        write(folder, seed)
+        write(config, seed)
         (folder / "once").unlink(missing_ok=True)
     return {"seed": float(seed)}
 
@@ -57,7 +57,7 @@ def real(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, flo
         return execute(self, *args)
 
     def disturbed(self: Run, *args: Any) -> Any:
-        act(deeds.get(str(self.subset["seed"])), names.run_dir(config))
+        act(deeds.get(str(self.subset["seed"])), names.run_dir(config), config)
         return transfer(self, *args)
 
     with mock.patch.multiple(Run, execute=noted, transfer=disturbed):
@@ -72,7 +72,7 @@ def note_start(config: dict[str, Any]) -> None:
         file.write(line)
 
 
-def act(deed: str | None, folder: Path) -> None:
+def act(deed: str | None, folder: Path, config: dict[str, Any] | None = None) -> None:
     if deed and deed.endswith("_once"):
         if (folder / "once").exists():
             return
@@ -99,15 +99,16 @@ def act(deed: str | None, folder: Path) -> None:
     if deed == "nothing":
         (folder / "nothing").touch()
     if deed == "late":  # killed after its record is complete
-        write(folder, -1)
+        write(config or {}, -1)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def write(folder: Path, seed: int) -> None:
-    """A record that holds nothing but the seed: what a test reads back with `said`."""
-    texts = dict.fromkeys(("study", "run", "recipe", "design", "commit", "device"), "")
+def write(config: dict[str, Any], seed: int) -> None:
+    """The record of a run, of which a test reads the number back with `said`; it holds nothing else."""
+    folder = names.run_dir(config)
+    texts = dict.fromkeys(("recipe", "commit", "device"), "")
+    texts |= {"study": folder.parent.name, "run": folder.name, "design": config["subset"]["design"]}
     tables = {name: {} for name in ("class_names", "fingerprints", "versions")}
-    config = {"subset": {"design": ""}, "source": {"name": ""}}
     told = {"config": config, "metrics": {"seed": float(seed)}, "seed": seed, "subset_seed": seed}
     header = record.Header(**texts, **tables, **told, group_names=list("abc"))  # type: ignore[arg-type]
     record.write(record.Record(np.ones(3, bool), {}, header), folder / names.RECORD)

@@ -108,9 +108,8 @@ def test_a_broken_image_names_its_setting(places: tuple[str, ...], tmp_path: Pat
             command(compose_config(*places, "logger=none", f"runs_dir={tmp_path / 'runs'}"))
     (tmp_path / "T" / "x" / "000.png").write_bytes(b"no image")
     with pytest.raises(BrokenImageError, match=r"T/x/000.png: .*; target.imagefolder.t(rain|est).broken=skip leaves"):
-        dry_run.prepare(compose_config(*places))
-    skip = ("source.train.broken=skip", "target.imagefolder.train.broken=skip")
-    dry_run.prepare(compose_config(*places, *skip))
+        dry_run.prepare(compose_config(*places, "source.train.broken=skip"))
+    dry_run.prepare(compose_config(*places, "source.train.broken=skip", "target.imagefolder.train.broken=skip"))
 
 
 def test_source_groups_without_images_are_left_out(

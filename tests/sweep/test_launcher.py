@@ -17,6 +17,7 @@ import pytest
 
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.records import record
 from sourcewise.sweep import leases, runs, slots
 from sourcewise.sweep.slots import Shape
 
@@ -286,7 +287,8 @@ def test_a_run_held_by_someone_else_is_waited_for(sweeps):
         until(lambda: len(sweeps.records()) == 2)
         time.sleep(0.3)
         assert process.poll() is None
-        fake_task.write(folder, 77)
+        config = dict(record.read(sweeps.folder(1) / names.RECORD).header.config)
+        fake_task.write({**config, "subset": {**config["subset"], "seed": 0}}, 77)
     process.communicate(timeout=200)
     assert process.returncode == 0
     assert sweeps.records()[0] == 77
@@ -427,6 +429,29 @@ def test_a_damaged_record_is_made_again(sweeps, damage):
     assert path.read_bytes() == content
     assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 1, 1: 2, 2: 1}
     assert sweeps.leftovers() == []
+
+
+def test_a_copy_of_another_runs_record_counts_for_nothing(sweeps):
+    assert sweeps.run(seeds=3).returncode == 0
+    path, content = sweeps.folder(1) / names.RECORD, (sweeps.folder(1) / names.RECORD).read_bytes()
+    path.write_bytes((sweeps.folder(0) / names.RECORD).read_bytes())
+    assert "damaged      1" in sweeps.run("hydra.launcher.status=true", seeds=3).stdout
+    done = sweeps.run(seeds=3)
+    assert done.returncode == 0, done.stderr
+    assert f"{path}: the record of another run" in done.stderr
+    assert "2 of 3 runs are done already" in done.stderr
+    assert path.read_bytes() == content
+    (kept,) = sweeps.leftovers()  # it may be the only copy of someone's work
+    assert kept.read_bytes() == (sweeps.folder(0) / names.RECORD).read_bytes()
+    assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 1, 1: 2, 2: 1}
+
+
+def test_records_in_a_renamed_folder_of_the_same_recipe_are_done(sweeps):
+    assert sweeps.run("study=first", seeds=2).returncode == 0
+    (study,) = sweeps.runs.glob("first-*")
+    study.rename(study.with_name(study.name.replace("first", "second")))
+    done = sweeps.run("study=second", seeds=2)
+    assert "2 of 2 runs are done already" in done.stderr
 
 
 def test_a_record_of_another_version_is_never_touched(sweeps):

@@ -1,13 +1,10 @@
-"""A command's config: where ours lie, and how a composed one is checked, resolved and built; its `--version`."""
+"""A command's config: where ours lie, and how a composed one is checked and resolved; its `--version`."""
 
 import sys
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from sourcewise.core import settings
@@ -33,20 +30,3 @@ def resolve(config: DictConfig, kind: type) -> dict[str, Any]:
     resolved = plain(config)
     settings.check_top_level(kind, resolved)
     return resolved
-
-
-def build(config: Mapping[str, Any], *names: str) -> list[Any]:
-    """Return the objects that the named parts of a resolved config build, in this order.
-
-    Raises InstantiationException from what a part raises; for a broken image SourcewiseError, with the name of the
-    setting that leaves it out.
-    """
-    from sourcewise.data.store import BrokenImageError  # torch is slow to import
-
-    try:
-        built = instantiate({name: config[name] for name in names}, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, BrokenImageError):
-            raise BrokenImageError(error.__cause__.problem, str(error).rpartition("full_key: ")[2]) from error
-        raise
-    return [built[name] for name in names]

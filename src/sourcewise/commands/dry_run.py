@@ -10,8 +10,9 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 
-from sourcewise.commands.cli import build
+from sourcewise.commands.datasets import LOAD, build, built, parts
 from sourcewise.core import names
+from sourcewise.core.identity import without_data
 from sourcewise.core.messages import print_once
 from sourcewise.core.names import Config
 from sourcewise.data import checks
@@ -23,7 +24,6 @@ from sourcewise.training.run import Run
 BATCH = 8
 CLASSES = 40
 """Classes whose numbers of images are printed."""
-LOAD = "sourcewise.data.load.load"
 
 
 def prepare(config: Config) -> None:
@@ -31,25 +31,19 @@ def prepare(config: Config) -> None:
 
     Raises SourcewiseError when data are missing, or when source, targets, groups, subset or model do not fit together.
     """
-    parts = {"source": config["source"]["train"]}
-    for name, target in config["target"].items():
-        parts |= {f"{name}/train": target["train"], f"{name}/test": target["test"]}
-    loaders = [instantiate(p["dataset"], _convert_="all") for p in parts.values() if p["_target_"] == LOAD]
-    for loader in loaders:  # what is missing should be known before hours go into what is there
-        loader.stamp()
-    for loader in loaders:
-        for note in loader.listing().notes:
-            print_once(note)
-    targets, source, model = build(config, "target", "source", "model")
-    datasets = {"source": source.train}
-    for name, target in targets.items():
-        datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
-    for name, dataset in datasets.items():
-        print(f"{name}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
+    source_name, groups = config["source"]["name"], config["source"]["groups"]
+    for name, dataset in built(config):
+        part = "source" if name == source_name else name
+        print(f"{part}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
         print(_numbers(checks.counts(dataset)))
-    if source.groups != "class":
-        groups = np.bincount(source.train.groups.numpy(), minlength=len(source.train.group_names))
-        print(f"groups by {source.groups}: {len(groups)}, of {groups.min()} to {groups.max()} images")
+        if name == source_name and groups != "class":
+            sizes = np.bincount(dataset.groups.numpy())
+            print(f"  {len(sizes)} groups by {groups}, of {sizes.min()} to {sizes.max()} images")
+    for _, node in parts(config).values():
+        if node.get("_target_") == LOAD:
+            for note in instantiate(node["dataset"], _convert_="all").listing().notes:
+                print_once(note)  # unless a store was just made, and said so
+    targets, source, model = build({part: config[part] for part in ("target", "source", "model")}).values()
     run = Run(source, targets, model, Hardware(), config["subset"], config["seed"])
     for note in run.notes:
         print(note)
@@ -113,6 +107,7 @@ def shrunk(config: Config, folder: str) -> dict[str, Any]:
     Every stage takes two steps. The source has twice the images that targets have, since a subset keeps about half, and
     no more classes than images. The names of groups and chosen subsets are replaced, because noise has none of them.
     """
+    config = without_data(config)
     source, subset = _small(config["source"], 4 * BATCH, folder), config["subset"]
     if config["source"]["train"].get("_target_") == LOAD:
         noise = source["train"]["dataset"]

@@ -1,6 +1,7 @@
 """From a loader to a dataset: which images are used, and the store that keeps them, named by all that decides it."""
 
 import functools
+import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,16 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
-from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.errors import WORKER, SourcewiseError
 from sourcewise.core.files import cache_folder
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.randomness import ranks
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.loaders import Loader
 from sourcewise.data.store import SCHEMA, Format, Listing, opened, prepared
+
+_STAMPS: dict[str, str] = {}
+"""Stamps of this worker process by the loaders' reprs."""
 
 
 def load(
@@ -50,7 +54,7 @@ def load(
     Raises:
         SourcewiseError: when the data are missing, broken or none are left.
     """
-    settings = [SCHEMA, repr(dataset), dataset.stamp(), num_classes, side, format, channels, quality, broken]
+    settings = [SCHEMA, repr(dataset), _stamp(dataset), num_classes, side, format, channels, quality, broken]
     settings += [per_class, rest]
     name = f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
     path = Path(cache_dir or cache_folder()) / name
@@ -77,6 +81,15 @@ def stored(fingerprint: str | None) -> ImageDataset | None:
         with suppress(SourcewiseError):
             return opened(path, {"schema": SCHEMA, "fingerprint": fingerprint})
     return None
+
+
+def _stamp(dataset: Loader) -> str:
+    """Return the loader's stamp; a worker of a sweep, which does many runs of the same data, asks for it once."""
+    if WORKER not in os.environ:
+        return dataset.stamp()
+    if (key := repr(dataset)) not in _STAMPS:
+        _STAMPS[key] = dataset.stamp()
+    return _STAMPS[key]
 
 
 @functools.lru_cache(maxsize=32)

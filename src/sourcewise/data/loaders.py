@@ -277,7 +277,10 @@ class Torchvision:
 class Memory:
     """A dataset that is in memory already, such as the embedded one."""
 
-    dataset: ImageDataset = field(repr=False)
+    dataset: ImageDataset
+
+    def __repr__(self) -> str:
+        return f"Memory({self.dataset.fingerprint})"
 
     def stamp(self) -> str:
         """Its fingerprint."""

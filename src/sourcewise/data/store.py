@@ -42,6 +42,9 @@ BROKEN = (OSError, ValueError, SyntaxError)
 """What PIL raises for broken files."""
 
 SCHEMA = 2
+"""Of a store's file. Another one makes stores anew."""
+_HASHED = {"schema": 2}
+"""What the first fingerprints had before the settings, for ever: data that stay the same keep their fingerprint."""
 COLUMN = "column "
 """What a listing's columns have before their names in a store, so that none is taken for the store's own."""
 OPTIONAL = ("path", "digest")
@@ -196,7 +199,7 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
     """Resize and encode on all cores, and write atomically."""
     labels = np.asarray(listing.labels, dtype=np.int64)
     count, skipped, dark, lock = len(labels), list[int](), list[bool](), Lock()
-    state = hashlib.sha256(repr((dict(settings), tuple(listing.class_names))).encode())
+    state = hashlib.sha256(repr(({**settings, **_HASHED}, tuple(listing.class_names))).encode())
     print(f"preparing {file}: {count} images, once", file=sys.stderr, flush=True)
     for note in listing.notes:
         print_once(note)

@@ -113,6 +113,7 @@ class Reading(Iterator[Record]):
         Raises SourcewiseError at the end when there was another study, or none.
         """
         studies: Counter[str] = Counter()
+        contents: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {}
         paths: dict[tuple[str, str], str] = {}
         for path, item in self._entries():
             if isinstance(item, str):
@@ -122,6 +123,7 @@ class Reading(Iterator[Record]):
             if not self._filters.admit(item.header.study, item.header.config):
                 continue
             studies[item.header.study] += 1
+            contents.setdefault(item.header.study, (item.header.config, item.header.fingerprints))
             if run in paths:
                 yield path, f"the same run as {paths[run]}"
                 continue
@@ -131,7 +133,7 @@ class Reading(Iterator[Record]):
         places = self._settings.places
         shown = places if isinstance(places, str) else f"[{','.join(map(str, places))}]"
         if len(studies) > 1:
-            raise mixed(shown, studies)
+            raise mixed(shown, studies, contents)
         if not studies and self.left_out:
             raise SourcewiseError(f"records={shown}: no record found here{self.unused}")
         if not studies:

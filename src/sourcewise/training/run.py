@@ -29,7 +29,7 @@ from sourcewise.training.checkpoints import Checkpoint
 from sourcewise.training.engine import Engine, LogScalars, SourceModel, examples_of
 from sourcewise.training.hardware import Hardware
 from sourcewise.training.models import Model, initialise
-from sourcewise.training.settings import Source, Target
+from sourcewise.training.settings import Source, Target, fingerprints_of
 from sourcewise.training.transfers import TransferTask
 
 
@@ -213,15 +213,12 @@ class Run:
         seconds: dict[str, float],
     ) -> Header:
         source = self.source
-        datasets = {source.name: source.train}
-        for name, target in self.targets.items():
-            datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
         group_names = source.train.group_names
         return Header.from_config(
             config,
             group_names=None if isinstance(group_names, Numbers) else list(group_names),
             class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
-            fingerprints={name: dataset.fingerprint for name, dataset in datasets.items()},
+            fingerprints=fingerprints_of(source, self.targets),
             metrics=scalars,
             versions=provenance.versions(),
             commit=provenance.commit(),
