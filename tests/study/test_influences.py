@@ -124,7 +124,10 @@ def test_a_class_without_examples_has_no_influence() -> None:
     ("call", "message"),
     [
         (lambda: collect(MODELS, "probs"), "outputs=probs"),
-        (lambda: estimate(collect(MODELS), "best"), "estimator=best: there is no such thing; choose auto, difference"),
+        (
+            lambda: estimate(collect(MODELS), "best"),
+            "estimator=best: there is no such estimator; choose auto, difference",
+        ),
     ],
 )
 def test_bad_settings_are_one_clear_line(call, message: str) -> None:

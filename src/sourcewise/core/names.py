@@ -31,7 +31,7 @@ LATER: Mapping[str, Any] = {
 """Settings that came after the first studies, each with its default; `*` is any target.
 
 A setting at its default is left out of the recipe, so that studies from before it keep their names. A new setting of
-the source, of targets or of models needs a row here.
+the source or its pretraining, of a target or its transfer, or of the model needs a row here.
 """
 
 DATA = "data"
@@ -120,7 +120,7 @@ def _without_data(section: Config) -> Config:
 
 
 def _decisive(value: Any, setting: str) -> Any:
-    """Return what counts of a setting's value; setting: its dotted name as in LATER."""
+    """Return the part of a setting's value that enters the recipe; setting: its dotted name as in LATER."""
     if isinstance(value, Mapping):
         return {
             key: _short(item) if key == "_target_" else _decisive(item, f"{setting}.{key}")
@@ -133,7 +133,7 @@ def _decisive(value: Any, setting: str) -> Any:
 
 
 def _short(path: Any) -> Any:
-    """Return the name that a `_target_` counts by: its last part if it is ours."""
+    """Return the name by which a `_target_` enters the recipe: its last part if it is ours."""
     return path.rpartition(".")[2] if isinstance(path, str) and path.startswith(_OURS) else path
 
 

@@ -251,7 +251,8 @@ def _by_number(comparison: Comparison, scale: _Scale) -> go.Figure:
     full = [comparison.full] if comparison.full else []
     for curve in comparison.curves:
         order = curve.name.partition(",")[0]
-        colour = LIGHT["text"] if seen[order] else ORDER_COLOURS[order]  # of further rankings, and of the first one
+        # Only the first ranking of an order has the order's colour.
+        colour = LIGHT["text"] if seen[order] else ORDER_COLOURS.get(order, LIGHT["text"])
         dash = ("solid", "dot", "dashdot", "longdash")[seen[order] % 4]
         seen[order] += 1
         band, traces = _curve(curve, full, scale, {"color": colour, "width": 2, "dash": dash})
