@@ -28,7 +28,7 @@ def option(group: str, name: str) -> tuple[str, ...]:
     """The overrides that choose an option, with all that it needs."""
     values = {"listed": ["subset.drop=[A]"], "ranked": ["subset.ranking=a.csv", "subset.remove=1"]}.get(name, [])
     if name == "folders":
-        values = ["source.root=/data/source", "target.imagefolder.root=/data/target"]
+        values = ["source.root=/data/source"] * (group == "experiment") + ["target.imagefolder.root=/data/target"]
     if name in ("imagefolder", "table", "huggingface"):
         values = ["source.root=/data" if group == "source" else f"target.{name}.root=/data"]
     return (f"{group}={[name] if group == 'target' else name}", *values)

@@ -145,7 +145,13 @@ def test_a_failed_run_shows_as_failed_and_the_rest_go_on(user: User, monkeypatch
     user.server.sweeps[sweep.name].left = iter([*sweep.left, {"model.widht": 4}])
     status, out = user.agent(sweep)
     assert status == 0, out
-    assert [run.state for run in user.of(sweep)] == ["failed", "finished", "failed"]
+    runs = user.of(sweep)
+    assert [run.state for run in runs] == ["failed", "finished", "failed"]
+    reasons = ["subset.fraction=2", "", "model.widht: there is no such setting; did you mean width?"]
+    for run, reason in zip(runs, reasons, strict=True):
+        assert run.summary.get("failure", "").startswith(reason), run.summary
+        assert (run.about.get("notes") or "").startswith(reason)
+        assert ("log.txt" in user.server.run_files(run)) == bool(reason)
     assert len(user.records()) == 1
     assert len(read(user, monkeypatch, sweep=sweep.name).used) == 1
 
@@ -183,7 +189,7 @@ def test_parameters_named_like_a_section_do_not_hide_it(user: User, monkeypatch:
     records = read(user, monkeypatch)
     assert (len(records.used), records.left_out) == (1, [])
     (item,) = user.records().values()
-    scalars = Records("wandb:tester/sourcewise", progress=False).giving("metric:target/digits/accuracy")
+    scalars = Records("wandb:tester/sourcewise", progress=False).with_output("metric:target/digits/accuracy")
     assert [scalar.mask.tolist() for scalar in scalars] == [item.mask.tolist()]
 
 
@@ -198,7 +204,7 @@ def test_a_block_of_runs_per_agent_run(user: User, monkeypatch: pytest.MonkeyPat
     members = [run for run in user.server.runs.values() if run.sweep is None]
     assert [run.state for run in members] == ["finished"] * 5
     assert {run.config["subset"]["seed"] for run in members} == set(range(5))
-    assert all(run.tags == [f"sweep-{sweep.name}"] for run in members)
+    assert all(run.tags == ["random", "characters", "digits", f"sweep-{sweep.name}"] for run in members)
     assert len(user.records()) == 5
     assert len(read(user, monkeypatch, sweep=sweep.name).used) == 5
 
@@ -227,6 +233,42 @@ def test_two_jobs_in_one_worker_process_never_share_a_run(user: User) -> None:
         good = run.config["source"]["pretraining"]["lr"] == 0.05
         assert run.state == ("finished" if good else "failed")
         assert (names.RECORD in user.server.run_files(run)) == good
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_a_sweep_that_a_plain_sweep_does_again_counts(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = user.sweep("main", subset__seed={"values": [0]})
+    settings = [f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=40"]
+    command = [sys.executable, "train.py", "subset.seed=0", *settings]
+    process = user.start(*command, WANDB_SWEEP_ID=sweep.name, WANDB_RUN_ID="agents")  # as an agent starts it
+    try:
+        until(lambda: any(run.history for run in user.server.runs.values()))
+    finally:
+        process.kill()
+        process.communicate()
+    status, out = user.run(sys.executable, "train.py", "-m", "subset.seed=0,1", *settings)
+    assert status == 0, out
+    reading = read(user, monkeypatch, sweep=sweep.name)
+    (place,) = reading.used
+    again = user.server.run(place.rpartition("/")[2])
+    assert (again.config["subset"]["seed"], again.sweep, again.state) == (0, None, "finished")
+    assert ["agents" in item.path for item in reading.left_out] == [True]
+
+
+@pytest.mark.slow
+def test_the_end_of_a_sweep_says_what_wandb_lacks_and_its_command_brings_it(user: User) -> None:
+    command = [sys.executable, "train.py", "-m", f"runs_dir={user.runs}", *SETTINGS]
+    assert "W&B: 1 of 1 runs are uploaded\n" in user.run(*command, "subset.seed=0")[1]
+    user.server.refuse()
+    status, out = user.run(*command, "subset.seed=0,1,2", "logger.init_timeout=3")
+    assert status == 0, out
+    (line,) = re.findall("^W&B: 1 of 3 runs are uploaded, not random-1-.*, random-2-.*: (wandb sync .*)$", out, re.M)
+    user.server.accept()
+    assert user.run("sh", "-c", line)[0] == 0
+    assert [run.state for run in user.server.runs.values()] == ["finished"] * 3
+    assert "W&B: 3 of 3 runs are uploaded\n" in user.run(*command, "subset.seed=0,1,2")[1]
 
 
 @pytest.mark.slow

@@ -196,6 +196,20 @@ def test_one_wrong_value_among_several_does_not_end_a_sweep(sweeps, bad):
 
 
 @pytest.mark.slow
+def test_too_little_memory_is_one_line(sweeps):
+    """The heavy libraries do not fit into 2 GB of addresses, for a sweep or for one run."""
+    command = shlex.join([sys.executable, str(ROOT / "train.py"), "logger=none", f"runs_dir={sweeps.runs}"])
+    for line in (command, command.replace("train.py", "train.py -m subset.seed=0,1")):
+        done = subprocess.run(
+            ["bash", "-c", f"ulimit -v 2000000; {line}"], capture_output=True, text=True, timeout=200, env=sweeps.env()
+        )
+        assert done.returncode in (1, 2)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert "failed to map segment" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_place_where_nothing_can_be_written_is_one_line_before_anything_starts(sweeps, tmp_path):
     (tmp_path / "file").touch()
     done = sweeps.run(f"runs_dir={tmp_path / 'file' / 'runs'}")

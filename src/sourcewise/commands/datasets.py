@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sourcewise.core import settings
 from sourcewise.core.identity import Fingerprints, is_named_by_data, with_data
@@ -24,17 +24,43 @@ def built(config: Config) -> Iterator[tuple[str, ImageDataset]]:
 
     from sourcewise.data import regroup  # torch is slow to import
 
-    source = config["source"]
-    parts = {source["name"]: ("source.train", source["train"])}
-    for name, target in config["target"].items():
-        parts |= {f"{name}/{part}": (f"target.{name}.{part}", target[part]) for part in ("train", "test")}
-    for setting, node in parts.values():
+    source, nodes = config["source"], parts(config)
+    for setting, node in nodes.values():
         settings.check_config(node, setting)
         if node.get("_target_") == LOAD:
             instantiate(node["dataset"], _convert_="all").stamp()
-    for name, (_, node) in parts.items():
-        dataset = instantiate(node, _convert_="all")
+    for name, (setting, node) in nodes.items():
+        dataset = build(node, setting)
         yield name, regroup(dataset, source["groups"]) if name == source["name"] else dataset
+
+
+def parts(config: Config) -> dict[str, tuple[str, Config]]:
+    """Return the full name and the settings of each dataset of a resolved config, by its name in records."""
+    source = config["source"]
+    found = {source["name"]: ("source.train", source["train"])}
+    for name, target in config["target"].items():
+        found |= {f"{name}/{part}": (f"target.{name}.{part}", target[part]) for part in ("train", "test")}
+    return found
+
+
+def build(node: Config, setting: str = "") -> Any:
+    """Return what a node of a resolved config builds. setting: the node's full name.
+
+    Raises InstantiationException from what a part raises; for a broken image SourcewiseError, with the full name of the
+    setting that leaves it out.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    from sourcewise.data.store import BrokenImageError
+
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, BrokenImageError):
+            below = str(error).partition("\nfull_key: ")[2]
+            raise BrokenImageError(error.__cause__.problem, ".".join(filter(None, (setting, below)))) from error
+        raise
 
 
 def fingerprints(config: Config, overrides: Sequence[str] = ()) -> Fingerprints:

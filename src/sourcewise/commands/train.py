@@ -1,4 +1,4 @@
-"""Train source models and record what they say of the targets.
+"""Train source models and record their outputs on the targets.
 
 One run:  python train.py
 A sweep:  python train.py -m 'subset.seed=range(0,96)'
@@ -20,7 +20,7 @@ from pydantic import NonNegativeInt
 
 from sourcewise.commands.cli import CONFIGS, answer_version, resolve
 from sourcewise.commands.closing import closing
-from sourcewise.commands.datasets import fingerprints, resolve_data
+from sourcewise.commands.datasets import build, fingerprints, resolve_data
 from sourcewise.core import exits, identity, names, settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import names_as_typed, recipe_overrides
@@ -62,8 +62,6 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
     RunFailed when training diverges; Leased when another process is doing the run.
     """
     # Heavy imports wait until there is something to train: --help and finished sweeps need none of them.
-    from hydra.utils import instantiate
-
     from sourcewise.records import record
     from sourcewise.sweep import leases
     from sourcewise.sweep.belonging import set_aside
@@ -78,7 +76,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
     settings.check_config(config)
     # Targets first: a missing one should be reported before a source's images are made into a store.
     built = ("target", "source", "model", "trainer", "logger")
-    targets, source, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
+    targets, source, model, hardware, tracker = build({name: config[name] for name in built}).values()
     if changed := identity.changed_sections(config, fingerprints_of(source, targets)):
         raise SourcewiseError(
             f"the data changed while the sweep ran: {', '.join(changed)}; the same command trains the data of now, in a"

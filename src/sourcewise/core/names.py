@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
 
 RECORD = "record.safetensors"
@@ -64,7 +65,14 @@ def study_name(config: Config) -> str:
     """Return the name of the study's folder: a readable part, the recipe's hash, and one of the data if these are said.
 
     So studies of one recipe on other data lie apart, and the same data at another place are the same study.
+
+    Raises SourcewiseError for a target of which only some settings are there.
     """
+    if stray := [name for name, target in config["target"].items() if "transfer" not in target]:
+        raise SourcewiseError(
+            f"target.{stray[0]}: it has settings, but target=[...] does not choose it; add {stray[0]} there, or take"
+            f" its settings back by ~target.{stray[0]}"
+        )
     transfers = "+".join(sorted({_transfer_name(target["transfer"]) for target in config["target"].values()}))
     parts = (config["source"]["name"], "+".join(config["target"]), config["model"]["name"], transfers)
     readable = config.get("study") or "-".join(map(str, parts))

@@ -17,7 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from sourcewise.core import identity, names, settings
-from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.designs import resolve
 from sourcewise.sweep import devices
 from sourcewise.sweep.composition import Composer
@@ -68,8 +68,10 @@ class LocalLauncher(Launcher):
             return []
         try:
             Sweep(self, list(by_folder.values())).run()
-        finally:
+        except (RunFailed, SystemExit):
             self._close(list(by_folder.values()))
+            raise
+        self._close(list(by_folder.values()))
         return [
             JobReturn(run.overrides, status=JobStatus.COMPLETED, _return_value=by_folder[run.folder].value)
             for run in runs

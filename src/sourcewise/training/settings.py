@@ -17,8 +17,8 @@ class Source(View):
     """The source dataset and how a model is pretrained on it.
 
     groups: what a subset keeps or removes, see `sourcewise.data.regroup`. outputs: whether records carry outputs on the
-    source's own examples. root: where the data are, for the config file's own use. data: what they are by content,
-    where the file does not name a dataset, see `sourcewise.core.identity`.
+    source's own examples. root: where the data are; not read here: YAML passes it to the loader by `${...root}`.
+    data: what they are by content, where the file does not name a dataset, see `sourcewise.core.identity`.
 
     Raises SourcewiseError when the settings do not fit the images.
     """
@@ -68,7 +68,7 @@ class Target(View):
         if self.train.class_names != classes:
             differ = sorted(set(self.train.class_names) ^ set(classes)) or ["their order"]
             raise SourcewiseError(
-                f"target: its training and test images are not of the same classes: they differ in {differ[0]};"
+                f"target: its training and test images are not of the same classes: they differ in {differ[0]!r};"
                 " a class without images is an empty folder"
             )
         for split, dataset in (("training", self.train), ("test", self.test)):
