@@ -121,7 +121,7 @@ def write(config: dict[str, Any], seed: int) -> None:
     record.write(record.Record(np.ones(3, bool), {}, header), folder / names.RECORD)
 
 
-def said(path: Path) -> float:
+def recorded_value(path: Path) -> float:
     return record.read(path).header.metrics["seed"]
 
 

@@ -62,7 +62,7 @@ class Sweeps:
         """What the records say, by subset seed: the same, unless a test wrote something else."""
         found = {}
         for path in self.runs.glob(f"*/*/{names.RECORD}"):
-            found[int(path.parent.name.split("-")[1])] = fake_task.said(path)
+            found[int(path.parent.name.split("-")[1])] = fake_task.recorded_value(path)
         return found
 
     def folder(self, seed: int) -> Path:

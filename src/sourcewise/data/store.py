@@ -154,10 +154,10 @@ def prepared(
         with _alone(file):  # all runs of a sweep may come here at once
             if not file.exists():
                 _write(listing(), file, settings, broken == "skip")
-    return opened(file, settings)
+    return open_store(file, settings)
 
 
-def opened(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
+def open_store(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
     """Open a store that exists, and return its dataset. Raises SourcewiseError if it was made with other settings."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
