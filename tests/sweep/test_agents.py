@@ -189,7 +189,7 @@ def test_parameters_named_like_a_section_do_not_hide_it(user: User, monkeypatch:
     records = read(user, monkeypatch)
     assert (len(records.used), records.left_out) == (1, [])
     (item,) = user.records().values()
-    scalars = Records("wandb:tester/sourcewise", progress=False).giving("metric:target/digits/accuracy")
+    scalars = Records("wandb:tester/sourcewise", progress=False).with_output("metric:target/digits/accuracy")
     assert [scalar.mask.tolist() for scalar in scalars] == [item.mask.tolist()]
 
 

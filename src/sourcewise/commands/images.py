@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sourcewise.records.record import Header
 
 _ERRORS = (SourcewiseError, HydraException, OmegaConfBaseException)
-"""Errors by which a dataset that is not at hand shows itself."""
+"""Errors that are raised when a dataset is not at hand."""
 
 
 def find_images(setting: Mapping[str, Any] | str | None, header: Header) -> dict[str, ImageDataset]:
@@ -40,7 +40,7 @@ def find_images(setting: Mapping[str, Any] | str | None, header: Header) -> dict
     overrides = [f"{key}={value if isinstance(value, str) else quote(value)}" for key, value in setting.items()]
     try:
         config = compose("train", overrides)
-    except ValueError as error:  # such as a group that is a number
+    except ValueError as error:  # such as a config group that is a number
         raise SourcewiseError(f"images={dict(setting)}: {error}") from error
     images = {name: instantiate(target.test) for name, target in config.target.items()}
     if header.group_names is None:

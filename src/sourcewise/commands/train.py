@@ -1,4 +1,4 @@
-"""Train source models and record what they say of the targets.
+"""Train source models and record their outputs on the targets.
 
 One run:  python train.py
 A sweep:  python train.py -m 'subset.seed=range(0,96)'

@@ -80,8 +80,8 @@ def check(method: Estimator, scores: Mapping[str, Score], sample: Subsets, model
     """
     reliability, more = None, None
     if sample.units >= 2 * LEAST_UNITS:
-        reliability = split_half(sample, method.halved)
-        more = forecast(reliability, sample, method.halved)
+        reliability = split_half(sample, method.for_halves)
+        more = forecast(reliability, sample, method.for_halves)
     score = scores.get(method.name, Score(np.nan, np.nan, np.nan))
     result = Checks(
         estimator=method.name,

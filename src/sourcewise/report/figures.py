@@ -136,7 +136,7 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     whiskers = {"type": "data", "array": interval, "thickness": 1.2, "width": 3, "color": LIGHT["soft"]}
     marker = {
         "color": [LIGHT["helps"] if v >= 0 else LIGHT["hurts"] for v in x],
-        "opacity": [1.0 if p is not None and p <= fdr else MUTED for p in qvalue],
+        "opacity": [1.0 if q is not None and q <= fdr else MUTED for q in qvalue],
     }
     unit_name, decimals, details = html.escape(unit.name), unit.decimals, list(zip(interval, qvalue, strict=True))
     hover = (

@@ -129,7 +129,8 @@ class Sweep:
             leases.tidy(run.folder)
         elif again:
             with suppress(leases.Leased), leases.lease(run.folder):
-                if look(run.folder, run.config, self.launcher.fingerprints).state == there.state:  # still
+                # Another process may have repaired it meanwhile.
+                if look(run.folder, run.config, self.launcher.fingerprints).state == there.state:
                     set_aside(run.folder, there)
         elif there.state != "missing":
             run.state, run.cause = "changed" if there.state == "changed" else "failed", there.detail
@@ -208,14 +209,14 @@ class Sweep:
             todo.rotate(-round(GOLDEN * len(todo)))
         for _ in range(len(todo)):
             run = todo.popleft()
-            if time.monotonic() < run.again:
+            if time.monotonic() < run.next_look:
                 todo.append(run)
             elif names.is_done(run.folder):  # another process was faster
                 run.state = "done"
             elif (holder := self.watch.holder(run.folder)) is None:
                 return run
             else:
-                run.state, run.cause, run.again = "leased", str(holder), time.monotonic() + POLL
+                run.state, run.cause, run.next_look = "leased", str(holder), time.monotonic() + POLL
                 todo.append(run)
         return None
 

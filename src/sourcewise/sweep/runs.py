@@ -16,7 +16,8 @@ class Run:
 
     config, overrides: the arguments of the task. log: the file in the run's folder that takes all that it prints,
     tracebacks too. state: missing (to be done), running, leased (by another process), done, failed, stopped, or changed
-    (its record is of other data); `cause` says why. is_probe: whether it began after another one had failed.
+    (its record is of other data); `cause` says why. next_look: when a leased run is looked at again, by this process's
+    clock. is_probe: whether it began after another one had failed.
     """
 
     index: int
@@ -27,7 +28,7 @@ class Run:
     cause: str = ""
     value: Any = None
     failures: Counter[str] = field(default_factory=Counter)
-    again: float = 0.0
+    next_look: float = 0.0
     is_probe: bool = False
 
     @property

@@ -17,8 +17,8 @@ class Source(View):
     """The source dataset and how a model is pretrained on it.
 
     groups: what a subset keeps or removes, see `sourcewise.data.regroup`. outputs: whether records carry outputs on the
-    source's own examples. root: where the data are, for the config file's own use. data: what they are by content,
-    where the file does not name a dataset, see `sourcewise.core.identity`.
+    source's own examples. root: where the data are; not read here: YAML passes it to the loader by `${...root}`.
+    data: what they are by content, where the file does not name a dataset, see `sourcewise.core.identity`.
 
     Raises SourcewiseError when the settings do not fit the images.
     """
