@@ -18,7 +18,7 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from sourcewise.core import exits, names
+from sourcewise.core import exits, identity, names
 from sourcewise.records import record
 from sourcewise.sweep import leases
 from sourcewise.sweep.composition import plain
@@ -42,6 +42,11 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, fl
         write(config, seed)
         (folder / "once").unlink(missing_ok=True)
     return {"seed": float(seed)}
+
+
+def fingerprints(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, str]:
+    """What the source holds is what its file of groups says."""
+    return {"characters": Path(config["source"]["groups"]).read_text()}
 
 
 def real(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, float]:
@@ -109,12 +114,14 @@ def write(config: dict[str, Any], seed: int) -> None:
     texts = dict.fromkeys(("recipe", "commit", "device"), "")
     texts |= {"study": folder.parent.name, "run": folder.name, "design": config["subset"]["design"]}
     tables = {name: {} for name in ("class_names", "fingerprints", "versions")}
+    if identity.lies_on_disk(config):
+        tables["fingerprints"] = fingerprints(config)
     told = {"config": config, "metrics": {"seed": float(seed)}, "seed": seed, "subset_seed": seed}
     header = record.Header(**texts, **tables, **told, group_names=list("abc"))  # type: ignore[arg-type]
     record.write(record.Record(np.ones(3, bool), {}, header), folder / names.RECORD)
 
 
-def said(path: Path) -> float:
+def recorded_value(path: Path) -> float:
     return record.read(path).header.metrics["seed"]
 
 

@@ -181,7 +181,7 @@ def test_sweeps_on_data_that_change_and_move(tmp_path: Path) -> None:
     for i in range(10):
         (source / "b" / f"{i:03d}.png").rename(source / "c" / f"b{i}.png")
     said = sweep(source)
-    assert f"trained anew: {tmp_path / 'R' / first} (4 runs; source differs)" in said
+    assert f"runs are trained anew: {tmp_path / 'R' / first} (4 runs; source differs)" in said
     assert "done already" not in said
     assert sorted(studies().values()) == [4, 4]
     shutil.copytree(source, tmp_path / "copy" / "S")

@@ -362,13 +362,13 @@ def run(tiny: Compose, tmp_path: Path) -> Any:
     for split in ("train", "test"):
         folder(tmp_path / "target" / split, a=3, b=2)
 
-    def one(*overrides: str) -> record.Record:
+    def train_once(*overrides: str) -> record.Record:
         places = (f"source.root={tmp_path / 'source'}", f"target.imagefolder.root={tmp_path / 'target'}")
         config = tiny(*SMALL, *places, *overrides)
         train.train(config)
         return record.read(names.run_dir(config) / names.RECORD)
 
-    return one
+    return train_once
 
 
 @pytest.mark.parametrize(

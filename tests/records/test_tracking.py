@@ -420,7 +420,7 @@ def test_estimate_makes_a_report(wandb_server: WandbServer, tmp_path: Path) -> N
     assert "These data cannot support a claim about pets." in view["spec"]
     ((tracked, files),) = [(run, wandb_server.run_files(run)) for run in wandb_server.runs.values()]
     assert tracked.tags == ["made-up", "pets"]
-    assert not {"logger", "runs_dir"} & tracked.config.keys()
+    assert not {"logger", "runs_dir", "out"} & tracked.config.keys()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     pets = summary["targets"]["pets"]
     for name, value in {

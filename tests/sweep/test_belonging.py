@@ -94,8 +94,12 @@ def test_studies_of_the_recipe_with_other_data_are_named(tmp_path: Path) -> None
     for seed in (0, 1):
         first = write(config(tmp_path, f"subset.seed={seed}"))
     write(config(tmp_path, "model.width=8"))  # another recipe
-    write(config(tmp_path, "study=same", contents=new), new)  # the same data under another name
+    old = config(tmp_path, "subset.seed=2", contents=new)
+    old["source"]["data"] = "/the/path"
+    older = write(old, new).parent
+    older = older.rename(older.with_name("imagefolder-digits-small_cnn-fixed-0123456789"))  # as it was named then
     write(run, new)
     line = other_studies(run, new)
     assert f"{first.parent} (2 runs; source differs)" in line
-    assert line.count("differs") == 1
+    assert f"{older} (1 run; the same data)" in line
+    assert line.count("; ") == 2

@@ -62,7 +62,7 @@ class Sweeps:
         """What the records say, by subset seed: the same, unless a test wrote something else."""
         found = {}
         for path in self.runs.glob(f"*/*/{names.RECORD}"):
-            found[int(path.parent.name.split("-")[1])] = fake_task.said(path)
+            found[int(path.parent.name.split("-")[1])] = fake_task.recorded_value(path)
         return found
 
     def folder(self, seed: int) -> Path:
@@ -458,6 +458,42 @@ def test_a_copy_of_another_runs_record_counts_for_nothing(sweeps):
     (kept,) = sweeps.leftovers()  # it may be the only copy of someone's work
     assert kept.read_bytes() == (sweeps.folder(0) / names.RECORD).read_bytes()
     assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 1, 1: 2, 2: 1}
+
+
+@pytest.mark.slow
+def test_records_of_other_data_are_not_done_and_nothing_is_trained_unasked(sweeps, tmp_path):
+    groups = tmp_path / "groups.csv"
+
+    def sweep(*overrides: str, seeds: int = 3) -> subprocess.CompletedProcess[str]:
+        return sweeps.run(f"source.groups={groups}", *overrides, seeds=seeds)
+
+    groups.write_text("one")
+    assert sweep().returncode == 0
+    assert "3 of 3 runs are done already" in sweep().stderr
+    before = {path: path.read_bytes() for path in sweeps.runs.glob(f"*/*/{names.RECORD}")}
+    groups.write_text("two")
+    done = sweep(seeds=5)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "3 of 5 runs have records of other data" in line
+    assert "source changed since; nothing was trained" in line
+    assert "study=<another name>" in line
+    assert len(sweeps.starts()) == 3
+    status = sweep("hydra.launcher.status=true", seeds=5).stdout
+    assert "other data   3" in status
+    assert "missing      2" in status
+
+    assert sweep("study=mended", seeds=5).returncode == 0
+    assert len(list(sweeps.runs.glob("mended-*/*"))) == 5
+    assert {path: path.read_bytes() for path in before} == before
+
+    assert sweep("retrain=true", seeds=5).returncode == 0
+    assert [path.read_bytes() for path in sweeps.leftovers()] == [
+        before[path.parent / names.RECORD] for path in sweeps.leftovers()
+    ]
+    assert len(sweeps.leftovers()) == 3
+    assert "5 of 5 runs are done already" in sweep(seeds=5).stderr
+    assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 3, 1: 3, 2: 3, 3: 2, 4: 2}
 
 
 def test_records_in_a_renamed_folder_of_the_same_recipe_are_done(sweeps):

@@ -7,6 +7,9 @@ import pytest
 
 from tests.commands.test_commands import command
 
+NO_DATA = "~target.imagefolder.data"
+"""A target whose data do not name the study, so that they need not be there."""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -23,8 +26,8 @@ from tests.commands.test_commands import command
         ("experiment=demo subset.seed=range(0,3)", 3),
         ("experiment=counterfactual subset.ranking=RANKING", 95),
         ("experiment=counterfactual subset=ranked subset.ranking=RANKING", 95),
-        ("experiment=folders source.root=s target.imagefolder.root=t subset=full seed=0,1", 2),
-        ("experiment=photographs subset=full seed=0,1", 2),
+        (f"experiment=folders source.root=s target.imagefolder.root=t ~source.data {NO_DATA} subset=full seed=0,1", 2),
+        (f"experiment=photographs {NO_DATA} subset=full seed=0,1", 2),
     ],
 )
 def test_an_experiment_s_ranges_hold_for_designs_that_have_them(line: str, runs: int, tmp_path: Path) -> None:

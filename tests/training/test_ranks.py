@@ -34,7 +34,7 @@ def until(condition: Callable[[], object], seconds: float = 200) -> None:
         time.sleep(0.05)
 
 
-def others(pid: int) -> list[int]:
+def child_processes(pid: int) -> list[int]:
     """The processes that a process started."""
     return [
         int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
@@ -47,7 +47,7 @@ def test_a_killed_process_is_one_line_and_no_lease_is_left(tmp_path: Path) -> No
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         until(lambda: list(tmp_path.glob("*/*/checkpoint-source.pt")) or process.poll() is not None)
-        (other,) = others(process.pid)
+        (other,) = child_processes(process.pid)
         os.kill(other, signal.SIGKILL)
         _, err = process.communicate(timeout=200)
     finally:

@@ -167,7 +167,9 @@ def compare_runs(
         target=target,
         full=point(full) if full else None,
         curves=tuple(
-            RemovalCurve(_short(curve, curves), tuple(point(places[key]) for key in sorted(places) if key[0] == curve))
+            RemovalCurve(
+                _curve_name(curve, curves), tuple(point(places[key]) for key in sorted(places) if key[0] == curve)
+            )
             for curve in sorted(curves, key=_rank)
         ),
         listed=tuple(sorted(listed, key=lambda point: (-point.score.value, point.name))),
@@ -222,7 +224,7 @@ def _rank(curve: str) -> tuple[int, str]:
     return (*ORDERS, order).index(order), curve
 
 
-def _short(curve: str, curves: Iterable[str]) -> str:
+def _curve_name(curve: str, curves: Iterable[str]) -> str:
     """Return a curve's name: its order, and its ranking if there are several, by its hash where names are equal."""
     order, _, ranking = curve.partition(", ")
     rankings = {name.partition(", ")[2] for name in curves} - {""}

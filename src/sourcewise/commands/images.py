@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
+from sourcewise.commands.datasets import LOAD
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import quote
 
@@ -70,7 +71,7 @@ def _at_hand(header: Header) -> dict[str, ImageDataset]:
         fingerprint = header.fingerprints.get(f"{name}/test" if name else source)
         with suppress(*_ERRORS):
             dataset = stored(fingerprint)
-            if dataset is None and name in nodes and nodes[name]._target_ != "sourcewise.data.load.load":
+            if dataset is None and name in nodes and nodes[name]._target_ != LOAD:
                 dataset = instantiate(nodes[name]) if name else regroup(instantiate(nodes[name]), "example")
             if dataset is not None and dataset.fingerprint == fingerprint:
                 images[name] = dataset

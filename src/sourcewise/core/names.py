@@ -123,7 +123,7 @@ def _decisive(value: Any, setting: str) -> Any:
     """Return the part of a setting's value that enters the recipe; setting: its dotted name as in LATER."""
     if isinstance(value, Mapping):
         return {
-            key: _short(item) if key == "_target_" else _decisive(item, f"{setting}.{key}")
+            key: _target_name(item) if key == "_target_" else _decisive(item, f"{setting}.{key}")
             for key, item in value.items()
             if key not in NOT_RECIPE and item != LATER.get(f"{setting}.{key}", _UNSET)
         }
@@ -132,7 +132,7 @@ def _decisive(value: Any, setting: str) -> Any:
     return value
 
 
-def _short(path: Any) -> Any:
+def _target_name(path: Any) -> Any:
     """Return the name by which a `_target_` enters the recipe: its last part if it is ours."""
     return path.rpartition(".")[2] if isinstance(path, str) and path.startswith(_OURS) else path
 

@@ -1,4 +1,4 @@
-"""Files on disk: what lies below a folder, without junk and circles of links; when it changed; lists in text files."""
+"""Files on disk: the files below a folder, without junk and circles of links, when they changed, and lists of them."""
 
 import hashlib
 import os
@@ -21,15 +21,15 @@ JUNK_FILES = frozenset({"Thumbs.db", "ehthumbs.db", "desktop.ini"})
 class Tree:
     """What lies below a folder.
 
-    files: names of files by the folder that they are in, as seen from the top, which is "."; folders without files have
-    their place too. junk: how much was passed over, by name. loops: links to a folder that they lie in, which are not
-    entered. twice: other links, each with the folder below the top that it leads to as well.
+    files: names of files by the folder that they are in, as seen from the top, which is "."; folders without files are
+    in it too. junk: how many were passed over, by name. loops: links to a folder that they lie in, which are not
+    entered. duplicates: other links whose folder was listed under another name too, each with that name.
     """
 
     files: Mapping[str, Sequence[str]]
     junk: Counter[str]
     loops: Sequence[str]
-    twice: Mapping[str, str]
+    duplicates: Mapping[str, str]
 
     @property
     def paths(self) -> list[str]:
@@ -46,9 +46,9 @@ def walk(top: str | Path) -> Tree:
     waiting: list[tuple[str, str, tuple[str, ...]]] = [(".", str(top), (os.path.realpath(top),))]
     real: dict[str, str] = {}
     while waiting:
-        place, folder, way = waiting.pop()
+        place, folder, ancestors = waiting.pop()
         names = files[place] = []
-        real[place] = way[-1]
+        real[place] = ancestors[-1]
         for entry in _entries(folder):
             below = entry.name if place == "." else f"{place}/{entry.name}"
             if entry.name in JUNK or entry.name in JUNK_FILES or entry.name.startswith("."):
@@ -57,17 +57,17 @@ def walk(top: str | Path) -> Tree:
                 if entry.is_file() or entry.is_symlink():  # a link that leads nowhere is an error when it is opened
                     names.append(entry.name)
             elif not entry.is_symlink():
-                waiting.append((below, entry.path, (*way, os.path.join(way[-1], entry.name))))  # noqa: PTH118
-            elif any(_is_within(step, leads := os.path.realpath(entry.path)) for step in way):
+                waiting.append((below, entry.path, (*ancestors, os.path.join(ancestors[-1], entry.name))))  # noqa: PTH118
+            elif any(_is_within(step, leads := os.path.realpath(entry.path)) for step in ancestors):
                 loops.append(below)
             else:
                 links.append(below)
-                waiting.append((below, entry.path, (*way, leads)))
+                waiting.append((below, entry.path, (*ancestors, leads)))
     first: dict[str, str] = {}
     for place in sorted(real, key=lambda place: (place in links, place)):
         first.setdefault(real[place], place)
-    twice = {link: first[real[link]] for link in sorted(links) if first[real[link]] != link}
-    return Tree(files, junk, sorted(loops), twice)
+    duplicates = {link: first[real[link]] for link in sorted(links) if first[real[link]] != link}
+    return Tree(files, junk, sorted(loops), duplicates)
 
 
 def stamp(paths: Iterable[str], *others: str) -> str:

@@ -19,7 +19,7 @@ from sourcewise.core.hashing import fingerprint
 from sourcewise.core.randomness import ranks
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.loaders import Loader
-from sourcewise.data.store import SCHEMA, Format, Listing, opened, prepared
+from sourcewise.data.store import SCHEMA, Format, Listing, open_store, prepared
 
 _STAMPS: dict[str, str] = {}
 """Stamps of this worker process by the loaders' reprs."""
@@ -73,14 +73,14 @@ def load(
 
     if not path.exists():
         prepared(listing, str(path), side, format, channels, quality, broken)
-    return _opened(path)
+    return _cached_store(path)
 
 
 def stored(fingerprint: str | None) -> ImageDataset | None:
     """Return the dataset of this fingerprint if its store is in the cache of this user, else None."""
     for path in sorted(cache_folder().glob("*.arrow")):
         with suppress(SourcewiseError):
-            return opened(path, {"schema": SCHEMA, "fingerprint": fingerprint})
+            return open_store(path, {"schema": SCHEMA, "fingerprint": fingerprint})
     return None
 
 
@@ -103,9 +103,9 @@ def _stamp(dataset: Loader) -> str:
 
 
 @functools.lru_cache(maxsize=32)
-def _opened(path: Path) -> ImageDataset:
+def _cached_store(path: Path) -> ImageDataset:
     """Return the dataset of a store, opened once in a process that does many runs."""
-    return opened(path, {"schema": SCHEMA})
+    return open_store(path, {"schema": SCHEMA})
 
 
 def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:

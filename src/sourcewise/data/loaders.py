@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.files import Tree, listed_rows, read_lines, required, stamp, stamp_below, walk
-from sourcewise.data.pictures import is_picture, opened, picture, suffix
+from sourcewise.data.pictures import is_picture, open_image, picture, suffix
 from sourcewise.data.store import Listing
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Folder:
         ]
         rows = listed_rows(self.root, self.only, paths)
         return Listing(
-            lambda row: opened(top / paths[rows[row]]),
+            lambda row: open_image(top / paths[rows[row]]),
             labels[rows],
             tuple(titles),
             paths=[os.path.join(self.folder, paths[row]) for row in rows],  # noqa: PTH118
@@ -93,7 +93,7 @@ class Folder:
         """Yield what a user may not expect of what lies there."""
         yield from _passed_over(tree)
         yield from (f"{loop} is a link to a folder that it lies in, and is not entered" for loop in tree.loops)
-        for link, other in tree.twice.items():
+        for link, other in tree.duplicates.items():
             yield f"{link} is a link to {other}: their images count twice; remove the link if they should not"
         if outside := sum(map(is_picture, tree.files["."])):
             yield f"{outside} images lie in no class folder and are left out"
@@ -173,7 +173,7 @@ class Table:
         folder, paths = Path(self.root, self.folder), table[self.path].tolist()
         columns = {str(n): table[n].to_numpy(str) for n in table.columns if n not in (self.path, self.label)}
         return Listing(
-            lambda row: opened(folder / paths[row]),
+            lambda row: open_image(folder / paths[row]),
             labels[table.index.to_numpy()],
             names,
             columns,

@@ -155,7 +155,7 @@ def prepared(
         with _alone(file):  # all runs of a sweep may come here at once
             if not file.exists():
                 _write(listing(), file, settings, broken == "skip")
-    return opened(file, settings)
+    return open_store(file, settings)
 
 
 def content(file: Path) -> tuple[list[pa.RecordBatch], dict[str, Any]]:
@@ -175,7 +175,7 @@ def remove(file: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def opened(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
+def open_store(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
     """Open a store that exists, and return its dataset. Raises SourcewiseError if it was made with other settings."""
     batches, header = content(file)
     if differing := {key: header.get(key) for key, value in settings.items() if header.get(key) != value}:

@@ -170,7 +170,7 @@ def cross_fitted_lds(subsets: Subsets, estimator: Estimator, draws: int = 200) -
     return lds(predictions(subsets, estimator, fold), subsets, fold, draws)
 
 
-def compare(candidates: Sequence[Estimator], subsets: Subsets) -> dict[str, Score]:
+def compare_estimators(candidates: Sequence[Estimator], subsets: Subsets) -> dict[str, Score]:
     """Return the cross-fitted LDS of the candidates that can be scored, by name, the best first.
 
     Of several candidates, those that do not suit the design or the number of subsets do not compete.

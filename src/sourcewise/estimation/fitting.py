@@ -119,7 +119,7 @@ def fit(
     candidates = find_estimators(estimator, packed.groups)
     subsets = collapse(packed, table, seed_of)
     sample = _sample_columns(subsets)
-    scores = checks.compare(candidates, sample)
+    scores = checks.compare_estimators(candidates, sample)
     method = next((item for item in candidates if item.name == next(iter(scores), "")), candidates[0])
     estimate, qvalue = estimate_table(subsets, method)
     return Fit(

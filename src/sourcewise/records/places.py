@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -159,9 +161,15 @@ def _bar(items: Iterable[Item], shown: bool, total: int | None = None) -> Iterab
 def _read(file: Path) -> Record | str:
     """Return the record in a file, or the reason why it cannot be used."""
     try:
-        return record.read(file)
+        item = record.read(file)
     except RecordError as error:
         return str(error).removeprefix(f"{file}: ")
+    with suppress(KeyError, TypeError, AttributeError):
+        run = names.run_name(item.header.config)
+        # Names that sourcewise gives end with a hash of the run's settings; makers of other records may choose theirs.
+        if re.fullmatch(r".+-[0-9a-f]{8}", item.header.run) and item.header.run != run:
+            return f"it is called {item.header.run}, and its config is that of {run}"
+    return item
 
 
 def _disagreement(run: RemoteRun, item: Record) -> str | None:

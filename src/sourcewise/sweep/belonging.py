@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
-from sourcewise.core.identity import Fingerprints, differing, is_same_run, lies_on_disk
+from sourcewise.core.identity import Fingerprints, differing, is_same_run, lies_on_disk, recorded_recipe
 from sourcewise.core.names import Config
 from sourcewise.records import record as records
 
@@ -73,28 +73,34 @@ def set_aside(folder: Path, there: Look) -> None:
 def changed_data(count: int, total: int, folder: Path, changed: str) -> SourcewiseError:
     """Return the error for runs whose records are of other data. folder: of one of them; changed: names of datasets."""
     runs = "this run has a record" if total == 1 else f"{count} of {total} runs have records"
+    listed = "" if total == 1 else " (hydra.launcher.status=true lists them)"
     return SourcewiseError(
-        f"{folder.parent}: {runs} of other data: {changed} changed since; nothing was trained. To keep them and train"
-        " the data of now beside: study=<another name>. To train these runs anew: retrain=true, which keeps their"
-        f" records as {folder.name}/record.<hash>.safetensors, for nothing to read"
+        f"{folder.parent}: {runs} of other data{listed}: {changed} changed since; nothing was"
+        " trained. To keep them and train the data of now beside: study=<another name>. To train these runs anew:"
+        f" retrain=true, which keeps their records as {folder.name}/record.<hash>.safetensors, for nothing to read"
     )
 
 
 def other_studies(config: Config, current: Fingerprints) -> str:
-    """Return one line on the studies of a config's recipe with other data that lie beside its own; "" without any."""
+    """Return one line on the studies of a config's recipe that lie beside its own, and how their data differ; or "".
+
+    Of older versions, which named a study by the paths of its data, it is the record that says the recipe.
+    """
     runs, study, key = Path(config["runs_dir"]), names.study_name(config), fingerprint(names.recipe(config))
+    older = study.removesuffix(study[-len(f"{key}-01234567") :])
     lines = []
-    for folder in sorted(runs.glob(f"*-{key}-*")):
+    for folder in sorted({*runs.glob(f"*-{key}-*"), *runs.glob(f"{older}{'[0-9a-f]' * len(key)}")}):
         paths = sorted(folder.glob(f"*/{names.RECORD}"))
         if folder.name == study or not paths:
             continue
         with suppress(records.RecordError):
-            recorded = records.read(paths[0]).header.fingerprints
-            if changed := differing(recorded, current, config["source"]["name"]):
-                lines.append(f"{folder} ({_runs(paths)}; {', '.join(changed)} differs)")
-    if not lines:
-        return ""
-    return f"runs of this recipe with other data are kept, and these are trained anew: {', '.join(lines)}"
+            header = records.read(paths[0]).header
+            if recorded_recipe(header.config) == key:
+                changed = ", ".join(differing(header.fingerprints, current, config["source"]["name"]))
+                lines.append(f"{folder} ({_runs(paths)}; {f'{changed} differs' if changed else 'the same data'})")
+    return (
+        f"other studies of this recipe are kept, and these runs are trained anew: {', '.join(lines)}" if lines else ""
+    )
 
 
 def _runs(paths: Sequence[Path]) -> str:
