@@ -37,7 +37,7 @@ class Ranks:
         launcher: Any = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.__class__ = _Launcher
-            launcher.ranks = self
+            launcher.ranks = self  # type: ignore[attr-defined]  # it is a _Launcher now
 
     @contextmanager
     def watched(self) -> Iterator[None]:
