@@ -14,6 +14,7 @@ from hydra.errors import InstantiationException
 from PIL import Image
 
 from sourcewise.commands import dry_run, train
+from sourcewise.commands.datasets import fingerprints
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.messages import print_once
@@ -153,6 +154,11 @@ def test_copies_and_near_names_are_said_once(
     printed = capfd.readouterr().out
     for line in lines:
         assert line in printed
+    fingerprints(compose_config(*overrides))  # as a sweep does, before it starts workers
+    printed = capfd.readouterr().err
+    for line in lines:
+        assert printed.count(line) == 1
+    print_once.cache_clear()
     for seed in range(2):
         train.train(tiny(*overrides, "transfer.epochs=1", f"seed={seed}"))
     printed = capfd.readouterr().err

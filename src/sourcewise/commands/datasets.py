@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sourcewise.core import settings
 from sourcewise.core.identity import Fingerprints, is_named_by_data, with_data
+from sourcewise.core.messages import print_once
 from sourcewise.core.names import Config
 
 if TYPE_CHECKING:
@@ -64,8 +65,17 @@ def build(node: Config, setting: str = "") -> Any:
 
 
 def fingerprints(config: Config, overrides: Sequence[str] = ()) -> Fingerprints:
-    """Return the fingerprints of a config's datasets, by their names in a record's header. Missing stores are made."""
-    return {name: dataset.fingerprint for name, dataset in built(config)}
+    """Return the fingerprints of a config's datasets, by their names in a record's header. Missing stores are made.
+
+    What a user should know of the data is printed, once in a process: of a sweep, on the terminal.
+    """
+    from sourcewise.data import checks  # torch is slow to import
+
+    found = dict(built(config))
+    targets = {name: (found[f"{name}/train"], found[f"{name}/test"]) for name in config["target"]}
+    for note in checks.notes(found[config["source"]["name"]], targets):
+        print_once(note)
+    return {name: dataset.fingerprint for name, dataset in found.items()}
 
 
 def resolve_data(config: Config) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Files on disk: the files below a folder, without junk, each folder once, and when they changed."""
+"""Files on disk: the files below a folder, without junk and circles of links, when they changed, and lists of them."""
 
 import hashlib
 import os
@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 
@@ -83,6 +86,12 @@ def stamp(paths: Iterable[str], *others: str) -> str:
     return state.hexdigest()
 
 
+def stamp_below(root: str) -> str:
+    """Return the stamp of all files below a folder."""
+    top = os.path.abspath(root)  # noqa: PTH100
+    return stamp(os.path.join(top, path) for path in walk(top).paths)  # noqa: PTH118
+
+
 def required(path: str | Path, obtain: str) -> str:
     """Return the absolute path of what must be there. Raises SourcewiseError, with how to get it, when it is not."""
     try:
@@ -90,6 +99,30 @@ def required(path: str | Path, obtain: str) -> str:
     except OSError as error:
         raise SourcewiseError(f"{error.filename}: {error.strerror}. {obtain}".strip()) from error
     return str(Path(path).absolute())
+
+
+def read_lines(root: str, name: str | None) -> list[str]:
+    """Return the lines of a text file below `root`, or none without a name."""
+    if not name:
+        return []
+    path = Path(root, name)
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourcewiseError(f"{path}: cannot be read ({error})") from error
+
+
+def listed_rows(root: str, name: str | None, keys: Sequence[str]) -> NDArray[np.intp]:
+    """Rows whose key the text file lists, or all without one. Raises SourcewiseError when a key is not there."""
+    if not name:
+        return np.arange(len(keys))
+    place = {key: row for row, key in enumerate(keys)}
+    wanted = [line.lstrip("/") for line in read_lines(root, name)]
+    if missing := [key for key in wanted if key not in place]:
+        raise SourcewiseError(
+            f"{Path(root, name)}: {len(missing)} of its {len(wanted)} images are not there, such as {missing[0]}"
+        )
+    return np.array(sorted(place[key] for key in wanted), dtype=np.intp)
 
 
 def _entries(folder: str) -> list["os.DirEntry[str]"]:

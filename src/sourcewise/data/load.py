@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def load(
         images = images if per_class is None else _chosen(images, per_class, rest)
         if not len(images.labels):
             raise SourcewiseError(f"{dataset}, per_class={per_class}, rest={rest}: no image is left")
-        return images
+        return replace(images, origin=_origin(dataset))
 
     if not path.exists():
         prepared(listing, str(path), side, format, channels, quality, broken)
@@ -81,6 +82,15 @@ def stored(fingerprint: str | None) -> ImageDataset | None:
         with suppress(SourcewiseError):
             return open_store(path, {"schema": SCHEMA, "fingerprint": fingerprint})
     return None
+
+
+def _origin(dataset: Loader) -> str:
+    """Return where a loader's images are from, in words: its kind and its place."""
+    parts = getattr(dataset, "parts", None)
+    if isinstance(parts, Mapping):
+        return ", ".join(map(_origin, parts.values()))
+    root, *below = (getattr(dataset, name, None) or "" for name in ("root", "folder", "file"))
+    return " ".join([type(dataset).__name__, *([str(Path(root, *below).absolute())] if root else [])])
 
 
 def _stamp(dataset: Loader) -> str:
