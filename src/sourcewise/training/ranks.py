@@ -37,7 +37,7 @@ class Ranks:
         if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
             launcher: Any = trainer.strategy.launcher
             launcher.__class__ = _Launcher
-            launcher.ranks = self  # type: ignore[attr-defined]  # it is a _Launcher now
+            launcher.ranks = self
 
     @contextmanager
     def watched(self) -> Iterator[None]:
