@@ -84,12 +84,13 @@ def recipe_overrides(overrides: Iterable[str]) -> list[str]:
     """Return the overrides that choose what a run is a model of.
 
     The subset, seeds, loggers, places and all of Hydra's own settings are left out. Of the trainer's, those stay that
-    decide outputs (see `names.recipe`); a choice of `trainer` stays because it sets the precision.
+    decide outputs (see `names.recipe`); a choice of `trainer` stays because it sets the precision. `logger=none` stays
+    too, so that further models of what was kept from W&B do not go there.
 
     >>> recipe_overrides(["model=resnet9", "subset.seed=3", "trainer.accelerator=gpu", "+transfer.weighted=true"])
     ['model=resnet9', '+transfer.weighted=true']
     """
-    return [override for override in overrides if _is_recipe(key_of(override))]
+    return [override for override in overrides if override == "logger=none" or _is_recipe(key_of(override))]
 
 
 def _is_recipe(key: str) -> bool:

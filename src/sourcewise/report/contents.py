@@ -22,7 +22,7 @@ from sourcewise.report.drawing import THEMES
 from sourcewise.report.formatting import count, display_unit, join
 from sourcewise.report.parts import Section
 from sourcewise.report.sections import SECTIONS
-from sourcewise.report.sections.closing import closing_sections
+from sourcewise.report.sections.closing import closing_sections, next_section
 from sourcewise.report.sections.context import Album, TargetContext, TrainCommand
 from sourcewise.report.sections.trust import verdict
 from sourcewise.report.summary import Summary
@@ -112,7 +112,10 @@ def as_page(reports: Sequence[TargetReport]) -> str:
         unit=display_unit(summary.output),
         names=join([report.target.name for report in reports]),
         reports=reports,
-        closing=closing_sections(summary, {key: need for report in reports for key, need in report.needs.items()}),
+        closing=[
+            *next_section(reports[0].target),
+            *closing_sections(summary, {key: need for report in reports for key, need in report.needs.items()}),
+        ],
         themes=THEMES,
         rows=SHOWN_ROWS,
         style=style,
@@ -133,6 +136,7 @@ def as_text(reports: Sequence[TargetReport]) -> str:
         briefs += [_heading(report), *(part.brief for part in parts if part.brief)]
     if summary.notes or left_out:
         briefs.append(Section("notes", "Notes", [*summary.notes, *left_out]))
+    briefs += next_section(reports[0].target)
     return "\n".join(line for part in briefs for line in ("", *terminal.lines(part)))
 
 

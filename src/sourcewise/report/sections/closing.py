@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from sourcewise.core.overrides import quote
 from sourcewise.report.formatting import count, display_unit, duration, number
-from sourcewise.report.parts import Row, Section, Table
+from sourcewise.report.parts import Row, Section, Table, as_code
+from sourcewise.report.sections.context import TargetContext
 from sourcewise.report.summary import Summary
+from sourcewise.study.outputs import UNITS
 
 LISTED_RECORDS = 200
 """Records left out that the page lists."""
@@ -17,6 +20,21 @@ def closing_sections(summary: Summary, needs: Mapping[str, str]) -> list[Section
     """Return the sections; `needs` has, by name of a section that the page lacks, what it would take."""
     more = [Section("more", "What else this could show", facts=list(needs.items()))] if needs else []
     return [*more, _costs(summary), _reproduction(summary), _left_out(summary)]
+
+
+def next_section(target: TargetContext) -> list[Section]:
+    """Return the section with the commands that lead from an estimate to a better subset, if there are any to show."""
+    summary, subset, commands = target.summary, target.summary.config.get("subset", {}), []
+    if subset.get("design") in ("random", "hadamard"):
+        settings = [f"subset.{key}={quote(value)}" for key, value in subset.items() if key not in ("design", "seed")]
+        wanted = f"subset.seed=range(0,{2 * summary.models})"
+        commands.append(
+            ("To train as many models again", target.train_command(f"subset={subset['design']}", *settings, wanted))
+        )
+    if summary.curation is None and summary.output in UNITS:
+        commands.append(("To have groups proposed that can be removed", f"{summary.command} curate=true"))
+    phrases, code = as_code(commands)
+    return [Section("next", "What to do next", phrases, code=code)] if commands else []
 
 
 def _costs(summary: Summary) -> Section:

@@ -41,6 +41,7 @@ def counterfactuals_section(target: TargetContext) -> Section | str:
         lead = proposal_sentences(curation, summary.output)
         if None in curation.verified.values():
             commands.append(("To verify the proposal by retraining", curation.command))
+            commands.append(("After that, to see what it gained", summary.command))
     phrases, code = as_code(commands)
     tables = [_table(comparison, f"removal-{place}-table") for place, comparison in enumerate(shown)]
     brief = Section(
