@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
 from sourcewise.acting import copies
 from sourcewise.core.files import write_whole
@@ -32,6 +32,8 @@ SIDE = 16
 """Pixels of a side to which larger images are shrunk before they are compared."""
 LISTED = 100
 """Rows of a list, if there are as many; all that are significant are on it."""
+WRONG = 0.1
+"""Share of a class whose labels may be wrong without making wrong labels usual."""
 COLUMNS = ["why", "source", "target", "example", "qvalue", "flagged", "influence", "stderr", "outside", "inside"]
 """Of review.csv."""
 
@@ -105,12 +107,36 @@ def review(
 
 
 def disagreement_qvalues(agreement: LabelAgreement) -> Array:
-    """Return q-values, float[examples], of a one-sided sign test of each label.
+    """Return q-values, float[examples], of the larger of two one-sided p-values of each label.
 
-    The null hypothesis: half of the models that did not see the example predict its label, or more. Given the source,
-    models of random subsets are independent of each other.
+    One is that of a sign test. Its null hypothesis: half of the models that did not see the example predict its label,
+    or more. Given the source, models of random subsets are independent of each other. The other judges the example
+    against the models' own errors, see `surprise`: where models cannot tell a class, no label of it stands out.
     """
-    return qvalues(binom.cdf(agreement.correct[0], agreement.models[0], 0.5))
+    correct, models = agreement.correct[0], agreement.models[0]
+    return qvalues(np.maximum(binom.cdf(correct, models, 0.5), surprise(correct, models, agreement.labels)))
+
+
+def surprise(correct: Array, models: Array, labels: NDArray[np.integer[Any]]) -> Array:
+    """Return p-values of "so few models predict the label, as for right labels of its class", float[examples].
+
+    Examples of a class are easy and hard, so the share of models that predict the label differs between them by more
+    than chance. It is taken as beta-distributed, with the mean and the variance that it has over the class. Shares
+    below the class's lowest tenth count as that here, so that a few wrong labels do not make themselves usual.
+
+    Args:
+        correct: float[examples], how many models predict the label.
+        models: float[examples], of how many that did not see the example.
+        labels: int[examples].
+    """
+    share, p = (correct + 1) / (models + 2), np.ones(len(labels))
+    for label in np.unique(labels[models > 0]):
+        rows = (labels == label) & (models > 0)
+        usual = np.maximum(share[rows], np.quantile(share[rows], WRONG))
+        mean, variance = usual.mean(), max(usual.var(), 1e-6)
+        size = max(mean * (1 - mean) / variance - 1, 1e-6)
+        p[rows] = beta.cdf(share[rows], mean * size, (1 - mean) * size)
+    return p
 
 
 def write(out: Path, rows: Sequence[ReviewRow]) -> None:
