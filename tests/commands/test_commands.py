@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, compose_config
 
 from sourcewise.records.reading import Records
 
@@ -231,3 +233,23 @@ def test_help_needs_nothing_heavy(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert script in done.stdout
+    if script == "estimate.py":
+        assert "Configuration groups" not in done.stdout  # of train.py
+        settings = re.findall(r"^([a-z_]+)(?:=|\.<)", done.stdout, re.MULTILINE)
+        assert set(settings) == set(compose_config("records=x", name="estimate"))
+        assert len(settings) == len(set(settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train.py", "estimate.py"])
+def test_the_version_is_sourcewise_s(script: str) -> None:
+    done = command(script, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"sourcewise {version('sourcewise')}\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("multirun", [[], ["-m"]])
+def test_a_group_s_name_that_looks_like_a_number_is_taken_as_typed(multirun: list[str], tmp_path: Path) -> None:
+    done = command("train.py", *multirun, "subset=listed", "subset.drop=[1_1]", f"runs_dir={tmp_path}", *TINY)
+    assert done.returncode in (1, 2)
+    assert "subset.drop: no group is called '1_1'" in done.stderr

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from sourcewise.core.overrides import command, quote
+from sourcewise.core.overrides import command, names_as_typed, quote
 
 PARSER = OverridesParser.create()
 
@@ -82,3 +82,25 @@ def test_what_needs_no_quotes_has_none() -> None:
 def test_a_key_that_the_grammar_cannot_hold_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match="key of a mapping"):
         quote({key: 1})
+
+
+@given(st.lists(st.text("0159_.eE+-xnul", min_size=1), min_size=1), st.sampled_from(["", " "]))
+@example(["1_1", "1e3", "null", "True", "-inf", "+5", "11", "007", "1.5", "-0", "NaN"], "")
+def test_names_of_groups_are_read_as_they_are_typed(names: list[str], space: str) -> None:
+    (line,) = names_as_typed([f"subset.drop=[{','.join(f'{space}{name}{space}' for name in names)}]"])
+    value = OverridesParser.create().parse_overrides([line])[0].value()
+    assert [str(item) for item in value] == names
+    assert names_as_typed([line]) == [line]
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("subset.keep=[1_1],[b,1e3]", 'subset.keep=["1_1"],[b,"1e3"]'),
+        ("""+subset.drop=["1_1",'a,1_1,b',x 1_1]""", """+subset.drop=["1_1",'a,1_1,b',x 1_1]"""),
+        ("subset.drop=1_1", "subset.drop=1_1"),
+        ("subset.remove=[1_1]", "subset.remove=[1_1]"),
+    ],
+)
+def test_nothing_else_gets_quotes(typed: str, read: str) -> None:
+    assert names_as_typed([typed]) == [read]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sourcewise.core.results_folder import MANIFEST, replacing
+from sourcewise.core.results_folder import MANIFEST, RESERVED, replacing
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -107,3 +107,10 @@ def test_a_manifest_leads_to_nothing_outside(tmp_path: Path, name: str) -> None:
     write(out, "b", "summary.json")
     assert outside.read_text() == "mine"
     assert files(out) == {"summary.json": "b"}
+
+
+def test_a_file_that_no_target_may_be_called_like_is_reserved(tmp_path: Path) -> None:
+    """All that an estimate writes beside the folders of targets is in one list; a file that is not fails at once."""
+    write(tmp_path, "a", *sorted(RESERVED - {"tables", "figures"}), "tables/top.csv", "digits/anything.csv")
+    with pytest.raises(AssertionError):
+        write(tmp_path, "a", "anything.csv")

@@ -1,5 +1,6 @@
 """One run, in this process: what it writes, that it is the same every time, and what each setting does."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -291,3 +292,11 @@ def test_the_full_source_teaches_the_target(tiny: Compose) -> None:
     item = run(tiny("subset=full", "source.pretraining.epochs=4", "transfer.epochs=20", "model.width=8"))
     assert item.header.metrics["target/digits/accuracy"] > 0.8
     assert item.header.metrics["source/accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("name", ["summary.json", "Report.HTML", "tables", "wandb", "runs", "source", "../up", "a/b"])
+def test_a_target_has_no_name_that_results_need(tiny: Compose, name: str) -> None:
+    config = tiny()
+    config["target"] = {name: config["target"]["digits"]}
+    with pytest.raises(SourcewiseError, match=f"target '?{re.escape(name)}'?: .*choose a"):
+        train.train(config)

@@ -1,5 +1,7 @@
-"""A command's config: where ours lie, and how a composed one is checked and resolved."""
+"""A command's config: where ours lie, and how a composed one is checked and resolved; its `--version`."""
 
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,13 @@ from sourcewise.sweep.composition import plain
 
 CONFIGS = str(Path(__file__).parents[1] / "conf")
 """The folder of our configs: in a checkout a link to conf/."""
+
+
+def answer_version() -> None:
+    """Print the version and end, if the command line asks for it: Hydra would give its own."""
+    if "--version" in sys.argv[1:]:
+        print(f"sourcewise {version('sourcewise')}")
+        sys.exit(0)
 
 
 def resolve(config: DictConfig, kind: type) -> dict[str, Any]:

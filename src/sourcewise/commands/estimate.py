@@ -14,8 +14,9 @@ from annotated_types import Interval
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
-from sourcewise.commands.cli import CONFIGS, resolve
+from sourcewise.commands.cli import CONFIGS, answer_version, resolve
 from sourcewise.core import exits, settings
+from sourcewise.core.errors import SourcewiseError
 
 if TYPE_CHECKING:
     from sourcewise.records.reading import Reading
@@ -70,7 +71,10 @@ def estimate(config: dict[str, Any]) -> "Summary":
         tracker.check_report()
     records, study = read_study(config)
     images = find_images(config["images"], study.header)
-    estimated = influences.estimate(study, config["estimator"])
+    try:
+        estimated = influences.estimate(study, config["estimator"])
+    except SourcewiseError as error:  # such as too few records
+        raise SourcewiseError(f"{error}{records.unused}") from error
     datasets = {name: item.dataset for name, item in estimated.items()}
     slopes = {name: item.slopes for name, item in estimated.items()}
     summary = summarise(
@@ -117,4 +121,5 @@ def _main(config: DictConfig) -> None:
 def main() -> None:
     """Run the command: `python estimate.py`, `sourcewise-estimate`."""
     with exits.errors():
+        answer_version()
         _main()

@@ -5,6 +5,7 @@ A sweep:  python train.py -m 'subset.seed=range(0,96)'
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
 
-from sourcewise.commands.cli import CONFIGS, resolve
+from sourcewise.commands.cli import CONFIGS, answer_version, resolve
 from sourcewise.commands.closing import closing
 from sourcewise.core import exits, names, settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.overrides import recipe_overrides
+from sourcewise.core.overrides import names_as_typed, recipe_overrides
 from sourcewise.designs import resolve as resolve_subset
 from sourcewise.records import wandb_tracker
 
@@ -138,4 +139,6 @@ def _main(config: DictConfig) -> None:
 def main() -> None:
     """Run the command: `python train.py`, `sourcewise-train`."""
     with exits.errors(), wandb_tracker.answering_agent():
+        answer_version()
+        sys.argv[1:] = names_as_typed(sys.argv[1:])
         _main()

@@ -14,6 +14,14 @@ from typing import Any
 _PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*", re.ASCII)
 _KEYWORDS = frozenset({"null", "true", "false", "inf", "nan"})
 """Words that the grammar reads as something other than text."""
+_NAMES = re.compile(r"\+{0,2}subset\.(keep|drop)=\[")
+"""How an override begins that lists names of groups."""
+_ELEMENT = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?<=[\[,])(\s*)([^\s,\[\](){}"']+)(?=\s*[\],])""")
+"""An element of a list: in quotes, or one word."""
+_NUMBER = r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d[\d_]*)?"
+_NO_TEXT = re.compile(rf"{_NUMBER}|[+-]?(inf|nan)|null|true|false", re.IGNORECASE)
+_INTEGER = re.compile(r"0|-?[1-9]\d*")
+"""A word that reads as it is written whether it is a number or text."""
 _RECIPE = frozenset(
     {"experiment", "study", "trainer", "trainer.precision", "trainer.sync_batchnorm", "trainer.devices"}
 )
@@ -40,6 +48,22 @@ def quote(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return json.dumps(value)
+
+
+def names_as_typed(arguments: Iterable[str]) -> list[str]:
+    """Return the words of a command line, with quotes for names of groups that the grammar would not read as text.
+
+    >>> names_as_typed(["subset.drop=[1_1,1e3,null,11,a]", "seed=1_1"])
+    ['subset.drop=["1_1","1e3","null",11,a]', 'seed=1_1']
+    """
+
+    def quoted(match: re.Match[str]) -> str:
+        word = match[3]
+        if word is None or _INTEGER.fullmatch(word) or not _NO_TEXT.fullmatch(word):
+            return match[0]
+        return f'{match[2]}"{word}"'
+
+    return [_ELEMENT.sub(quoted, word) if _NAMES.match(word) else word for word in arguments]
 
 
 def command(program: str, overrides: Iterable[str]) -> str:

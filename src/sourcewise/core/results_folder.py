@@ -15,6 +15,13 @@ from sourcewise.core.files import write_whole
 MANIFEST = ".results.json"
 """What the results in a folder are: a label, and the files as paths below the folder."""
 
+RESERVED = frozenset(
+    {"summary.json", "records.txt", "report.html", "tables", "figures", "wandb", "runs"}
+    | {"keep.txt", "drop.txt", "ranking.csv", "review.csv", "review_drop.txt"}
+)
+"""Names in a folder of results that are no target's, in lower case: of an estimate's own files and folders, of the
+logger's, and of the records that may lie there (`outputs/demo/runs`). A target has a folder of its name beside them."""
+
 _STAGE = ".new-results"
 
 
@@ -45,6 +52,7 @@ def _swap(out: Path, stage: Path, label: str, keep: Collection[str]) -> None:
     """Remove the files of earlier results, and move the new ones to their places."""
     before, files = _manifest(out)
     new = sorted(str(path.relative_to(stage)) for path in stage.rglob("*") if path.is_file())
+    assert {name for name in new if len(Path(name).parts) == 1} <= RESERVED
     kept = {name for name in files if name in keep and name not in new and before == label}
     # From now on both old and new files are known, so that whatever a kill leaves is removed by the next results.
     _write_manifest(out, label, {*files, *new})

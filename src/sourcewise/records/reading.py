@@ -79,6 +79,14 @@ class Reading(Iterator[Record]):
     def __next__(self) -> Record:
         return next(self._records)
 
+    @property
+    def unused(self) -> str:
+        """What an error says of the records that were left out, at its end; "" if none was."""
+        if not self.left_out:
+            return ""
+        first = self.left_out[0]
+        return f"; {len(self.left_out)} could not be used, the first: {first.path} ({first.reason})"
+
     def _of_the_same_data(self) -> Iterator[Record]:
         """Yield the records to use. Raises SourcewiseError for one whose groups or examples are not the first's."""
         first: Record | None = None
@@ -125,9 +133,7 @@ class Reading(Iterator[Record]):
         if len(studies) > 1:
             raise mixed(shown, studies)
         if not studies and self.left_out:
-            first = self.left_out[0]
-            reason = f"{len(self.left_out)} could not be used, the first: {first.path} ({first.reason})"
-            raise SourcewiseError(f"records={shown}: no record found here; {reason}")
+            raise SourcewiseError(f"records={shown}: no record found here{self.unused}")
         if not studies:
             reason = "passes the filters" if any(self._settings.filters.values()) else "found here"
             raise SourcewiseError(f"records={shown}: no record {reason}")

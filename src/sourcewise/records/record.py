@@ -19,6 +19,7 @@ from sourcewise.core import names, settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
 from sourcewise.core.hashing import fingerprint
+from sourcewise.core.results_folder import RESERVED
 from sourcewise.designs import recorded_design
 
 SCHEMA = 1
@@ -232,7 +233,7 @@ def unpack_mask(bits: NDArray[np.uint8], groups: int) -> NDArray[np.bool_]:
 
 def is_name(target: str) -> bool:
     """Return whether a target may have this name, since results are written to a folder of that name."""
-    return re.fullmatch(r"\w[\w .+-]*", target) is not None
+    return re.fullmatch(r"\w[\w .+-]*", target) is not None and target.casefold() not in RESERVED
 
 
 def digest(record: Record) -> str:

@@ -18,6 +18,7 @@ from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.messages import print_once
 from sourcewise.core.randomness import derive_seed
+from sourcewise.core.results_folder import RESERVED
 from sourcewise.data import Numbers
 from sourcewise.lightning_modules.data import ImageData, batches_per_epoch
 from sourcewise.lightning_modules.outputs import Outputs
@@ -56,7 +57,10 @@ class Run:
         channels = self.source.train.channels
         for name, target in self.targets.items():
             if not is_name(name):
-                raise SourcewiseError(f"target {name!r}: choose a name that can be a folder, of letters and digits")
+                raise SourcewiseError(
+                    f"target {name!r}: choose a name that can be a folder, of letters and digits, and none that an"
+                    f" estimate uses itself: {', '.join(sorted(RESERVED))}"
+                )
             if {target.train.channels, target.test.channels} != {channels}:
                 raise SourcewiseError(
                     f"target {name}: its images have {target.train.channels} colour channels, those of the source"
