@@ -19,7 +19,7 @@ from plotly.offline import get_plotlyjs
 from sourcewise.core.errors import SourcewiseError, did_you_mean
 from sourcewise.report import terminal
 from sourcewise.report.drawing import THEMES
-from sourcewise.report.formatting import count, display_unit, join
+from sourcewise.report.formatting import count, display_unit, join, places
 from sourcewise.report.parts import Section
 from sourcewise.report.sections import SECTIONS
 from sourcewise.report.sections.closing import closing_sections
@@ -59,7 +59,7 @@ class TargetReport:
         output, mean, spread = self.target.summary.output, self.target.facts.metric_mean, self.target.facts.metric_std
         if output.startswith("metric:"):
             return output.removeprefix("metric:"), f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.4g}")
-        return "Accuracy", f"{mean:.1%}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+        return "Accuracy", f"{mean:.1%}" + ("" if spread is None else f" ± {100 * spread:.{places(100 * spread, 1)}f}")
 
 
 def check_sections(names: Sequence[str] | None) -> None:

@@ -90,7 +90,7 @@ def heatmap(influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, m
         return go.Heatmap({**axes, **scale, **content, **changes})
 
     hover = (
-        f"<b>%{{x}}</b> on <b>%{{y}}</b><br>%{{z:+.{decimals}f}} ± %{{customdata[0]:.{decimals}f}} {unit_name}"
+        f"<b>%{{x}}</b> on <b>%{{y}}</b><br>%{{z:+.{decimals}f}} ± %{{customdata[0]:.2~r}} {unit_name}"
         "<br>q = %{customdata[1]:.2~g}<extra></extra>"
     )
     place = {"x": 0, "xanchor": "left", "xpad": 0, "y": 1, "yanchor": "bottom", "ypad": 8, "orientation": "h"}
@@ -140,7 +140,7 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     }
     unit_name, decimals, details = html.escape(unit.name), unit.decimals, list(zip(interval, qvalue, strict=True))
     hover = (
-        f"<b>%{{y}}</b><br>%{{x:+.{decimals}f}} {unit_name}, 95% interval ± %{{customdata[0]:.{decimals}f}}"
+        f"<b>%{{y}}</b><br>%{{x:+.{decimals}f}} {unit_name}, 95% interval ± %{{customdata[0]:.2~r}}"
         "<br>q = %{customdata[1]:.2~g}<extra></extra>"
     )
     content = {"orientation": "h", "meta": "bars", "customdata": details, "hovertemplate": hover}

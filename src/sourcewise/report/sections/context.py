@@ -127,10 +127,10 @@ class TargetContext:
 
     def effect(self, name: str, estimate: EffectEstimate, picture: Picture | None = None) -> Effect:
         """Return an effect for a table, under the name of its group, class or example."""
-        show, q = self.unit.show, estimate.qvalue
-        value, error = show(estimate.influence), show(estimate.stderr, sign=False)
+        q = estimate.qvalue
+        value, error = self.unit.pair(estimate.influence, estimate.stderr)
         return Effect(name, value, error, q_value(q), self.is_significant(q), picture)
 
     def with_error(self, influence: float | None, stderr: float | None) -> str:
         """Return an influence with its standard error as text."""
-        return f"{self.unit.show(influence)} ± {self.unit.show(stderr, sign=False)}"
+        return " ± ".join(self.unit.pair(influence, stderr))

@@ -146,7 +146,7 @@ def _table(target: TargetContext, id: str, side: BrittleSide, description: str) 
 def _row(target: TargetContext, item: BrittleExample) -> Row:
     show, real, change, right = target.unit.show, item.real, "–", "–"
     if real is not None:
-        change = f"{show(real.change)} ± {show(real.error, sign=False)}"
+        change = target.with_error(real.change, real.error)
         right = f"{real.before:.0%}, {real.after:.0%} of {count(real.runs, 'run')}"
     numbers = [q_value(item.qvalue), show(item.mean, sign=False), show(item.predicted), change, right]
     cells = [item.class_name, item.group, target.with_error(item.influence, item.stderr), *numbers]

@@ -69,9 +69,10 @@ def overall_section(target: TargetContext) -> Section:
     names, rows, show = target.influences["group"].values, [], target.unit.show
     order = np.argsort(-value, kind="stable").tolist()
     for i in order:
-        interval = f"{show(value[i] - half[i])} to {show(value[i] + half[i])}" if np.isfinite(half[i]) else "–"
+        ends = (show(value[i] + side * half[i], error=half[i]) for side in (-1, 1))
+        interval = " to ".join(ends) if np.isfinite(half[i]) else "–"
         helps, hurts = target.strongest("class", [array[i] for array in by_class], target.summary.fdr)
-        cells: list[Cell] = [show(value[i]), interval, q_value(q[i]), helps, hurts]
+        cells: list[Cell] = [show(value[i], error=half[i]), interval, q_value(q[i]), helps, hurts]
         rows.append(Row(str(names[i]), cells, target.is_significant(q[i])))
     table = Table(
         "by-group",
