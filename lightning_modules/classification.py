@@ -34,7 +34,9 @@ class Optimisation:
 
 
 class Classification(pl.LightningModule):
-    """Cross-entropy training of `network` with SGD; logs `loss` and `accuracy` of every epoch's own batches.
+    """Cross-entropy training of `network` with SGD.
+
+    It logs `loss` and `accuracy` of every epoch's own batches, and the learning rate `lr` of its last step.
 
     class_weights: what the loss of an example of each class counts for, `[classes]`; 1 by default.
     """
@@ -85,7 +87,10 @@ class Classification(pl.LightningModule):
                 f"the training loss is {loss.item()} in epoch {self.current_epoch + 1}; lower the learning rate"
             )
         accuracy = self.train_accuracy(torch.cat(predictions), torch.cat(labels))
-        self.log_dict({"loss": loss, "accuracy": accuracy}, sync_dist=self.trainer.world_size > 1)
+        schedule: Any = self.lr_schedulers()
+        time = (schedule.last_epoch - 1) / self.steps_per_epoch  # of the last step, in epochs
+        lr = self.optimisation.lr * self.optimisation.schedule(time, self.optimisation.epochs)
+        self.log_dict({"loss": loss, "accuracy": accuracy, "lr": lr}, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> Any:
         """Return SGD over the trainable parameters, with the schedule's rate at every step."""

@@ -8,16 +8,19 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 class ScalarLogger(Logger):
-    """Calls `write({prefix/name: value})` for what a stage logs, with the epoch (from 1) as `prefix/epoch`."""
+    """Calls `write({stage/train/name: value})` for what training logs, with the epoch (from 1) as `stage/train/epoch`.
 
-    def __init__(self, write: Callable[[Mapping[str, float]], None], prefix: str) -> None:
+    passes: epochs in one of Lightning's.
+    """
+
+    def __init__(self, write: Callable[[Mapping[str, float]], None], stage: str, passes: int = 1) -> None:
         super().__init__()
-        self._write, self._prefix = write, prefix
+        self._write, self._stage, self._passes = write, stage, passes
 
     @property
     def name(self) -> str:
         """The name of the stage."""
-        return self._prefix
+        return self._stage
 
     @property
     def version(self) -> str:
@@ -27,9 +30,8 @@ class ScalarLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Pass the scalars on."""
-        values = {name: value for name, value in metrics.items() if name != "epoch"}
-        epoch = metrics.get("epoch", 0) + 1
-        self._write({f"{self._prefix}/{name}": value for name, value in {**values, "epoch": epoch}.items()})
+        values = {**metrics, "epoch": self._passes * (metrics.get("epoch", 0) + 1)}
+        self._write({f"{self._stage}/train/{name}": value for name, value in values.items()})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the tracker keeps the config."""

@@ -98,7 +98,7 @@ def test_a_logger(folder: Path) -> None:
     run(command("A logger"), folder)
     lines = [json.loads(line) for line in (folder / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len({line["run"] for line in lines}) == 1
-    assert any("source/epoch" in line for line in lines)
+    assert any("source/train/epoch" in line for line in lines)
     assert "target/digits/accuracy" in lines[-1]
 
 

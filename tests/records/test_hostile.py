@@ -220,7 +220,7 @@ def test_any_list_of_runs_works_or_is_one_line(stocked: WandbServer) -> None:
         stocked.alter("Runs", lambda genuine: opened(answer, json.dumps))
         for how in (read, scalars):
             try:
-                how(refresh=True)
+                how()
             except SourcewiseError as error:
                 assert len(str(error)) < 1000
                 assert "\n" not in str(error)
@@ -246,5 +246,5 @@ def test_a_config_that_is_nested_without_end_is_one_line(stocked: WandbServer) -
         stocked.alter("Runs", deep, count=2)
         for how in (read, scalars):
             with contextlib.suppress(SourcewiseError):
-                how(refresh=True)
+                how()
         stocked.heal()

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fake_records as made
 import pytest
 from conftest import ROOT, TINY, compose_config
 from fake_records import GROUPS, write_study
@@ -20,8 +21,9 @@ from wandb_server import Run, WandbServer, wandb_server
 
 from sourcewise.core import settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.records import wandb_tracker
+from sourcewise.records import uploads, wandb_tracker
 from sourcewise.records.tracker import NoTracker
+from sourcewise.records.uploads import Note
 from sourcewise.records.wandb_tracker import WandbTracker
 
 PROGRAM = """
@@ -32,13 +34,13 @@ import fake_records as made
 from sourcewise.records.wandb_tracker import WandbTracker
 
 tracker = WandbTracker(project="demo", dir="runs", tags=["mine"], **json.loads(os.environ.get("TRACKER", "{{}}")))
-config = {{"seed": 3, "model": {{"width": 4, "lr": 1e-5}}, "study": None, "steps": [1, 2.0]}}
+config = json.loads(os.environ.get("CONFIG", "{{}}")) | {{"seed": 3, "model": {{"width": 4, "lr": 1e-5}}, "study": None, "steps": [1, 2.0]}}
 """.format(tests=str(ROOT / "tests"))
 
 ONE = """
 with tracker.start("a run", "a-study", config) as tracked:
-    tracked.log({"source/loss": 2.0, "source/epoch": 0})
-    tracked.log({"source/loss": 1.0, "source/epoch": 1})
+    tracked.log({"source/train/loss": 2.0, "source/train/epoch": 0})
+    tracked.log({"source/train/loss": 1.0, "source/train/epoch": 1})
     tracked.record(made.make(5))
     print("UP", flush=True)
     WHAT
@@ -110,10 +112,15 @@ def test_an_offline_run_that_is_synced_later_equals_an_online_one(wandb_server: 
     assert (online.state, online.group, online.tags) == ("finished", "a-study", ["mine"])
     assert online.about["displayName"] == "a run"
     assert online.config == {"seed": 3, "model": {"width": 4, "lr": 1e-5}, "study": None, "steps": [1, 2]}
-    assert [row["source/loss"] for row in online.history] == [2, 1]
+    assert [row["source/train/loss"] for row in online.history] == [2, 1]
     assert online.summary["target/pets/accuracy"] == 0.5
-    assert online.summary["subset/groups"] == len(GROUPS)
-    assert online.summary["subset/names"] == GROUPS
+    kept = [name for name, is_kept in zip(GROUPS, made.make(5).mask, strict=True) if is_kept]
+    assert (online.summary["subset/groups"], online.summary["subset/size"]) == (len(GROUPS), len(kept))
+    assert (online.summary["subset/names"], online.summary["subset/kept"]) == (GROUPS, kept)
+    assert online.summary["seconds/pretraining"] == 1.5
+    (axis, metric) = sorted(online.raw_config["_wandb"]["value"]["m"], key=len)
+    assert axis["1"] == "source/train/epoch"
+    assert (metric["2"], metric["5"]) == ("source/train/*", 1)  # the first is its axis
     (folder,) = (tmp_path / "b" / "runs" / "wandb").glob("offline-run-*")
     sync(wandb_server, tmp_path / "b", ["wandb", "sync", str(folder)])
     one, two = (content(wandb_server, run) for run in wandb_server.runs.values())
@@ -135,11 +142,22 @@ def test_an_offline_run_that_is_synced_later_equals_an_online_one(wandb_server: 
 def test_a_run_ends_with_its_true_state(
     wandb_server: WandbServer, tmp_path: Path, what: str, status: int, state: str
 ) -> None:
-    code, out, err = run(wandb_server, tmp_path, what=what)
+    log = tmp_path / "runs" / "a-study" / "a run" / "log.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text("before\n")
+    code, out, err = run(
+        wandb_server, tmp_path, what=f"tracked.run.notes = 'mine'; {what}", CONFIG='{"runs_dir": "runs"}'
+    )
     assert (code, out) == (status, "UP\n")
     assert "W&B" not in err
     (tracked,) = wandb_server.runs.values()
     assert tracked.state == state
+    reason = "RuntimeError: as it happens" if state == "failed" else "interrupted"
+    assert tracked.summary["failure"] == reason
+    assert tracked.about["notes"] == f"mine\n{reason}"
+    kept = wandb_server.run_files(tracked)["log.txt"].decode()
+    assert kept.startswith("before\nTraceback (most recent call last):")
+    assert kept.endswith(f"{reason}\n")
 
 
 def test_a_failed_offline_run_is_failed_when_synced(wandb_server: WandbServer, tmp_path: Path) -> None:
@@ -191,8 +209,75 @@ def test_the_server_vanishes_in_the_middle(wandb_server: WandbServer, tmp_path: 
     sync(wandb_server, tmp_path, advised(line))
     (tracked,) = wandb_server.runs.values()
     assert tracked.state == ("failed" if failed else "finished")
-    assert [row["source/loss"] for row in tracked.history] == [2, 1]
+    assert [row["source/train/loss"] for row in tracked.history] == [2, 1]
     assert "record.safetensors" in wandb_server.run_files(tracked)
+
+
+def test_after_an_outage_one_command_uploads_all_that_is_missing(wandb_server: WandbServer, tmp_path: Path) -> None:
+    """Of a run that was cut off, of those after it, and of none that arrived."""
+    for name in ("one", "two", "three"):
+        (tmp_path / "runs" / "a-study" / name).mkdir(parents=True)
+    code = """
+folders = [Path("runs", "a-study", name) for name in ("one", "two", "three")]
+for folder in folders:
+    with tracker.start(folder.name, "a-study", config) as tracked:
+        tracked.log({"x": 1})
+        tracked.record(made.make(5))
+        if folder.name == "two":
+            print("UP", flush=True)
+            input()
+print(tracker.closing_line(folders))
+"""
+    env = {"CONFIG": '{"runs_dir": "runs"}', "TRACKER": '{"finish_timeout": 3, "init_timeout": 2}'}
+    process = start(wandb_server, tmp_path, code, **env)
+    up(process)
+    wandb_server.refuse()
+    out, _ = process.communicate("\n", timeout=60)
+    wandb_server.accept()
+    assert out.startswith(
+        "W&B: 1 of 3 runs are uploaded, not two, three; upload what is here: wandb sync --include-online "
+    )
+    assert [run.about["displayName"] for run in wandb_server.runs.values() if run.state == "finished"] == ["one"]
+    puts = wandb_server.count("PUT")
+    sync(wandb_server, tmp_path, advised(out))
+    assert [run.state for run in wandb_server.runs.values()] == ["finished"] * 3
+    assert all("record.safetensors" in wandb_server.run_files(run) for run in wandb_server.runs.values())
+    assert wandb_server.count("PUT") > puts
+    last = code.rpartition("\n\n")[2].splitlines()
+    _, out, _ = run(wandb_server, tmp_path, "\n".join([code.split("for folder in folders:")[0], last[-1]]), **env)
+    assert out == "W&B: 3 of 3 runs are uploaded\n"
+
+
+def test_a_run_of_a_sweep_that_is_done_again_outside_of_it_still_counts(
+    wandb_server: WandbServer, tmp_path: Path
+) -> None:
+    (tmp_path / "runs" / "a-study" / "a run").mkdir(parents=True)
+    env = {"CONFIG": '{"runs_dir": "runs"}'}
+    process = start(wandb_server, tmp_path, what="input()", WANDB_SWEEP_ID="s1", **env)
+    up(process)
+    process.kill()
+    process.communicate()
+    assert run(wandb_server, tmp_path, **env)[0] == 0
+    first, again = wandb_server.runs.values()
+    assert (first.state, first.tags) == ("running", ["mine"])
+    assert (again.state, again.tags) == ("finished", ["mine", "sweep-s1"])
+
+
+def test_system_metrics_and_console_by_setting(wandb_server: WandbServer, tmp_path: Path) -> None:
+    what = "print('seen'); import time; time.sleep(2)"
+    for name, chosen in {"a": {}, "b": {"system_metrics": True, "console": True}}.items():
+        status, _, err = run(
+            wandb_server,
+            tmp_path / name,
+            what=what,
+            TRACKER=json.dumps(chosen),
+            WANDB_X_STATS_SAMPLING_INTERVAL="0.5",
+        )
+        assert (status, err) == (0, "")
+    without, with_both = wandb_server.runs.values()
+    assert without.lines.keys() == {"wandb-history.jsonl"}
+    assert any("system.cpu" in line for line in with_both.lines["wandb-events.jsonl"])
+    assert any("seen" in line for line in with_both.lines["output.log"])
 
 
 def test_two_runs_in_one_process_never_share_a_wandb_run(wandb_server: WandbServer, tmp_path: Path) -> None:
@@ -310,7 +395,10 @@ with tracker.start("estimate", {group!r}, {{}}, job="estimate") as tracked:
 
 
 def test_estimate_makes_a_report(wandb_server: WandbServer, tmp_path: Path) -> None:
-    write_study(tmp_path / "records", 20)
+    items = write_study(tmp_path / "records", 20)
+    uploads.write(tmp_path / "records" / items[0].header.run, Note("run-1-a", True, "http://127.0.0.1/me/p/runs/a"))
+    (tmp_path / "records" / "broken").mkdir()
+    (tmp_path / "records" / "broken" / "record.safetensors").write_bytes(b"x")
     arguments = ["records=records", "out=out", "logger.project=demo", "wandb_report=true"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "estimate.py"), *arguments],
@@ -325,6 +413,32 @@ def test_estimate_makes_a_report(wandb_server: WandbServer, tmp_path: Path) -> N
     (view,) = wandb_server.views.values()
     assert view["displayName"] == "Which groups of made-up help pets, and which hurt"
     assert "These data cannot support a claim about pets." in view["spec"]
+    ((tracked, files),) = [(run, wandb_server.run_files(run)) for run in wandb_server.runs.values()]
+    assert tracked.tags == ["made-up", "pets"]
+    assert not {"logger", "runs_dir"} & tracked.config.keys()
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    pets = summary["targets"]["pets"]
+    for name, value in {
+        "models": 20,
+        "groups": len(GROUPS),
+        "left_out": 1,
+        "target/pets/class/lds": pets["checks"]["class"]["lds"],
+        "target/pets/class/split_half": pets["checks"]["class"]["split_half"],
+        "target/pets/class/significant": pets["significant_class"],
+    }.items():
+        assert tracked.summary[name] == pytest.approx(value), name
+    tables = {
+        name.split("/")[-1].rpartition("_")[0].rpartition("_")[0]: json.loads(content)
+        for name, content in files.items()
+        if name.endswith(".table.json")
+    }
+    assert len(tables["class"]["data"]) == 3 * len(GROUPS)
+    assert tables["class"]["columns"] == ["class", "group", "influence", "stderr", "qvalue"]
+    assert [row[0] for row in tables["runs"]["data"]] == (tmp_path / "out/records.txt").read_text().split()
+    assert tables["runs"]["data"][0][1] == "http://127.0.0.1/me/p/runs/a"
+    ((place, reason),) = tables["left out"]["data"]
+    assert place.endswith("broken/record.safetensors")
+    assert "not a whole sourcewise record" in reason
     for key in (
         "target/pets/heatmap",
         "target/pets/overall",
@@ -458,7 +572,8 @@ def test_a_logger_of_the_user_s_tracks_runs_and_says_that_it_makes_no_reports(tm
     done = command("train.py", *TINY[:-1], f"runs_dir={tmp_path / 'runs'}")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
-    assert "source/epoch" in lines[0]
+    assert lines[0].keys() == {"source/parameters"}
+    assert "source/train/epoch" in lines[1]
     assert "target/digits/accuracy" in lines[-1]
     done = command("estimate.py", f"records={tmp_path / 'runs'}", "wandb_report=true")
     assert done.returncode == 2

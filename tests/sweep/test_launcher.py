@@ -75,7 +75,7 @@ class Sweeps:
         return [(int(seed), int(pid), gpus) for seed, pid, gpus in (line.split() for line in lines)]
 
     def leftovers(self) -> list[Path]:
-        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, runs.LOG)]
+        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, names.LOG)]
 
 
 @pytest.fixture

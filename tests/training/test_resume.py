@@ -179,8 +179,17 @@ def test_all_epochs_are_logged(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -
     parts = instantiate([config[name] for name in ("source", "target", "model", "trainer")], _convert_="all")
     seen: list[dict[str, float]] = []
     Run(*parts, config["subset"], config["seed"], lambda scalars: seen.append(dict(scalars))).execute(config)
-    assert [scalars["source/epoch"] for scalars in seen if "source/epoch" in scalars] == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert all("source/loss" in scalars for scalars in seen[:8])
+    assert [scalars["source/train/epoch"] for scalars in seen if "source/train/epoch" in scalars] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+    ]
+    assert all("source/train/loss" in scalars for scalars in seen[1:9])
 
 
 def test_a_checkpoint_of_something_else_is_left_aside(

@@ -30,7 +30,7 @@ class Settings:
 
     records: str | Sequence[str]
     filters: Mapping[str, Any]
-    refresh: bool | Literal["auto"]
+    refresh: bool
     out: str
     outputs: str
     estimator: str | Sequence[str]
@@ -88,7 +88,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)
     results.write(out, datasets, summary, records.used, reports, config["top"])
-    tracked_results.track(tracker, config, study, summary, reports)
+    tracked_results.track(tracker, config, study, summary, records.used, reports)
     print(f"{contents.as_text(reports)}\n\n{out / 'report.html'}")
     return summary
 

@@ -13,6 +13,8 @@ from sourcewise.core.hashing import fingerprint
 
 RECORD = "record.safetensors"
 
+LOG = "log.txt"
+
 REVISION = 1
 """Raised when a change of sourcewise's own training code changes outputs, so that old and new records stay apart."""
 

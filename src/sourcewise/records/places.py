@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from tqdm import tqdm
 
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
-from sourcewise.records import record
+from sourcewise.records import browsing, record, uploads
 from sourcewise.records.record import Header, Record, RecordError
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class Filters:
         return group == (self.group or group) and all(_setting(config, key) == value for key, value in wanted)
 
 
-def entries(name: str, filters: Filters, refresh: bool | str, progress: bool, *, summaries: bool) -> Iterator[Entry]:
+def entries(name: str, filters: Filters, refresh: bool, progress: bool, *, summaries: bool) -> Iterator[Entry]:
     """Yield all records in the place of that name.
 
     refresh: whether to ask W&B for new runs, see `wandb_reader.Project`. summaries: whether metrics suffice; then
@@ -97,6 +96,16 @@ def _wandb_entries(project: Project, summaries: bool) -> Iterator[Entry]:
         if isinstance(item, Record):
             item = _disagreement(run, item) or item
         yield f"{place}/{run.id}", item if isinstance(item, Record) else f"{run.name}: {item}"
+
+
+def page(place: str) -> str | None:
+    """Return the page in W&B of the run whose record lies in this place; None where it is not known."""
+    if place.startswith(WANDB):
+        from sourcewise.records.wandb_tracker import run_page
+
+        return run_page(place.removeprefix(WANDB))
+    note = uploads.read(Path(place).parent)
+    return note.url if note else None
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:
@@ -153,10 +162,8 @@ def _disagreement(run: RemoteRun, item: Record) -> str | None:
 def _without_outputs(run: RemoteRun) -> Record | str:
     """Return a record without outputs, whose metrics are a W&B run's summary, or the reason why there is none."""
     try:
-        bits = np.frombuffer(bytes.fromhex(run.summary["subset/mask"]), np.uint8)
-        mask = record.unpack_mask(bits, int(run.summary["subset/groups"]))
+        mask, group_names = browsing.read_subset(run.summary)
         unknown: dict[str, Any] = {"class_names": {}, "fingerprints": {}, "metrics": {}, "versions": {}}
-        group_names = run.summary.get("subset/names")
         header = Header.from_config(run.config, group_names=group_names, commit=None, device="", **unknown)
         record.check(Record(mask, {}, header))
         return Record(mask, {}, replace(header, metrics=run.summary))

@@ -45,7 +45,7 @@ class Records:
 
     places: str | Sequence[str]
     filters: Mapping[str, Any] = field(default_factory=dict)
-    refresh: bool | str = "auto"
+    refresh: bool = True
     progress: bool = True
 
     def __post_init__(self) -> None:

@@ -34,10 +34,16 @@ class TrackedRun:
     """
 
     def log(self, scalars: Mapping[str, float]) -> None:
-        """Add a point to the history of each scalar. The names are like `source/loss`, and `source/epoch` counts."""
+        """Add a point to the history of each scalar.
+
+        The names are like `source/train/loss`, and `source/train/epoch` counts.
+        """
 
     def record(self, result: Record) -> None:
         """Keep a run's record, its metrics, and its subset."""
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Keep values that have no history, numbers, texts and lists, by names like `target/digits/lds`."""
 
     def figure(self, name: str, figure: Any) -> None:
         """Keep a plotly figure."""
@@ -70,6 +76,13 @@ class Tracker(Protocol):
         training, `estimate` for an estimate.
         """
         ...
+
+    def closing_line(self, folders: Sequence[Path]) -> str:
+        """Return a line for the end of a sweep: which of its runs, by their folders, are not in the tracker, and why.
+
+        It is "" where there is nothing to say.
+        """
+        return ""
 
     def check_report(self) -> None:
         """Raise SourcewiseError, before any work, if `TrackedRun.report` could not make a report."""

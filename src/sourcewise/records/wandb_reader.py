@@ -1,8 +1,8 @@
 """Reading runs and their records from Weights & Biases, through `wandb.Api`; no other module reads from W&B.
 
-The list of a project's runs and every record are kept under `$XDG_CACHE_HOME/sourcewise/wandb`, so that a second
-estimate needs no server. A record is downloaded by its signed link, within the size that W&B announced for it; the
-user's API key stays with wandb's client.
+Every record is downloaded once and kept under `$XDG_CACHE_HOME/sourcewise/wandb`. The list of a project's runs is
+asked for each time, and kept for when the server does not answer. A record is downloaded by its signed link, within
+the size that W&B announced for it; the user's API key stays with wandb's client.
 """
 
 import functools
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import cache_folder, write_whole
 from sourcewise.core.names import RECORD
-from sourcewise.records import record
+from sourcewise.records import browsing, record
 from sourcewise.records.download import TEMPORARY, Downloader, Unreachable
 from sourcewise.records.places import WANDB, Filters, as_list
 from sourcewise.records.record import RecordError
@@ -40,9 +40,6 @@ WORKERS, DOWNLOADS, TOLERATED = 8, 3, 10
 
 ANSWER_TIMEOUT = 30
 """Seconds that wandb's client may take for one answer, its own attempts included."""
-
-FRESH = 600.0
-"""Seconds for which a list of runs counts as new, if none of the runs was still running."""
 
 MISSING = "its record is not in W&B; if it is still on the machine of the run, `wandb sync` it"
 
@@ -64,14 +61,13 @@ class RemoteRun:
 class Project:
     """The runs of a W&B project, by its path `entity/project`.
 
-    filters: those on the config are left to the caller. refresh: true asks the server for the list, false takes any
-    list that was kept, auto takes one that is younger than `FRESH` and has no run that was still running. progress:
-    whether a bar shows that the list is being read.
+    filters: those on the config are left to the caller. refresh: whether to ask the server for the list, or to take the
+    one that was kept, if there is one. progress: whether a bar shows that the list is being read.
     """
 
     path: str
     filters: Filters = field(default_factory=Filters)
-    refresh: bool | str = "auto"
+    refresh: bool = True
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -95,11 +91,9 @@ class Project:
         digest = hashlib.sha256(json.dumps(query, sort_keys=True).encode()).hexdigest()
         path = self.cache / f"runs-{digest[:16]}.json"
         kept, age = _kept_list(path)
-        if kept is not None:
-            is_settled = 0 <= age < FRESH and all(run.state not in ("running", "pending") for run in kept)
-            if self.refresh is False or (self.refresh == "auto" and is_settled):
-                _print(f"{self.path}: {len(kept)} runs as listed {_duration(age)} ago; refresh=true asks W&B again")
-                return kept
+        if kept is not None and not self.refresh:
+            _print(f"{self.path}: {len(kept)} runs as listed {_duration(age)} ago; refresh=true asks W&B again")
+            return kept
         try:
             runs = [_remote_run(run) for run in self._query(query, lazy=False)]
             content = json.dumps({"when": time.time(), "runs": [asdict(run) for run in runs]}, ensure_ascii=False)
@@ -282,13 +276,14 @@ def _kept_list(path: Path) -> tuple[list[RemoteRun] | None, float]:
 def _remote_run(run: Any) -> RemoteRun:
     """Return what we need of a run of wandb's client. Raises all that a list that makes no sense may cause."""
     config = dict(run.config)
+    resolved = dict(config.pop("resolved", None) or {})
     return RemoteRun(
         id=str(run.id),
         name=str(run.name),
         state=str(run.state),
         group=str(run.group or ""),
         updated=str(run.heartbeat_at),
-        config=config | dict(config.pop("resolved", None) or {}),
+        config=browsing.full_config(config | resolved),
         summary={key: value for key, value in run.summary_metrics.items() if not key.startswith("_")},
     )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,49 +11,80 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sourcewise.core import messages
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.names import RECORD
+from sourcewise.core.names import LOG, RECORD
+from sourcewise.records import browsing, uploads
 from sourcewise.records.tracker import TrackedRun
 
 if TYPE_CHECKING:
     from sourcewise.records.record import Record
 
-NAMES_LIMIT = 20_000
-"""Characters of group names that every run's summary may hold."""
+LOG_LIMIT = 1_000_000
+"""Bytes at the end of a failed run's log that are kept."""
 
 
 @dataclass
 class WandbRun(TrackedRun):
-    """A W&B run. run: as `wandb.init` returns it. wandb: the module, for what is made of figures and tables."""
+    """A W&B run.
+
+    run: as `wandb.init` returns it. wandb: the module, for what is made of figures and tables. folder: the run's own,
+    which keeps a note of the W&B run; None: none is kept. sweep: id of the W&B sweep that it belongs to.
+    """
 
     run: Any
     wandb: Any
+    folder: Path | None = None
+    sweep: str | None = None
     _has_warned: bool = field(default=False, init=False)
     _media: dict[str, int] = field(default_factory=dict, init=False)  # with how many stand side by side in a report
     _tables: list[str] = field(default_factory=list, init=False)
+    _axes: set[str] = field(default_factory=set, init=False)
 
     def log(self, scalars: Mapping[str, float]) -> None:
-        """Add a point to the history of each scalar."""
+        """Add a point to the history of each scalar. Those of a stage have its epochs as their axis."""
         with self.quietly():
+            for axis in {name for name in scalars if name.endswith("/epoch")} - self._axes:
+                self._axes.add(axis)
+                # W&B would take a dot for a path.
+                stage = axis.removesuffix("epoch").replace(".", "\\.")
+                self.run.define_metric(f"{stage}epoch", hidden=True)
+                self.run.define_metric(f"{stage}*", step_metric=f"{stage}epoch")
             self.run.log(dict(scalars))
 
     def record(self, result: Record) -> None:
         """Keep a run's record as a file of the run; metrics and subset, in the summary, suffice for scalar outputs."""
-        import numpy as np
-
         from sourcewise.records import record
 
-        names = result.header.group_names
-        subset: dict[str, Any] = {
-            "subset/groups": len(result.mask),
-            "subset/mask": np.packbits(result.mask).tobytes().hex(),
-        }
-        if names is not None and len(json.dumps(names)) <= NAMES_LIMIT:
-            subset["subset/names"] = names
-        with self.quietly():
-            self.run.summary.update({**result.header.metrics, **subset})
+        header = result.header
+        seconds = {f"seconds/{stage}": value for stage, value in header.seconds.items()}
+        self.summarise({**header.metrics, **seconds, **browsing.shown_subset(result.mask, header.group_names)})
         with self.quietly():
             self.save(record.to_bytes(result), RECORD)
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Put values into the summary."""
+        with self.quietly():
+            self.run.summary.update(dict(values))
+
+    def fail(self, error: BaseException, interrupted: bool, log: Path | None = None) -> None:
+        """Keep why the run ends: a line in summary and notes, and the run's log with the traceback as a file."""
+        reason = "interrupted" if interrupted else messages.one_line(error)
+        self.summarise({"failure": reason})
+        with self.quietly():
+            self.run.notes = "\n".join(filter(None, [self.run.notes, reason]))
+        with self.quietly():
+            begin = log.read_bytes()[-LOG_LIMIT:] if log and log.is_file() else b""
+            lines = "".join(traceback.format_exception(error))
+            self.save(begin + f"{lines}{reason}\n".encode(errors="replace"), LOG)
+
+    def keep_note(self, uploaded: bool) -> None:
+        """Keep a note of the W&B run in the run's own folder."""
+        if self.folder and self.folder.is_dir():
+            with self.quietly():
+                url = None if self.run.offline else self.run.url
+                note = uploads.Note(Path(self.run.dir).parent.name, uploaded, url, self.sweep)
+                uploads.write(self.folder, note)
 
     def figure(self, name: str, figure: Any) -> None:
         """Log a plotly figure."""
@@ -132,12 +162,6 @@ class WandbRun(TrackedRun):
         ]
         report = reports.Report(**project, title=title[:128], blocks=blocks, width="fluid").save()
         warn(f"report: {report.url}")
-
-
-def sync_command(run: Any) -> str:
-    """Return the command line that uploads a W&B run from this machine."""
-    online = "" if run.offline else "--include-online "
-    return f"wandb sync {online}{shlex.quote(str(Path(run.dir).parent))}"
 
 
 def one_line(error: BaseException) -> str:

@@ -12,22 +12,27 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
+from sourcewise.core import names
 from sourcewise.core.errors import EXIT_LEASED, WORKER, SourcewiseError
+from sourcewise.records import browsing, uploads
 from sourcewise.records.tracker import TrackedRun, Tracker
-from sourcewise.records.wandb_run import WandbRun, one_line, sync_command, warn
+from sourcewise.records.uploads import Note
+from sourcewise.records.wandb_run import WandbRun, one_line, warn
 
 KILLED = 255
 """The exit code that W&B shows as killed."""
 
 SWEEP = "SOURCEWISE_SWEEP"
-"""In the environment of a block of runs: the W&B sweep that it belongs to. Each run carries the tag `sweep-<id>`."""
+"""In the environment of a block of runs: the W&B sweep that it belongs to. Each run carries the tag `sweep-<id>`, and
+so does a run that began in a sweep and is done again outside of it."""
 
 AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 """What an agent puts into the environment of a command."""
@@ -37,14 +42,11 @@ PAUSE = 300.0
 
 LEAN: Mapping[str, Any] = {
     "silent": True,
-    "console": "off",
     "disable_git": True,
     "disable_code": True,
     "disable_job_creation": True,
     "finish_timeout_raises": True,
-    "x_disable_machine_info": True,
     "x_disable_meta": True,
-    "x_disable_stats": True,
     "x_save_requirements": False,
 }
 """Settings of wandb that switch off what a record holds already, or what costs time in every run of a sweep."""
@@ -61,6 +63,8 @@ class WandbTracker(Tracker):
     dir: str = "runs"
     init_timeout: float = 20.0
     finish_timeout: float = 60.0
+    system_metrics: bool = False
+    console: bool = False
 
     @contextmanager
     def start(self, name: str, study: str, config: Mapping[str, Any], job: str = "run") -> Iterator[TrackedRun]:
@@ -68,25 +72,30 @@ class WandbTracker(Tracker):
 
         Without W&B's server it is an offline run, and one line on stderr says how to upload it.
         """
-        tracked = self.open(name, study, config, job)
+        folder = Path(config["runs_dir"], study, name) if job == "run" and "runs_dir" in config else None
+        tracked = self.open(name, study, config, job, folder)
         if tracked is None:
             yield TrackedRun()
             return
         code = KILLED  # KeyboardInterrupt, and the SystemExit that Lightning makes of it
         try:
             with tracked.quietly():
-                tracked.run.define_metric("source/*", step_metric="source/epoch")
-            with tracked.quietly():
                 # A sweep's parameter such as `model=resnet9` hides the section of the same name.
-                if hidden := {key: value for key, value in config.items() if tracked.run.config.get(key) != value}:
+                shown = browsing.shown_config(config)
+                if hidden := {key: value for key, value in shown.items() if tracked.run.config.get(key) != value}:
                     tracked.run.config.update({"resolved": hidden})
             yield tracked
             code = 0
-        except Exception:
-            code = 1
+        except BaseException as error:
+            code = 1 if isinstance(error, Exception) else KILLED
+            tracked.fail(error, code == KILLED, folder / names.LOG if folder else None)
             raise
         finally:
             finish(tracked, code)
+
+    def closing_line(self, folders: Sequence[Path]) -> str:
+        """Return how many runs W&B has, by their folders, and the command that uploads the others."""
+        return uploads.closing_line(Path(self.dir, "wandb"), folders)
 
     def check_report(self) -> None:
         """Raise SourcewiseError if a run cannot make a W&B Report, which needs a package and W&B's server."""
@@ -95,8 +104,13 @@ class WandbTracker(Tracker):
         if resolved_mode(self.mode) != "online":
             raise SourcewiseError("wandb_report=true: W&B is offline; log in (wandb login), or set logger.mode=online")
 
-    def open(self, name: str, study: str, config: Mapping[str, Any], job: str) -> WandbRun | None:
-        """Return a new W&B run, offline if need be; None, after a line on stderr, when there can be none."""
+    def open(
+        self, name: str, study: str, config: Mapping[str, Any], job: str, folder: Path | None = None
+    ) -> WandbRun | None:
+        """Return a new W&B run, offline if need be; None, after a line on stderr, when there can be none.
+
+        folder: where a note of it is kept.
+        """
         try:
             mode, reason = resolved_mode(self.mode), ""
             if mode == "disabled":
@@ -111,7 +125,10 @@ class WandbTracker(Tracker):
             wandb.setup(wandb.Settings(silent=True))
             # An agent, or the user, may have set an id for this process: its first run takes it.
             given_id = None if WORKER in os.environ else os.environ.pop("WANDB_RUN_ID", None)
-            sweep = os.environ.get(SWEEP)
+            earlier = uploads.read(folder) if folder else None
+            agent = None if WORKER in os.environ else os.environ.get("WANDB_SWEEP_ID")
+            sweep = os.environ.get(SWEEP) or agent or (earlier.sweep if earlier else None)
+            tags = [*self.tags, *browsing.tags(config), *([f"sweep-{sweep}"] if sweep and not agent else [])]
             arguments: dict[str, Any] = {
                 "project": self.project,
                 "entity": self.entity,
@@ -119,11 +136,11 @@ class WandbTracker(Tracker):
                 "id": given_id or secrets.token_hex(6),
                 "name": name,
                 "group": study or None,
-                "tags": [*self.tags, *([f"sweep-{sweep}"] if sweep else [])],
+                "tags": list(dict.fromkeys(tags)),
                 "job_type": job,
-                "config": dict(config),
+                "config": browsing.shown_config(config),
                 "reinit": "create_new",  # never another run of this process
-                "settings": wandb.Settings(init_timeout=self.init_timeout, finish_timeout=self.finish_timeout, **LEAN),
+                "settings": wandb.Settings(**self._settings()),
             }
             run = None
             if mode == "online":
@@ -140,8 +157,21 @@ class WandbTracker(Tracker):
             warn(f"this run is not tracked: {one_line(error)}")
             return None
         if reason:
-            warn(f"{reason}; this run is offline, upload it later: {sync_command(run)}")
-        return WandbRun(run, wandb)
+            warn(f"{reason}; this run is offline, upload it later: {_sync_command(run)}")
+        tracked = WandbRun(run, wandb, folder, sweep)
+        tracked.keep_note(uploaded=False)
+        return tracked
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings of wandb for a run."""
+        return {
+            **LEAN,
+            "x_disable_stats": not self.system_metrics,
+            "x_disable_machine_info": not self.system_metrics,  # without it, there are no metrics
+            "console": "wrap" if self.console else "off",
+            "init_timeout": self.init_timeout,
+            "finish_timeout": self.finish_timeout,
+        }
 
 
 def finish(tracked: WandbRun, code: int) -> None:
@@ -151,7 +181,15 @@ def finish(tracked: WandbRun, code: int) -> None:
     except Exception as error:
         reason = "not everything was uploaded in time" if isinstance(error, TimeoutError) else one_line(error)
         _outage.begin(reason)
-        warn(f"{reason}; upload this run later: {sync_command(tracked.run)}")
+        warn(f"{reason}; upload this run later: {_sync_command(tracked.run)}")
+    else:
+        tracked.keep_note(uploaded=not tracked.run.offline)
+
+
+def _sync_command(run: Any) -> str:
+    """Return the command line that uploads a W&B run from this machine."""
+    log = Path(run.dir).parent
+    return uploads.sync_command(log.parent, [Note(log.name)])
 
 
 def resolved_mode(setting: str) -> str:
@@ -178,6 +216,14 @@ def server_url() -> str:
 
     url = os.environ.get("WANDB_BASE_URL") or wandb.setup(wandb.Settings(silent=True)).settings.base_url
     return str(url).rstrip("/")
+
+
+def run_page(path: str) -> str:
+    """Return the address of a run's page, by its path `entity/project/id`."""
+    import wandb
+
+    entity, project, run = (quote(part, safe="") for part in path.split("/", 2))
+    return f"{wandb.Settings(base_url=server_url()).app_url}/{entity}/{project}/runs/{run}"
 
 
 @dataclass
@@ -214,6 +260,7 @@ def answering_agent() -> Iterator[None]:
         yield
         return
     is_block, taken, code = bool({"-m", "--multirun"} & set(sys.argv)), {}, KILLED
+    failure: BaseException = KeyboardInterrupt()
     if is_block:
         taken = {name: os.environ.pop(name) for name in AGENT_VARIABLES if name in os.environ}
         os.environ[SWEEP] = taken["WANDB_SWEEP_ID"]
@@ -223,9 +270,10 @@ def answering_agent() -> Iterator[None]:
     except SystemExit as error:
         # A run that someone else is doing is no failure of this one.
         code = 0 if error.code in (None, 0, EXIT_LEASED) else KILLED if error.code in (130, 143) else 1
+        failure = error
         raise
-    except Exception:
-        code = 1
+    except Exception as error:
+        code, failure = 1, error
         raise
     finally:
         os.environ.pop(SWEEP, None)
@@ -234,4 +282,6 @@ def answering_agent() -> Iterator[None]:
             overrides = [argument for argument in sys.argv[1:] if "=" in argument]
             tracker = WandbTracker(dir=os.environ.get("WANDB_DIR", "."))
             if tracked := tracker.open(" ".join(overrides), "", {"overrides": overrides}, "block"):
+                if code:
+                    tracked.fail(failure, code == KILLED)
                 finish(tracked, code)

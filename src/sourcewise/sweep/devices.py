@@ -16,7 +16,6 @@ from typing import Any
 from sourcewise.core import exits, names
 from sourcewise.core.errors import EXIT_LEASED
 from sourcewise.sweep.leases import Leased
-from sourcewise.sweep.runs import LOG
 from sourcewise.sweep.tasks import load
 from sourcewise.sweep.worker import last_line
 
@@ -42,7 +41,7 @@ def run_command(task: str, config: Mapping[str, Any], overrides: Sequence[str] =
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     if code:
-        raise ChildProcessError(f"exit status {code}: {last_line(names.run_dir(config) / LOG)}")
+        raise ChildProcessError(f"exit status {code}: {last_line(names.run_dir(config) / names.LOG)}")
 
 
 def main() -> None:

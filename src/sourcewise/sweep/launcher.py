@@ -23,7 +23,7 @@ from sourcewise.sweep import devices
 from sourcewise.sweep.composition import Composer
 from sourcewise.sweep.policy import Sweep, Workers
 from sourcewise.sweep.pool import Pool
-from sourcewise.sweep.runs import LOG, Run
+from sourcewise.sweep.runs import Run
 from sourcewise.sweep.slots import Shape
 from sourcewise.sweep.status import status_table
 from sourcewise.sweep.tasks import beside, load
@@ -89,7 +89,7 @@ class LocalLauncher(Launcher):
                 settings.check_top_level(kind, config)
             if "subset" in config:
                 config["subset"] = resolve(config["subset"])
-            runs.append(Run(index, config, names.run_dir(config) / LOG, list(overrides)))
+            runs.append(Run(index, config, names.run_dir(config) / names.LOG, list(overrides)))
         return runs
 
     def pool(self, shape: Shape) -> Workers:

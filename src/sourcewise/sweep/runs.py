@@ -10,7 +10,6 @@ from typing import Any
 from sourcewise.core import names
 from sourcewise.records import record
 
-LOG = "log.txt"
 INTERRUPTED = "interrupted"
 
 

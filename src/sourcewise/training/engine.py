@@ -49,14 +49,16 @@ class Engine:
     checkpoint: Callable[[str, LogScalars], Checkpoint] | None = None
 
     def fit(
-        self, module: Classification, data: ImageData, epochs: int, stage: str
+        self, module: Classification, data: ImageData, epochs: int, stage: str, passes: int = 1
     ) -> tuple[pl.Trainer, dict[str, float]]:
         """Train a module, from its checkpoint if there is one; return the trainer and the last epoch's metrics.
+
+        passes: epochs of the module in one of the trainer's.
 
         Raises RunFailed when training diverges.
         """
         saved = self.checkpoint(stage, self.log) if self.checkpoint else None
-        logger = ScalarLogger(saved.log if saved else self.log, stage)
+        logger = ScalarLogger(saved.log if saved else self.log, stage, passes)
         callbacks = [_DropoutSeeds(self.derive_seed(f"dropout/{stage}")), *([saved] if saved else [])]
         trainer = self.hardware.trainer(epochs, logger, callbacks)
         if saved:

@@ -131,8 +131,9 @@ class Run:
         steps = batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices)
         module = Pretraining(self.hardware.prepare(model), settings, steps, classes=classes)
         data = ImageData(engine.shuffled(examples_of(kept), settings.batch_size, source))
-        trainer, scalars = engine.fit(module, data, settings.epochs, "source")
-        scalars = {f"source/{name}": value for name, value in scalars.items()}
+        self.log({"source/parameters": sum(parameter.numel() for parameter in model.parameters())})
+        trainer, last = engine.fit(module, data, settings.epochs, "source")
+        scalars = {f"source/{name}": last[name] for name in ("loss", "accuracy")}
         return SourceModel(model, trainer.strategy.root_device, settings.epochs, scalars)
 
     def transfer(self, engine: Engine, model: SourceModel, name: str) -> tuple[TargetOutputs, dict[str, float]]:
@@ -145,7 +146,7 @@ class Run:
         task = TransferTask(name, target.train, target.test, target.metric, target, model, engine)
         result = target.transfer.transfer(task)
         scores = task.scores(result.outputs)
-        self.log({f"target/{name}/{key}": value for key, value in scores.items()})
+        self.log({f"target/{name}/test/{key}": value for key, value in scores.items()})
         return _for_record(result.outputs), {**scores, **result.chosen}
 
     def _print_notes(self) -> None:

@@ -143,7 +143,7 @@ class GradientTransfer(Optimisation, TransferMethod):
             except RunFailed as error:
                 failure = error
                 continue
-            task.engine.log({f"target/{task.name}{stage}/{name}": value for name, value in scores.items()})
+            task.engine.log({f"target/{task.name}{stage}/held_out/{name}": value for name, value in scores.items()})
             results[lr] = scores.get(metrics.short_name(task.metric), 0.0), scores["prob"]
         if not results:
             raise failure
@@ -175,7 +175,7 @@ class GradientTransfer(Optimisation, TransferMethod):
         epochs, passes = (1, self.epochs) if cached else (self.epochs, 1)
         shuffled = engine.shuffled(train, self.batch_size, task.view, f"/{task.name}", passes)
         data = ImageData(shuffled, engine.in_order(test, task.view))
-        trainer, _ = engine.fit(module, data, epochs, f"target/{task.name}{stage}")
+        trainer, _ = engine.fit(module, data, epochs, f"target/{task.name}{stage}", passes)
         with interruptible():
             trainer.test(module, datamodule=data, verbose=False)
         return module.outputs
