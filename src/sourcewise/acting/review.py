@@ -35,7 +35,11 @@ LISTED = 100
 WRONG = 0.1
 """Share of a class whose labels may be wrong without making wrong labels usual."""
 COLUMNS = ["why", "source", "target", "example", "qvalue", "flagged", "influence", "stderr", "outside", "inside"]
+COLUMNS += ["path", "example_path"]
 """Of review.csv."""
+
+
+Paths = NDArray[np.object_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,7 @@ class ReviewRow:
     Attributes:
         why: `copy` or `label`.
         source: number of the example.
+        path: its file as seen from the source's root; None where that is not known.
         target: name of the target that the influence is on.
         qvalue: of the test that the example stands out.
         flagged: whether that is significant.
@@ -54,6 +59,7 @@ class ReviewRow:
 
     why: str
     source: int
+    path: str | None = None
     target: str
     qvalue: float
     flagged: bool
@@ -63,10 +69,14 @@ class ReviewRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyRow(ReviewRow):
-    """A source example that looks like a copy of the target example with the id `example`; the influence is on that."""
+    """A source example that looks like a copy of the target example with the id `example`; the influence is on that.
+
+    example_path: its file, as `path`.
+    """
 
     why: str = "copy"
     example: int
+    example_path: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +109,8 @@ def review(
         fdr: q-value up to which an example is flagged.
     """
     first, dataset = next(iter(influences.items()))
-    rows = _dubious_labels(agreement, first, dataset, fdr) if agreement else []
+    paths = images[""].paths if "" in images else None
+    rows = _dubious_labels(agreement, first, dataset, paths, fdr) if agreement else []
     for name in influences:
         if {"", name} <= images.keys() and len(images[""]) * len(images[name]) <= copies.PAIRS:
             rows += _copies(name, influences[name], images[""], images[name], fdr)
@@ -148,11 +159,14 @@ def write(out: Path, rows: Sequence[ReviewRow]) -> None:
     write_names(out / "review_drop.txt", title, flagged)
 
 
-def _dubious_labels(agreement: LabelAgreement, name: str, influences: xr.Dataset, fdr: float) -> list[ReviewRow]:
+def _dubious_labels(
+    agreement: LabelAgreement, name: str, influences: xr.Dataset, paths: Paths | None, fdr: float
+) -> list[ReviewRow]:
     held_out, in_sample = agreement.probabilities()
     q = disagreement_qvalues(agreement)
     influence, stderr = (influences[f"{key}_overall"].values for key in ("influence", "stderr"))
     columns = {"qvalue": q, "influence": influence, "stderr": stderr, "held_out": held_out, "in_sample": in_sample}
+    columns |= {} if paths is None else {"path": paths}
     return _most_suspicious(LabelRow, name, columns, held_out, fdr)
 
 
@@ -169,6 +183,8 @@ def _copies(
     cells = influences.indexes["example"].get_indexer(pd.Index(ids)), np.arange(len(ids))
     influence, stderr = (influences[key].values[cells] for key in ("influence", "stderr"))
     columns = {"qvalue": qvalues(p), "influence": influence, "stderr": stderr, "example": ids}
+    columns |= {} if source.paths is None else {"path": source.paths}
+    columns |= {} if target.paths is None else {"example_path": target.paths[nearest]}
     return _most_suspicious(CopyRow, name, columns, p, fdr)
 
 
@@ -183,7 +199,7 @@ def _most_suspicious(
             target=target,
             source=i,
             flagged=bool(flagged[i]),
-            **{key: column[i].item() for key, column in columns.items()},
+            **{key: column[i : i + 1].tolist()[0] for key, column in columns.items()},
         )
         for i in listed
     ]

@@ -20,7 +20,7 @@ class DisplayUnit:
     decimals: int = 2
 
     def show(self, value: float | None, sign: bool = True, error: float | None = None) -> str:
-        """Return an influence in this unit as text, with its sign unless `sign` is false, as exact as its error asks."""
+        """Return an influence in this unit as text, as exact as its error asks, with its sign if `sign`."""
         decimals = places(None if error is None else self.factor * error, self.decimals)
         return number(None if value is None else self.factor * value, decimals, sign)
 
@@ -82,8 +82,9 @@ def places(error: float | None, least: int = 2) -> int:
     >>> places(0.5), places(0.0034), places(None)
     (2, 4, 2)
     """
-    known = error is not None and math.isfinite(error) and error > 0
-    return max(least, 1 - math.floor(math.log10(error))) if known else least
+    if error is None or not math.isfinite(error) or error <= 0:
+        return least
+    return max(least, 1 - math.floor(math.log10(error)))
 
 
 def q_value(q: float | None) -> str:

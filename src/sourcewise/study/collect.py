@@ -17,7 +17,8 @@ from sourcewise.designs import recorded_design
 from sourcewise.estimation.arrays import Index, PackedMasks
 from sourcewise.records.reading import METRIC
 from sourcewise.records.reading import LeftOut as LeftOut  # for the report
-from sourcewise.records.record import Header, Record, TargetOutputs
+from sourcewise.records.record import Header as Header  # also for the report
+from sourcewise.records.record import Record, TargetOutputs
 from sourcewise.study.outputs import UNITS, LabelAgreement, Outputs, is_correct, logit_scale, output_values
 from sourcewise.study.recipes import train_command
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sourcewise.acting.brittle import BrittleExample, BrittleSide
 from sourcewise.acting.subpopulations import ClassSplit, Subpopulation, Subpopulations
 from sourcewise.core.overrides import quote
@@ -33,7 +35,7 @@ def subpopulations_section(target: TargetContext) -> Section | str:
         " the rest of its class, by models that did not take part in the search for the split."
     ]
     if not results.splits:
-        lead.append(f"These {target.summary.models:,} models split no class of {target.name}.")
+        lead.append(f"These {target.summary.models:,} models split no class of {target.title}.")
     return Section(
         "subpopulations",
         "Subpopulations",
@@ -46,14 +48,17 @@ def subpopulations_section(target: TargetContext) -> Section | str:
 def _figure(target: TargetContext, place: int, split: ClassSplit) -> Figure:
     first, second = (part.group for part in split.parts[:2])
     caption = f"Class {split.class_name}: its examples, by the influence of {first} and of {second} on each."
-    return Figure(f"split-{place}", figures.subpopulations(target.influences, split.parts, target.unit), caption)
+    name = partial(target.example_name, target.name)
+    drawn = figures.subpopulations(target.influences, split.parts, target.unit, name)
+    return Figure(f"split-{place}", drawn, caption)
 
 
 def _splits(target: TargetContext, results: Subpopulations) -> Table:
     caption = (
-        f"Classes of {target.name} split into subpopulations. Influence: of the group on the part, minus that on the"
+        f"Classes of {target.title} split into subpopulations. Influence: of the group on the part, minus that on the"
         f" rest of the class, in {target.unit.name} ± standard error, from half of the models. Agreement: adjusted Rand"
-        " index of both halves' splits. Examples by id, those that lean on the group most first"
+        f" index of both halves' splits. Examples by {target.named_by(target.name)}, those that lean on the group most"
+        " first"
     )
     columns = ["Class", "Set apart by", "Such as", "Examples", "Influence", "q-value", "Agreement"]
     rows = [_part(target, split, part) for split in results.splits for part in split.parts]
@@ -62,9 +67,10 @@ def _splits(target: TargetContext, results: Subpopulations) -> Table:
 
 def _part(target: TargetContext, split: ClassSplit, part: Subpopulation) -> Row:
     shown = part.examples[:IDS]
-    examples: Cell = ", ".join(map(str, shown)) + (", …" if len(part.examples) > IDS else "")
+    names = [target.example_name(target.name, example) for example in shown]
+    examples: Cell = ", ".join(names) + (", …" if len(part.examples) > IDS else "")
     if all(pictures := [target.album(target.name, example) for example in shown]):
-        examples = [Effect(str(example), picture=picture) for example, picture in zip(shown, pictures, strict=True)]
+        examples = [Effect(name, picture=picture) for name, picture in zip(names, pictures, strict=True)]
     influence = target.with_error(part.influence, part.stderr)
     numbers = [f"{len(part.examples):,}", influence, q_value(part.qvalue), number(split.agreement)]
     return Row(split.class_name, [part.group, examples, *numbers])
@@ -72,17 +78,17 @@ def _part(target: TargetContext, split: ClassSplit, part: Subpopulation) -> Row:
 
 def _examples(target: TargetContext, results: Subpopulations) -> Table:
     caption = (
-        f"For the groups with the strongest evidence, the examples of {target.name} that they help and hurt most"
-        f" (by id): influence in {target.unit.name} ± standard error"
+        f"For the groups with the strongest evidence, the examples of {target.title} that they help most and"
+        f" {target.worst}, by {target.named_by(target.name)}: influence in {target.unit.name} ± standard error"
     )
 
     def effect(item: ExampleEffect) -> Effect:
-        name = f"{item.example}\n(class {item.class_name})"
+        name = f"{target.example_name(target.name, item.example)}\n(class {item.class_name})"
         return target.effect(name, item, target.album(target.name, item.example))
 
     sides = ((item.group, item.helps, item.hurts) for item in results.groups)
     rows = [Row(group, [list(map(effect, helps)), list(map(effect, hurts))]) for group, helps, hurts in sides]
-    return Table("examples", caption, ["Source group", "Helps most", "Hurts most"], rows, searchable="group")
+    return Table("examples", caption, ["Source group", *target.sides], rows, searchable="group")
 
 
 def brittle_section(target: TargetContext) -> Section | str:
@@ -135,8 +141,8 @@ def _table(target: TargetContext, id: str, side: BrittleSide, description: str) 
     rows = [_row(target, item) for item in side.examples[:LISTED_EXAMPLES]]
     significant = sum(target.is_significant(item.qvalue) for item in side.examples)
     caption = (
-        f"Examples of {target.name} {description}, by id; of {len(side.examples)}, {significant} with a significant"
-        " influence"
+        f"Examples of {target.title} {description}, by {target.named_by(target.name)}; of {len(side.examples)},"
+        f" {significant} with a significant influence"
     )
     caption += "; summary.json has the others" if len(side.examples) > len(rows) else ""
     columns = ["Example", "Class", "Group", "Influence", "q-value", "Mean", "Predicted", "Real", "Right: all, without"]
@@ -151,4 +157,4 @@ def _row(target: TargetContext, item: BrittleExample) -> Row:
     numbers = [q_value(item.qvalue), show(item.mean, sign=False), show(item.predicted), change, right]
     cells = [item.class_name, item.group, target.with_error(item.influence, item.stderr), *numbers]
     picture = target.album(target.name, item.example)
-    return Row(str(item.example), cells, target.is_significant(item.qvalue), picture)
+    return Row(target.example_name(target.name, item.example), cells, target.is_significant(item.qvalue), picture)
