@@ -21,7 +21,7 @@ def harmful_groups(study: Study, name: str, dataset: xr.Dataset, fdr: float) -> 
     full = [run.outputs[name] for run in study.counterfactual_runs if not run.study and run.mask.all()]
     if "reference" not in dataset.attrs or len(full) < 2:
         return None
-    gap = Mean.from_runs(full) - Mean.from_runs(study.targets[name].overall_means)
+    gap = Mean.from_runs(np.array(full)[:, None]) - Mean.from_runs(study.targets[name].overall_means[:, None])
     influence, error = (dataset[f"{key}_overall"].values[None] for key in ("influence", "stderr"))
     effect, stderr = add_constant(influence, error, study.masks.kept_share(), gap)
     q = qvalues(pvalues(effect, stderr, np.full_like(effect, study.models - 2)))[0]

@@ -23,6 +23,7 @@ from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Header, LeftOut, Study
 from sourcewise.study.effects import KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
+from sourcewise.study.recipes import train_command
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
 OWN_DATA = ("imagefolder", "table", "huggingface")
@@ -114,6 +115,7 @@ class Summary:
         counterfactuals: models of chosen subsets, by study and target.
         review: source examples to review.
         curation: proposal of groups to remove, if it was asked for.
+        sweeps: the commands that train such models.
     """
 
     study: str
@@ -137,6 +139,7 @@ class Summary:
     counterfactuals: Sequence[Comparison]
     review: Sequence[ReviewRow]
     curation: Curation | None = None
+    sweeps: Sequence[str] = ()
 
 
 def summarise(
@@ -173,6 +176,7 @@ def summarise(
         counterfactuals=counterfactuals,
         review=review,
         curation=curation,
+        sweeps=[train_command(header, *overrides) for overrides in study.sweeps],
     )
 
 
@@ -188,6 +192,11 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
         more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
         listed = ", ".join(unseen[:20]) + more
         notes.append(f"Groups that every model kept, or every model dropped, have no identifiable influence: {listed}.")
+    elif np.isnan(influences["stderr_overall"].values).all():
+        notes.append(
+            f"{study.models:,} models of {study.groups:,} groups are too few for errors and q-values: nothing can be"
+            " told from noise. Train more."
+        )
     if study.groups > LISTED_GROUPS:
         half = LISTED_GROUPS // 2
         notes.append(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from sourcewise.report.formatting import count, display_unit, duration, number
-from sourcewise.report.parts import Row, Section, Table
+from sourcewise.report.parts import Row, Section, Table, as_code
 from sourcewise.report.summary import Summary
 
 LISTED_RECORDS = 200
@@ -43,7 +43,9 @@ def _reproduction(summary: Summary) -> Section:
         ("Commit", summary.commit or "unknown"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items())),
     ]
-    return Section("reproduce", "How to reproduce this", facts=facts, code=[("Command", summary.command)])
+    sweeps, code = as_code([("Training", sweep) for sweep in summary.sweeps])
+    code.append(("Estimate", summary.command))
+    return Section("reproduce", "How to reproduce this", sweeps, facts, code)
 
 
 def _left_out(summary: Summary) -> Section:
