@@ -152,7 +152,7 @@ class Batches:
         if isinstance(self.examples.inputs, Tensor):
             images = self._indexed(self.examples.inputs, rows)
         else:
-            # torch's generators hear the low 32 bits of a seed.
+            # torch's generators use only the low 32 bits of a seed.
             geometry = _generator(self.augmentation_seed + 2**31, number)
             images = self._decoded(self.examples.inputs, rows, side, geometry)
         for chosen, part in zip(rows, images, strict=True):
@@ -172,7 +172,7 @@ class Batches:
         # Each image is work for one thread: threads of torch's own would only stand in each other's way.
         pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
 
-        def first() -> Tensor:
+        def oldest() -> Tensor:
             images, parts = ahead.popleft()
             for part in parts:
                 part.result()
@@ -187,9 +187,9 @@ class Batches:
                 work = zip(*(torch.split(values, CHUNK) for values in (part, boxes, images)), strict=True)
                 ahead.append((images, [pool.submit(inputs.read, *part) for part in work]))
                 if len(ahead) > AHEAD:
-                    yield first()
+                    yield oldest()
             while ahead:
-                yield first()
+                yield oldest()
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -18,7 +18,7 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig
 
-from sourcewise.core import exits, names
+from sourcewise.core import exits, identity, names
 from sourcewise.records import record
 from sourcewise.sweep import leases
 from sourcewise.sweep.composition import plain
@@ -35,13 +35,18 @@ def train(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, fl
         print("argv", *sys.argv)
         note_start(config)
         time.sleep(fake.get("sleep", 0.0))
-        act(fake.get("deeds", {}).get(str(seed)) or fake.get("deeds", {}).get(seed), folder)
+        act(fake.get("deeds", {}).get(str(seed)) or fake.get("deeds", {}).get(seed), folder, config)
         if names.is_done(folder) or (folder / "nothing").exists():
             return {}
         lease.check()
-        write(folder, seed)
+        write(config, seed)
         (folder / "once").unlink(missing_ok=True)
     return {"seed": float(seed)}
+
+
+def fingerprints(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, str]:
+    """What the source holds is what its file of groups says."""
+    return {"characters": Path(config["source"]["groups"]).read_text()}
 
 
 def real(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, float]:
@@ -57,7 +62,7 @@ def real(config: dict[str, Any], overrides: Sequence[str] = ()) -> dict[str, flo
         return execute(self, *args)
 
     def disturbed(self: Run, *args: Any) -> Any:
-        act(deeds.get(str(self.subset["seed"])), names.run_dir(config))
+        act(deeds.get(str(self.subset["seed"])), names.run_dir(config), config)
         return transfer(self, *args)
 
     with mock.patch.multiple(Run, execute=noted, transfer=disturbed):
@@ -72,7 +77,7 @@ def note_start(config: dict[str, Any]) -> None:
         file.write(line)
 
 
-def act(deed: str | None, folder: Path) -> None:
+def act(deed: str | None, folder: Path, config: dict[str, Any] | None = None) -> None:
     if deed and deed.endswith("_once"):
         if (folder / "once").exists():
             return
@@ -99,21 +104,24 @@ def act(deed: str | None, folder: Path) -> None:
     if deed == "nothing":
         (folder / "nothing").touch()
     if deed == "late":  # killed after its record is complete
-        write(folder, -1)
+        write(config or {}, -1)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def write(folder: Path, seed: int) -> None:
-    """A record that holds nothing but the seed: what a test reads back with `said`."""
-    texts = dict.fromkeys(("study", "run", "recipe", "design", "commit", "device"), "")
+def write(config: dict[str, Any], seed: int) -> None:
+    """The record of a run, of which a test reads the number back with `said`; it holds nothing else."""
+    folder = names.run_dir(config)
+    texts = dict.fromkeys(("recipe", "commit", "device"), "")
+    texts |= {"study": folder.parent.name, "run": folder.name, "design": config["subset"]["design"]}
     tables = {name: {} for name in ("class_names", "fingerprints", "versions")}
-    config = {"subset": {"design": ""}, "source": {"name": ""}}
+    if identity.lies_on_disk(config):
+        tables["fingerprints"] = fingerprints(config)
     told = {"config": config, "metrics": {"seed": float(seed)}, "seed": seed, "subset_seed": seed}
     header = record.Header(**texts, **tables, **told, group_names=list("abc"))  # type: ignore[arg-type]
     record.write(record.Record(np.ones(3, bool), {}, header), folder / names.RECORD)
 
 
-def said(path: Path) -> float:
+def recorded_value(path: Path) -> float:
     return record.read(path).header.metrics["seed"]
 
 

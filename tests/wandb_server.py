@@ -645,7 +645,7 @@ class WandbServer:
         if (entity, name) not in self.projects:
             return None
 
-        def mine(things: Mapping[str, Any]) -> list[Any]:
+        def of_project(things: Mapping[str, Any]) -> list[Any]:
             return [x for x in things.values() if (x.entity, x.project) == (entity, name)]
 
         def run(name: str, **_: Any) -> Json | None:
@@ -653,7 +653,7 @@ class WandbServer:
             return self._show_run(found) if found else None
 
         def chosen(filters: str = "{}") -> list[Run]:
-            return [run for run in mine(self.runs) if matches(run, json.loads(filters))]
+            return [run for run in of_project(self.runs) if matches(run, json.loads(filters))]
 
         def runs(filters: str = "{}", order: str = "", first: int = 50, after: str = "") -> Json:
             return page_of(chosen(filters), self._show_run, min(first, 1000), after)
@@ -665,7 +665,7 @@ class WandbServer:
             "createdAt": timestamp(0), "readOnly": False, "isBenchmark": False, "user": None,
             "run": run, "bucket": run, "runs": runs, "runCount": lambda **args: len(chosen(**args)),
             "sweep": lambda sweepName: next(
-                (self._show_sweep(s) for s in mine(self.sweeps) if s.name == sweepName), None),
+                (self._show_sweep(s) for s in of_project(self.sweeps) if s.name == sweepName), None),
         }
         return project
 

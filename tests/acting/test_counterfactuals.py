@@ -89,6 +89,12 @@ def test_a_subset_is_random_removal_s_unit() -> None:
     assert point.full is None
 
 
+def test_a_curve_of_another_order_comes_last() -> None:
+    comparison = compare_runs([trial(without(0), curve, 0, 0.5) for curve in ("oldest", "random")], "pets", NAMES)
+    assert [curve.name for curve in comparison.curves] == ["random", "oldest"]
+    assert {"random", "oldest"} <= {trace.name for trace in removal(comparison).data}
+
+
 def test_curves_listed_subsets_and_other_studies_are_kept_apart() -> None:
     trials = [trial(without(0), "worst, influences/pets@1", s, 0.1 * s) for s in range(3)]
     trials += [trial(without(1), "worst, label_mapping@2", s, 0.2 * s) for s in range(3)]

@@ -97,7 +97,7 @@ def test_the_paper_s_experiment_runs_on_noise(tmp_path: Path) -> None:
     assert {target: len(names) for target, names in found.header.class_names.items()} == {
         target: row[-1] for target, row in PUBLISHED.items()
     }
-    assert (found.mask.sum(), len(found.header.group_names or ())) == (500, 1000)
+    assert (found.mask.sum(), len(found.header.group_names or ())) == (16, 32)
     for target, (*_, metric, classes) in PUBLISHED.items():
         outputs, scores = found.targets[target], found.header.metrics
         assert outputs.labels.tolist() == (np.arange(16) * classes // 16).tolist()

@@ -32,7 +32,7 @@ def test_names_of_ours_and_paths_of_theirs_are_found() -> None:
 def test_what_is_neither_is_one_line(name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "needy.py").write_text("import missing\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(SourcewiseError, match=rf"^number=.*: there is no such thing{reason};") as caught:
+    with pytest.raises(SourcewiseError, match=rf"^number=.*: there is no such number{reason};") as caught:
         find(KNOWN, name, "number")
     assert "choose one, three, or give the path" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.messages import print_once
 from sourcewise.data import ImageDataset, pictures
 from sourcewise.data.load import load
-from sourcewise.data.loaders import Folder, Loader, Memory, Mixture, Table, Torchvision
+from sourcewise.data.loaders import Folder, HuggingFace, Loader, Memory, Mixture, Table, Torchvision
 
 
 @pytest.fixture(autouse=True)
@@ -223,3 +223,28 @@ def test_a_black_dataset_is_noticed(tmp_path: Path, capfd: pytest.CaptureFixture
         paint(tmp_path / "data" / "ab"[i % 2] / f"{i}.png", 90 * (i == 2))
     small(Folder(str(tmp_path / "data")))
     assert "2 of 3 images are nearly black: 99% of their values are below 16 of 255" in capfd.readouterr().err
+
+
+def test_hugging_face_says_what_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "hf"))
+
+    def folder(name: str, *files: str) -> str:
+        for i, file in enumerate(files):
+            paint(tmp_path / name / file, 50 + i)
+        return str(tmp_path / name)
+
+    some = folder("some", *(f"{c}/{'train_' * (i == 0)}{i}.png" for c in "ab" for i in range(4)))
+    found = small(HuggingFace(some))
+    assert (classes(found), list(found.paths)) == ({"a": 1, "b": 1}, ["a/train_0.png", "b/train_0.png"])
+    assert f"{some}: 6 of 8 image files are in no split: where some are called like a split" in capfd.readouterr().err
+    splits = folder("splits", *(f"{s}/{c}/{i}.png" for s in ("train", "test") for c in "ab" for i in range(2)))
+    assert classes(small(HuggingFace(splits, split="test"))) == {"a": 2, "b": 2}
+    said = capfd.readouterr().err
+    assert f"{splits}: 4 images of split test are taken; not taken: 4 of train" in said
+    assert "in no split" not in said
+    called = folder("called", *(f"{c}/{i}.png" for c in ("train", "cat") for i in range(2)))
+    with pytest.raises(SourcewiseError, match=r"no column label; there are image; is a folder called like a split, or"):
+        small(HuggingFace(called))

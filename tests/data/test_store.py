@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.data import ImageDataset
+from sourcewise.data import ImageDataset, store
 from sourcewise.data.store import Listing, Store, prepared
 from sourcewise.lightning_modules.augmentation import Cutout, Flip, Translate
 from sourcewise.lightning_modules.classification import Optimisation
@@ -47,6 +47,18 @@ def listing(count: int = 30, open_: Callable[[int], Image.Image] = picture) -> L
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
     return prepared(listing, str(tmp_path_factory.mktemp("store") / "a.arrow"), side=20)
+
+
+@pytest.mark.parametrize("schema", [store.SCHEMA, store.SCHEMA + 1])
+def test_a_fingerprint_is_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schema: int) -> None:
+    """Whatever a store's own format becomes, data that stay the same keep the fingerprint that records have."""
+
+    def flat(row: int) -> Image.Image:
+        return Image.fromarray(np.full((8, 8, 3), row * 20, np.uint8))
+
+    monkeypatch.setattr(store, "SCHEMA", schema)
+    made = prepared(lambda: listing(6, flat), str(tmp_path / "a.arrow"), 8, "raw")
+    assert made.fingerprint == "1465071c220cc21e"
 
 
 def test_a_store_holds_the_images_resized(dataset: ImageDataset) -> None:

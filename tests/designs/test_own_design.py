@@ -73,10 +73,10 @@ def test_it_can_resolve_its_settings() -> None:
         ("their_designs.nothing", r"it must return bool\[3\].* with 0 kept$"),
         ("their_designs.numbers", r"it must return bool\[3\].*; it returned int64\[3\]"),
         ("their_designs.function", "this is no sourcewise.designs.Design"),
-        ("their_designs.missing", "there is no such thing"),
-        ("no_such_module.blocks", "there is no such thing"),
-        (["random"], "there is no such thing"),
-        (None, "there is no such thing"),
+        ("their_designs.missing", "there is no such design"),
+        ("no_such_module.blocks", "there is no such design"),
+        (["random"], "there is no such design"),
+        (None, "there is no such design"),
     ],
 )
 def test_what_is_no_design_is_one_clear_line(design: object, message: str) -> None:

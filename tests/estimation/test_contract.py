@@ -66,8 +66,8 @@ def test_it_is_found_by_its_dotted_path():
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        ("rigde", "estimator=rigde: there is no such thing; did you mean ridge"),
-        ("tests.estimation.test_contract.nothing", "there is no such thing"),
+        ("rigde", "estimator=rigde: there is no such estimator; did you mean ridge"),
+        ("tests.estimation.test_contract.nothing", "there is no such estimator"),
         ("tests.estimation.test_contract.tuned", "that is a function, not an Estimator"),
         ([], "name at least one"),
         (["ridge", "auto"], "none twice"),

@@ -186,7 +186,7 @@ BAD = {
     "estimator": (
         lambda m, y: (m, y),
         {"estimator": "rigde"},
-        "estimator=rigde: there is no such thing; did you mean ridge.; choose auto, difference",
+        "estimator=rigde: there is no such estimator; did you mean ridge.; choose auto, difference",
     ),
     "groups": (lambda m, y: (m, y), {"groups": ["a"]}, "1 group names for 12"),
     "seeds": (lambda m, y: (m, y), {"seeds": [1, 2]}, "2 seeds for 120"),

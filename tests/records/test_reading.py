@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import compose_config
 from fake_records import make, write_study
 
 from sourcewise.core.errors import SourcewiseError
@@ -36,6 +37,27 @@ def test_bad_files_are_left_out_and_named(tmp_path: Path) -> None:
     assert reasons.keys() == {"random-1-seed0", "random-2-seed0", "random-3-seed0"}
     assert "truncated" in reasons["random-1-seed0"]
     assert "same run as" in reasons["random-3-seed0"]
+
+
+def test_a_record_that_is_called_like_another_run_is_left_out(tmp_path: Path) -> None:
+    write_study(tmp_path, 3)
+    record.write(make(7, run="random-7-seed0-01234567"), tmp_path / "z" / "record.safetensors")
+    found, records = read(tmp_path)
+    assert len(found) == 3
+    assert (
+        "it is called random-7-seed0-01234567, and its config is that of random-0-seed0-" in records.left_out[0].reason
+    )
+
+
+def test_studies_of_one_recipe_on_other_data_do_not_mix_and_the_datasets_are_named(tmp_path: Path) -> None:
+    config = compose_config()
+    data = {"characters": "aa", "digits/train": "bb", "digits/test": "cc"}
+    write_study(tmp_path / "a", 2, config=config, fingerprints=data)
+    write_study(tmp_path / "b", 3, config=config, study="other-999", fingerprints={**data, "digits/test": "x"})
+    with pytest.raises(SourcewiseError, match=r"one recipe and other data \(digits/test differs\) do not mix.*filters"):
+        read(tmp_path)
+    found = list(Records(str(tmp_path), {"group": "other-999"}, progress=False))
+    assert len(found) == 3
 
 
 def test_no_folder_and_no_records_are_errors(tmp_path: Path) -> None:

@@ -171,7 +171,10 @@ def test_a_failed_offline_run_is_failed_when_synced(wandb_server: WandbServer, t
 @pytest.mark.parametrize("fault", ["refuse", "fail", "key"])
 def test_no_server_at_the_start(wandb_server: WandbServer, tmp_path: Path, fault: str) -> None:
     """Training goes on, the run is offline, and the one line's command uploads it. The next run does not wait."""
+    folder = tmp_path / "runs" / "a-study" / "a run"
+    folder.mkdir(parents=True)
     env = {"TRACKER": json.dumps({"init_timeout": 2, "mode": "online" if fault == "fail" else "auto"})}
+    env["CONFIG"] = '{"runs_dir": "runs"}'
     if fault == "key":
         env["WANDB_API_KEY"] = "local-" + "1" * 40
     else:
@@ -184,7 +187,9 @@ def test_no_server_at_the_start(wandb_server: WandbServer, tmp_path: Path, fault
     reason = {"refuse": "connection refused", "fail": "HTTP 500", "key": "user is not logged in"}[fault]
     assert reason in first
     assert "this run is offline, upload it later: wandb sync runs/wandb/offline-run-" in first
-    assert len(list((tmp_path / "runs" / "wandb").glob("*run-*"))) == 2
+    logs = tmp_path / "runs" / "wandb"
+    assert len(list(logs.glob("*run-*"))) == 2
+    assert uploads.closing_line(logs, [folder]).endswith(second.rpartition("/")[2])
     wandb_server.accept() if fault == "refuse" else wandb_server.heal()
     for line in (first, second):
         sync(wandb_server, tmp_path, advised(line))
@@ -415,7 +420,7 @@ def test_estimate_makes_a_report(wandb_server: WandbServer, tmp_path: Path) -> N
     assert "These data cannot support a claim about pets." in view["spec"]
     ((tracked, files),) = [(run, wandb_server.run_files(run)) for run in wandb_server.runs.values()]
     assert tracked.tags == ["made-up", "pets"]
-    assert not {"logger", "runs_dir"} & tracked.config.keys()
+    assert not {"logger", "runs_dir", "out"} & tracked.config.keys()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     pets = summary["targets"]["pets"]
     for name, value in {

@@ -381,7 +381,7 @@ def test_a_run_counts_once_wherever_it_is(stocked: WandbServer, tmp_path: Path) 
 
 
 def scalars(places: Any = PLACE, metric: str = METRIC, **settings: Any) -> tuple[list[Record], Reading]:
-    records = Records(places, progress=False, **settings).giving(f"metric:{metric}")
+    records = Records(places, progress=False, **settings).with_output(f"metric:{metric}")
     return list(records), records
 
 

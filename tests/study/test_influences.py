@@ -124,7 +124,10 @@ def test_a_class_without_examples_has_no_influence() -> None:
     ("call", "message"),
     [
         (lambda: collect(MODELS, "probs"), "outputs=probs"),
-        (lambda: estimate(collect(MODELS), "best"), "estimator=best: there is no such thing; choose auto, difference"),
+        (
+            lambda: estimate(collect(MODELS), "best"),
+            "estimator=best: there is no such estimator; choose auto, difference",
+        ),
     ],
 )
 def test_bad_settings_are_one_clear_line(call, message: str) -> None:
@@ -153,7 +156,7 @@ def test_a_scalar_is_estimated_like_an_output(tmp_path: Path) -> None:
         score = float(MODELS[seed].targets["pets"].prob.mean(dtype=np.float64))
         item = make(seed, metrics={"target/pets/prob": score})
         record.write(item, tmp_path / item.header.run / "record.safetensors")
-    scalars = Records(str(tmp_path), progress=False).giving("metric:target/pets/prob")
+    scalars = Records(str(tmp_path), progress=False).with_output("metric:target/pets/prob")
     found = estimate(collect(scalars, "metric:target/pets/prob"), "difference")["target.pets.prob"].dataset
     expected = estimate(collect(MODELS), "difference")["pets"].dataset
     for name in ("influence", "stderr", "qvalue"):

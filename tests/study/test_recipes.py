@@ -28,6 +28,10 @@ def header(*typed: str, **changes: Any) -> Any:
         ["+target.digits.transfer.weighted=true", "source.pretraining.epochs=3"],
         ["target.digits.transfer.epochs=7", "runs_dir=/a b/runs"],
         ["experiment=folders", "source.root=/photos", "target.imagefolder.root=/photos/target"],
+        [
+            *("experiment=folders", "source.root=/photos", "target=[]"),
+            *("+target@target.birds=named_folder", "target.birds.root=/birds"),
+        ],
         ["source=cifar10", "target=[cifar10]", "model=torchvision", "model.name=resnet18"],
         ["model=resnet9", "study='é, b'", "trainer=gpu", "trainer.precision=32-true", "trainer.accelerator=cpu"],
     ],

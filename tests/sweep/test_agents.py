@@ -76,7 +76,7 @@ class User:
     def records(self) -> dict[str, Record]:
         return {path.parent.name: record.read(path) for path in self.runs.glob(f"*/*/{names.RECORD}")}
 
-    def of(self, sweep: Sweep) -> list[Run]:
+    def runs_of(self, sweep: Sweep) -> list[Run]:
         return [run for run in self.server.runs.values() if run.sweep == sweep.name]
 
 
@@ -106,7 +106,7 @@ def test_an_agents_run_does_what_a_local_one_does(user: User, tmp_path: Path) ->
     status, out = user.agent(sweep)
     assert status == 0, out
     assert sweep.state == "FINISHED"
-    runs = user.of(sweep)
+    runs = user.runs_of(sweep)
     assert [run.state for run in runs] == ["finished"] * 3
     found = user.records()
     assert {item.header.subset_seed for item in found.values()} == {0, 1, 2}
@@ -123,7 +123,7 @@ def test_an_agents_run_does_what_a_local_one_does(user: User, tmp_path: Path) ->
     again = user.sweep("main", subset__seed={"values": [1]})
     assert user.agent(again)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in user.runs.glob(f"*/*/{names.RECORD}")} == times
-    (run,) = user.of(again)
+    (run,) = user.runs_of(again)
     assert run.state == "finished"
     assert user.server.run_files(run)[names.RECORD] == record.to_bytes(found[local.header.run])
 
@@ -145,7 +145,13 @@ def test_a_failed_run_shows_as_failed_and_the_rest_go_on(user: User, monkeypatch
     user.server.sweeps[sweep.name].left = iter([*sweep.left, {"model.widht": 4}])
     status, out = user.agent(sweep)
     assert status == 0, out
-    assert [run.state for run in user.of(sweep)] == ["failed", "finished", "failed"]
+    runs = user.runs_of(sweep)
+    assert [run.state for run in runs] == ["failed", "finished", "failed"]
+    reasons = ["subset.fraction=2", "", "model.widht: there is no such setting; did you mean width?"]
+    for run, reason in zip(runs, reasons, strict=True):
+        assert run.summary.get("failure", "").startswith(reason), run.summary
+        assert (run.about.get("notes") or "").startswith(reason)
+        assert ("log.txt" in user.server.run_files(run)) == bool(reason)
     assert len(user.records()) == 1
     assert len(read(user, monkeypatch, sweep=sweep.name).used) == 1
 
@@ -156,7 +162,7 @@ def test_a_run_that_someone_else_is_doing_is_no_failure(user: User) -> None:
     held = compose_config(*TINY, "subset.seed=1", f"runs_dir={user.runs}")
     with leases.lease(names.run_dir(held)):
         user.agent(sweep)
-    assert [run.state for run in user.of(sweep)] == ["finished"]
+    assert [run.state for run in user.runs_of(sweep)] == ["finished"]
     assert not user.records()
 
 
@@ -166,7 +172,7 @@ def test_training_that_diverges_under_an_agent(user: User, monkeypatch: pytest.M
     status, out = user.agent(sweep, "--count", "1")
     assert status == 0, out
     assert "lower the learning rate" in out
-    (run,) = user.of(sweep)
+    (run,) = user.runs_of(sweep)
     assert run.state == "failed"
     assert names.RECORD not in user.server.run_files(run)
     assert not user.records()
@@ -178,12 +184,12 @@ def test_parameters_named_like_a_section_do_not_hide_it(user: User, monkeypatch:
     sweep = user.sweep("main", subset__seed={"values": [3]}, subset={"value": "hadamard"})
     status, out = user.agent(sweep)
     assert status == 0, out
-    (run,) = user.of(sweep)
+    (run,) = user.runs_of(sweep)
     assert run.config["subset"] == "hadamard"
     records = read(user, monkeypatch)
     assert (len(records.used), records.left_out) == (1, [])
     (item,) = user.records().values()
-    scalars = Records("wandb:tester/sourcewise", progress=False).giving("metric:target/digits/accuracy")
+    scalars = Records("wandb:tester/sourcewise", progress=False).with_output("metric:target/digits/accuracy")
     assert [scalar.mask.tolist() for scalar in scalars] == [item.mask.tolist()]
 
 
@@ -193,12 +199,12 @@ def test_a_block_of_runs_per_agent_run(user: User, monkeypatch: pytest.MonkeyPat
     sweep = user.sweep("blocks", subset__seed={"values": ["range(0,3)", "range(3,5)"]})
     status, out = user.agent(sweep)
     assert status == 0, out
-    blocks = user.of(sweep)
+    blocks = user.runs_of(sweep)
     assert [(run.state, run.about["jobType"]) for run in blocks] == [("finished", "block")] * 2
     members = [run for run in user.server.runs.values() if run.sweep is None]
     assert [run.state for run in members] == ["finished"] * 5
     assert {run.config["subset"]["seed"] for run in members} == set(range(5))
-    assert all(run.tags == [f"sweep-{sweep.name}"] for run in members)
+    assert all(run.tags == ["random", "characters", "digits", f"sweep-{sweep.name}"] for run in members)
     assert len(user.records()) == 5
     assert len(read(user, monkeypatch, sweep=sweep.name).used) == 5
 
@@ -207,7 +213,7 @@ def test_a_block_of_runs_per_agent_run(user: User, monkeypatch: pytest.MonkeyPat
 def test_a_failed_run_fails_its_block_and_the_others_of_the_block_go_on(user: User) -> None:
     sweep = user.sweep("blocks", "source.pretraining.lr=0.05,1e30", subset__seed={"values": ["range(0,2)"]})
     user.agent(sweep)
-    (block,) = user.of(sweep)
+    (block,) = user.runs_of(sweep)
     assert block.state == "failed"
     members = [run.state for run in user.server.runs.values() if run.sweep is None]
     assert sorted(members) == ["failed", "failed", "finished", "finished"]
@@ -227,6 +233,42 @@ def test_two_jobs_in_one_worker_process_never_share_a_run(user: User) -> None:
         good = run.config["source"]["pretraining"]["lr"] == 0.05
         assert run.state == ("finished" if good else "failed")
         assert (names.RECORD in user.server.run_files(run)) == good
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_a_sweep_that_a_plain_sweep_does_again_counts(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = user.sweep("main", subset__seed={"values": [0]})
+    settings = [f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=40"]
+    command = [sys.executable, "train.py", "subset.seed=0", *settings]
+    process = user.start(*command, WANDB_SWEEP_ID=sweep.name, WANDB_RUN_ID="agents")  # as an agent starts it
+    try:
+        until(lambda: any(run.history for run in user.server.runs.values()))
+    finally:
+        process.kill()
+        process.communicate()
+    status, out = user.run(sys.executable, "train.py", "-m", "subset.seed=0,1", *settings)
+    assert status == 0, out
+    reading = read(user, monkeypatch, sweep=sweep.name)
+    (place,) = reading.used
+    again = user.server.run(place.rpartition("/")[2])
+    assert (again.config["subset"]["seed"], again.sweep, again.state) == (0, None, "finished")
+    assert ["agents" in item.path for item in reading.left_out] == [True]
+
+
+@pytest.mark.slow
+def test_the_end_of_a_sweep_says_what_wandb_lacks_and_its_command_brings_it(user: User) -> None:
+    command = [sys.executable, "train.py", "-m", f"runs_dir={user.runs}", *SETTINGS]
+    assert "W&B: 1 of 1 runs are uploaded\n" in user.run(*command, "subset.seed=0")[1]
+    user.server.refuse()
+    status, out = user.run(*command, "subset.seed=0,1,2", "logger.init_timeout=3")
+    assert status == 0, out
+    (line,) = re.findall("^W&B: 1 of 3 runs are uploaded, not random-1-.*, random-2-.*: (wandb sync .*)$", out, re.M)
+    user.server.accept()
+    assert user.run("sh", "-c", line)[0] == 0
+    assert [run.state for run in user.server.runs.values()] == ["finished"] * 3
+    assert "W&B: 3 of 3 runs are uploaded\n" in user.run(*command, "subset.seed=0,1,2")[1]
 
 
 @pytest.mark.slow

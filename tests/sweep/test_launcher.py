@@ -17,6 +17,7 @@ import pytest
 
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.records import record
 from sourcewise.sweep import leases, runs, slots
 from sourcewise.sweep.slots import Shape
 
@@ -61,7 +62,7 @@ class Sweeps:
         """What the records say, by subset seed: the same, unless a test wrote something else."""
         found = {}
         for path in self.runs.glob(f"*/*/{names.RECORD}"):
-            found[int(path.parent.name.split("-")[1])] = fake_task.said(path)
+            found[int(path.parent.name.split("-")[1])] = fake_task.recorded_value(path)
         return found
 
     def folder(self, seed: int) -> Path:
@@ -195,6 +196,20 @@ def test_one_wrong_value_among_several_does_not_end_a_sweep(sweeps, bad):
 
 
 @pytest.mark.slow
+def test_too_little_memory_is_one_line(sweeps):
+    """The heavy libraries do not fit into 2 GB of addresses, for a sweep or for one run."""
+    command = shlex.join([sys.executable, str(ROOT / "train.py"), "logger=none", f"runs_dir={sweeps.runs}"])
+    for line in (command, command.replace("train.py", "train.py -m subset.seed=0,1")):
+        done = subprocess.run(
+            ["bash", "-c", f"ulimit -v 2000000; {line}"], capture_output=True, text=True, timeout=200, env=sweeps.env()
+        )
+        assert done.returncode in (1, 2)
+        assert "Traceback" not in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert "failed to map segment" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_place_where_nothing_can_be_written_is_one_line_before_anything_starts(sweeps, tmp_path):
     (tmp_path / "file").touch()
     done = sweeps.run(f"runs_dir={tmp_path / 'file' / 'runs'}")
@@ -286,7 +301,8 @@ def test_a_run_held_by_someone_else_is_waited_for(sweeps):
         until(lambda: len(sweeps.records()) == 2)
         time.sleep(0.3)
         assert process.poll() is None
-        fake_task.write(folder, 77)
+        config = dict(record.read(sweeps.folder(1) / names.RECORD).header.config)
+        fake_task.write({**config, "subset": {**config["subset"], "seed": 0}}, 77)
     process.communicate(timeout=200)
     assert process.returncode == 0
     assert sweeps.records()[0] == 77
@@ -427,6 +443,65 @@ def test_a_damaged_record_is_made_again(sweeps, damage):
     assert path.read_bytes() == content
     assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 1, 1: 2, 2: 1}
     assert sweeps.leftovers() == []
+
+
+def test_a_copy_of_another_runs_record_counts_for_nothing(sweeps):
+    assert sweeps.run(seeds=3).returncode == 0
+    path, content = sweeps.folder(1) / names.RECORD, (sweeps.folder(1) / names.RECORD).read_bytes()
+    path.write_bytes((sweeps.folder(0) / names.RECORD).read_bytes())
+    assert "damaged      1" in sweeps.run("hydra.launcher.status=true", seeds=3).stdout
+    done = sweeps.run(seeds=3)
+    assert done.returncode == 0, done.stderr
+    assert f"{path}: the record of another run" in done.stderr
+    assert "2 of 3 runs are done already" in done.stderr
+    assert path.read_bytes() == content
+    (kept,) = sweeps.leftovers()  # it may be the only copy of someone's work
+    assert kept.read_bytes() == (sweeps.folder(0) / names.RECORD).read_bytes()
+    assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 1, 1: 2, 2: 1}
+
+
+@pytest.mark.slow
+def test_records_of_other_data_are_not_done_and_nothing_is_trained_unasked(sweeps, tmp_path):
+    groups = tmp_path / "groups.csv"
+
+    def sweep(*overrides: str, seeds: int = 3) -> subprocess.CompletedProcess[str]:
+        return sweeps.run(f"source.groups={groups}", *overrides, seeds=seeds)
+
+    groups.write_text("one")
+    assert sweep().returncode == 0
+    assert "3 of 3 runs are done already" in sweep().stderr
+    before = {path: path.read_bytes() for path in sweeps.runs.glob(f"*/*/{names.RECORD}")}
+    groups.write_text("two")
+    done = sweep(seeds=5)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "3 of 5 runs have records of other data" in line
+    assert "source changed since; nothing was trained" in line
+    assert "study=<another name>" in line
+    assert len(sweeps.starts()) == 3
+    status = sweep("hydra.launcher.status=true", seeds=5).stdout
+    assert "other data   3" in status
+    assert "missing      2" in status
+
+    assert sweep("study=mended", seeds=5).returncode == 0
+    assert len(list(sweeps.runs.glob("mended-*/*"))) == 5
+    assert {path: path.read_bytes() for path in before} == before
+
+    assert sweep("retrain=true", seeds=5).returncode == 0
+    assert [path.read_bytes() for path in sweeps.leftovers()] == [
+        before[path.parent / names.RECORD] for path in sweeps.leftovers()
+    ]
+    assert len(sweeps.leftovers()) == 3
+    assert "5 of 5 runs are done already" in sweep(seeds=5).stderr
+    assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 3, 1: 3, 2: 3, 3: 2, 4: 2}
+
+
+def test_records_in_a_renamed_folder_of_the_same_recipe_are_done(sweeps):
+    assert sweeps.run("study=first", seeds=2).returncode == 0
+    (study,) = sweeps.runs.glob("first-*")
+    study.rename(study.with_name(study.name.replace("first", "second")))
+    done = sweeps.run("study=second", seeds=2)
+    assert "2 of 2 runs are done already" in done.stderr
 
 
 def test_a_record_of_another_version_is_never_touched(sweeps):

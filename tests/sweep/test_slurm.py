@@ -281,6 +281,7 @@ def test_a_task_taken_away_goes_on_later(sweeps: SlurmSweeps, how: str) -> None:
 @pytest.mark.parametrize("pending", [False, True])
 def test_interrupt_cancels_the_array(sweeps: SlurmSweeps, pending: bool) -> None:
     settings = ("hydra.launcher.array_parallelism=1",) if pending else ()
+    settings += ("hydra.launcher.finish_within=1",)
     process = sweeps.start(*settings, seeds=3, deeds={"0": "hang_once", "1": "hang_once", "2": "hang_once"})
     until(lambda: len(sweeps.starts()) == (1 if pending else 3))
     process.send_signal(signal.SIGINT)
@@ -290,6 +291,29 @@ def test_interrupt_cancels_the_array(sweeps: SlurmSweeps, pending: bool) -> None
     assert sweeps.queue() == []
     assert not list(sweeps.runs.glob("*/*/lease*"))
     assert "KeyboardInterrupt" in (sweeps.folder(0) / "log.txt").read_text()
+
+
+def test_the_first_interrupt_lets_running_tasks_end(sweeps: SlurmSweeps) -> None:
+    settings = ("hydra.launcher.array_parallelism=1", "hydra.launcher.finish_within=1000")
+    process = sweeps.start(*settings, seeds=3, sleep=15)
+    until(lambda: len(sweeps.starts()) == 1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 130, err
+    assert "1 of 3 runs are done, 0 failed, 2 are left; the same command goes on where this one stopped" in err
+    assert sweeps.queue() == []
+
+
+def test_a_second_interrupt_cancels_the_array(sweeps: SlurmSweeps) -> None:
+    process = sweeps.start("hydra.launcher.finish_within=1000", seeds=2, deeds={"0": "hang_once", "1": "hang_once"})
+    until(lambda: len(sweeps.starts()) == 2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    until(lambda: sweeps.queue() == [])
 
 
 def test_what_slurm_refuses_is_one_line(sweeps: SlurmSweeps) -> None:

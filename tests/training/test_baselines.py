@@ -81,7 +81,7 @@ def test_comparison_with_influences() -> None:
     influence = rng.normal(size=(3, 14))
     item = replace(item, label_mapping=np.exp(influence).astype(np.float32), feature_mapping=-influence.astype("f4"))
     masks = rng.random((50, 14)) < 0.5
-    found = baselines.compare(item, dataset(influence), masks, masks @ influence.T)
+    found = baselines.compare_baselines(item, dataset(influence), masks, masks @ influence.T)
     label, feature = found["label_mapping"], found["feature_mapping"]
     assert label.spearman_class == pytest.approx(1)
     assert feature.spearman_class == pytest.approx(-1)
@@ -97,10 +97,10 @@ def test_comparison_with_influences() -> None:
 def test_what_cannot_be_compared_is_said() -> None:
     item = make(1).targets["pets"]
     unknown = dataset(np.full((3, 14), np.nan))
-    assert baselines.compare(item, unknown) == {}
+    assert baselines.compare_baselines(item, unknown) == {}
     assert "not available" in baseline_agreement({})
     item = replace(item, label_mapping=np.ones((3, 14), np.float32), feature_mapping=np.ones((3, 14), np.float32))
-    found = baselines.compare(item, unknown)
+    found = baselines.compare_baselines(item, unknown)
     assert found["label_mapping"].spearman_class is None
     assert found["label_mapping"].lds_class is None
     assert "unknown overall" in baseline_agreement(found)

@@ -288,6 +288,48 @@ def test_bad_settings_are_one_clear_line(tiny: Compose, override: str, message: 
     assert message in str(cause)
 
 
+@pytest.mark.parametrize(("lr", "stages"), [("0.1", [""]), ("[0.1,0.2]", ["lr=0.1/", "lr=0.2/", ""])])
+def test_every_scalar_is_named_by_its_stage(tiny: Compose, lr: str, stages: list[str]) -> None:
+    """No name has training and test accuracies in turn, and the record's names are what they were."""
+    config = tiny(f"transfer.lr={lr}", "source.pretraining.epochs=2")
+    parts = instantiate([config[name] for name in ("source", "target", "model", "trainer")], _convert_="all")
+    seen: list[dict[str, float]] = []
+    item = Run(*parts, config["subset"], config["seed"], lambda scalars: seen.append(dict(scalars))).execute(config)
+    scores = {"accuracy", "mean_per_class", "prob"}
+    training = {"loss", "accuracy", "lr", "epoch"}
+    expected = [{"source/parameters"}, *[{f"source/train/{name}" for name in training}] * 2]
+    for stage in stages:
+        expected.append({f"target/digits/{stage}train/{name}" for name in training})
+        part = "held_out" if stage else "test"
+        expected.append({f"target/digits/{stage}{part}/{name}" for name in scores})
+    assert [set(scalars) for scalars in seen] == expected
+    assert [scalars["source/train/epoch"] for scalars in seen[1:3]] == [1, 2]
+    assert seen[-2]["target/digits/train/epoch"] == config["transfer"]["epochs"]  # though Lightning counts one
+    network = parts[2](channels=1, classes=36)
+    assert seen[0]["source/parameters"] == sum(weights.numel() for weights in network.parameters())
+    metrics = item.header.metrics
+    assert metrics["target/digits/accuracy"] == seen[-1]["target/digits/test/accuracy"]
+    chosen = {"target/digits/lr"} if len(stages) > 1 else set()
+    assert metrics.keys() == {
+        "source/loss",
+        "source/accuracy",
+        *(f"target/digits/{name}" for name in {*scores, "score"}),
+        *chosen,
+    }
+
+
+def test_the_learning_rate_is_that_of_the_last_step_of_an_epoch(tiny: Compose) -> None:
+    config = tiny("source.pretraining.epochs=4")
+    parts = instantiate([config[name] for name in ("source", "target", "model", "trainer")], _convert_="all")
+    seen: list[float] = []
+    run = Run(*parts, config["subset"], config["seed"], lambda values: seen.append(values.get("source/train/lr", -1)))
+    run.execute(config)
+    steps = -(-int(run.source.train.keep_groups(run.mask).labels.numel()) // 64)
+    # Triangular: from 0.2 to 1 of 0.05 at epoch 2, then to 0 at epoch 4.
+    times = np.arange(1, 5) - 1 / steps
+    np.testing.assert_allclose(seen[1:5], 0.05 * np.interp(times, [0, 2, 4], [0.2, 1, 0]), rtol=1e-5)
+
+
 def test_the_full_source_teaches_the_target(tiny: Compose) -> None:
     item = run(tiny("subset=full", "source.pretraining.epochs=4", "transfer.epochs=20", "model.width=8"))
     assert item.header.metrics["target/digits/accuracy"] > 0.8

@@ -1,4 +1,4 @@
-"""Brittle examples: those that one source group harms, or that hang on one, and what removing the group does."""
+"""Brittle examples: those that one source group harms, or that depend on one, and what removing the group does."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ class BrittleExamples:
 
 
 def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100) -> BrittleExamples:
-    """Return the `most` examples that one group harms most, and those that hang on one group most.
+    """Return the `most` examples that one group harms most, and those that depend on one group most.
 
     Near 0 and 1 a probability hardly moves, and models of the full source are nearer to 1 than those of subsets. So
     effects are estimated on the logit scale, and taken from every one of the models that predictions start from: models
-    of the full source where there are four or more, which tell the constant of effects too; else, of subsets.
+    of the full source where there are four or more, which identify the constant of effects too; else, of subsets.
     """
     target, dataset = study.targets[name], estimated.dataset
     logits, full = target.logits.astype(np.float64), study.full_runs.get(name, NO_RUNS)
-    estimate = estimated.estimator.halved.estimate_subsets(collapse(study.masks, logits, study.seeds))
+    estimate = estimated.estimator.for_halves.estimate_subsets(collapse(study.masks, logits, study.seeds))
     effect, error, from_full = estimate.influence, estimate.stderr, len(full) >= 4
     if from_full:
         # Some for what is predicted, the others for what is real: what they shared would make them agree.

@@ -167,8 +167,10 @@ def compare_runs(
         target=target,
         full=point(full) if full else None,
         curves=tuple(
-            RemovalCurve(_short(curve, curves), tuple(point(places[key]) for key in sorted(places) if key[0] == curve))
-            for curve in sorted(curves, key=lambda curve: (ORDERS.index(curve.partition(",")[0]), curve))
+            RemovalCurve(
+                _curve_name(curve, curves), tuple(point(places[key]) for key in sorted(places) if key[0] == curve)
+            )
+            for curve in sorted(curves, key=_rank)
         ),
         listed=tuple(sorted(listed, key=lambda point: (-point.score.value, point.name))),
     )
@@ -216,8 +218,14 @@ def _subset_name(run: CounterfactualRun, names: Sequence[str]) -> str:
     return f"{'only' if keeps_few else 'without'} {listed}"
 
 
-def _short(curve: str, curves: Iterable[str]) -> str:
-    """Return a curve's name, without the hash of its ranking where names differ, and without an only ranking."""
+def _rank(curve: str) -> tuple[int, str]:
+    """Return the key to sort curves by: those of ORDERS first, in that order."""
+    order = curve.partition(",")[0]
+    return (*ORDERS, order).index(order), curve
+
+
+def _curve_name(curve: str, curves: Iterable[str]) -> str:
+    """Return a curve's name: its order, and its ranking if there are several, by its hash where names are equal."""
     order, _, ranking = curve.partition(", ")
     rankings = {name.partition(", ")[2] for name in curves} - {""}
     plain = ranking.partition("@")[0]

@@ -125,7 +125,7 @@ def propose(masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[flo
         seeds: training seeds [models].
         full: mean output of each model of the full source.
         remove: how many groups; 0: as many as have the largest gain less one standard error, and no more than
-            the random subsets go without on average: of what lies beyond, they say nothing.
+            the random subsets lack on average: beyond that, they hold no evidence.
 
     Raises:
         SourcewiseError: fewer than two models of the full source, or fewer than twenty random subsets.
@@ -164,7 +164,7 @@ def gains(subsets: Subsets, seed: int = 0) -> Mean:
     for _ in range(SPLITS):
         fold = rng.permutation(units) % FOLDS
         splits = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(FOLDS)]
-        parts = np.array([_held_out(subsets.take(train), subsets.take(test)) for train, test in splits])
+        parts = np.array([_held_out_gain(subsets.take(train), subsets.take(test)) for train, test in splits])
         estimates.append([parts[:, 0].mean(0), parts[:, 1].sum(0) / FOLDS**2])
     values, variances = np.array(estimates).swapaxes(0, 1)
     middle = np.median(values, axis=0)
@@ -172,11 +172,11 @@ def gains(subsets: Subsets, seed: int = 0) -> Mean:
     return Mean(middle, variance, np.full(len(middle), max(units - 3 * FOLDS, 1.0)))
 
 
-def _held_out(train: Subsets, test: Subsets) -> tuple[Array, Array]:
+def _held_out_gain(train: Subsets, test: Subsets) -> tuple[Array, Array]:
     """Return the gain over random of the ranking on `train`, as estimated on `test`, and its variance, float[G - 1].
 
-    The output of a test subset falls or rises with how many of the worst N it keeps. What `train` predicts is taken
-    from the outputs first, and added to the estimate: that changes no expectation, and leaves less noise.
+    The output of a test subset falls or rises with how many of the worst N it keeps. What `train` predicts is
+    subtracted from the outputs first, and added to the estimate: that changes no expectation, and leaves less noise.
     """
     slopes = np.nan_to_num(ridge(train.moments()).influence[0])
     slopes -= slopes.mean()
@@ -214,13 +214,13 @@ def target_weights(setting: Any, targets: Sequence[str]) -> dict[str, float]:
 def curate(study: Study, setting: Any, out: Path) -> Curation:
     """Propose groups to remove, and judge the proposal by the models that verify it.
 
-    A proposal that is there stays as long as the random models and the weights are those that it came from: runs that
+    An earlier proposal stays as long as the random models and the weights are those that it came from: runs that
     verify it do not change it.
 
     Args:
         study: with the models of chosen subsets from all places.
         setting: `curate`, as in `target_weights`.
-        out: folder that a proposal may lie in, and that this one is to be written to.
+        out: folder of results, where an earlier proposal may be and this one will be written.
 
     Raises SourcewiseError as `target_weights` and `propose` do, and for outputs or numbers of groups that cannot be
     curated.
@@ -268,7 +268,7 @@ def write(out: Path, curation: Curation) -> None:
 
 
 def _previous_removal(path: Path, mark: str) -> int:
-    """Return how many groups a proposal that is there removes; 0 unless its mark says that its models are the same."""
+    """Return how many groups the earlier proposal removes; 0 unless its mark says that its models are the same."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return len(lines) - 1 if lines and lines[0].endswith(f"# {mark}") else 0
 

@@ -33,7 +33,7 @@ def add_constant(influence: Array, stderr: Array, kept: Array, gap: Mean) -> tup
     """Return effects of keeping each group, and their standard errors, from influences known up to a constant.
 
     Subsets of one size tell effects only against the mean of the other groups (see `contract`); models of the full
-    source tell the constant: together, the groups that subsets lack make the gap. Units are those of the influences.
+    source identify the constant: together, the groups that subsets lack make the gap. Units are those of influences.
 
     Args:
         influence: float[E, G], NaN for a group that all subsets keep or lack, which counts as an average one.

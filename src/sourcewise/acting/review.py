@@ -189,11 +189,11 @@ def _copies(
 
 
 def _most_suspicious(
-    kind: Callable[..., ReviewRow], target: str, columns: Mapping[str, NDArray[Any]], order: Array, fdr: float
+    kind: Callable[..., ReviewRow], target: str, columns: Mapping[str, NDArray[Any]], score: Array, fdr: float
 ) -> list[ReviewRow]:
-    """Return rows of the examples to list, from columns [examples]: the flagged ones first, then by rising `order`."""
+    """Return rows of the examples to list, from columns [examples]: the flagged ones first, then by rising `score`."""
     flagged = columns["qvalue"] <= fdr
-    listed = np.lexsort((order, ~flagged))[: max(LISTED, int(flagged.sum()))].tolist()
+    listed = np.lexsort((score, ~flagged))[: max(LISTED, int(flagged.sum()))].tolist()
     return [
         kind(
             target=target,

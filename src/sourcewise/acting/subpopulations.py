@@ -29,8 +29,8 @@ AGREE = 0.5
 class Subpopulation(GroupEffect):
     """A part of a class, and the group that sets it apart.
 
-    The effect is that on the mean output of the part minus that of the rest of the class, by models that the part was
-    not found with.
+    The effect is that on the mean output of the part minus that of the rest of the class, estimated
+    from the half of the models that was not used to find the part.
 
     Attributes:
         examples: their ids; those that the group supports most come first.
@@ -74,7 +74,7 @@ def find_subpopulations(study: Study, name: str, estimated: Estimated, fdr: floa
     dataset, target = estimated.dataset, study.targets[name]
     subsets = collapse(study.masks, target.examples.astype(np.float64), study.seeds)
     units = np.random.default_rng(seed).permutation(subsets.units)
-    estimator, splits = estimated.estimator.halved, []
+    estimator, splits = estimated.estimator.for_halves, []
     if len(units) >= 2 * LEAST:
         halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])
         tables = [estimator.estimate_subsets(part).influence for part in (*halves, subsets)]
@@ -115,7 +115,7 @@ def split_class(
     """
     if len(tables[0]) < LEAST:
         return None
-    first, second, both = (_directions(table) for table in tables)
+    first, second, all_models = (_directions(table) for table in tables)
     for count in range(most, 1, -1):
         part, second_part = (KMeans(count, n_init=10, random_state=0).fit(x).labels_ for x in (first, second))
         size, agreement = np.bincount(part, minlength=count), float(adjusted_rand_score(part, second_part))
@@ -132,8 +132,8 @@ def split_class(
             evidence = np.where(helps, effects.influence / effects.stderr, 0.0)
         groups = evidence.argmax(1)
         if evidence.max(1).min() > 0 and len(set(groups.tolist())) == count:
-            centres = np.stack([both[part == k].mean(0) for k in range(count)])
-            part = KMeans(count, init=centres, n_init=1).fit(both).labels_
+            centres = np.stack([all_models[part == k].mean(0) for k in range(count)])
+            part = KMeans(count, init=centres, n_init=1).fit(all_models).labels_
             parts = (
                 Subpopulation(
                     group=str(influences["group"].values[group]),

@@ -23,8 +23,7 @@ def closing(configs: Sequence[Mapping[str, Any]]) -> str:
     studies = {folder.parent: config for folder, config in zip(folders, configs, strict=True)}
     lines = [line for study in list(studies)[:LISTED] for line in _lines(study, studies[study])]
     lines += [f"and {len(studies) - LISTED} more studies"] * (len(studies) > LISTED)
-    tracker = instantiate(configs[0]["logger"], _convert_="all")
-    lines.append(getattr(tracker, "closing_line", lambda folders: "")(folders))
+    lines.append(instantiate(configs[0]["logger"], _convert_="all").closing_line(folders))
     return "\n".join(line for line in lines if line)
 
 

@@ -1,6 +1,7 @@
 """Before a sweep: make its stores of images; say what a config would run; make it small, to try it on noise."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,26 +10,53 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 
+from sourcewise.commands.datasets import LOAD, build, built, parts
 from sourcewise.core import names
+from sourcewise.core.identity import without_data
+from sourcewise.core.messages import print_once
 from sourcewise.core.names import Config
+from sourcewise.data import checks
 from sourcewise.data.store import Listing
 from sourcewise.designs import find_design
+from sourcewise.training.hardware import Hardware
+from sourcewise.training.run import Run
 
 BATCH = 8
-LOAD = "sourcewise.data.load.load"
+CLASSES = 40
+"""Classes whose numbers of images are printed."""
 
 
 def prepare(config: Config) -> None:
-    """Build the datasets of a resolved config, and print what they are. Raises SourcewiseError when one is missing."""
-    parts = {"source": config["source"]["train"]}
-    for name, target in config["target"].items():
-        parts |= {f"{name}/train": target["train"], f"{name}/test": target["test"]}
-    for part in parts.values():  # what is missing should be known before hours go into what is there
-        if part["_target_"] == LOAD:
-            instantiate(part["dataset"], _convert_="all").stamp()
-    for name, part in parts.items():
-        dataset = instantiate(part, _convert_="all")
-        print(f"{name}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
+    """Make the stores of a resolved config's images, print what is in them, and check all that needs no training.
+
+    Raises SourcewiseError when data are missing, or when source, targets, groups, subset or model do not fit together.
+    """
+    source_name, groups = config["source"]["name"], config["source"]["groups"]
+    for name, dataset in built(config):
+        part = "source" if name == source_name else name
+        print(f"{part}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
+        print(_numbers(checks.counts(dataset)))
+        if name == source_name and groups != "class":
+            sizes = np.bincount(dataset.groups.numpy())
+            print(f"  {len(sizes)} groups by {groups}, of {sizes.min()} to {sizes.max()} images")
+    for _, node in parts(config).values():
+        if node.get("_target_") == LOAD:
+            for note in instantiate(node["dataset"], _convert_="all").listing().notes:
+                print_once(note)  # unless a store was just made, and said so
+    targets, source, model = build({part: config[part] for part in ("target", "source", "model")}).values()
+    run = Run(source, targets, model, Hardware(), config["subset"], config["seed"])
+    for note in run.notes:
+        print(note)
+    run.initial_model()
+
+
+def _numbers(counts: Sequence[tuple[str, int]]) -> str:
+    """Return the numbers of images of all classes in lines; of many classes only those of some."""
+    shown = [f"{name} {count}" for name, count in counts[:CLASSES]]
+    if len(counts) > CLASSES:
+        numbers = [count for _, count in counts]
+        shown.append(f"... {len(counts) - CLASSES} more classes; all have {min(numbers)} to {max(numbers)}")
+    return textwrap.fill(", ".join(shown), 100, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
 
 
 def plan(config: Config) -> str:
@@ -48,11 +76,15 @@ def plan(config: Config) -> str:
 
 @dataclass(frozen=True)
 class Noise:
-    """A loader of `count` images of noise, a little larger than `side`, with labels of all classes."""
+    """A loader of `count` images of noise, a little larger than `side`, with labels of all classes.
+
+    seed: tells apart the images of a source or training set and those of a test set.
+    """
 
     count: int
     classes: int
     side: int
+    seed: int = 0
 
     def stamp(self) -> str:
         """Return nothing: there are no files that could change."""
@@ -62,7 +94,7 @@ class Noise:
         """Return a listing in which all images differ."""
 
         def picture(row: int) -> Image.Image:
-            noise = np.random.default_rng(row).integers(0, 256, (8, 8, 3), np.uint8)
+            noise = np.random.default_rng([self.seed, row]).integers(0, 256, (8, 8, 3), np.uint8)
             return Image.fromarray(noise).resize((self.side + self.side // 4, self.side + row))
 
         names = tuple(map(str, range(self.classes)))
@@ -72,11 +104,14 @@ class Noise:
 def shrunk(config: Config, folder: str) -> dict[str, Any]:
     """Return the resolved config of a small run below `folder`, with other data, epochs, batch sizes and devices.
 
-    Every stage takes two steps. The source has twice the images that targets have, since a subset keeps about half. The
-    names of groups and chosen subsets are replaced, because noise has none of them.
+    Every stage takes two steps. The source has twice the images that targets have, since a subset keeps about half, and
+    no more classes than images. The names of groups and chosen subsets are replaced, because noise has none of them.
     """
+    config = without_data(config)
     source, subset = _small(config["source"], 4 * BATCH, folder), config["subset"]
     if config["source"]["train"].get("_target_") == LOAD:
+        noise = source["train"]["dataset"]
+        source["train"]["num_classes"] = noise["classes"] = min(noise["classes"], noise["count"])
         source["groups"] = source["groups"] if source["groups"] in ("class", "example") else "class"
         if find_design(subset["design"]).names_groups:
             subset = {"design": "random", "fraction": 0.5, "seed": 0}
@@ -93,15 +128,15 @@ def shrunk(config: Config, folder: str) -> dict[str, Any]:
     }
 
 
-def _small(node: Any, count: int, folder: str, classes: int = 10) -> Any:
+def _small(node: Any, count: int, folder: str, classes: int = 10, seed: int = 0) -> Any:
     if isinstance(node, list):
         return [_small(item, count, folder, classes) for item in node]
     if not isinstance(node, Mapping):
         return node
     classes = 2 if node.get("metric") == "auroc" else classes
-    made = {key: _small(value, count, folder, classes) for key, value in node.items()}
+    made = {key: _small(value, count, folder, classes, int(key == "test")) for key, value in node.items()}
     if node.get("_target_") == LOAD:
-        noise = {"count": count, "classes": node["num_classes"] or classes, "side": node["side"]}
+        noise = {"count": count, "classes": node["num_classes"] or classes, "side": node["side"], "seed": seed}
         made |= {"dataset": {"_target_": "sourcewise.commands.dry_run.Noise", **noise}}
         made |= {"per_class": None, "rest": False, "cache_dir": folder}
     if "batch_size" in node:

@@ -103,7 +103,7 @@ def read_study(config: dict[str, Any]) -> tuple["Reading", "Study"]:
     from sourcewise.records.reading import Records
     from sourcewise.study.collect import collect, join_counterfactuals
 
-    records = Records(config["records"], config["filters"], config["refresh"]).giving(config["outputs"])
+    records = Records(config["records"], config["filters"], config["refresh"]).with_output(config["outputs"])
     study = collect(records, config["outputs"])
     places = config["counterfactuals"] or []
     for place in [places] if isinstance(places, str) else places:

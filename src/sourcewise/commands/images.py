@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
+from sourcewise.commands.datasets import LOAD
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import quote
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sourcewise.records.record import Header
 
 _ERRORS = (SourcewiseError, HydraException, OmegaConfBaseException)
-"""Errors by which a dataset that is not at hand shows itself."""
+"""Errors that are raised when a dataset is not at hand."""
 
 
 def find_images(setting: Mapping[str, Any] | str | None, header: Header) -> dict[str, ImageDataset]:
@@ -40,7 +41,7 @@ def find_images(setting: Mapping[str, Any] | str | None, header: Header) -> dict
     overrides = [f"{key}={value if isinstance(value, str) else quote(value)}" for key, value in setting.items()]
     try:
         config = compose("train", overrides)
-    except ValueError as error:  # such as a group that is a number
+    except ValueError as error:  # such as a config group that is a number
         raise SourcewiseError(f"images={dict(setting)}: {error}") from error
     images = {name: instantiate(target.test) for name, target in config.target.items()}
     if header.group_names is None:
@@ -70,7 +71,7 @@ def _at_hand(header: Header) -> dict[str, ImageDataset]:
         fingerprint = header.fingerprints.get(f"{name}/test" if name else source)
         with suppress(*_ERRORS):
             dataset = stored(fingerprint, "class" if name else "example")
-            if dataset is None and name in nodes and nodes[name]._target_ != "sourcewise.data.load.load":
+            if dataset is None and name in nodes and nodes[name]._target_ != LOAD:
                 dataset = instantiate(nodes[name]) if name else regroup(instantiate(nodes[name]), "example")
             if dataset is not None and dataset.fingerprint == fingerprint:
                 images[name] = dataset

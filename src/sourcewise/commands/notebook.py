@@ -133,5 +133,5 @@ def load(places: str | Sequence[str], outputs: str = "prob", **filters: Any) -> 
 
     Raises SourcewiseError as `Records` and `collect` do.
     """
-    reading = Records(places, filters).giving(outputs)
+    reading = Records(places, filters).with_output(outputs)
     return Loaded(collect(reading, outputs), reading.left_out)

@@ -1,4 +1,4 @@
-"""Train source models and record what they say of the targets.
+"""Train source models and record their outputs on the targets.
 
 One run:  python train.py
 A sweep:  python train.py -m 'subset.seed=range(0,96)'
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,13 +20,18 @@ from pydantic import NonNegativeInt
 
 from sourcewise.commands.cli import CONFIGS, answer_version, resolve
 from sourcewise.commands.closing import closing
-from sourcewise.core import exits, names, settings
+from sourcewise.commands.datasets import build, fingerprints, resolve_data
+from sourcewise.core import exits, identity, names, settings
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import names_as_typed, recipe_overrides
 from sourcewise.designs import resolve as resolve_subset
 from sourcewise.records import wandb_tracker
 
-__all__ = ["Settings", "closing", "train"]
+if TYPE_CHECKING:
+    from sourcewise.records.record import Record
+    from sourcewise.sweep.belonging import Look
+
+__all__ = ["Settings", "closing", "fingerprints", "train"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Settings:
     runs_dir: str
     study: str | None = None
     only: Literal["prepare", "dry_run"] | None = None
+    retrain: bool = False
 
 
 def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dict[str, float]:
@@ -52,47 +58,64 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
     overrides: those of the command line, of which the record keeps the ones that choose the recipe; None if there was
         no command line.
 
-    Raises SourcewiseError for bad input, RunFailed when training diverges, Leased when another process is doing the
-    run.
+    Raises SourcewiseError for bad input, and for a record of other data unless `retrain` says what to do with it;
+    RunFailed when training diverges; Leased when another process is doing the run.
     """
     # Heavy imports wait until there is something to train: --help and finished sweeps need none of them.
-    from hydra.utils import instantiate
-
     from sourcewise.records import record
     from sourcewise.sweep import leases
+    from sourcewise.sweep.belonging import set_aside
     from sourcewise.training.run import Run
+    from sourcewise.training.settings import fingerprints_of
 
     if config.get("only"):
         raise SourcewiseError(f"only={config['only']} is for one command, not for a sweep: leave out -m")
     folder = names.run_dir(config)
-    if names.is_done(folder):
-        return _done(folder, config)
+    if (there := _look(folder, config)).record is not None:
+        return _done(there.record, folder, config)
     settings.check_config(config)
     # Targets first: a missing one should be reported before a source's images are made into a store.
     built = ("target", "source", "model", "trainer", "logger")
-    targets, source, model, hardware, tracker = instantiate([config[name] for name in built], _convert_="all")
+    targets, source, model, hardware, tracker = build({name: config[name] for name in built}).values()
+    if changed := identity.changed_sections(config, fingerprints_of(source, targets)):
+        raise SourcewiseError(
+            f"the data changed while the sweep ran: {', '.join(changed)}; the same command trains the data of now, in a"
+            " study of their own"
+        )
     start = partial(Run, source, targets, model, hardware, config["subset"], config["seed"])
     recipe = None if overrides is None else recipe_overrides(overrides)
     if not hardware.is_main:  # under DDP, one process speaks for the run
         return dict(start().execute(config, recipe).header.metrics)
     with leases.lease(folder) as lease:
-        if names.is_done(folder):  # by another process, a moment ago
-            return _done(folder, config)
+        if (there := _look(folder, config)).record is not None:  # by another process, a moment ago
+            return _done(there.record, folder, config)
+        if there.state != "missing":
+            set_aside(folder, there)
         with tracker.start(folder.name, folder.parent.name, config) as tracked:
-            result = start(tracked.log).execute(config, recipe)
+            with hardware.ranks.watched():
+                result = start(tracked.log).execute(config, recipe)
             lease.check()
             record.write(result, folder / names.RECORD)
             tracked.record(result)
     return dict(result.header.metrics)
 
 
-def _done(folder: Path, config: dict[str, Any]) -> dict[str, float]:
+def _look(folder: Path, config: dict[str, Any]) -> "Look":
+    """Return whose record lies in a run's folder. Raises SourcewiseError for one that a user should decide about."""
+    from sourcewise.sweep.belonging import changed_data, look
+
+    there = look(folder, config, fingerprints)
+    if there.state in ("damaged", "unusable"):
+        raise SourcewiseError(there.detail)
+    if there.state == "changed" and not config.get("retrain"):
+        raise changed_data(1, 1, folder, there.detail)
+    return there
+
+
+def _done(result: "Record", folder: Path, config: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of a complete run. A W&B agent that asked for it still gets a W&B run with its record."""
     from hydra.utils import instantiate
 
-    from sourcewise.records import record
-
-    result = record.read(folder / names.RECORD)
     if wandb_tracker.under_agent():
         with instantiate(config["logger"]).start(folder.name, folder.parent.name, config) as tracked:
             tracked.record(result)
@@ -131,6 +154,7 @@ def _main(config: DictConfig) -> None:
         if resolved["only"]:
             prepare_or_try(resolved)
         else:
+            resolved = resolve_data(resolved)
             overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else None
             metrics = train(resolved, overrides)
             _print_metrics(names.run_dir(resolved), metrics)

@@ -1,6 +1,7 @@
-"""Kinds of things that users can add: each has names of ours, and takes the dotted path of an object of the user's."""
+"""Kinds of objects that users can add: each has names of ours, and takes the dotted path of an object of the user's."""
 
 import pkgutil
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -12,7 +13,8 @@ Kind = TypeVar("Kind")
 def find(known: Mapping[str, Kind], name: str, setting: str) -> Kind:
     """Return what a setting names: one of ours, or the object at a dotted path such as `my_package.my_module.Thing`.
 
-    Only for settings that the user typed, never for a name that a record or a server gives: the path is imported.
+    setting: what errors call it; its last word says the kind. Only for settings that the user typed, never for a name
+    that a record or a server gives: the path is imported.
 
     Raises SourcewiseError when there is neither.
     """
@@ -24,7 +26,8 @@ def find(known: Mapping[str, Kind], name: str, setting: str) -> Kind:
             return pkgutil.resolve_name(name)  # type: ignore[no-any-return]
         except (ImportError, AttributeError, ValueError) as error:
             cause = error
+    kind = re.split("[ .]", setting)[-1]
     raise SourcewiseError(
-        f"{setting}={name}: there is no such thing{f' ({cause})' if cause else did_you_mean(str(name), known)};"
+        f"{setting}={name}: there is no such {kind}{f' ({cause})' if cause else did_you_mean(str(name), known)};"
         f" choose {', '.join(known)}, or give the path of one of yours (package.module.name)"
     ) from cause

@@ -7,11 +7,11 @@ import functools
 import re
 import shlex
 import sys
-from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
+from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import Any
 
-from sourcewise.core.errors import SourcewiseError, did_you_mean
+from sourcewise.core.errors import RunFailed, SourcewiseError, did_you_mean
 from sourcewise.core.overrides import quote
 
 _DISK = frozenset((ENOSPC, EDQUOT, EACCES, EPERM, EROFS, ENAMETOOLONG, ENOENT, EEXIST, ENOTDIR, EISDIR))
@@ -20,6 +20,11 @@ _DISK = frozenset((ENOSPC, EDQUOT, EACCES, EPERM, EROFS, ENAMETOOLONG, ENOENT, E
 _VALUE_ERRORS = ("Config group override must be", "range() arg")
 """How a ValueError begins that Hydra lets through for a wrong override."""
 
+_MEMORY = re.compile(
+    r"out of memory|can(no|')t allocate memory|failed to map segment|can't start new thread", re.IGNORECASE
+)
+"""How libraries say that memory does not suffice, where they raise no MemoryError."""
+
 _HYDRA = "hydra.errors.HydraException"
 _OMEGACONF = "omegaconf.errors.OmegaConfBaseException"
 
@@ -27,12 +32,20 @@ _OMEGACONF = "omegaconf.errors.OmegaConfBaseException"
 def users_error(error: BaseException) -> SourcewiseError | None:
     """Return an exception as the user's: what is wrong, where, and what to do, in one line; None for a bug of ours.
 
-    Of a chain, a SourcewiseError comes before one of Hydra or OmegaConf, and that before one of the disk.
+    Of a chain, a SourcewiseError comes before want of memory, that before an exception of Hydra or OmegaConf, and that
+    before one of the disk.
     """
     chain = _chain(error)
     for item in chain:
         if isinstance(item, SourcewiseError):
             return item
+    for item in chain:
+        if _is_want_of_memory(item):
+            text = f" ({_joined(item)[:200]})" if str(item) else ""
+            return RunFailed(
+                f"memory does not suffice{text}; smaller batches, images or models need less, and so do fewer runs at a"
+                " time; a limit of this machine (ulimit -v, a container, Slurm) may be too low"
+            )
     for base in (_HYDRA, _OMEGACONF):
         for item in chain:
             if _is(item, base):
@@ -61,6 +74,14 @@ def print_once(line: str) -> None:
 def printable(text: str) -> str:
     """Return the text without characters that a terminal would obey: names come from others' records and servers."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _is_want_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that this process, or its GPU, has no memory left."""
+    if isinstance(error, OSError):
+        return error.errno == ENOMEM
+    in_words = isinstance(error, ImportError | RuntimeError) and _MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError) or in_words
 
 
 def _joined(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
 
 RECORD = "record.safetensors"
@@ -30,8 +31,12 @@ LATER: Mapping[str, Any] = {
 """Settings that came after the first studies, each with its default; `*` is any target.
 
 A setting at its default is left out of the recipe, so that studies from before it keep their names. A new setting of
-the source, of targets or of models needs a row here.
+the source or its pretraining, of a target or its transfer, or of the model needs a row here.
 """
+
+DATA = "data"
+"""The setting of a source or target that holds what its datasets are, by content (see `core.identity`): where its file
+names no dataset. It is no part of the recipe, and it names the study beside the recipe."""
 
 _OURS = ("sourcewise.", "lightning_modules.", "hydra_plugins.")
 _UNSET = object()
@@ -40,15 +45,15 @@ Config = Mapping[str, Any]
 
 
 def recipe(config: Config) -> dict[str, Any]:
-    """Return all settings of a resolved run config that decide outputs, apart from the subset and the seeds.
+    """Return all settings of a resolved run config that decide outputs, apart from the subset, the seeds and the data.
 
     Objects of ours are named without their module, so that code may move; those of others by their full path.
     """
     trainer = config["trainer"]
     return {
         "revision": REVISION,
-        "source": _decisive(config["source"], "source"),
-        "target": {name: _decisive(target, "target.*") for name, target in config["target"].items()},
+        "source": _decisive(_without_data(config["source"]), "source"),
+        "target": {name: _decisive(_without_data(target), "target.*") for name, target in config["target"].items()},
         "model": _decisive(config["model"], "model"),
         "precision": trainer["precision"],
         # Each device normalises its own part of a batch, unless the devices share their statistics.
@@ -57,11 +62,28 @@ def recipe(config: Config) -> dict[str, Any]:
 
 
 def study_name(config: Config) -> str:
-    """Return the name of the study's folder: a readable part and the recipe's hash."""
+    """Return the name of the study's folder: a readable part, the recipe's hash, and one of the data if these are said.
+
+    So studies of one recipe on other data lie apart, and the same data at another place are the same study.
+
+    Raises SourcewiseError for a target of which only some settings are there.
+    """
+    if stray := [name for name, target in config["target"].items() if "transfer" not in target]:
+        raise SourcewiseError(
+            f"target.{stray[0]}: it has settings, but target=[...] does not choose it; add {stray[0]} there, or take"
+            f" its settings back by ~target.{stray[0]}"
+        )
     transfers = "+".join(sorted({_transfer_name(target["transfer"]) for target in config["target"].values()}))
     parts = (config["source"]["name"], "+".join(config["target"]), config["model"]["name"], transfers)
     readable = config.get("study") or "-".join(map(str, parts))
-    return f"{_slug(str(readable))}-{fingerprint(recipe(config))}"
+    hashes = [fingerprint(recipe(config)), *([fingerprint(known, length=8)] if (known := data(config)) else [])]
+    return "-".join([_slug(str(readable)), *hashes])
+
+
+def data(config: Config) -> dict[str, Any]:
+    """Return the `data` of the source and targets that have it, by `source` and `target.<name>`."""
+    sections = {"source": config["source"], **{f"target.{name}": target for name, target in config["target"].items()}}
+    return {name: section[DATA] for name, section in sections.items() if section.get(DATA) is not None}
 
 
 def _transfer_name(transfer: Mapping[str, Any]) -> str:
@@ -89,11 +111,19 @@ def is_done(folder: Path) -> bool:
     return False
 
 
+def _without_data(section: Config) -> Config:
+    """Return a section without what its `data` say: of a file of groups, its folder is left out too."""
+    if DATA not in section:
+        return section
+    kept = {key: value for key, value in section.items() if key != DATA}
+    return {**kept, "groups": Path(str(kept["groups"])).name} if "groups" in kept else kept
+
+
 def _decisive(value: Any, setting: str) -> Any:
-    """Return what counts of a setting's value; setting: its dotted name as in LATER."""
+    """Return the part of a setting's value that enters the recipe; setting: its dotted name as in LATER."""
     if isinstance(value, Mapping):
         return {
-            key: _short(item) if key == "_target_" else _decisive(item, f"{setting}.{key}")
+            key: _target_name(item) if key == "_target_" else _decisive(item, f"{setting}.{key}")
             for key, item in value.items()
             if key not in NOT_RECIPE and item != LATER.get(f"{setting}.{key}", _UNSET)
         }
@@ -102,8 +132,8 @@ def _decisive(value: Any, setting: str) -> Any:
     return value
 
 
-def _short(path: Any) -> Any:
-    """Return the name that a `_target_` counts by: its last part if it is ours."""
+def _target_name(path: Any) -> Any:
+    """Return the name by which a `_target_` enters the recipe: its last part if it is ours."""
     return path.rpartition(".")[2] if isinstance(path, str) and path.startswith(_OURS) else path
 
 

@@ -1,4 +1,4 @@
-"""Files on disk: what lies below a folder, without junk and without going round in circles, and when it changed."""
+"""Files on disk: the files below a folder, without junk and circles of links, when they changed, and lists of them."""
 
 import hashlib
 import os
@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 
@@ -18,15 +21,15 @@ JUNK_FILES = frozenset({"Thumbs.db", "ehthumbs.db", "desktop.ini"})
 class Tree:
     """What lies below a folder.
 
-    files: names of files by the folder that they are in, as seen from the top, which is "."; folders without files have
-    their place too. junk: how much was passed over, by name. loops: links to a folder that they lie in, which are not
-    entered. twice: other links, each with the folder below the top that it leads to as well.
+    files: names of files by the folder that they are in, as seen from the top, which is "."; folders without files are
+    in it too. junk: how many were passed over, by name. loops: links to a folder that they lie in, which are not
+    entered. duplicates: other links whose folder was listed under another name too, each with that name.
     """
 
     files: Mapping[str, Sequence[str]]
     junk: Counter[str]
     loops: Sequence[str]
-    twice: Mapping[str, str]
+    duplicates: Mapping[str, str]
 
     @property
     def paths(self) -> list[str]:
@@ -43,9 +46,9 @@ def walk(top: str | Path) -> Tree:
     waiting: list[tuple[str, str, tuple[str, ...]]] = [(".", str(top), (os.path.realpath(top),))]
     real: dict[str, str] = {}
     while waiting:
-        place, folder, way = waiting.pop()
+        place, folder, ancestors = waiting.pop()
         names = files[place] = []
-        real[place] = way[-1]
+        real[place] = ancestors[-1]
         for entry in _entries(folder):
             below = entry.name if place == "." else f"{place}/{entry.name}"
             if entry.name in JUNK or entry.name in JUNK_FILES or entry.name.startswith("."):
@@ -54,17 +57,17 @@ def walk(top: str | Path) -> Tree:
                 if entry.is_file() or entry.is_symlink():  # a link that leads nowhere is an error when it is opened
                     names.append(entry.name)
             elif not entry.is_symlink():
-                waiting.append((below, entry.path, (*way, os.path.join(way[-1], entry.name))))  # noqa: PTH118
-            elif any(_is_within(step, leads := os.path.realpath(entry.path)) for step in way):
+                waiting.append((below, entry.path, (*ancestors, os.path.join(ancestors[-1], entry.name))))  # noqa: PTH118
+            elif any(_is_within(step, leads := os.path.realpath(entry.path)) for step in ancestors):
                 loops.append(below)
             else:
                 links.append(below)
-                waiting.append((below, entry.path, (*way, leads)))
+                waiting.append((below, entry.path, (*ancestors, leads)))
     first: dict[str, str] = {}
     for place in sorted(real, key=lambda place: (place in links, place)):
         first.setdefault(real[place], place)
-    twice = {link: first[real[link]] for link in sorted(links) if first[real[link]] != link}
-    return Tree(files, junk, sorted(loops), twice)
+    duplicates = {link: first[real[link]] for link in sorted(links) if first[real[link]] != link}
+    return Tree(files, junk, sorted(loops), duplicates)
 
 
 def stamp(paths: Iterable[str], *others: str) -> str:
@@ -83,6 +86,12 @@ def stamp(paths: Iterable[str], *others: str) -> str:
     return state.hexdigest()
 
 
+def stamp_below(root: str) -> str:
+    """Return the stamp of all files below a folder."""
+    top = os.path.abspath(root)  # noqa: PTH100
+    return stamp(os.path.join(top, path) for path in walk(top).paths)  # noqa: PTH118
+
+
 def required(path: str | Path, obtain: str) -> str:
     """Return the absolute path of what must be there. Raises SourcewiseError, with how to get it, when it is not."""
     try:
@@ -90,6 +99,30 @@ def required(path: str | Path, obtain: str) -> str:
     except OSError as error:
         raise SourcewiseError(f"{error.filename}: {error.strerror}. {obtain}".strip()) from error
     return str(Path(path).absolute())
+
+
+def read_lines(root: str, name: str | None) -> list[str]:
+    """Return the lines of a text file below `root`, or none without a name."""
+    if not name:
+        return []
+    path = Path(root, name)
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourcewiseError(f"{path}: cannot be read ({error})") from error
+
+
+def listed_rows(root: str, name: str | None, keys: Sequence[str]) -> NDArray[np.intp]:
+    """Rows whose key the text file lists, or all without one. Raises SourcewiseError when a key is not there."""
+    if not name:
+        return np.arange(len(keys))
+    place = {key: row for row, key in enumerate(keys)}
+    wanted = [line.lstrip("/") for line in read_lines(root, name)]
+    if missing := [key for key in wanted if key not in place]:
+        raise SourcewiseError(
+            f"{Path(root, name)}: {len(missing)} of its {len(wanted)} images are not there, such as {missing[0]}"
+        )
+    return np.array(sorted(place[key] for key in wanted), dtype=np.intp)
 
 
 def _entries(folder: str) -> list["os.DirEntry[str]"]:

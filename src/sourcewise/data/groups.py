@@ -40,7 +40,7 @@ class Numbers(Sequence[str]):
 
 
 def regroup(dataset: ImageDataset, groups: str) -> ImageDataset:
-    """Return the same examples in other groups; with `class`, the dataset as it is.
+    """Return the same examples in other groups, all of which have examples; with `class`, in the dataset's own.
 
     Args:
         dataset: a dataset whose groups are its classes.
@@ -52,7 +52,7 @@ def regroup(dataset: ImageDataset, groups: str) -> ImageDataset:
         SourcewiseError: when the setting is none of these, or the file does not fit the dataset.
     """
     if groups == "class":
-        return dataset
+        return _without_empty(dataset)
     if groups == "example":
         return _grouped(dataset, torch.arange(len(dataset)).numpy(), Numbers(len(dataset)))
     if groups in dataset.columns:
@@ -77,7 +77,17 @@ def regroup(dataset: ImageDataset, groups: str) -> ImageDataset:
         )
     names = list(dict.fromkeys(mapping[name] for name in dataset.class_names))
     group_of_class = np.array([names.index(mapping[name]) for name in dataset.class_names])
-    return _grouped(dataset, group_of_class[dataset.labels.numpy()], names)
+    return _without_empty(_grouped(dataset, group_of_class[dataset.labels.numpy()], names))
+
+
+def _without_empty(dataset: ImageDataset) -> ImageDataset:
+    """Return the dataset without the groups that have no examples; nothing could be learned of their effect."""
+    groups = dataset.groups.numpy()
+    kept = np.bincount(groups, minlength=len(dataset.group_names)) > 0
+    if kept.all():
+        return dataset
+    names = [name for name, keep in zip(dataset.group_names, kept, strict=True) if keep]
+    return _grouped(dataset, np.cumsum(kept)[groups] - 1, names)
 
 
 def _by_id(dataset: ImageDataset, ids: NDArray[Any]) -> ImageDataset:

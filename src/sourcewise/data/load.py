@@ -1,6 +1,8 @@
 """From a loader to a dataset: which images are used, and the store that keeps them, named by all that decides it."""
 
 import functools
+import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +13,17 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
-from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.errors import WORKER, SourcewiseError
 from sourcewise.core.files import cache_folder
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.randomness import ranks
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.groups import regroup
 from sourcewise.data.loaders import Loader
-from sourcewise.data.store import SCHEMA, Format, Listing, opened, prepared
+from sourcewise.data.store import SCHEMA, Format, Listing, open_store, prepared
+
+_STAMPS: dict[str, str] = {}
+"""Stamps of this worker process by the loaders' reprs."""
 
 
 def load(
@@ -51,7 +56,7 @@ def load(
     Raises:
         SourcewiseError: when the data are missing, broken or none are left.
     """
-    settings = [SCHEMA, repr(dataset), dataset.stamp(), num_classes, side, format, channels, quality, broken]
+    settings = [SCHEMA, repr(dataset), _stamp(dataset), num_classes, side, format, channels, quality, broken]
     settings += [per_class, rest]
     name = f"{type(dataset).__name__.lower()}-{fingerprint(settings, length=16)}.arrow"
     path = Path(cache_dir or cache_folder()) / name
@@ -65,11 +70,11 @@ def load(
         images = images if per_class is None else _chosen(images, per_class, rest)
         if not len(images.labels):
             raise SourcewiseError(f"{dataset}, per_class={per_class}, rest={rest}: no image is left")
-        return images
+        return replace(images, origin=_origin(dataset))
 
     if not path.exists():
         prepared(listing, str(path), side, format, channels, quality, broken)
-    return _opened(path)
+    return _cached_store(path)
 
 
 def stored(fingerprint: str | None, groups: str = "class") -> ImageDataset | None:
@@ -79,15 +84,33 @@ def stored(fingerprint: str | None, groups: str = "class") -> ImageDataset | Non
     """
     for path in sorted(cache_folder().glob("*.arrow")):
         with suppress(SourcewiseError):
-            if (dataset := regroup(opened(path, {"schema": SCHEMA}), groups)).fingerprint == fingerprint:
+            if (dataset := regroup(open_store(path, {"schema": SCHEMA}), groups)).fingerprint == fingerprint:
                 return dataset
     return None
 
 
+def _origin(dataset: Loader) -> str:
+    """Return where a loader's images are from, in words: its kind and its place."""
+    parts = getattr(dataset, "parts", None)
+    if isinstance(parts, Mapping):
+        return ", ".join(map(_origin, parts.values()))
+    root, *below = (getattr(dataset, name, None) or "" for name in ("root", "folder", "file"))
+    return " ".join([type(dataset).__name__, *([str(Path(root, *below).absolute())] if root else [])])
+
+
+def _stamp(dataset: Loader) -> str:
+    """Return the loader's stamp; a worker of a sweep, which does many runs of the same data, asks for it once."""
+    if WORKER not in os.environ:
+        return dataset.stamp()
+    if (key := repr(dataset)) not in _STAMPS:
+        _STAMPS[key] = dataset.stamp()
+    return _STAMPS[key]
+
+
 @functools.lru_cache(maxsize=32)
-def _opened(path: Path) -> ImageDataset:
+def _cached_store(path: Path) -> ImageDataset:
     """Return the dataset of a store, opened once in a process that does many runs."""
-    return opened(path, {"schema": SCHEMA})
+    return open_store(path, {"schema": SCHEMA})
 
 
 def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data.dataset import ImageDataset
-from sourcewise.data.files import Tree, required, stamp, walk
-from sourcewise.data.pictures import is_picture, opened, picture, suffix
+from sourcewise.data.files import Tree, listed_rows, read_lines, required, stamp, stamp_below, walk
+from sourcewise.data.pictures import is_picture, open_image, picture, suffix
 from sourcewise.data.store import Listing
 
 if TYPE_CHECKING:
@@ -73,16 +73,16 @@ class Folder:
         if len(by_class) > 1 and by_class.keys() <= SPLITS:
             raise self._missing(f"its folders ({', '.join(classes)}) are splits, not classes; set folder to one")
         labels = np.repeat(np.arange(len(classes)), [len(by_class[name]) for name in classes])
-        lines = (line.partition(" ") for line in _lines(self.root, self.names))
+        lines = (line.partition(" ") for line in read_lines(self.root, self.names))
         names = {folder: name.strip() for folder, _, name in lines}
         titles = [names.get(name) or name for name in classes]
         titles = [
             title if titles.count(title) == 1 else f"{title} ({name})"
             for title, name in zip(titles, classes, strict=True)
         ]
-        rows = _only(self.root, self.only, paths)
+        rows = listed_rows(self.root, self.only, paths)
         return Listing(
-            lambda row: opened(top / paths[rows[row]]),
+            lambda row: open_image(top / paths[rows[row]]),
             labels[rows],
             tuple(titles),
             paths=[os.path.join(self.folder, paths[row]) for row in rows],  # noqa: PTH118
@@ -93,7 +93,7 @@ class Folder:
         """Yield what a user may not expect of what lies there."""
         yield from _passed_over(tree)
         yield from (f"{loop} is a link to a folder that it lies in, and is not entered" for loop in tree.loops)
-        for link, other in tree.twice.items():
+        for link, other in tree.duplicates.items():
             yield f"{link} is a link to {other}: their images count twice; remove the link if they should not"
         if outside := sum(map(is_picture, tree.files["."])):
             yield f"{outside} images lie in no class folder and are left out"
@@ -167,13 +167,13 @@ class Table:
         else:
             names = (f"no {self.positive}", self.positive)
             labels = np.array([self.positive in value.split("|") for value in table[self.label]], dtype=np.int64)
-        table = table.iloc[_only(self.root, self.only, table[self.path].tolist())]
+        table = table.iloc[listed_rows(self.root, self.only, table[self.path].tolist())]
         for name, value in self.where.items():
             table = table[table[name] == str(value)]
         folder, paths = Path(self.root, self.folder), table[self.path].tolist()
         columns = {str(n): table[n].to_numpy(str) for n in table.columns if n not in (self.path, self.label)}
         return Listing(
-            lambda row: opened(folder / paths[row]),
+            lambda row: open_image(folder / paths[row]),
             labels[table.index.to_numpy()],
             names,
             columns,
@@ -198,14 +198,21 @@ class HuggingFace:
 
     def stamp(self) -> str:
         """Return a hash of the sizes and times of a folder's files; a repository is what it is at `revision`."""
-        return _stamp_below(self.root) if Path(self.root).is_dir() else ""
+        return stamp_below(self.root) if Path(self.root).is_dir() else ""
 
     def listing(self) -> Listing:
         """Rows in their order. Raises SourcewiseError when there is no such dataset, split or column."""
         data = self._load()
+        below = sum(map(is_picture, walk(self.root).paths)) if Path(self.root).is_dir() else 0
         for column in (self.image, self.label):
             if column not in data.column_names:
-                raise SourcewiseError(f"{self.root}: no column {column}; there are {', '.join(data.column_names)}")
+                # The library gives files and folders that are called like a split to this split, and no classes then.
+                hint = "; is a folder called like a split, or an image beside the folders? imagefolder reads any" * (
+                    below > 0
+                )
+                raise SourcewiseError(
+                    f"{self.root}: no column {column}; there are {', '.join(data.column_names)}{hint}"
+                )
         plain = {c: data[c][:] for c, kind in data.features.items() if type(kind).__name__ in ("Value", "ClassLabel")}
         if type(data.features[self.image]).__name__ != "Image" or self.label not in plain:
             raise SourcewiseError(f"{self.root}: {self.image} must be a column of images, {self.label} one of labels")
@@ -215,7 +222,32 @@ class HuggingFace:
         names = getattr(data.features[self.label], "names", None)
         names, labels = (names, np.array(labels)) if names else _named(list(map(str, labels)))
         columns = {column: np.array(values).astype(str) for column, values in plain.items()}
-        return Listing(lambda row: picture(data[row][self.image]), labels, tuple(names), columns)
+        return Listing(
+            lambda row: picture(data[row][self.image]),
+            labels,
+            tuple(names),
+            columns,
+            self._paths(data),
+            tuple(f"{self.root}: {note}" for note in self._notes(data, below)),
+        )
+
+    def _paths(self, data: Any) -> list[str | None] | None:
+        """Return where the images lie, as far as the library knows."""
+        parts = [part.field("path").to_pylist() for part in data.data.column(self.image).chunks]
+        paths = [path and os.path.relpath(path, self.root) if os.path.isabs(path or "") else path  # noqa: PTH117
+                 for part in parts for path in part]  # fmt: skip
+        return paths if len(paths) == len(data) and any(paths) else None
+
+    def _notes(self, data: Any, below: int) -> Iterator[str]:
+        """Yield what was not taken: other splits, and images that the library finds in none."""
+        splits = {name: split.num_examples for name, split in (data.info.splits or {}).items()}
+        if others := ", ".join(f"{count} of {name}" for name, count in splits.items() if name != self.split):
+            yield f"{len(data)} images of split {self.split} are taken; not taken: {others}"
+        if splits and below > sum(splits.values()):
+            yield (
+                f"{below - sum(splits.values())} of {below} image files are in no split: where some are called like a"
+                " split (train_1.png), the library takes these alone; imagefolder takes all"
+            )
 
     def _load(self) -> Any:
         try:
@@ -250,7 +282,7 @@ class Torchvision:
 
     def stamp(self) -> str:
         """Return a hash of the sizes and times of all files below `root`."""
-        return _stamp_below(required(self.root, self.obtain))
+        return stamp_below(required(self.root, self.obtain))
 
     def listing(self) -> Listing:
         """Images in torchvision's order. Raises SourcewiseError when torchvision does not find them."""
@@ -277,7 +309,10 @@ class Torchvision:
 class Memory:
     """A dataset that is in memory already, such as the embedded one."""
 
-    dataset: ImageDataset = field(repr=False)
+    dataset: ImageDataset
+
+    def __repr__(self) -> str:
+        return f"Memory({self.dataset.fingerprint})"
 
     def stamp(self) -> str:
         """Its fingerprint."""
@@ -342,39 +377,9 @@ def _stamp(root: str, listing: Listing, *files: str) -> str:
     return stamp((*files, *images), *listing.class_names)
 
 
-def _stamp_below(root: str) -> str:
-    """Return the stamp of all files below a folder."""
-    top = os.path.abspath(root)  # noqa: PTH100
-    return stamp(os.path.join(top, path) for path in walk(top).paths)  # noqa: PTH118
-
-
 def _named(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return the class names, sorted (as numbers if all are numbers), and the place of each row's name among them."""
     distinct = set(labels)
     names = sorted(distinct, key=int) if all(map(str.isdecimal, distinct)) else sorted(distinct)
     place = {name: i for i, name in enumerate(names)}
     return tuple(names), np.array([place[label] for label in labels], dtype=np.int64)
-
-
-def _lines(root: str, name: str | None) -> list[str]:
-    """Return the lines of a text file below `root`, or none without a name."""
-    if not name:
-        return []
-    path = Path(root, name)
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourcewiseError(f"{path}: cannot be read ({error})") from error
-
-
-def _only(root: str, name: str | None, keys: Sequence[str]) -> NDArray[np.intp]:
-    """Rows whose key the text file lists, or all without one. Raises SourcewiseError when a key is not there."""
-    if not name:
-        return np.arange(len(keys))
-    place = {key: row for row, key in enumerate(keys)}
-    wanted = [line.lstrip("/") for line in _lines(root, name)]
-    if missing := [key for key in wanted if key not in place]:
-        raise SourcewiseError(
-            f"{Path(root, name)}: {len(missing)} of its {len(wanted)} images are not there, such as {missing[0]}"
-        )
-    return np.array(sorted(place[key] for key in wanted), dtype=np.intp)

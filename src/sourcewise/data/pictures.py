@@ -1,4 +1,4 @@
-"""Files of images opened: upright, in grey or colour, on white; and numbers of more than 8 bits made 8 bits."""
+"""Opens files of images: upright, in grey or colour, on white; and numbers of more than 8 bits made 8 bits."""
 
 import functools
 import os
@@ -45,7 +45,7 @@ def suffix(file: str) -> str:
     return os.path.splitext(file)[1].lower()  # noqa: PTH122
 
 
-def opened(path: str | Path) -> "Image":
+def open_image(path: str | Path) -> "Image":
     """Open an image file as `picture` does. Raises OSError, with its path first, for one that is broken."""
     from PIL import Image  # slow to import, and only needed here
 

@@ -42,6 +42,9 @@ BROKEN = (OSError, ValueError, SyntaxError)
 """What PIL raises for broken files."""
 
 SCHEMA = 2
+"""Of a store's file. Another one makes stores anew."""
+_HASHED = {"schema": 2}
+"""What the first fingerprints had before the settings, for ever: data that stay the same keep their fingerprint."""
 COLUMN = "column "
 """What a listing's columns have before their names in a store, so that none is taken for the store's own."""
 OPTIONAL = ("path", "digest")
@@ -67,7 +70,7 @@ class Listing:
     images use; raises OSError or ValueError for one that is broken. labels: int64[n], in range(len(class_names));
     columns: further values per image. paths: where each image lies, as seen from the dataset's root; None where there
     is no file. notes: lines about what was left out, or may not be meant. whole: the listing that these images were
-    chosen from, whose range counts.
+    chosen from, whose range counts. origin: where the images are from, in words.
     """
 
     open: Callable[[int], "Image.Image"]
@@ -77,6 +80,7 @@ class Listing:
     paths: Sequence[str | None] | None = None
     notes: Sequence[str] = ()
     whole: "Listing | None" = None
+    origin: str = ""
 
 
 class Store:
@@ -151,27 +155,39 @@ def prepared(
         with _alone(file):  # all runs of a sweep may come here at once
             if not file.exists():
                 _write(listing(), file, settings, broken == "skip")
-    return opened(file, settings)
+    return open_store(file, settings)
 
 
-def opened(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
-    """Open a store that exists, and return its dataset. Raises SourcewiseError if it was made with other settings."""
+def content(file: Path) -> tuple[list[pa.RecordBatch], dict[str, Any]]:
+    """Return a store's batches, mapped into memory, and its header. Raises SourcewiseError if it is not whole."""
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         *batches, (_, last) = (reader.get_batch_with_custom_metadata(i) for i in range(reader.num_record_batches))
-        header = json.loads(last[b"sourcewise"])
+        return [batch for batch, _ in batches], json.loads(last[b"sourcewise"])
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise SourcewiseError(f"{file}: not a whole store of images; delete it and it will be made again") from error
+
+
+def remove(file: Path) -> None:
+    """Remove a store and what was left of making it; a process that is making it is waited for."""
+    with _alone(file):
+        for path in (file, *file.parent.glob(f".{file.name}.*")):  # with its lock
+            path.unlink(missing_ok=True)
+
+
+def open_store(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
+    """Open a store that exists, and return its dataset. Raises SourcewiseError if it was made with other settings."""
+    batches, header = content(file)
     if differing := {key: header.get(key) for key, value in settings.items() if header.get(key) != value}:
         wanted = {key: settings[key] for key in differing}
         raise SourcewiseError(f"{file}: made with {differing}, not {wanted}; delete it, or give another path")
-    table = pa.Table.from_batches([batch for batch, _ in batches], reader.schema).drop_columns(["image"])
+    table = pa.Table.from_batches(batches).drop_columns(["image"])
     arrays = (table.column(name).to_numpy().copy() for name in ("label", "id", "height", "width"))
     labels, ids, height, width = map(torch.from_numpy, arrays)
     names = [name for name in table.column_names if name.startswith(COLUMN)]
     columns = {name.removeprefix(COLUMN): table.column(name).to_numpy() for name in names}
     paths, digests = (table.column(name).to_numpy() if name in table.column_names else None for name in OPTIONAL)
-    encoded = [batch.column("image") for batch, _ in batches]
+    encoded = [batch.column("image") for batch in batches]
     images: Tensor | Store
     if header["format"] == "raw":
         pixels = np.concatenate([np.frombuffer(image.as_buffer(), np.uint8) for part in encoded for image in part])
@@ -196,7 +212,7 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
     """Resize and encode on all cores, and write atomically."""
     labels = np.asarray(listing.labels, dtype=np.int64)
     count, skipped, dark, lock = len(labels), list[int](), list[bool](), Lock()
-    state = hashlib.sha256(repr((dict(settings), tuple(listing.class_names))).encode())
+    state = hashlib.sha256(repr(({**settings, **_HASHED}, tuple(listing.class_names))).encode())
     print(f"preparing {file}: {count} images, once", file=sys.stderr, flush=True)
     for note in listing.notes:
         print_once(note)
@@ -249,7 +265,7 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
                 for batch in made:
                     writer.write_batch(batch)
                 header = {**settings, "class_names": list(listing.class_names), "fingerprint": state.hexdigest()[:16]}
-                header["skipped"] = skipped
+                header |= {"skipped": skipped, "origin": listing.origin}
                 writer.write_batch(first.slice(0, 0), custom_metadata={"sourcewise": json.dumps(header)})
         temporary.replace(file)
     except OSError as error:

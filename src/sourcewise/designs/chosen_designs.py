@@ -73,7 +73,7 @@ def ranked(
     if ranks != _digest(sorted(groups)):
         raise SourcewiseError(
             f"subset.ranking{f'={ranking}' * bool(ranking)}: it does not rank the source's {len(groups)} groups, which"
-            f" are {_short(list(groups))}; take a ranking of this source"
+            f" are {_first_names(list(groups))}; take a ranking of this source"
         )
     return _mask(groups, remove, False, "subset.remove")
 
@@ -82,8 +82,8 @@ def resolve_ranked(subset: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of `ranked` with the names of the groups removed in place of their number.
 
     The ranking becomes its name and a hash of its order: a ranking that moves leaves a run its name, one that changes
-    does not. What does not decide the subset goes: the ranking when order=random; and with nothing to remove, the
-    design is `full`.
+    does not. Settings that do not affect the subset are dropped: the ranking when order=random. With nothing to
+    remove, the design is `full`.
 
     Raises SourcewiseError for a ranking that cannot be read or is about another target, and a number of groups that
     cannot be removed.
@@ -113,7 +113,7 @@ def resolve_ranked(subset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def curve_of_ranked(subset: Mapping[str, Any]) -> str:
-    """Return the curve of a run with these resolved settings. Raises KeyError or ValueError for those no run has."""
+    """Return the curve of a run from its resolved settings. Raises KeyError or ValueError for those that no run has."""
     if subset["order"] not in ORDERS:
         raise ValueError(f"order={subset['order']}")
     return "random" if subset["order"] == "random" else f"{subset['order']}, {subset['ranking']}"
@@ -124,8 +124,8 @@ def _mask(groups: Sequence[str], names: Sequence[str | int], keep: bool, setting
     index = {name: position for position, name in enumerate(groups)}
     unknown = [str(name) for name in names if str(name) not in index]
     if unknown:
-        hint = did_you_mean(unknown[0], index) or f"; the groups are {_short(list(index))}"
-        raise SourcewiseError(f"{setting}: no group is called {_short(unknown)}{hint}")
+        hint = did_you_mean(unknown[0], index) or f"; the groups are {_first_names(list(index))}"
+        raise SourcewiseError(f"{setting}: no group is called {_first_names(unknown)}{hint}")
     mask = np.full(len(groups), not keep)
     mask[[index[str(name)] for name in names]] = keep
     if not mask.any():
@@ -147,6 +147,6 @@ def _digest(names: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(names).encode()).hexdigest()[:10]
 
 
-def _short(names: Sequence[str], limit: int = 5) -> str:
+def _first_names(names: Sequence[str], limit: int = 5) -> str:
     shown = ", ".join(repr(name) for name in names[:limit])
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

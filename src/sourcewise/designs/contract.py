@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Subset = Mapping[str, Any]
+SubsetSettings = Mapping[str, Any]
 """The settings `subset.*` of a run: `design`, and the arguments of its `draw`."""
 
 
-def _nothing(subset: Subset) -> str:
+def _nothing(subset: SubsetSettings) -> str:
     return ""
 
 
@@ -26,11 +26,15 @@ class Design:
         hand, or by what influences are, would bias the estimate.
     resolve: function of all settings of a subset to those that the run is named by and its record keeps, done before
         a run is named: the content of a file takes the place of the file's name. Resolving twice is resolving once.
-    replica: function of the resolved settings to a text that is another for each training on one subset with one
+    replica: function of the resolved settings to a text that differs between trainings on one subset with one
         training seed; empty where settings do not tell trainings apart.
     curve: function of the resolved settings to the curve that the run is a point of, where the design removes more
-        and more groups: `worst, <ranking>`, `best, <ranking>` or `random`. Empty for all other designs.
+        and more groups: `worst, <ranking>`, `best, <ranking>` or `random`; other words come last. Empty for all
+        other designs.
     names_groups: whether the settings name groups, so that they fit one source only.
+
+    An estimate imports no code that a record names. So of a user's design it uses `is_random`, which the record holds,
+    but neither `replica`, which counts in training, nor `curve`: these it takes from `registry.DESIGNS` alone.
 
     A design of your own is such an object in a module that Python can import, named by its path:
 
@@ -43,7 +47,7 @@ class Design:
 
     draw: Callable[..., NDArray[np.bool_]]
     is_random: bool = False
-    resolve: Callable[[Subset], dict[str, Any]] = dict
-    replica: Callable[[Subset], str] = _nothing
-    curve: Callable[[Subset], str] = _nothing
+    resolve: Callable[[SubsetSettings], dict[str, Any]] = dict
+    replica: Callable[[SubsetSettings], str] = _nothing
+    curve: Callable[[SubsetSettings], str] = _nothing
     names_groups: bool = False

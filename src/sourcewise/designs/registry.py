@@ -11,7 +11,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.extensions import find
 from sourcewise.core.settings import check_call
 from sourcewise.designs import chosen_designs, random_designs
-from sourcewise.designs.contract import Design, Subset
+from sourcewise.designs.contract import Design, SubsetSettings
 
 DESIGNS: Mapping[str, Design] = {
     "full": Design(chosen_designs.full),
@@ -42,14 +42,14 @@ def find_design(name: str) -> Design:
 
 
 def recorded_design(name: str) -> Design:
-    """Return the design that a record names, without importing anything.
+    """Return the design that a record names, without importing anything; it is not for drawing subsets.
 
     Of a design that is not ours, nothing is known: it counts as one without randomness, replicas or a curve.
     """
     return DESIGNS.get(name, Design(chosen_designs.full))
 
 
-def resolve(subset: Subset) -> dict[str, Any]:
+def resolve(subset: SubsetSettings) -> dict[str, Any]:
     """Return the settings of a subset with the content of files in place of their names.
 
     Every run is resolved before it is named, so that it is named by its subset, and its record stands alone. Resolving
@@ -64,7 +64,7 @@ def resolve(subset: Subset) -> dict[str, Any]:
     return design.resolve(subset)
 
 
-def draw(groups: Sequence[str], subset: Subset) -> NDArray[np.bool_]:
+def draw(groups: Sequence[str], subset: SubsetSettings) -> NDArray[np.bool_]:
     """Return the subset `bool[groups]` that the settings `subset.*` choose.
 
     Raises SourcewiseError as `resolve` does, and when the design cannot draw from these groups.
@@ -79,12 +79,7 @@ def draw(groups: Sequence[str], subset: Subset) -> NDArray[np.bool_]:
     return mask
 
 
-def replica(subset: Subset) -> str:
-    """Return what tells apart the trainings on one subset with one training seed; empty for most designs."""
-    return find_design(subset["design"]).replica(subset)
-
-
-def _check_owner(design: Design, subset: Subset) -> None:
+def _check_owner(design: Design, subset: SubsetSettings) -> None:
     """Raise SourcewiseError for a setting of other designs only, as an experiment has it with another subset chosen."""
     parameters = inspect.signature(design.draw).parameters
     for name in [name for name in _settings(subset) if name not in parameters]:
@@ -96,5 +91,5 @@ def _check_owner(design: Design, subset: Subset) -> None:
             )
 
 
-def _settings(subset: Subset) -> dict[str, Any]:
+def _settings(subset: SubsetSettings) -> dict[str, Any]:
     return {name: value for name, value in subset.items() if name != "design"}

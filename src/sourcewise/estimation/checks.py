@@ -80,8 +80,8 @@ def check(method: Estimator, scores: Mapping[str, Score], sample: Subsets, model
     """
     reliability, more = None, None
     if sample.units >= 2 * LEAST_UNITS:
-        reliability = split_half(sample, method.halved)
-        more = forecast(reliability, sample, method.halved)
+        reliability = split_half(sample, method.for_halves)
+        more = forecast(reliability, sample, method.for_halves)
     score = scores.get(method.name, Score(np.nan, np.nan, np.nan))
     result = Checks(
         estimator=method.name,
@@ -170,7 +170,7 @@ def cross_fitted_lds(subsets: Subsets, estimator: Estimator, draws: int = 200) -
     return lds(predictions(subsets, estimator, fold), subsets, fold, draws)
 
 
-def compare(candidates: Sequence[Estimator], subsets: Subsets) -> dict[str, Score]:
+def compare_estimators(candidates: Sequence[Estimator], subsets: Subsets) -> dict[str, Score]:
     """Return the cross-fitted LDS of the candidates that can be scored, by name, the best first.
 
     Of several candidates, those that do not suit the design or the number of subsets do not compete.

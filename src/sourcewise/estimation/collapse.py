@@ -26,7 +26,7 @@ class Subsets:
     Attributes:
         masks: bool[S, G], as bits.
         outputs: float[S, E].
-        runs: int[S], models behind each row.
+        runs: int[S], models averaged in each row.
         unit: int[S], rows that belong together (a subset and its complement); folds never split them.
         pairs: the first 2 * pairs rows are pairs of complements.
         center: float[E], mean output of those rows; None without pairs.

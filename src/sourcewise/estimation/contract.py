@@ -10,8 +10,9 @@ keeping the group helps. One convention holds for all estimators. In a model y =
 
 With interactions, b is the best linear account of the outputs under the design.
 
-What predicts best is shrunken, and a shrunken estimate has no honest interval. So every estimate has two faces:
-`coefficients`, shrunken where the estimator shrinks, predict; `influence`, with `stderr` and `dof`, is unbiased.
+What predicts best is shrunken, and a shrunken estimate has no honest interval. So every estimate has two sets of
+numbers: `coefficients`, shrunken where the estimator shrinks, predict; `influence`, with `stderr` and `dof`, is
+unbiased.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class Estimator:
             `GRAM_GROUPS` groups do not have.
         needs_held_out: whether it tunes itself on some models held out from the others.
         least_subsets: fewest subsets, given the number of groups, with which it is tried when estimators compete.
-        substitute: estimator of the influences from a part of the models, for the reliability of split halves; None if
-            that is this one.
+        substitute: estimator of the influences from a part of the models, for the reliability of split halves; None:
+            this estimator.
         joint: whether it estimates the groups together, as a regression does. The more models there are, the less of
             the other groups leaks into an influence then, and the forecast of the models needed counts on that.
         handles_mixed_sizes: whether it tells the effect of a group from that of subset size where sizes are mixed.
@@ -104,7 +105,7 @@ class Estimator:
     by_parts: bool = True
 
     @property
-    def halved(self) -> Estimator:
+    def for_halves(self) -> Estimator:
         """The estimator that estimates from a part of the models in place of this one."""
         return self.substitute or self
 

@@ -1,4 +1,4 @@
-"""Influences from plain arrays: `fit(masks, outputs)`, the list of all steps.
+"""Influences from plain arrays: `fit(masks, outputs)`.
 
 >>> rng = np.random.default_rng(0)
 >>> masks = rng.random((200, 5)) < 0.5
@@ -94,7 +94,7 @@ class Fit:
 
     def curve(self) -> list[Point]:
         """Return LDS and split-half reliability against the number of models, up to all."""
-        return checks.curve(self.sample, self.method.halved)
+        return checks.curve(self.sample, self.method.for_halves)
 
 
 def fit(
@@ -112,7 +112,7 @@ def fit(
 
     Args:
         masks: bool[models, G], True where a model kept the group.
-        outputs: float[models, E] (or [models]), what each model says of each example.
+        outputs: float[models, E] (or [models]), outputs of each model on each example.
         estimator: difference, ridge, ols, lasso, the dotted path of an `Estimator` of yours, or the object. Of several
             in a list, and for auto of all of ours, the one with the highest cross-fitted LDS is used.
         seeds: training seeds [models]. Models of one subset are averaged, and errors count subsets, not models.
@@ -134,7 +134,7 @@ def fit(
     candidates = find_estimators(estimator, packed.groups)
     subsets = collapse(packed, table, seed_of)
     sample = _sample_columns(subsets)
-    scores = checks.compare(candidates, sample)
+    scores = checks.compare_estimators(candidates, sample)
     method = next((item for item in candidates if item.name == next(iter(scores), "")), candidates[0])
     estimate, qvalue = estimate_table(subsets, method)
     return Fit(
@@ -182,7 +182,7 @@ def _sample_columns(subsets: Subsets) -> Subsets:
 def _check_sizes(masks: PackedMasks, outputs: NDArray[Any]) -> None:
     models = len(masks)
     if models != len(outputs):
-        raise SourcewiseError(f"{models} masks but {len(outputs)} rows of outputs: one each a model")
+        raise SourcewiseError(f"{models} masks but {len(outputs)} rows of outputs: each model needs one of both")
     if models < 2:
         raise SourcewiseError(f"{models} record{'s' * (models != 1)}: an estimate needs at least 2")
     if not (outputs.size and masks.groups):

@@ -1,7 +1,7 @@
 """Sums over models, which are all that estimators need to see: memory does not grow with the number of models.
 
 Two `Moments` of the same shape add up, and a part can be taken away again. Outputs are centred by a reference row
-before anything is squared, so that large means do not eat the digits.
+before anything is squared, so that large means do not cost precision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Moments:
         total: float[E], sum of the outputs.
         square: float[E], sum of their squares.
         kept_total: float[E, G], sum of the outputs over the models that kept the group.
-        kept_square: float[E, G], the same of the squares.
+        kept_square: float[E, G], sum of the squared outputs over the models that kept the group.
         gram: float[G, G], how many models kept both groups; None where it was not asked for.
         pairs: pairs of a subset and its complement among the models. What the two have in common is left out of sums.
         precision: rounding unit of the products.
@@ -51,12 +51,12 @@ class Moments:
 
     @property
     def groups(self) -> int:
-        """G."""
+        """The number of groups, G."""
         return int(self.kept.size)
 
     @property
     def columns(self) -> int:
-        """E."""
+        """The number of columns, E."""
         return int(self.total.size)
 
     @property
@@ -181,8 +181,8 @@ def sum_models(
 
     Args:
         chunks: masks bool[m, G] and finite outputs float[m, E].
-        groups: G.
-        columns: E.
+        groups: how many, G.
+        columns: how many, E.
         gram: whether to make the Gram matrix.
         pairs: pairs of complements among the models, for `Moments.pairs`.
     """

@@ -16,7 +16,7 @@ NAMES_LIMIT = 20_000
 TAG_LIMIT = 64
 """Characters of a tag, which W&B refuses when it is longer."""
 
-_NOT_SHOWN = frozenset({"logger", "runs_dir", "only"})
+_NOT_SHOWN = frozenset({"logger", "runs_dir", "out", "only", "retrain"})
 
 
 def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:

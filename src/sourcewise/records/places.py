@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +15,7 @@ from tqdm import tqdm
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
+from sourcewise.core.identity import Fingerprints, differing, recorded_recipe
 from sourcewise.records import browsing, record, uploads
 from sourcewise.records.record import Header, Record, RecordError
 
@@ -86,7 +89,7 @@ def _wandb_entries(project: Project, summaries: bool) -> Iterator[Entry]:
         if run.state not in states:
             yield f"{place}/{run.id}", f"{run.name} did not finish: W&B shows it as {run.state}"
     if len(studies := Counter(run.group for run in finished)) > 1:
-        raise mixed(place, studies)
+        raise mixed(place, studies, {run.group: (run.config, _data(run.config)) for run in finished})
     if summaries:
         yield from ((f"{place}/{run.id}", _without_outputs(run)) for run in finished)
         return
@@ -120,13 +123,31 @@ def _setting(config: Any, name: str) -> Any:
     return config
 
 
-def mixed(places: str, studies: Counter[str]) -> SourcewiseError:
-    """Return the error for records of several studies. studies: the number of records of each."""
+def mixed(
+    places: str, studies: Counter[str], contents: Mapping[str, tuple[Mapping[str, Any], Fingerprints]]
+) -> SourcewiseError:
+    """Return the error for records of several studies.
+
+    studies: the number of records of each. contents: config and fingerprints of one record of each.
+    """
     counts = ", ".join(f"{study} ({count} records)" for study, count in studies.most_common())
-    return SourcewiseError(
-        f"records={places}: records of different recipes do not mix: {counts};"
-        " choose one folder, or filters.group=<study>"
-    )
+    choices = "choose one folder, or filters.group=<study>"
+    recipes = {recorded_recipe(config) for config, _ in contents.values()}
+    if len(recipes) > 1 or "" in recipes:
+        return SourcewiseError(f"records={places}: records of different recipes do not mix: {counts}; {choices}")
+    (config, first), *others = contents.values()
+    source = str(config["source"]["name"])
+    differ = list(dict.fromkeys(name for _, other in others for name in differing(other, first, source)))
+    reason = f"other data ({', '.join(differ)} differs)" if differ else "the same data, under several names,"
+    return SourcewiseError(f"records={places}: records of one recipe and {reason} do not mix: {counts}; {choices}")
+
+
+def _data(config: Mapping[str, Any]) -> Fingerprints:
+    """Return what a config says of its data; nothing if it is no run's."""
+    try:
+        return {name.removeprefix("target."): str(value) for name, value in names.data(config).items()}
+    except (KeyError, TypeError, AttributeError):
+        return {}
 
 
 Item = TypeVar("Item")
@@ -140,17 +161,26 @@ def _bar(items: Iterable[Item], shown: bool, total: int | None = None) -> Iterab
 def _read(file: Path) -> Record | str:
     """Return the record in a file, or the reason why it cannot be used."""
     try:
-        return record.read(file)
+        item = record.read(file)
     except RecordError as error:
         return str(error).removeprefix(f"{file}: ")
+    with suppress(KeyError, TypeError, AttributeError):
+        run = names.run_name(item.header.config)
+        # Names that sourcewise gives end with a hash of the run's settings; makers of other records may choose theirs.
+        if re.fullmatch(r".+-[0-9a-f]{8}", item.header.run) and item.header.run != run:
+            return f"it is called {item.header.run}, and its config is that of {run}"
+    return item
 
 
 def _disagreement(run: RemoteRun, item: Record) -> str | None:
     """Return in what a record disagrees with the config of its run in W&B; None when they agree."""
     try:
-        in_wandb = {"recipe": names.recipe(run.config), "subset": run.config["subset"], "seed": run.config["seed"]}
-        config = item.header.config
-        in_record = {"recipe": names.recipe(config), "subset": config["subset"], "seed": item.header.seed}
+        in_wandb, in_record = (
+            {"recipe": names.recipe(config), "data": names.data(config), "subset": config["subset"]}
+            for config in (run.config, item.header.config)
+        )
+        in_wandb |= {"seed": run.config["seed"]}
+        in_record |= {"seed": item.header.seed}
     except (KeyError, TypeError, AttributeError, RecursionError):
         return "its config in W&B is not that of a run"
     for key, value in in_wandb.items():
@@ -165,6 +195,7 @@ def _without_outputs(run: RemoteRun) -> Record | str:
         mask, group_names = browsing.read_subset(run.summary)
         unknown: dict[str, Any] = {"class_names": {}, "fingerprints": {}, "metrics": {}, "versions": {}}
         header = Header.from_config(run.config, group_names=group_names, commit=None, device="", **unknown)
+        header = replace(header, study=run.group)  # which an older sourcewise named otherwise
         record.check(Record(mask, {}, header))
         return Record(mask, {}, replace(header, metrics=run.summary))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, SourcewiseError):

@@ -54,8 +54,8 @@ class Records:
     def __iter__(self) -> "Reading":
         return Reading(self)
 
-    def giving(self, output: str) -> "Reading":
-        """Return a pass to take this output from; all but scalars are there for every example.
+    def with_output(self, output: str) -> "Reading":
+        """Return a pass over records that hold this output. Scalars are per run, all other outputs per example.
 
         A scalar of every run, such as `metric:target/digits/accuracy`, comes as a record with one example, whose `prob`
         it is. Of W&B runs, only summaries are read then. The pass raises SourcewiseError when no run has the scalar.
@@ -74,7 +74,7 @@ class Reading(Iterator[Record]):
         self.used: list[str] = []
         self.left_out: list[LeftOut] = []
         self._settings, self._filters, self._metric = records, Filters(**records.filters), metric
-        self._records = self._of_the_same_data()
+        self._records = self._checked()
 
     def __next__(self) -> Record:
         return next(self._records)
@@ -87,11 +87,11 @@ class Reading(Iterator[Record]):
         first = self.left_out[0]
         return f"; {len(self.left_out)} could not be used, the first: {first.path} ({first.reason})"
 
-    def _of_the_same_data(self) -> Iterator[Record]:
+    def _checked(self) -> Iterator[Record]:
         """Yield the records to use. Raises SourcewiseError for one whose groups or examples are not the first's."""
         first: Record | None = None
         scalars: set[str] = set()
-        for path, item in self._of_one_study():
+        for path, item in self._one_study():
             if self._metric is not None and isinstance(item, Record):
                 numbers = item.header.metrics.items()
                 scalars |= {name for name, value in numbers if isinstance(value, int | float)}
@@ -107,12 +107,13 @@ class Reading(Iterator[Record]):
             near = ", ".join(get_close_matches(self._metric, scalars, n=3) or sorted(scalars)[:10])
             raise SourcewiseError(f"outputs={METRIC}{self._metric}: no run logged this scalar; there are {near}")
 
-    def _of_one_study(self) -> Iterator[Entry]:
+    def _one_study(self) -> Iterator[Entry]:
         """Yield the entries of the first study, each run once.
 
         Raises SourcewiseError at the end when there was another study, or none.
         """
         studies: Counter[str] = Counter()
+        contents: dict[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {}
         paths: dict[tuple[str, str], str] = {}
         for path, item in self._entries():
             if isinstance(item, str):
@@ -122,6 +123,7 @@ class Reading(Iterator[Record]):
             if not self._filters.admit(item.header.study, item.header.config):
                 continue
             studies[item.header.study] += 1
+            contents.setdefault(item.header.study, (item.header.config, item.header.fingerprints))
             if run in paths:
                 yield path, f"the same run as {paths[run]}"
                 continue
@@ -131,7 +133,7 @@ class Reading(Iterator[Record]):
         places = self._settings.places
         shown = places if isinstance(places, str) else f"[{','.join(map(str, places))}]"
         if len(studies) > 1:
-            raise mixed(shown, studies)
+            raise mixed(shown, studies, contents)
         if not studies and self.left_out:
             raise SourcewiseError(f"records={shown}: no record found here{self.unused}")
         if not studies:

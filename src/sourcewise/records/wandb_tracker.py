@@ -149,8 +149,8 @@ class WandbTracker(Tracker):
                 except Exception as error:
                     reason = one_line(error)
                     _outage.begin(reason)
-                    for folder in Path(self.dir).glob(f"wandb/run-*-{arguments['id']}"):  # a log without a run
-                        shutil.rmtree(folder, ignore_errors=True)
+                    for log in Path(self.dir).glob(f"wandb/run-*-{arguments['id']}"):  # a log without a run
+                        shutil.rmtree(log, ignore_errors=True)
                     arguments["id"] = secrets.token_hex(6)  # wandb's service still holds the run of the first id
             run = run or wandb.init(mode="offline", **arguments)
         except Exception as error:

@@ -136,7 +136,7 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     whiskers = {"type": "data", "array": interval, "thickness": 1.2, "width": 3, "color": LIGHT["soft"]}
     marker = {
         "color": [LIGHT["helps"] if v >= 0 else LIGHT["hurts"] for v in x],
-        "opacity": [1.0 if p is not None and p <= fdr else MUTED for p in qvalue],
+        "opacity": [1.0 if q is not None and q <= fdr else MUTED for q in qvalue],
     }
     unit_name, decimals, details = html.escape(unit.name), unit.decimals, list(zip(interval, qvalue, strict=True))
     hover = (
@@ -259,7 +259,8 @@ def _by_number(comparison: Comparison, scale: _Scale) -> go.Figure:
     full = [comparison.full] if comparison.full else []
     for curve in comparison.curves:
         order = curve.name.partition(",")[0]
-        colour = LIGHT["text"] if seen[order] else ORDER_COLOURS[order]  # of further rankings, and of the first one
+        # Only the first ranking of an order has the order's colour.
+        colour = LIGHT["text"] if seen[order] else ORDER_COLOURS.get(order, LIGHT["text"])
         dash = ("solid", "dot", "dashdot", "longdash")[seen[order] % 4]
         seen[order] += 1
         band, traces = _curve(curve, full, scale, {"color": colour, "width": 2, "dash": dash})

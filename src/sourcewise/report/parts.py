@@ -59,7 +59,7 @@ Cell = str | Sequence[Effect]
 class Row:
     """A row of a table. Its header names its subject.
 
-    significant: whether the influence in the row is; None where the row holds none, or effects that tell it themselves.
+    significant: whether the influence in the row is; None where there is none, or Effects, which carry their own flag.
     """
 
     header: str
@@ -94,7 +94,7 @@ class Table:
         return any(row.significant is not None for row in self.rows) or any(effect.value for effect in self.effects)
 
     @property
-    def wordy(self) -> bool:
+    def has_long_names(self) -> bool:
         """Whether names are too long for effects to stand side by side."""
         return any(len(effect.name) > 5 and not effect.picture for effect in self.effects)
 

@@ -1,4 +1,4 @@
-"""Sections of a report as text for a terminal: lines of at most WIDTH columns, in which names can do no harm.
+"""Sections of a report as text for a terminal: lines of at most WIDTH columns, without control characters.
 
 Figures and pictures are left out. A star marks what is significant, where a page prints the rest pale.
 """
@@ -26,7 +26,7 @@ SHELL_WORD = re.compile(r"""(?:[^\s'"\\]|'[^']*'|"(?:\\.|[^"\\])*"|\\.)+""", re.
 
 
 def one_line(text: str) -> str:
-    r"""Return the text on one line, with `?` for all that a terminal would obey, and in simple symbols.
+    r"""Return the text on one line, with `?` for every control character, and in simple symbols.
 
     >>> one_line("a\x1b[2Jb\nc −0.5")
     'a?[2Jb c -0.5'

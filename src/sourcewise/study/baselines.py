@@ -41,7 +41,7 @@ class Baseline:
     lds_class: float | None
 
 
-def compare(
+def compare_baselines(
     outputs: TargetOutputs,
     influences: xr.Dataset,
     masks: NDArray[np.bool_] | None = None,

@@ -1,4 +1,4 @@
-"""One pass over the records of a study, which leaves arrays."""
+"""One pass over the records of a study, into arrays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sourcewise.study.outputs import UNITS, LabelAgreement, Outputs, is_correct,
 from sourcewise.study.recipes import Sweeps, train_command
 
 RANDOM = "random"
-"""The curve of runs without randomly chosen groups."""
+"""The curve of runs that remove random groups."""
 SMALL = 2**25
 """Up to this many outputs and influences, float64 costs nothing that anybody would notice; beyond, float32 and disk."""
 
@@ -112,7 +112,7 @@ class Study:
         header: of the first record.
         output: the output of the models that influences are on.
         designs: number of records by design of their subset.
-        chosen_designs: the same for records whose subset was chosen, not drawn at random.
+        chosen_designs: number of records by design, of those whose subset was chosen, not drawn at random.
         seconds: wall time by stage, summed over all records.
         sweeps: overrides of the sweeps that the records come from, see `Sweeps`.
         masks: subsets of the records that influences rest on, those drawn at random.
@@ -121,9 +121,9 @@ class Study:
         mappings: outputs of the first run that kept all groups, with label and feature mapping, by target.
         counterfactual_runs: models of chosen subsets.
         full_runs: of those that keep all groups, the outputs on every example, by target.
-        runs_without: of those that keep all groups but one, the same, by target and number of the group.
-            Both are empty where groups are examples.
-        label_agreement: what models say of the source's labels; None where records do not hold that.
+        runs_without: of those that keep all groups but one, the outputs on every example, by target and number of the
+            group. full_runs and runs_without are empty where groups are examples.
+        label_agreement: how often models predict the source's labels; None where records do not hold that.
     """
 
     header: Header
@@ -169,7 +169,7 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
     """Collect the records of one study in one pass, in memory that does not grow with records times examples.
 
     Influences rest on randomly drawn subsets alone: those chosen by hand or by a ranking would bias them. With an
-    output `metric:<name>`, records are those of `Records.giving`.
+    output `metric:<name>`, records are those of `Records.with_output`.
 
     Raises SourcewiseError for an unknown output, or when no record has a random subset.
     """
@@ -231,7 +231,7 @@ class _Spool:
 
 
 class _Collector:
-    """What grows while records are read."""
+    """Accumulates what all records of a study hold, one record at a time."""
 
     def __init__(self, first: Record, output: str) -> None:
         self.header, self._groups, self._output = first.header, len(first.mask), output
@@ -301,7 +301,7 @@ class _Collector:
 
 
 class _TargetCollector:
-    """What grows of one target while records are read."""
+    """Accumulates the outputs on one target, one record at a time."""
 
     def __init__(self, first: TargetOutputs, class_names: Iterable[str], output: str) -> None:
         self._first, self._class_names, self._output = first, tuple(class_names), output
@@ -348,7 +348,7 @@ def _counterfactual_run(record: Record, output: str, study: str = "") -> Counter
 
 
 def _from_subset(record: Record, function: Callable[[Mapping[str, Any]], str]) -> str:
-    """Return what a function makes of the record's settings of `subset`; SourcewiseError where it cannot."""
+    """Return a function of the record's settings of `subset`. Raises SourcewiseError where it cannot be computed."""
     try:
         return function(record.header.config["subset"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:

@@ -16,7 +16,7 @@ from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting
 from sourcewise.estimation.fitting import Fit, fit
 from sourcewise.estimation.moments import GRAM_GROUPS
-from sourcewise.study.baselines import Baseline, compare
+from sourcewise.study.baselines import Baseline, compare_baselines
 from sourcewise.study.collect import Study
 from sourcewise.study.effects import KEYS
 from sourcewise.study.outputs import UNITS
@@ -77,7 +77,7 @@ def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: 
     baselines: dict[str, Baseline] = {}
     if name in study.mappings:
         masks = study.masks.unpack() if few_groups else None
-        baselines = compare(study.mappings[name], dataset, masks, target.class_means)
+        baselines = compare_baselines(study.mappings[name], dataset, masks, target.class_means)
     return Estimated(
         dataset=dataset,
         estimator=fits["example"].method,

@@ -1,4 +1,4 @@
-"""What models say of examples: the output that a study is about, with its scale, and how far they agree with labels."""
+"""Outputs of models on examples: the one that a study is about, with its scale, and how often models predict labels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_correct(outputs: TargetOutputs) -> NDArray[np.bool_]:
 
 
 class LabelAgreement:
-    """What models say of the labels of source examples, as sums that grow by one model at a time.
+    """Outputs of models on the labels of source examples, as sums to which models are added one by one.
 
     Each is float[2, examples]: over models that did not train on the example, and over those that did. Of the models
     of one subset only the first counts: the others are not independent of it.

@@ -25,7 +25,7 @@ _OTHER = "another value"
 
 @dataclass
 class _Example:
-    """A job that Hydra has composed, and which of its values are free, as far as that was asked."""
+    """A job that Hydra has composed, and which of its values are known to be free, or not."""
 
     overrides: list[Override]
     config: Config
@@ -60,8 +60,8 @@ class Composer:
 
     def _is_free(self, example: _Example, key: str) -> bool:
         if key not in example.free:
-            other = self._parse(f"{key}='{_OTHER}'")
-            job = [other if o.key_or_group == key else o for o in example.overrides]
+            changed = self._parse(f"{key}='{_OTHER}'")
+            job = [changed if old.key_or_group == key else old for old in example.overrides]
             try:
                 example.free[key] = self._compose(job) == _replaced(example.config, key.split("."), _OTHER)
             except (HydraException, OmegaConfBaseException):
@@ -114,7 +114,7 @@ def _text(override: Override) -> str:
 
 
 def _is_plain(override: Override) -> bool:
-    """Whether the override sets one value that is no interpolation and not missing."""
+    """Return whether the override sets one value that is no interpolation and not missing."""
     if override.type is not OverrideType.CHANGE or override.package is not None:
         return False
     value = override.value()

@@ -16,11 +16,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from sourcewise.core import names, settings
-from sourcewise.core.errors import SourcewiseError
+from sourcewise.core import identity, names, settings
+from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.designs import resolve
 from sourcewise.sweep import devices
 from sourcewise.sweep.composition import Composer
+from sourcewise.sweep.fingerprints import Reader
 from sourcewise.sweep.policy import Sweep, Workers
 from sourcewise.sweep.pool import Pool
 from sourcewise.sweep.runs import Run
@@ -49,6 +50,7 @@ class LocalLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands to every launcher, and check the settings. Raises SourcewiseError for a wrong one."""
         self._context, self._config = hydra_context, config
+        self.fingerprints = Reader(self.task)
         chosen: Any = OmegaConf.to_container(config.hydra.launcher, resolve=True)
         local = {item.name: chosen[item.name] for item in fields(LocalLauncher) if item.name in chosen}
         settings.check_arguments(LocalLauncher, local, "hydra.launcher")
@@ -62,12 +64,14 @@ class LocalLauncher(Launcher):
         for run in runs:
             by_folder.setdefault(run.folder, run)
         if self.status:
-            print(status_table(list(by_folder.values())))
+            print(status_table(list(by_folder.values()), self.fingerprints))
             return []
         try:
             Sweep(self, list(by_folder.values())).run()
-        finally:
+        except (RunFailed, SystemExit):
             self._close(list(by_folder.values()))
+            raise
+        self._close(list(by_folder.values()))
         return [
             JobReturn(run.overrides, status=JobStatus.COMPLETED, _return_value=by_folder[run.folder].value)
             for run in runs
@@ -80,7 +84,7 @@ class LocalLauncher(Launcher):
             print(closing(done), flush=True)
 
     def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
-        """Return the runs of all jobs, their configs checked at the top and their subsets resolved."""
+        """Return the runs of all jobs: their configs checked at the top, subsets and data replaced by their content."""
         compose, kind = Composer(self._context.config_loader, self._config), beside(self.task, "Settings")
         runs = []
         for index, overrides in enumerate(job_overrides, start):
@@ -89,6 +93,8 @@ class LocalLauncher(Launcher):
                 settings.check_top_level(kind, config)
             if "subset" in config:
                 config["subset"] = resolve(config["subset"])
+            if identity.is_named_by_data(config) and (contents := self.fingerprints(config)):
+                config = identity.with_data(config, contents)
             runs.append(Run(index, config, names.run_dir(config) / names.LOG, list(overrides)))
         return runs
 

@@ -139,7 +139,7 @@ def lease(folder: Path, patience: float | None = None) -> Iterator[Lease]:
 
 
 class Watch:
-    """A record of holders seen, which finds dead ones by looking at them more than once."""
+    """The holders seen so far, which finds dead ones by looking at them more than once."""
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[Holder | None, float]] = {}

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from sourcewise.core import names
+from sourcewise.core import identity, names
 from sourcewise.core.errors import RunFailed
 from sourcewise.core.files import check_place
-from sourcewise.records import record
 from sourcewise.sweep import leases
+from sourcewise.sweep.belonging import changed_data, look, other_studies, set_aside
 from sourcewise.sweep.pool import Outcome
-from sourcewise.sweep.runs import INTERRUPTED, Run, damage
+from sourcewise.sweep.runs import INTERRUPTED, Run
 from sourcewise.sweep.signals import caught
 from sourcewise.sweep.slots import Shape
 
@@ -69,6 +69,9 @@ class Backend(Protocol):
     finish_within: float
     give_up_after: int | None
 
+    def fingerprints(self, config: names.Config) -> identity.Fingerprints | None:
+        """Return what the datasets of a config hold now; None where the task does not tell."""
+
     def pool(self, shape: Shape) -> Workers:
         """Return what does runs of this shape."""
 
@@ -91,8 +94,10 @@ class Sweep:
     def run(self) -> None:
         """Do all runs that are not done. Raises RunFailed if some failed, SystemExit after a signal."""
         for run in self.runs:
-            if names.is_done(run.folder):
-                self._look_at_record(run)
+            self._look_at_record(run)
+        if changed := [run for run in self.runs if run.state == "changed"]:
+            raise changed_data(len(changed), len(self.runs), changed[0].folder, changed[0].cause)
+        self._name_other_studies()
         shapes: dict[Shape, list[Run]] = {}
         for run in self.runs:
             if run.state == "missing":
@@ -116,19 +121,29 @@ class Sweep:
         return sum(run.state == state for run in self.runs)
 
     def _look_at_record(self, run: Run) -> None:
-        """Set the state of a run that has a record. A damaged record is removed, while this process holds the run."""
-        path = run.folder / names.RECORD
-        try:
-            record.read(path)
+        """Set the state of a run that has a record. One that does not count leaves, held by this process meanwhile."""
+        there = look(run.folder, run.config, self.launcher.fingerprints)
+        again = there.state in ("damaged", "foreign") or (there.state == "changed" and run.config.get("retrain"))
+        if there.state == "done":
             run.state = "done"
             leases.tidy(run.folder)
-        except record.Damaged as error:
-            print(f"{str(error).partition(';')[0]}: the run is done again", file=sys.stderr)
+        elif again:
             with suppress(leases.Leased), leases.lease(run.folder):
-                if damage(run.folder):  # still
-                    path.unlink()
-        except record.RecordError as error:
-            run.state, run.cause = "failed", str(error)
+                # Another process may have repaired it meanwhile.
+                if look(run.folder, run.config, self.launcher.fingerprints).state == there.state:
+                    set_aside(run.folder, there)
+        elif there.state != "missing":
+            run.state, run.cause = "changed" if there.state == "changed" else "failed", there.detail
+
+    def _name_other_studies(self) -> None:
+        """Print, for each study that begins, which studies of its recipe have other data."""
+        begun = {run.folder.parent for run in self.runs if run.state == "done"}
+        for run in self.runs:
+            if run.folder.parent not in begun and identity.is_named_by_data(run.config):
+                begun.add(run.folder.parent)
+                current = self.launcher.fingerprints(run.config)
+                if current and (line := other_studies(run.config, current)):
+                    print(line, file=sys.stderr, flush=True)
 
     def _drive(self, pool: Workers, runs: list[Run], bar: "tqdm[Any]") -> None:
         """Keep the workers busy until these runs have ended, or the sweep is halted."""
@@ -194,14 +209,14 @@ class Sweep:
             todo.rotate(-round(GOLDEN * len(todo)))
         for _ in range(len(todo)):
             run = todo.popleft()
-            if time.monotonic() < run.again:
+            if time.monotonic() < run.next_look:
                 todo.append(run)
             elif names.is_done(run.folder):  # another process was faster
                 run.state = "done"
             elif (holder := self.watch.holder(run.folder)) is None:
                 return run
             else:
-                run.state, run.cause, run.again = "leased", str(holder), time.monotonic() + POLL
+                run.state, run.cause, run.next_look = "leased", str(holder), time.monotonic() + POLL
                 todo.append(run)
         return None
 

@@ -1,4 +1,4 @@
-"""Worker processes that live across runs, are forked from a process that has paid for the imports, and may die.
+"""Worker processes that live across runs: forked after the imports; one may die alone.
 
 The launching process imports the heavy libraries once, without using them, and forks a worker per slot within
 milliseconds. Every worker leads a process group of its own, so that what a run started dies with it, and ends at once
@@ -55,7 +55,7 @@ class _Worker:
             self.channel.send_bytes(json.dumps(message).encode())
 
     def kill(self) -> None:
-        """End the process and what it has started."""
+        """End the process and what it has started, at once; `_reap` then notes how its run ended."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -197,22 +197,22 @@ class Pool:
         return self._wake_r in ready and bool(self._wake_r.recv(4096))
 
     def _receive(self, worker: _Worker) -> None:
-        """Take in how a worker's run ended."""
+        """Read a worker's message, note the outcome, and dismiss the worker after an exception or its last run."""
         try:
             status, cause, value = json.loads(worker.channel.recv_bytes())
         except (EOFError, OSError):
-            self._bury(worker)
+            self._reap(worker)
             return
         if status != "returned" and worker.stopping is not None:
             status = worker.stopping
         worker.done += 1
-        self._finish(worker, status, cause, value)
+        self._note(worker, status, cause, value)
         # After an exception the process may be in any state (a broken CUDA context, say); a new one is cheap.
         if worker.stopping or status not in ("returned", "leased") or worker.done >= self.recycle_after:
             self._dismiss(worker)
 
-    def _bury(self, worker: _Worker) -> None:
-        """Forget a worker whose process has ended, or is about to, and note how its run ended."""
+    def _reap(self, worker: _Worker) -> None:
+        """Wait for a process that has ended, or is about to, note how its run ended, and forget the worker."""
         self._workers.remove(worker)
         worker.channel.close()
         worker.kill()  # what it has started; its number cannot be someone else's before it is waited for
@@ -220,17 +220,17 @@ class Pool:
         cause = f"the worker process exited with status {code}"
         if code < 0:
             cause = f"killed by {signal.Signals(-code).name}{' (out of memory?)' * (-code == signal.SIGKILL)}"
-        self._finish(worker, worker.stopping or "killed", cause)
+        self._note(worker, worker.stopping or "killed", cause)
 
-    def _finish(self, worker: _Worker, status: Status, cause: str, value: Any = None) -> None:
-        """Note the outcome of the worker's run."""
+    def _note(self, worker: _Worker, status: Status, cause: str, value: Any = None) -> None:
+        """Note the outcome of the worker's run, after which it is idle."""
         run, worker.run, worker.deadline = worker.run, None, float("inf")
         if run is not None:
             cause = f"hung: stopped after {self.timeout:g} s" if status == "timeout" else cause
             self._outcomes.append(Outcome(run, status, cause, value))
 
     def _dismiss(self, worker: _Worker) -> None:
-        """Ask an idle worker to exit within `grace` seconds."""
+        """Ask an idle worker to exit, and kill it after `grace` seconds; a new one takes its slot."""
         worker.leaving, worker.deadline = True, time.monotonic() + self.grace
         worker.send(None)
 

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sourcewise.core import names
-from sourcewise.records import record
-
 INTERRUPTED = "interrupted"
 
 
@@ -18,8 +15,9 @@ class Run:
     """One run of a sweep and what has become of it.
 
     config, overrides: the arguments of the task. log: the file in the run's folder that takes all that it prints,
-    tracebacks too. state: missing (to be done), running, leased (by another process), done, failed or stopped; `cause`
-    says why. is_probe: whether it began after another one had failed.
+    tracebacks too. state: missing (to be done), running, leased (by another process), done, failed, stopped, or changed
+    (its record is of other data); `cause` says why. next_look: when a leased run is looked at again, by this process's
+    clock. is_probe: whether it began after another one had failed.
     """
 
     index: int
@@ -30,7 +28,7 @@ class Run:
     cause: str = ""
     value: Any = None
     failures: Counter[str] = field(default_factory=Counter)
-    again: float = 0.0
+    next_look: float = 0.0
     is_probe: bool = False
 
     @property
@@ -42,12 +40,3 @@ class Run:
     def name(self) -> str:
         """The run's overrides, as one would type them."""
         return shlex.join(word for word in self.overrides if not word.startswith("hydra.")) or "(no overrides)"
-
-
-def damage(folder: Path) -> str:
-    """Return what is wrong with the record of a complete run; "" if nothing is."""
-    try:
-        record.read(folder / names.RECORD)
-    except record.RecordError as error:
-        return str(error)
-    return ""

@@ -3,29 +3,41 @@
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
-from sourcewise.core import names
+from sourcewise.core.identity import Fingerprints
+from sourcewise.core.names import Config
 from sourcewise.core.overrides import called_as
 from sourcewise.sweep import leases
-from sourcewise.sweep.runs import INTERRUPTED, Run, damage
+from sourcewise.sweep.belonging import look
+from sourcewise.sweep.runs import INTERRUPTED, Run
 from sourcewise.sweep.worker import last_line
 
 LISTED = 20
 """Runs of one state that a status names."""
 
 
-def status_table(runs: Sequence[Run]) -> str:
-    """Return counts and names of the runs in each state, at one look, and the command that completes the sweep."""
-    rows: dict[str, list[str]] = {state: [] for state in ("done", "running", "failed", "damaged", "missing")}
+STATES = {"foreign": "damaged", "unusable": "damaged", "changed": "other data"}
+"""What a status calls a look at a record that is not done."""
+
+
+def status_table(runs: Sequence[Run], fingerprints: Callable[[Config], Fingerprints | None]) -> str:
+    """Return counts and names of the runs in each state, at one look, and the command that completes the sweep.
+
+    fingerprints: see `belonging.look`.
+    """
+    rows: dict[str, list[str]] = {
+        state: [] for state in ("done", "running", "failed", "damaged", "other data", "missing")
+    }
     shared = set.intersection(*(set(run.overrides) for run in runs))
     for run in runs:
         name = shlex.join(word for word in run.overrides if word not in shared) or run.name
         cause = last_line(run.log)
-        if names.is_done(run.folder):
-            state, detail = ("damaged", error) if (error := damage(run.folder)) else ("done", "")
+        there = look(run.folder, run.config, fingerprints)
+        if there.state != "missing":
+            state, detail = STATES.get(there.state, there.state), there.detail
         elif (holder := leases.holder(run.folder)) is not None:
             age = f", for {tqdm.format_interval(max(0.0, time.time() - holder.since))}" if holder.since else ""
             state, detail = "running", f"{holder}{age}"
@@ -35,9 +47,8 @@ def status_table(runs: Sequence[Run]) -> str:
             state, detail = "missing", ""
         rows[state].append(f"{name}  {detail}".rstrip())
     places = sorted({str(run.folder.parent) for run in runs})
-    text = "\n".join([*places, *(f"  {state:<8}{len(lines):>6}" for state, lines in rows.items() if lines)])
-    for state in ("running", "failed", "damaged", "missing"):
-        lines = rows[state]
+    text = "\n".join([*places, *(f"  {state:<10}{len(lines):>4}" for state, lines in rows.items() if lines)])
+    for state, lines in list(rows.items())[1:]:
         text += "".join(f"\n{state:<8} {line}" for line in lines[:LISTED])
         text += f"\n{state:<8} and {len(lines) - LISTED} more" if len(lines) > LISTED else ""
     if len(rows["done"]) < len(runs):

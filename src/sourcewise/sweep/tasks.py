@@ -32,8 +32,9 @@ def load(task: str) -> Function:
 def beside(task: str, name: str) -> Any:
     """Return what has this name in the task's module; None if nothing has.
 
-    A task may have beside it the class `Settings`, which holds the keys and types of a config's top, and the function
-    `closing` of the configs of complete runs to what a sweep says at its end.
+    A task may have beside it the class `Settings`, which holds the keys and types of a config's top, and the functions
+    `fingerprints` of a config to those of its datasets, and `closing` of the configs of complete runs to what
+    a sweep says at its end.
     """
     return getattr(sys.modules[load(task).__module__], name, None)
 

@@ -63,7 +63,10 @@ def serve(channel: Channel, inherited: Sequence[Any], function: Function, enviro
 
 
 def perform(function: Function, config: Mapping[str, Any], log: str, overrides: Sequence[str] = ()) -> Ending:
-    """Do one run, with its output in its log. Signals that came before it started interrupt it at its start."""
+    """Do one run, with its output in its log; return how it ended. An exception becomes the outcome `raised`.
+
+    Signals that came before the run started interrupt it at its start.
+    """
     try:
         _redirect(Path(log))
     except OSError as error:
@@ -127,7 +130,7 @@ def _prepare(channel: Channel, inherited: Sequence[Any]) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """End a run. What it then does to end well is not interrupted once more."""
+    """End a run. Its clean-up is not interrupted once more."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     raise KeyboardInterrupt
 

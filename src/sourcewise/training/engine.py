@@ -39,7 +39,7 @@ class Engine:
     """The means of computation that all stages of one run share.
 
     derive_seed: from a purpose, such as `order/digits`, to the seed of its own generator. log: takes the scalars of
-    every epoch. checkpoint: from a stage's name and `log` to what saves the stage; None: nothing is saved.
+    every epoch. checkpoint: from a stage's name and `log` to the stage's Checkpoint; None: nothing is saved.
     """
 
     hardware: Hardware

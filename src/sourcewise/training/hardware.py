@@ -7,7 +7,7 @@ import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
@@ -21,6 +21,7 @@ from torch import nn
 
 from sourcewise.core.errors import VERBOSE, SourcewiseError
 from sourcewise.lightning_modules.scalars import ScalarLogger
+from sourcewise.training.ranks import Ranks
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -38,6 +39,7 @@ class Hardware:
     channels_last: bool = False
     compile: bool = False
     checkpoint_minutes: float | None = None
+    ranks: Ranks = field(default_factory=Ranks, init=False, repr=False)
 
     def __post_init__(self) -> None:
         processes = self._processes()
@@ -72,7 +74,7 @@ class Hardware:
         """Return a Trainer without checkpoints, bars and summaries. Raises SourcewiseError if Lightning refuses."""
         settings = {name: getattr(self, name) for name in ("accelerator", "devices", "strategy", "precision")}
         try:
-            return pl.Trainer(
+            trainer = pl.Trainer(
                 callbacks=list(callbacks),
                 plugins=self._processes(),
                 **settings,
@@ -90,6 +92,8 @@ class Hardware:
         except (MisconfigurationException, ValueError, TypeError) as error:
             overrides = " ".join(f"trainer.{name}={value}" for name, value in settings.items())
             raise SourcewiseError(f"{overrides}: {' '.join(str(error).split())}") from error
+        self.ranks.adopt(trainer)
+        return trainer
 
     def _processes(self) -> LightningEnvironment | SLURMEnvironment | None:
         """Return what starts the processes of a run: Slurm, if it has a task for each device; None: Lightning decides.

@@ -1,6 +1,7 @@
 """Models: a backbone that turns images into features, and a linear head.
 
-Every factory takes the number of image channels and of classes last, by keyword, as a run knows them only then.
+Every factory takes the number of image channels and of classes last, by keyword, as a run knows them only then. Where
+a factory does not read its `name`, that is for the names of studies only.
 """
 
 from collections.abc import Callable

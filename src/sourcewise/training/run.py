@@ -19,17 +19,17 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.messages import print_once
 from sourcewise.core.randomness import derive_seed
 from sourcewise.core.results_folder import RESERVED
-from sourcewise.data import Numbers
+from sourcewise.data import Numbers, checks
 from sourcewise.lightning_modules.data import ImageData, batches_per_epoch
 from sourcewise.lightning_modules.outputs import Outputs
 from sourcewise.lightning_modules.pretraining import Pretraining
 from sourcewise.records.record import SOURCE, Header, Record, TargetOutputs, is_name
-from sourcewise.training import mappings, metrics, provenance
+from sourcewise.training import mappings, metrics, provenance, sizes
 from sourcewise.training.checkpoints import Checkpoint
 from sourcewise.training.engine import Engine, LogScalars, SourceModel, examples_of
 from sourcewise.training.hardware import Hardware
 from sourcewise.training.models import Model, initialise
-from sourcewise.training.settings import Source, Target
+from sourcewise.training.settings import Source, Target, fingerprints_of
 from sourcewise.training.transfers import TransferTask
 
 
@@ -64,9 +64,15 @@ class Run:
             if {target.train.channels, target.test.channels} != {channels}:
                 raise SourcewiseError(
                     f"target {name}: its images have {target.train.channels} colour channels, those of the source"
-                    f" {channels}; make them alike by source.train.channels, or choose another target"
+                    f" {channels}; make them alike by source.train.channels and source.normalise, or choose another"
+                    " target"
                 )
         self.mask  # noqa: B018  # drawn now, so that a subset that cannot be is an error here
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines about the data that a user should know, and may not."""
+        return checks.notes(self.source.train, {name: (t.train, t.test) for name, t in self.targets.items()})
 
     @functools.cached_property
     def mask(self) -> NDArray[np.bool_]:
@@ -82,9 +88,11 @@ class Run:
 
         Raises:
             RunFailed: when training diverges.
-            SourcewiseError: when the subset leaves nothing to train on.
+            SourcewiseError: when the model does not take images of the run's sizes.
         """
         self.hardware.begin()
+        for line in self.notes if self.hardware.is_main else ():
+            print_once(line)
         engine = self.engine(config)
         seconds: dict[str, float] = {}
         with _timed(seconds, "pretraining"):
@@ -118,16 +126,11 @@ class Run:
     def pretrain(self, engine: Engine) -> SourceModel:
         """Train a source model on the groups that the subset keeps.
 
-        Raises RunFailed when training diverges, SourcewiseError when these groups have no images.
+        Raises RunFailed when training diverges, SourcewiseError as `initial_model` does.
         """
         source, settings = self.source, self.source.pretraining
         kept = source.train.keep_groups(self.mask)
-        if not len(kept):
-            raise SourcewiseError(f"source {source.name}: the {int(self.mask.sum())} groups kept have no images")
-        classes = len(source.train.class_names)
-        model = initialise(
-            lambda: self.build(channels=source.train.channels, classes=classes), self._derive_seed("initialisation")
-        )
+        model, classes = self.initial_model(), len(source.train.class_names)
         steps = batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices)
         module = Pretraining(self.hardware.prepare(model), settings, steps, classes=classes)
         data = ImageData(engine.shuffled(examples_of(kept), settings.batch_size, source))
@@ -135,6 +138,18 @@ class Run:
         trainer, last = engine.fit(module, data, settings.epochs, "source")
         scalars = {f"source/{name}": last[name] for name in ("loss", "accuracy")}
         return SourceModel(model, trainer.strategy.root_device, settings.epochs, scalars)
+
+    def initial_model(self) -> Model:
+        """Return the untrained source model. Raises SourcewiseError when it does not take images of the run's sizes."""
+        train, epochs = self.source.train, self.source.pretraining.epochs
+        build = functools.partial(self.build, channels=train.channels, classes=len(train.class_names))
+        model = initialise(build, self._derive_seed("initialisation"))
+        views = ((self.source, train), *((target, target.test) for target in self.targets.values()))
+        name = getattr(self.build, "keywords", {}).get("name", type(model).__name__)
+        sizes.check(
+            model, name, train.channels, (side for view, images in views for side in view.sides(images, epochs))
+        )
+        return model
 
     def transfer(self, engine: Engine, model: SourceModel, name: str) -> tuple[TargetOutputs, dict[str, float]]:
         """Transfer the source model to one target; return its outputs on the test examples, and its scores by name.
@@ -198,15 +213,12 @@ class Run:
         seconds: dict[str, float],
     ) -> Header:
         source = self.source
-        datasets = {source.name: source.train}
-        for name, target in self.targets.items():
-            datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
         group_names = source.train.group_names
         return Header.from_config(
             config,
             group_names=None if isinstance(group_names, Numbers) else list(group_names),
             class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
-            fingerprints={name: dataset.fingerprint for name, dataset in datasets.items()},
+            fingerprints=fingerprints_of(source, self.targets),
             metrics=scalars,
             versions=provenance.versions(),
             commit=provenance.commit(),
@@ -217,7 +229,8 @@ class Run:
         )
 
     def _derive_seed(self, purpose: str) -> int:
-        return derive_seed(purpose + designs.replica(self.subset), self.seed, self.mask)
+        replica = designs.find_design(self.subset["design"]).replica(self.subset)
+        return derive_seed(purpose + replica, self.seed, self.mask)
 
 
 def _source_head(model: SourceModel) -> torch.nn.Module:

@@ -1,5 +1,6 @@
 """The settings of a source and of a target, with their data: checked when they are made, before anything is trained."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sourcewise.core.errors import SourcewiseError
@@ -16,8 +17,8 @@ class Source(View):
     """The source dataset and how a model is pretrained on it.
 
     groups: what a subset keeps or removes, see `sourcewise.data.regroup`. outputs: whether records carry outputs on the
-    source's own examples. root: where the data are, for the config file's own use. data: tells apart studies of one
-    config file on different data, where the file does not name a dataset.
+    source's own examples. root: where the data are; not read here: YAML passes it to the loader by `${...root}`.
+    data: what they are by content, where the file does not name a dataset, see `sourcewise.core.identity`.
 
     Raises SourcewiseError when the settings do not fit the images.
     """
@@ -67,7 +68,7 @@ class Target(View):
         if self.train.class_names != classes:
             differ = sorted(set(self.train.class_names) ^ set(classes)) or ["their order"]
             raise SourcewiseError(
-                f"target: its training and test images are not of the same classes: they differ in {differ[0]};"
+                f"target: its training and test images are not of the same classes: they differ in {differ[0]!r};"
                 " a class without images is an empty folder"
             )
         for split, dataset in (("training", self.train), ("test", self.test)):
@@ -80,3 +81,11 @@ class Target(View):
             )
         metrics.check(self.metric, self.test.labels, len(classes))
         self.transfer.check(self)
+
+
+def fingerprints_of(source: Source, targets: Mapping[str, Target]) -> dict[str, str]:
+    """Return the fingerprints of all datasets by their names in a record's header."""
+    datasets = {source.name: source.train}
+    for name, target in targets.items():
+        datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
+    return {name: dataset.fingerprint for name, dataset in datasets.items()}

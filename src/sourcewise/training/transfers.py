@@ -33,7 +33,7 @@ from sourcewise.training.views import View
 class TransferTask:
     """One source model to transfer to one target.
 
-    name: the target's. metric: the name of the target's metric, for choosing between settings. view: how its images
+    name: name of the target. metric: name of the target's metric, for choosing between settings. view: how its images
     are shown. engine: the means to train with.
     """
 
@@ -78,7 +78,7 @@ class TransferTask:
 
 @dataclass(frozen=True)
 class TransferResult:
-    """Outputs on the test examples, and the settings that were chosen on the way, which are recorded as metrics."""
+    """Outputs on the test examples, and the settings that the method chose, such as lr, recorded as metrics."""
 
     outputs: Outputs
     chosen: Mapping[str, float] = field(default_factory=dict)

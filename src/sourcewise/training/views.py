@@ -30,6 +30,12 @@ class View:
         centred = self.crop is None or isinstance(self.crop, CentreCrop)
         return centred and not self.augmentation and not callable(self.resolution)
 
+    def sides(self, dataset: ImageDataset, epochs: int) -> set[int]:
+        """Return the sides in pixels that the images of a dataset have up to some epoch."""
+        if callable(self.resolution):
+            return {self.resolution(epoch) for epoch in range(epochs + 1)}
+        return {self.resolution or min(dataset.images.shape[2:])}
+
     def check(self, name: str, dataset: ImageDataset) -> None:
         """Raise SourcewiseError when the settings do not fit the images of the dataset.
 

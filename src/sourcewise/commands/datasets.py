@@ -1,0 +1,83 @@
+"""The datasets of a config, built by name: for their fingerprints, and for a look at what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sourcewise.core import settings
+from sourcewise.core.identity import Fingerprints, is_named_by_data, with_data
+from sourcewise.core.messages import print_once
+from sourcewise.core.names import Config
+
+if TYPE_CHECKING:
+    from sourcewise.data import ImageDataset
+
+LOAD = "sourcewise.data.load.load"
+
+
+def built(config: Config) -> Iterator[tuple[str, ImageDataset]]:
+    """Yield the datasets of a resolved config, by the names that records have for them; the source in its groups.
+
+    What is missing is known before hours go into what is there. Raises SourcewiseError for it.
+    """
+    from hydra.utils import instantiate
+
+    from sourcewise.data import regroup  # torch is slow to import
+
+    source, nodes = config["source"], parts(config)
+    for setting, node in nodes.values():
+        settings.check_config(node, setting)
+        if node.get("_target_") == LOAD:
+            instantiate(node["dataset"], _convert_="all").stamp()
+    for name, (setting, node) in nodes.items():
+        dataset = build(node, setting)
+        yield name, regroup(dataset, source["groups"]) if name == source["name"] else dataset
+
+
+def parts(config: Config) -> dict[str, tuple[str, Config]]:
+    """Return the full name and the settings of each dataset of a resolved config, by its name in records."""
+    source = config["source"]
+    found = {source["name"]: ("source.train", source["train"])}
+    for name, target in config["target"].items():
+        found |= {f"{name}/{part}": (f"target.{name}.{part}", target[part]) for part in ("train", "test")}
+    return found
+
+
+def build(node: Config, setting: str = "") -> Any:
+    """Return what a node of a resolved config builds. setting: the node's full name.
+
+    Raises InstantiationException from what a part raises; for a broken image SourcewiseError, with the full name of the
+    setting that leaves it out.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    from sourcewise.data.store import BrokenImageError
+
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, BrokenImageError):
+            below = str(error).partition("\nfull_key: ")[2]
+            raise BrokenImageError(error.__cause__.problem, ".".join(filter(None, (setting, below)))) from error
+        raise
+
+
+def fingerprints(config: Config, overrides: Sequence[str] = ()) -> Fingerprints:
+    """Return the fingerprints of a config's datasets, by their names in a record's header. Missing stores are made.
+
+    What a user should know of the data is printed, once in a process: of a sweep, on the terminal.
+    """
+    from sourcewise.data import checks  # torch is slow to import
+
+    found = dict(built(config))
+    targets = {name: (found[f"{name}/train"], found[f"{name}/test"]) for name in config["target"]}
+    for note in checks.notes(found[config["source"]["name"]], targets):
+        print_once(note)
+    return {name: dataset.fingerprint for name, dataset in found.items()}
+
+
+def resolve_data(config: Config) -> dict[str, object]:
+    """Return a resolved config whose `data` are replaced by what the datasets hold now; see `core.identity`."""
+    return with_data(config, fingerprints(config)) if is_named_by_data(config) else dict(config)

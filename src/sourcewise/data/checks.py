@@ -1,0 +1,80 @@
+"""What a user should know of the data before hours of training: empty classes, names nearly alike, and copies."""
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from sourcewise.data.dataset import ImageDataset
+
+SHOWN = 5
+"""Names and pairs of images in a line."""
+
+
+def notes(source: ImageDataset, targets: Mapping[str, tuple[ImageDataset, ImageDataset]]) -> list[str]:
+    """Return a line for each thing that may not be meant.
+
+    Args:
+        source: the source.
+        targets: training and test images of each target, by its name.
+    """
+    lines = [f"source: no images of {_some(_classes(source, 0))}, which is left out"] if _classes(source, 0) else []
+    lines += [f"source: {pair}" for pair in _nearly_alike(source.class_names)]
+    for name, (train, test) in targets.items():
+        lines += [f"target {name}: {line}" for line in _of_target(source, train, test)]
+    return lines
+
+
+def _of_target(source: ImageDataset, train: ImageDataset, test: ImageDataset) -> Iterator[str]:
+    yield from _nearly_alike(test.class_names)
+    untested = [name for name in _classes(test, 0) if name not in _classes(train, 0)]
+    if untested:
+        yield f"all images of {_some(untested)} train, and none are left to test; take fewer by train.per_class"
+    for other, what in ((train, "training images too"), (source, "in the source too")):
+        if pairs := copies(test, other):
+            shown = ", ".join(f"{_place(test, row)} (there {_place(other, copy)})" for row, copy in pairs[:SHOWN])
+            yield f"{len(pairs)} of {len(test)} test images are {what}: {shown}{', ...' * (len(pairs) > SHOWN)}"
+
+
+def copies(dataset: ImageDataset, other: ImageDataset) -> list[tuple[int, int]]:
+    """Return the rows of images that another dataset also has, each with the first row there.
+
+    Stored images are compared, byte by byte; images in memory that come from no store are not.
+    """
+    if dataset.digests is None or other.digests is None:
+        return []
+    digests, first = np.unique(other.digests, return_index=True)
+    place = np.searchsorted(digests, dataset.digests).clip(max=len(digests) - 1)
+    rows = np.flatnonzero(digests[place] == dataset.digests)
+    return [(int(row), int(first[place[row]])) for row in rows]
+
+
+def counts(dataset: ImageDataset) -> list[tuple[str, int]]:
+    """Return the name of every class with its number of images."""
+    numbers = dataset.labels.bincount(minlength=len(dataset.class_names)).tolist()
+    return list(zip(dataset.class_names, numbers, strict=True))
+
+
+def _classes(dataset: ImageDataset, count: int) -> list[str]:
+    return [name for name, number in counts(dataset) if number == count]
+
+
+def _nearly_alike(names: Sequence[str]) -> Iterator[str]:
+    """Yield a line for names that differ in spaces, the form of characters or, if longer than one letter, in case."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        plain = " ".join(unicodedata.normalize("NFKC", name).split())
+        alike.setdefault(plain.casefold() if len(plain) > 1 else plain, []).append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            yield f"the classes {_some(group)} have nearly the same name; are they one?"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
+
+
+def _place(dataset: ImageDataset, row: int) -> str:
+    path = None if dataset.paths is None else dataset.paths[row]
+    return path or f"image {int(dataset.ids[row])} of {dataset.class_names[int(dataset.labels[row])]}"

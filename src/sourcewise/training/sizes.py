@@ -1,0 +1,38 @@
+"""The sizes of images that a model takes, tried with one image before anything is trained."""
+
+from collections.abc import Iterable
+
+import torch
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.training.models import Model
+
+SIDES = (8, 16, 24, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 288, 299, 320, 384, 448, 512, 518)
+"""Sides in pixels that are tried to find one that a model takes."""
+
+
+def check(model: Model, name: str, channels: int, sides: Iterable[int]) -> None:
+    """Check that a model, which is on the CPU, takes square images of all `sides`, in pixels.
+
+    Raises SourcewiseError, with a side that the model does take; a model that takes none passes, since it fails for
+    another reason.
+    """
+    training = model.training
+    model.eval()
+    refused = [side for side in sorted(set(sides)) if not _takes(model, channels, side)]
+    taken = next((side for side in SIDES if refused and side > refused[0] and _takes(model, channels, side)), None)
+    model.train(training)
+    if taken:
+        raise SourcewiseError(
+            f"model {name}: it does not take images of {refused[0]} pixels; it takes those of {taken}: set"
+            f" source.resolution={taken}, and target.<name>.resolution={taken} of every target"
+        )
+
+
+def _takes(model: Model, channels: int, side: int) -> bool:
+    try:
+        with torch.inference_mode():
+            model.backbone(torch.zeros(1, channels, side, side))
+    except Exception:  # models say in many ways that an image is too small
+        return False
+    return True

@@ -1,0 +1,52 @@
+"""Exceptions in words."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from sourcewise.core.errors import RunFailed, SourcewiseError
+from sourcewise.core.messages import one_line, users_error
+
+
+def raised(error: Exception, cause: Exception | None = None) -> Exception:
+    try:
+        raise error from cause
+    except Exception as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8"
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has a total capacity of 1 GiB"),
+    ],
+)
+def test_want_of_memory_is_one_line(error: Exception) -> None:
+    for chain in (error, raised(ValueError("in call to target"), error)):
+        known = users_error(chain)
+        assert isinstance(known, RunFailed)
+        assert known.status == 1
+        text = one_line(chain)
+        assert text.startswith("memory does not suffice")
+        assert "\n" not in text
+        assert str(error).splitlines()[:1] == [] or str(error).splitlines()[0] in text
+
+
+def test_an_array_that_is_too_large_is_one_line() -> None:
+    with pytest.raises(MemoryError) as caught:
+        np.zeros(10**17, np.uint8)
+    assert "Unable to allocate" in one_line(caught.value)
+
+
+def test_other_errors_are_none_of_memory() -> None:
+    assert users_error(RuntimeError("shapes differ")) is None
+    assert users_error(ImportError("no module named x")) is None
+    assert one_line(raised(SourcewiseError("what the user did"), MemoryError())) == "what the user did"
