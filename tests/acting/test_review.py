@@ -212,7 +212,7 @@ def test_the_section_shows_both_lists_and_escapes_names() -> None:
     found = Page(text)
     assert text.count(EVIL) == 0
     assert "1 source example nearer to one target image" in found.text
-    assert "0 source examples with a label that" in found.text
+    assert "0 source examples whose label few of the models predict" in found.text
     assert "77 +10.00 ± 2.00 0.001" in found.text
     assert "not looked for" not in found.text
     page = replace(page, review=[label])

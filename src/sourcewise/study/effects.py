@@ -56,8 +56,8 @@ def effect_table(dataset: xr.Dataset, target_class: str | None = None) -> pd.Dat
 
 def strongest_lines(dataset: xr.Dataset) -> list[str]:
     """Return the groups with the strongest evidence overall as lines of text."""
-    tables = (dataset[f"{key}_overall"].values[None].astype(float) for key in KEYS)
-    return fitting.strongest_lines(list(map(str, dataset["group"].values)), *tables)
+    influence, stderr, qvalue = (dataset[f"{key}_overall"].values[None].astype(float) for key in KEYS)
+    return fitting.strongest_lines(list(map(str, dataset["group"].values)), influence, stderr, qvalue)
 
 
 def group_effects(dataset: xr.Dataset, target_class: str | None = None) -> tuple[GroupEffect, ...]:

@@ -45,8 +45,9 @@ class Sweeps:
             return
         overrides = [f"subset={header.design}", *(f"subset.{key}={quote(value)}" for key, value in settings.items())]
         subset_seeds, seeds = self._seeds.setdefault(tuple(overrides), (set(), set()))
-        subset_seeds |= {header.subset_seed} - {None}
         seeds.add(header.seed)
+        if header.subset_seed is not None:
+            subset_seeds.add(header.subset_seed)
 
     def overrides(self) -> list[list[str]]:
         """Return the overrides of each sweep."""
