@@ -158,7 +158,8 @@ def test_over_all_subsets_of_one_size_a_held_out_gain_is_exact() -> None:
     masks = np.array([[i in kept for i in range(8)] for kept in combinations(range(8), 4)])
     b = np.random.default_rng(2).normal(size=8)
     train, test = (collapse(masks, (masks @ x)[:, None], np.arange(70)) for x in (1e-9 * np.arange(8.0), b))
-    found, variance = curation._held_out(train, test)  # the order is that of the first, the gain that of the second
+    # The order is that of the first, the gain that of the second.
+    found, variance = curation._held_out_gain(train, test)
     assert found == pytest.approx(-np.cumsum(b - b.mean())[:-1], abs=1e-6)
     assert (variance >= 0).all()
 

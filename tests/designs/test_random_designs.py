@@ -112,14 +112,14 @@ def test_replicas_share_their_subset_and_not_their_training() -> None:
         randomness.derive_seed("order" + suffix, seed, mask)
         for mask, each in zip(masks, settings, strict=True)
         for suffix in (
-            designs.replica(each),
-            designs.replica({"design": "random", "fraction": 0.5, "seed": each["seed"] // 4}),
+            designs.DESIGNS["replicated"].replica(each),
+            designs.DESIGNS["random"].replica({"fraction": 0.5, "seed": each["seed"] // 4}),
         )
         for seed in (0, 1)
     }
     assert len(seeds) == 32 * (4 + 1) * 2  # and none of them is that of a random run
     # The streams of other designs are those of the seed and the mask alone.
-    assert designs.replica({"design": "random", "fraction": 0.5, "seed": 0}) == ""
+    assert designs.DESIGNS["random"].replica({"fraction": 0.5, "seed": 0}) == ""
     assert np.array_equal(replicated(GROUPS, 0.5, 1, 3), random(GROUPS, 0.5, 3))
 
 

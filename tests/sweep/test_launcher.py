@@ -17,7 +17,7 @@ import pytest
 
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.records import record
+from sourcewise.records import record, uploads
 from sourcewise.sweep import leases, runs, slots
 from sourcewise.sweep.slots import Shape
 
@@ -76,7 +76,7 @@ class Sweeps:
         return [(int(seed), int(pid), gpus) for seed, pid, gpus in (line.split() for line in lines)]
 
     def leftovers(self) -> list[Path]:
-        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, names.LOG)]
+        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, names.LOG, uploads.NOTE)]
 
 
 @pytest.fixture

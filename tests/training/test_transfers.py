@@ -45,7 +45,7 @@ def test_logistic_regression_is_scikit_learn_s(classes: int, seed: int, strength
     balanced = "balanced" if weighted else None
     theirs = LogisticRegression(C=strength, class_weight=balanced, tol=1e-10, max_iter=10_000)
     theirs.fit(features.double().numpy(), labels.numpy())
-    np.testing.assert_allclose(ours, theirs.predict_proba(features.double().numpy()), atol=1e-5)
+    np.testing.assert_allclose(ours, theirs.predict_proba(features.double().numpy()), atol=5e-5)
 
 
 def test_a_class_without_examples_is_improbable_and_finite() -> None:

@@ -5,6 +5,6 @@ from SHAKE-256 rather than from a random number library, and golden tests pin it
 """
 
 from sourcewise.designs.contract import Design
-from sourcewise.designs.registry import DESIGNS, draw, find_design, recorded_design, replica, resolve
+from sourcewise.designs.registry import DESIGNS, draw, find_design, recorded_design, resolve
 
-__all__ = ["DESIGNS", "Design", "draw", "find_design", "recorded_design", "replica", "resolve"]
+__all__ = ["DESIGNS", "Design", "draw", "find_design", "recorded_design", "resolve"]

@@ -79,11 +79,6 @@ def draw(groups: Sequence[str], subset: SubsetSettings) -> NDArray[np.bool_]:
     return mask
 
 
-def replica(subset: SubsetSettings) -> str:
-    """Return the text that differs between trainings on one subset with one training seed; empty for most designs."""
-    return find_design(subset["design"]).replica(subset)
-
-
 def _check_owner(design: Design, subset: SubsetSettings) -> None:
     """Raise SourcewiseError for a setting of other designs only, as an experiment has it with another subset chosen."""
     parameters = inspect.signature(design.draw).parameters

@@ -34,8 +34,8 @@ class Ranks:
 
     def adopt(self, trainer: pl.Trainer) -> None:
         """Take over from Lightning the processes that this trainer will start."""
-        launcher: Any = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher):
+        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
+            launcher: Any = trainer.strategy.launcher
             launcher.__class__ = _Launcher
             launcher.ranks = self
 

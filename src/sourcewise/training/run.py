@@ -229,7 +229,8 @@ class Run:
         )
 
     def _derive_seed(self, purpose: str) -> int:
-        return derive_seed(purpose + designs.replica(self.subset), self.seed, self.mask)
+        replica = designs.find_design(self.subset["design"]).replica(self.subset)
+        return derive_seed(purpose + replica, self.seed, self.mask)
 
 
 def _source_head(model: SourceModel) -> torch.nn.Module:
