@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.stats import binom
 
 from benchmarks import planted
 from sourcewise.acting import copies, review
@@ -101,6 +102,44 @@ def test_label_agreement_is_means_over_models_that_saw_the_example_or_not() -> N
     ]  # four of four do not believe it; nobody left out the next
 
 
+def votes(models: int, mean: float, size: float, wrong: int, seed: int) -> tuple[LabelAgreement, np.ndarray[Any, Any]]:
+    """Votes on 12 classes of 20 examples, right with rates that differ between examples; some labels are wrong."""
+    rng, sums = np.random.default_rng(seed), LabelAgreement(240)
+    rate = rng.beta(mean * size, (1 - mean) * size, 240)
+    bad = np.isin(np.arange(240), 20 * np.arange(wrong))
+    rate[bad] = (1 - rate[bad]) / 12
+    sums.labels = np.repeat(np.arange(12), 20).astype(np.int32)
+    sums.models[0] = rng.binomial(models, 0.5, 240)
+    sums.correct[0] = rng.binomial(sums.models[0].astype(int), rate)
+    return sums, bad
+
+
+@pytest.mark.parametrize("models", [24, 32, 200])
+@pytest.mark.parametrize(("mean", "size"), [(0.5, 0.8), (0.3, 2.0), (0.15, 1.0), (0.1, 20.0)])
+def test_where_models_cannot_tell_labels_hardly_any_is_flagged(models: int, mean: float, size: float) -> None:
+    flags = [(disagreement_qvalues(votes(models, mean, size, 0, seed)[0]) <= 0.05).sum() for seed in range(10)]
+    assert max(flags) <= 1
+    sums, _ = votes(models, mean, size, 0, 0)
+    assert (qvalues(binom.cdf(sums.correct[0], sums.models[0], 0.5)) <= 0.05).sum() >= 60  # by the sign test alone
+
+
+@pytest.mark.parametrize(("models", "least"), [(24, 0.7), (32, 0.9), (200, 1.0)])
+def test_wrong_labels_are_found_where_models_can_tell(models: int, least: float) -> None:
+    flagged = np.array(
+        [(disagreement_qvalues(sums) <= 0.05, bad) for sums, bad in (votes(models, 0.97, 10, 12, s) for s in range(10))]
+    )
+    assert flagged[:, 0][flagged[:, 1]].mean() >= least
+    assert flagged[:, 0][~flagged[:, 1]].mean() <= 0.05
+
+
+def test_examples_that_no_model_was_held_out_from_have_no_say() -> None:
+    sums, bad = votes(32, 0.97, 10, 12, 0)
+    sums.models[0][5] = sums.correct[0][5] = 0
+    q = disagreement_qvalues(sums)
+    assert q[5] == 1
+    assert (q[bad] <= 0.05).mean() > 0.8
+
+
 def test_label_agreement_needs_groups_that_are_numbered_as_the_examples_are() -> None:
     items = [replace(records.make(seed), source=outputs([0.5] * 14, [0] * 14)) for seed in range(4)]
     assert collect(items).label_agreement is None  # as many groups as examples, in an order of their own
@@ -173,7 +212,7 @@ def test_the_section_shows_both_lists_and_escapes_names() -> None:
     found = Page(text)
     assert text.count(EVIL) == 0
     assert "1 source example nearer to one target image" in found.text
-    assert "0 source examples with a label that" in found.text
+    assert "0 source examples whose label few of the models predict" in found.text
     assert "77 +10.00 ± 2.00 0.001" in found.text
     assert "not looked for" not in found.text
     page = replace(page, review=[label])

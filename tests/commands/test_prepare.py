@@ -206,6 +206,16 @@ def test_names_that_are_nearly_alike(classes: tuple[str, str], near: bool) -> No
     ) == near
 
 
+def test_another_target_than_an_experiment_s() -> None:
+    config = compose_config("experiment=folders", "source.root=/s", "target=[digits]")
+    assert list(config["target"]) == ["digits"]
+
+
+def test_a_first_look_mirrors_nothing() -> None:
+    config = compose_config("experiment=folders", "source.root=/s", "target.imagefolder.root=/t")
+    assert config["source"]["augmentation"] == config["target"]["imagefolder"]["augmentation"] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["digits", "imagefolder"])
 def test_folders_with_another_target_is_one_line(places: tuple[str, ...], target: str, tmp_path: Path) -> None:

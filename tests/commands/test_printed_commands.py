@@ -98,9 +98,8 @@ class Shell:
         )
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    """A shell beside two folders of small images."""
+def shell_beside_folders(tmp_path: Path) -> Shell:
+    """Return a shell beside two folders of small images."""
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
@@ -116,6 +115,11 @@ def shell(tmp_path: Path) -> Shell:
                 noise = rng.integers(0, 160, (16, 16, 3)) + 90 * (place >> np.arange(3) & 1)
                 Image.fromarray(noise.astype(np.uint8)).save(folder / f"{number}.png")
     return Shell(tmp_path)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return shell_beside_folders(tmp_path)
 
 
 def printed(text: str) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from test_printed_commands import (
     Shell,
     check_all,
     printed,
-    shell,  # noqa: F401, a fixture
+    shell_beside_folders,
     shortened,
     the_one,
     typed,
@@ -55,6 +55,11 @@ TABLE = (
 )
 
 
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return shell_beside_folders(tmp_path)
+
+
 def results(command: str, shell: Shell) -> Path:
     """Return the folder where a command puts the results of an estimate."""
     (match,) = re.findall(r"\bout=(\S+)", command)
@@ -67,7 +72,7 @@ def the_estimate(text: str) -> str:
     return line
 
 
-def test_two_folders_lead_to_a_verified_subset(shell: Shell) -> None:  # noqa: F811
+def test_two_folders_lead_to_a_verified_subset(shell: Shell) -> None:
     (shell.folder / "my photos" / "pets").symlink_to("target")
 
     estimate = the_estimate(shell(typed(*FOLDERS, "subset.seed=range(0,10)")))
@@ -102,7 +107,7 @@ def test_two_folders_lead_to_a_verified_subset(shell: Shell) -> None:  # noqa: F
         assert {row["target"] for row in csv.DictReader(file)} == {"birds", "pets"}
 
 
-def test_a_table_leads_from_models_of_the_full_source_to_influences(shell: Shell) -> None:  # noqa: F811
+def test_a_table_leads_from_models_of_the_full_source_to_influences(shell: Shell) -> None:
     rows = [
         f"source/{path.parent.name}/{path.name},{path.parent.name}\n"
         for path in sorted((shell.folder / "my photos/source").glob("*/*.png"))

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -248,3 +250,36 @@ def test_odd_tables_give_an_answer_or_one_clear_line(seed, models, groups, share
     assert not (result.stderr < 0).any()
     assert (np.isnan(result.qvalue) | (result.qvalue >= 0) & (result.qvalue <= 1)).all()
     assert np.isfinite(result.predict(masks)).all()
+
+
+def test_the_text_of_a_fit_is_its_verdict_and_the_strongest_influences() -> None:
+    rng = np.random.default_rng(0)
+    masks = rng.random((60, 5)) < 0.5
+    masks[:, 2] = True
+    outputs = masks @ [0.3, -0.2, 0, 0, 0.1] + rng.normal(0, 0.05, 60)
+    lines = repr(fit(masks, outputs, groups=list("abcde"))).splitlines()
+    assert lines[0].startswith("Influences at example level are reliable")
+    assert lines[1] == "In every subset or in none, so that no influence can be told: c."
+    assert re.fullmatch(r"  a: \+0\.3\d* ± 0\.0\d+, q = [\d.e-]+", lines[2])
+    assert len(lines) == 6  # nothing of c
+    table = repr(fit(masks, np.stack([outputs, rng.normal(size=60)], 1)))
+    assert "  0 on column 0: " in table
+
+
+def test_few_models_are_named_in_a_line() -> None:
+    masks = np.array([[1, 0, 1], [0, 1, 1], [1, 1, 0]])
+    result = fit(masks, np.array([0.1, 0.2, 0.4]))
+    assert np.isnan(result.stderr).all()
+    assert result.gaps == "3 different subsets are too few for errors and q-values."
+    assert repr(result).endswith(result.gaps)
+
+
+def test_an_interval_of_lds_stays_within_what_a_correlation_can_be() -> None:
+    rng = np.random.default_rng(1)
+    ends = []
+    for _ in range(20):
+        masks = rng.random((12, 3)) < 0.5
+        masks[:2] = [[True] * 3, [False] * 3]
+        ends.append(fit(masks, masks @ [1.0, 0.5, 0.2] + rng.normal(0, 0.1, 12), "difference").checks.lds_interval)
+    assert max(high for _, high in ends) == 1
+    assert min(low for low, _ in ends) >= -1

@@ -12,7 +12,7 @@ CHOICES = sorted(
     (path.parent.name, path.stem)
     for group in ("source", "target", "subset", "model", "transfer", "trainer", "logger", "experiment")
     for path in (ROOT / "conf" / group).glob("*.yaml")
-    if not path.stem.startswith("base")
+    if not path.stem.startswith(("base", "named"))
 )
 
 
@@ -49,6 +49,20 @@ def test_config_binds_to_what_it_builds(overrides: tuple[str, ...]) -> None:
             (signature.bind_partial if node.get("_partial_") else signature.bind)(**arguments)
         except TypeError as error:
             pytest.fail(f"{where}: {error}")
+
+
+@pytest.mark.parametrize(("named", "plain"), [("named_folder", "folders"), ("named_imagefolder", "imagefolder")])
+def test_several_folders_are_targets_under_names_of_their_own(named: str, plain: str) -> None:
+    start = ("experiment=folders", "source.root=/s")
+    more = [
+        word for name in ("birds", "pets") for word in (f"+target@target.{name}={named}", f"target.{name}.root=/{name}")
+    ]
+    targets = compose_config(*start, "target=[]", *more)["target"]
+    alone = compose_config(*start, f"target=[{plain}]", "target.imagefolder.root=/birds")["target"]["imagefolder"]
+    for target in (*targets.values(), alone):
+        del target["train"]["dataset"]["obtain"], target["test"]["dataset"]["obtain"]
+    assert targets["birds"] == alone
+    assert targets["pets"]["train"]["dataset"]["root"] == "/pets"
 
 
 def test_every_config_says_what_it_is() -> None:

@@ -395,7 +395,7 @@ def test_costs_are_those_of_all_runs() -> None:
     influences, summary = make(examples=3)
     summary = replace(summary, designs={"random": 30, "full": 90}, models=30, seconds={"pretraining": 60.0})
     page = Page(render(influences, summary))
-    assert "Wall time of all runs 2.0 h" in page.text
+    assert "Wall time, summed over all runs 2.0 h" in page.text
     assert "pretraining 60.00 2.0 h" in page.text
 
 

@@ -10,7 +10,7 @@ from conftest import compose_config
 
 from sourcewise.core import names
 from sourcewise.core.overrides import recipe_overrides
-from sourcewise.study.recipes import train_command
+from sourcewise.study.recipes import Sweeps, train_command
 
 MORE = ("subset=full", "seed=range(0,5)")
 
@@ -28,6 +28,10 @@ def header(*typed: str, **changes: Any) -> Any:
         ["+target.digits.transfer.weighted=true", "source.pretraining.epochs=3"],
         ["target.digits.transfer.epochs=7", "runs_dir=/a b/runs"],
         ["experiment=folders", "source.root=/photos", "target.imagefolder.root=/photos/target"],
+        [
+            *("experiment=folders", "source.root=/photos", "target=[]"),
+            *("+target@target.birds=named_folder", "target.birds.root=/birds"),
+        ],
         ["source=cifar10", "target=[cifar10]", "model=torchvision", "model.name=resnet18"],
         ["model=resnet9", "study='é, b'", "trainer=gpu", "trainer.precision=32-true", "trainer.accelerator=cpu"],
     ],
@@ -77,3 +81,16 @@ def test_options_of_the_command_are_never_printed_from_a_record(tmp_path: Path) 
     assert "config-dir" not in text
     assert "-cp" not in text
     assert "model=resnet9" in text
+
+
+def test_sweeps_are_put_together_from_records() -> None:
+    sweeps = Sweeps()
+    for seed in range(32):
+        sweeps.add(header("subset.fraction=0.3", f"subset.seed={seed}", subset_seed=seed))
+    for seed in (0, 3):
+        sweeps.add(header("subset=full", f"seed={seed}", design="full", subset_seed=None, seed=seed))
+    sweeps.add(header("subset=listed", "subset.drop=[a]", design="listed", subset_seed=None))
+    assert sweeps.overrides() == [
+        ["subset=random", "subset.fraction=0.3", "subset.seed=range(0,32)"],
+        ["subset=full", "seed=0,3"],
+    ]

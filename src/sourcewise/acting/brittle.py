@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from sourcewise.acting.harm import add_constant
 from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.inference import Mean
@@ -152,24 +153,6 @@ def real_change(full: ExampleRuns, without: ExampleRuns, row: int) -> RealChange
         after=float(without.correct[:, row].mean(dtype=np.float64)),
         runs=len(without),
     )
-
-
-def add_constant(influence: Array, stderr: Array, kept: Array, gap: Mean) -> tuple[Array, Array]:
-    """Return effects of keeping each group, and their standard errors, from influences known up to a constant.
-
-    Subsets of one size tell effects only against the mean of the other groups (see `contract`); models of the full
-    source identify the constant: together, the groups that subsets lack make the gap. Units are those of influences.
-
-    Args:
-        influence: float[E, G], NaN for a group that all subsets keep or lack, which counts as an average one.
-        stderr: float[E, G], its standard error.
-        kept: float[G], share of the subsets that kept each group.
-        gap: of [E], mean output of models of the full source minus that of the subsets.
-    """
-    lacking, against_all = 1 - kept, 1 - 1 / np.count_nonzero((kept > 0) & (kept < 1))
-    effect, error = influence * against_all, stderr * against_all
-    constant = (gap.value - np.nan_to_num(effect) @ lacking) / lacking.sum()
-    return effect + constant[:, None], np.sqrt(error**2 + (gap.variance / lacking.sum() ** 2)[:, None])
 
 
 def shrink(effect: Array, stderr: Array, labels: NDArray[np.integer[Any]]) -> Array:

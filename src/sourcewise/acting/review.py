@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
 from sourcewise.acting import copies
 from sourcewise.core.files import write_whole
@@ -32,8 +32,14 @@ SIDE = 16
 """Pixels of a side to which larger images are shrunk before they are compared."""
 LISTED = 100
 """Rows of a list, if there are as many; all that are significant are on it."""
+WRONG = 0.1
+"""Share of a class whose labels may be wrong without making wrong labels usual."""
 COLUMNS = ["why", "source", "target", "example", "qvalue", "flagged", "influence", "stderr", "outside", "inside"]
+COLUMNS += ["path", "example_path"]
 """Of review.csv."""
+
+
+Paths = NDArray[np.object_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +49,7 @@ class ReviewRow:
     Attributes:
         why: `copy` or `label`.
         source: number of the example.
+        path: its file as seen from the source's root; None where that is not known.
         target: name of the target that the influence is on.
         qvalue: of the test that the example stands out.
         flagged: whether that is significant.
@@ -52,6 +59,7 @@ class ReviewRow:
 
     why: str
     source: int
+    path: str | None = None
     target: str
     qvalue: float
     flagged: bool
@@ -61,10 +69,14 @@ class ReviewRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyRow(ReviewRow):
-    """A source example that looks like a copy of the target example with the id `example`; the influence is on that."""
+    """A source example that looks like a copy of the target example with the id `example`; the influence is on that.
+
+    example_path: its file, as `path`.
+    """
 
     why: str = "copy"
     example: int
+    example_path: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +109,8 @@ def review(
         fdr: q-value up to which an example is flagged.
     """
     first, dataset = next(iter(influences.items()))
-    rows = _dubious_labels(agreement, first, dataset, fdr) if agreement else []
+    paths = images[""].paths if "" in images else None
+    rows = _dubious_labels(agreement, first, dataset, paths, fdr) if agreement else []
     for name in influences:
         if {"", name} <= images.keys() and len(images[""]) * len(images[name]) <= copies.PAIRS:
             rows += _copies(name, influences[name], images[""], images[name], fdr)
@@ -105,12 +118,36 @@ def review(
 
 
 def disagreement_qvalues(agreement: LabelAgreement) -> Array:
-    """Return q-values, float[examples], of a one-sided sign test of each label.
+    """Return q-values, float[examples], of the larger of two one-sided p-values of each label.
 
-    The null hypothesis: half of the models that did not see the example predict its label, or more. Given the source,
-    models of random subsets are independent of each other.
+    One is that of a sign test. Its null hypothesis: half of the models that did not see the example predict its label,
+    or more. Given the source, models of random subsets are independent of each other. The other judges the example
+    against the models' own errors, see `surprise`: where models cannot tell a class, no label of it stands out.
     """
-    return qvalues(binom.cdf(agreement.correct[0], agreement.models[0], 0.5))
+    correct, models = agreement.correct[0], agreement.models[0]
+    return qvalues(np.maximum(binom.cdf(correct, models, 0.5), surprise(correct, models, agreement.labels)))
+
+
+def surprise(correct: Array, models: Array, labels: NDArray[np.integer[Any]]) -> Array:
+    """Return p-values of "so few models predict the label, as for right labels of its class", float[examples].
+
+    Examples of a class are easy and hard, so the share of models that predict the label differs between them by more
+    than chance. It is taken as beta-distributed, with the mean and the variance that it has over the class. Shares
+    below the class's lowest tenth count as that here, so that a few wrong labels do not make themselves usual.
+
+    Args:
+        correct: float[examples], how many models predict the label.
+        models: float[examples], of how many that did not see the example.
+        labels: int[examples].
+    """
+    share, p = (correct + 1) / (models + 2), np.ones(len(labels))
+    for label in np.unique(labels[models > 0]):
+        rows = (labels == label) & (models > 0)
+        usual = np.maximum(share[rows], np.quantile(share[rows], WRONG))
+        mean, variance = usual.mean(), max(usual.var(), 1e-6)
+        size = max(mean * (1 - mean) / variance - 1, 1e-6)
+        p[rows] = beta.cdf(share[rows], mean * size, (1 - mean) * size)
+    return p
 
 
 def write(out: Path, rows: Sequence[ReviewRow]) -> None:
@@ -122,11 +159,14 @@ def write(out: Path, rows: Sequence[ReviewRow]) -> None:
     write_names(out / "review_drop.txt", title, flagged)
 
 
-def _dubious_labels(agreement: LabelAgreement, name: str, influences: xr.Dataset, fdr: float) -> list[ReviewRow]:
+def _dubious_labels(
+    agreement: LabelAgreement, name: str, influences: xr.Dataset, paths: Paths | None, fdr: float
+) -> list[ReviewRow]:
     held_out, in_sample = agreement.probabilities()
     q = disagreement_qvalues(agreement)
     influence, stderr = (influences[f"{key}_overall"].values for key in ("influence", "stderr"))
     columns = {"qvalue": q, "influence": influence, "stderr": stderr, "held_out": held_out, "in_sample": in_sample}
+    columns |= {} if paths is None else {"path": paths}
     return _most_suspicious(LabelRow, name, columns, held_out, fdr)
 
 
@@ -143,6 +183,8 @@ def _copies(
     cells = influences.indexes["example"].get_indexer(pd.Index(ids)), np.arange(len(ids))
     influence, stderr = (influences[key].values[cells] for key in ("influence", "stderr"))
     columns = {"qvalue": qvalues(p), "influence": influence, "stderr": stderr, "example": ids}
+    columns |= {} if source.paths is None else {"path": source.paths}
+    columns |= {} if target.paths is None else {"example_path": target.paths[nearest]}
     return _most_suspicious(CopyRow, name, columns, p, fdr)
 
 
@@ -157,7 +199,7 @@ def _most_suspicious(
             target=target,
             source=i,
             flagged=bool(flagged[i]),
-            **{key: column[i].item() for key, column in columns.items()},
+            **{key: column[i : i + 1].tolist()[0] for key, column in columns.items()},
         )
         for i in listed
     ]

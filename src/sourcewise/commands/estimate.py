@@ -40,6 +40,7 @@ class Settings:
     curate: bool | Mapping[str, float] | None
     images: Literal["auto"] | Mapping[str, Any] | None
     sections: Sequence[str] | None
+    figures: Literal["pdf", "svg", "png"] | None
     wandb_report: bool
     logger: Mapping[str, Any]
     runs_dir: str
@@ -65,6 +66,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
 
     out = Path(config["out"])
     contents.check_sections(config["sections"])
+    results.check_figures(config["figures"])
     check_place(out)
     tracker = instantiate(config["logger"])
     if config["wandb_report"]:
@@ -87,7 +89,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
         curation=curate(study, config["curate"], out) if config["curate"] else None,
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)
-    results.write(out, datasets, summary, records.used, reports, config["top"])
+    results.write(out, datasets, summary, records.used, reports, config["top"], config["figures"])
     tracked_results.track(tracker, config, study, summary, records.used, reports)
     print(f"{contents.as_text(reports)}\n\n{out / 'report.html'}")
     return summary

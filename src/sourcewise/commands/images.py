@@ -70,7 +70,7 @@ def _at_hand(header: Header) -> dict[str, ImageDataset]:
     for name in (*header.class_names, *([] if header.group_names else [""])):
         fingerprint = header.fingerprints.get(f"{name}/test" if name else source)
         with suppress(*_ERRORS):
-            dataset = stored(fingerprint)
+            dataset = stored(fingerprint, "class" if name else "example")
             if dataset is None and name in nodes and nodes[name]._target_ != LOAD:
                 dataset = instantiate(nodes[name]) if name else regroup(instantiate(nodes[name]), "example")
             if dataset is not None and dataset.fingerprint == fingerprint:

@@ -17,7 +17,7 @@ from sourcewise.core.errors import SourcewiseError, did_you_mean
 from sourcewise.records.reading import LeftOut, Records
 from sourcewise.report import figures
 from sourcewise.study.collect import Study, collect
-from sourcewise.study.effects import effect_table
+from sourcewise.study.effects import effect_table, strongest_lines
 from sourcewise.study.influences import Estimated, estimate
 
 
@@ -70,6 +70,10 @@ class Influences(Estimated):
         table = effect_table(self.influences, target_class)
         return table if len(table) <= 2 * n else pd.concat([table.head(n), table.tail(n)])
 
+    def __repr__(self) -> str:
+        head = f"{self.influences.attrs['target']}: {self.checks['class'].verdict}"
+        return "\n".join([head, f"Overall, {self.influences.attrs['sign']}:", *strongest_lines(self.influences)])
+
     def _repr_html_(self) -> str:
         lines = "".join(f"<li>{escape(check.verdict)}</li>" for check in self.checks.values())
         return f"<b>{escape(str(self.influences.attrs['target']))}</b><ul>{lines}</ul>"
@@ -107,8 +111,9 @@ class Loaded:
         name = self._target(target)
         return Influences(**vars(estimate(self.study, estimator, [name])[name]))
 
-    def __str__(self) -> str:
-        return f"{self.study.models} records of {self.study.header.study}; targets: {', '.join(self.targets)}"
+    def __repr__(self) -> str:
+        left_out = f"; {len(self.left_out)} left out" if self.left_out else ""
+        return f"{self.study.models} records of {self.study.header.study}; targets: {', '.join(self.targets)}{left_out}"
 
     def _target(self, name: str | None) -> str:
         if name is None and len(self.targets) == 1:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sourcewise.acting import curation, review
+from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
 from sourcewise.core.results import to_json
 from sourcewise.core.results_folder import replacing
 from sourcewise.designs.files import write_ranking
 from sourcewise.report import contents
 from sourcewise.study import writing
+from sourcewise.study.effects import KEYS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 PROPOSAL = ("keep.txt", "drop.txt", "ranking.csv")
 """Files of a proposal of curation, which later estimates of the study leave where they are."""
 
+WIDTH = 900
+"""Of a figure as a file, in pixels."""
+
 
 def write(
     out: Path,
@@ -32,6 +38,7 @@ def write(
     used: Sequence[str],
     reports: Sequence[TargetReport],
     top: int,
+    figures: str | None = None,
 ) -> None:
     """Write all results of an estimate, in place of those of the estimate before.
 
@@ -42,6 +49,7 @@ def write(
         used: names of the records.
         reports: of all targets.
         top: groups of either sign that top.parquet keeps for every example.
+        figures: kind of file that the figures are written as; None for none.
     """
     with replacing(out, summary.study, keep=PROPOSAL) as folder:
         if summary.curation:
@@ -55,3 +63,35 @@ def write(
         write_whole(folder / "summary.json", json.dumps(to_json(summary), indent=1).encode())
         write_whole(folder / "records.txt", ("\n".join(used) + "\n").encode())
         write_whole(folder / "report.html", contents.as_page(reports).encode())
+        for report in reports:
+            _write_tables(folder / "tables", report)
+            if figures:
+                _write_figures(folder / "figures", report, figures)
+
+
+def check_figures(kind: str | None) -> None:
+    """Raise SourcewiseError where figures cannot be written as files."""
+    if kind and find_spec("kaleido") is None:
+        raise SourcewiseError(f"figures={kind}: this needs pip install 'sourcewise[figures]', and Chrome or Chromium")
+
+
+def _write_tables(folder: Path, report: TargetReport) -> None:
+    """Write the tables of the page, and influences on classes, errors and q-values as matrices classes x groups."""
+    folder.mkdir(exist_ok=True)
+    name, influences = report.target.name, report.target.influences
+    for table in (table for section in report.sections for table in section.tables):
+        write_whole(folder / f"{name}-{table.id}.csv", table.csv().encode())
+    for key in KEYS:
+        matrix = influences[f"{key}_class"].transpose("class", "group").to_pandas()
+        content = matrix.to_csv(lineterminator="\n", float_format="%.6g")
+        write_whole(folder / f"{name}-{key}_class.csv", content.encode())
+
+
+def _write_figures(folder: Path, report: TargetReport, kind: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for figure in (figure for section in report.sections for figure in section.figures):
+        try:
+            content = figure.figure.to_image(kind, width=WIDTH)
+        except (RuntimeError, ValueError, OSError) as error:  # such as no Chrome
+            raise SourcewiseError(f"figures={kind}: {' '.join(str(error).split())[:300]}") from error
+        write_whole(folder / f"{report.target.name}-{figure.id}.{kind}", content)

@@ -18,6 +18,7 @@ from sourcewise.core.files import cache_folder
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.randomness import ranks
 from sourcewise.data.dataset import ImageDataset
+from sourcewise.data.groups import regroup
 from sourcewise.data.loaders import Loader
 from sourcewise.data.store import SCHEMA, Format, Listing, open_store, prepared
 
@@ -76,11 +77,15 @@ def load(
     return _cached_store(path)
 
 
-def stored(fingerprint: str | None) -> ImageDataset | None:
-    """Return the dataset of this fingerprint if its store is in the cache of this user, else None."""
+def stored(fingerprint: str | None, groups: str = "class") -> ImageDataset | None:
+    """Return the dataset of this fingerprint if its store is in the cache of this user, else None.
+
+    groups: its groups, `class` or `example`; a fingerprint holds them.
+    """
     for path in sorted(cache_folder().glob("*.arrow")):
         with suppress(SourcewiseError):
-            return open_store(path, {"schema": SCHEMA, "fingerprint": fingerprint})
+            if (dataset := regroup(open_store(path, {"schema": SCHEMA}), groups)).fingerprint == fingerprint:
+                return dataset
     return None
 
 

@@ -146,7 +146,7 @@ def lds(predicted: Array, subsets: Subsets, fold: Index, draws: int = 200, seed:
     """Score predictions by their Spearman correlation with outputs in each fold, averaged over folds and columns.
 
     Columns that never vary are left out. The interval is normal, with the standard deviation over bootstrap draws of
-    the units; each fold's ranks are kept.
+    the units, and ends at -1 and 1; each fold's ranks are kept.
     """
     rng = np.random.default_rng(seed)
     draw = rng.multinomial(subsets.units, np.full(subsets.units, 1 / subsets.units), size=draws).astype(np.float64)
@@ -161,7 +161,7 @@ def lds(predicted: Array, subsets: Subsets, fold: Index, draws: int = 200, seed:
         means = np.where(known, scores, 0.0).sum((0, 2)) / known.sum((0, 2))
     value, drawn = float(means[0]), means[1:][~np.isnan(means[1:])]
     error = 1.96 * float(drawn.std()) if drawn.size else float("nan")
-    return Score(value, value - error, value + error)
+    return Score(value, *map(float, np.clip((value - error, value + error), -1, 1)))
 
 
 def cross_fitted_lds(subsets: Subsets, estimator: Estimator, draws: int = 200) -> Score:

@@ -66,6 +66,21 @@ class Fit:
         """What the checks say, in a sentence or two."""
         return self.checks.verdict
 
+    @property
+    def gaps(self) -> str:
+        """What these models cannot tell, in sentences; empty if they tell something of every group."""
+        shares, sentences = self.estimate.kept_share, []
+        constant = [name for name, share in zip(self.groups, shares, strict=True) if share in (0, 1)]
+        if constant:
+            sentences.append(f"In every subset or in none, so that no influence can be told: {shortened(constant)}.")
+        if np.isnan(self.stderr).all() and len(constant) < len(self.groups):
+            sentences.append(f"{self.sample.units} different subsets are too few for errors and q-values.")
+        return " ".join(sentences)
+
+    def __repr__(self) -> str:
+        lines = strongest_lines(self.groups, self.influence, self.stderr, self.qvalue)
+        return "\n".join(filter(None, [self.verdict, self.gaps, *lines]))
+
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Return the lower and upper ends, float[E, G], of the confidence intervals of the influences."""
         return intervals(self.influence, self.stderr, self.estimate.dof, level)
@@ -130,6 +145,30 @@ def fit(
         checks=checks.check(method, scores, sample, len(packed), level),
         sample=sample,
     )
+
+
+def shortened(names: Sequence[str], most: int = 5) -> str:
+    """Return names as a list, the first of them where there are many.
+
+    >>> shortened(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def strongest_lines(
+    groups: Sequence[str], influence: Array, stderr: Array, qvalue: NDArray[np.floating[Any]], most: int = 5
+) -> list[str]:
+    """Return the influences [E, G] with the strongest evidence as lines of text, each with its error and q-value."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        evidence = np.nan_to_num(np.abs(influence) / stderr, nan=-1.0, posinf=np.inf)
+    order = np.argsort(-evidence, axis=None, kind="stable")[: min(most, int((evidence >= 0).sum()))]
+    lines = []
+    for row, group in zip(*np.unravel_index(order, evidence.shape), strict=True):
+        where = f" on column {row}" if len(influence) > 1 else ""
+        value, error, q = influence[row, group], stderr[row, group], qvalue[row, group]
+        lines.append(f"  {groups[group]}{where}: {value:+.3g} ± {error:.2g}, q = {q:.2g}")
+    return lines
 
 
 def _sample_columns(subsets: Subsets) -> Subsets:

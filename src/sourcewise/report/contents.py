@@ -19,7 +19,7 @@ from plotly.offline import get_plotlyjs
 from sourcewise.core.errors import SourcewiseError, did_you_mean
 from sourcewise.report import terminal
 from sourcewise.report.drawing import THEMES
-from sourcewise.report.formatting import count, display_unit, join
+from sourcewise.report.formatting import count, display_unit, join, places
 from sourcewise.report.parts import Section
 from sourcewise.report.sections import SECTIONS
 from sourcewise.report.sections.closing import closing_sections, next_section
@@ -59,7 +59,7 @@ class TargetReport:
         output, mean, spread = self.target.summary.output, self.target.facts.metric_mean, self.target.facts.metric_std
         if output.startswith("metric:"):
             return output.removeprefix("metric:"), f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.4g}")
-        return "Accuracy", f"{mean:.1%}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+        return "Accuracy", f"{mean:.1%}" + ("" if spread is None else f" ± {100 * spread:.{places(100 * spread, 1)}f}")
 
 
 def check_sections(names: Sequence[str] | None) -> None:
@@ -84,7 +84,7 @@ def build(
     """
     album, reports = Album(images or {}), []
     for name, dataset in influences.items():
-        listed = listed_groups(dataset, summary.targets[name].groups_to_show)
+        listed = _with_paths(listed_groups(dataset, summary.targets[name].groups_to_show), summary, album)
         target = TargetContext(name, listed, summary, train_command, out, album)
         parts = {key: SECTIONS[key](target) for key in sections or SECTIONS}
         needs = {key: part for key, part in parts.items() if isinstance(part, str)}
@@ -92,6 +92,15 @@ def build(
         shown = tuple(part for part in parts.values() if isinstance(part, Section))
         reports.append(TargetReport(target, verdict(target), shown, needs))
     return reports
+
+
+def _with_paths(influences: xr.Dataset, summary: Summary, album: Album) -> xr.Dataset:
+    """Return influences whose groups go by their files, where they are single source examples with known files."""
+    paths = album.paths("")
+    if paths is None or len(paths) != summary.groups:
+        return influences
+    numbers = influences["group"].values.tolist()
+    return influences.assign_coords(group=[paths[int(number)] or number for number in numbers])
 
 
 def as_page(reports: Sequence[TargetReport]) -> str:
@@ -110,7 +119,7 @@ def as_page(reports: Sequence[TargetReport]) -> str:
     return environment.get_template("report.html.j2").render(
         summary=summary,
         unit=display_unit(summary.output),
-        names=join([report.target.name for report in reports]),
+        names=join([report.target.title for report in reports]),
         reports=reports,
         closing=[
             *next_section(reports[0].target),
@@ -144,6 +153,6 @@ def _heading(report: TargetReport) -> Section:
     summary, (score, value) = report.target.summary, report.score
     models = f"{count(summary.models, 'model')} of subsets of {count(summary.groups, 'group')}"
     title = (
-        f"{summary.source} to {report.target.name}: {models}; {score.lower()} {value}; estimator {summary.estimator}"
+        f"{summary.source} to {report.target.title}: {models}; {score.lower()} {value}; estimator {summary.estimator}"
     )
     return Section("heading", title)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,12 +90,12 @@ def heatmap(influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, m
         return go.Heatmap({**axes, **scale, **content, **changes})
 
     hover = (
-        f"<b>%{{x}}</b> on <b>%{{y}}</b><br>%{{z:+.{decimals}f}} ± %{{customdata[0]:.{decimals}f}} {unit_name}"
+        f"<b>%{{x}}</b> on <b>%{{y}}</b><br>%{{z:+.{decimals}f}} ± %{{customdata[0]:.2~r}} {unit_name}"
         "<br>q = %{customdata[1]:.2~g}<extra></extra>"
     )
     place = {"x": 0, "xanchor": "left", "xpad": 0, "y": 1, "yanchor": "bottom", "ypad": 8, "orientation": "h"}
     size = {"thickness": 9, "len": 240, "lenmode": "pixels", "outlinewidth": 0, "nticks": 5, "tickfont": {"size": 11}}
-    title = {"text": _direction(unit), "side": "top", "font": {"size": 12}}
+    title = {"text": _direction(unit, influences), "side": "top", "font": {"size": 12}}
     bar = {**place, **size, "title": title}
     details = json_numbers(np.stack([error, q], axis=-1))
     traces = [
@@ -140,18 +140,21 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     }
     unit_name, decimals, details = html.escape(unit.name), unit.decimals, list(zip(interval, qvalue, strict=True))
     hover = (
-        f"<b>%{{y}}</b><br>%{{x:+.{decimals}f}} {unit_name}, 95% interval ± %{{customdata[0]:.{decimals}f}}"
+        f"<b>%{{y}}</b><br>%{{x:+.{decimals}f}} {unit_name}, 95% interval ± %{{customdata[0]:.2~r}}"
         "<br>q = %{customdata[1]:.2~g}<extra></extra>"
     )
     content = {"orientation": "h", "meta": "bars", "customdata": details, "hovertemplate": hover}
     bars = go.Bar(x=x, y=names, error_x=whiskers, marker=marker, **content)
-    figure = make_figure([bars], 18 * len(x) + 70, _direction(unit), meta=meta, showlegend=False, bargap=0.3)
+    figure = make_figure(
+        [bars], 18 * len(x) + 70, _direction(unit, influences), meta=meta, showlegend=False, bargap=0.3
+    )
     return figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticksuffix=" ", dtick=1)
 
 
-def _direction(unit: DisplayUnit) -> str:
+def _direction(unit: DisplayUnit, influences: xr.Dataset) -> str:
     """Return the title of an axis of influences, as HTML."""
-    return f"hurts ← {html.escape(unit.name)} → helps"
+    low, high = ("below average", "above average") if "reference" in influences.attrs else ("hurts", "helps")
+    return f"{low} ← {html.escape(unit.name)} → {high}"
 
 
 def convergence(checks: Mapping[str, Checks]) -> go.Figure:
@@ -193,17 +196,22 @@ def trades(tradeoffs: Sequence[Tradeoff], targets: Sequence[str], unit: DisplayU
     return make_figure(points, 400, *titles, showlegend=len(points) > 1)
 
 
-def subpopulations(influences: xr.Dataset, parts: Sequence[Subpopulation], unit: DisplayUnit) -> go.Figure:
-    """Draw the influence of the first two parts' groups on each example of a class, in the colours of its parts."""
-    names, axes = labels([part.group for part in parts]), [part.group for part in parts[:2]]
+def subpopulations(
+    influences: xr.Dataset, parts: Sequence[Subpopulation], unit: DisplayUnit, name: Callable[[int], str] = str
+) -> go.Figure:
+    """Draw the influence of the first two parts' groups on each example of a class, in the colours of its parts.
+
+    name: of an example by its id.
+    """
+    groups, axes = labels([part.group for part in parts]), [part.group for part in parts[:2]]
     hover = "example %{text}<br>%{x:+}, %{y:+}<extra></extra>"
     points = []
-    for part, colour, name in zip(parts, COLOURS, names, strict=False):
+    for part, colour, group in zip(parts, COLOURS, groups, strict=False):
         examples = list(part.examples)
         x, y = json_numbers(unit.factor * influences["influence"].sel(example=examples, group=axes).values.T)
-        style = {"name": f"set apart by {name}", "marker": {"color": colour, "size": 8}, "hovertemplate": hover}
-        points.append(go.Scatter(x=x, y=y, text=list(map(str, examples)), mode="markers", **style))
-    return make_figure(points, 380, *(f"influence of {name}, {unit.name}" for name in names[:2]))
+        style = {"name": f"set apart by {group}", "marker": {"color": colour, "size": 8}, "hovertemplate": hover}
+        points.append(go.Scatter(x=x, y=y, text=labels(list(map(name, examples)), 60), mode="markers", **style))
+    return make_figure(points, 380, *(f"influence of {group}, {unit.name}" for group in groups[:2]))
 
 
 def removal(comparison: Comparison, unit: DisplayUnit | None = None) -> go.Figure:

@@ -19,9 +19,14 @@ class DisplayUnit:
     meaning: str
     decimals: int = 2
 
-    def show(self, value: float | None, sign: bool = True) -> str:
-        """Return an influence in this unit as text, with its sign unless `sign` is false."""
-        return number(None if value is None else self.factor * value, self.decimals, sign)
+    def show(self, value: float | None, sign: bool = True, error: float | None = None) -> str:
+        """Return an influence in this unit as text, as exact as its error asks, with its sign if `sign`."""
+        decimals = places(None if error is None else self.factor * error, self.decimals)
+        return number(None if value is None else self.factor * value, decimals, sign)
+
+    def pair(self, value: float | None, error: float | None) -> tuple[str, str]:
+        """Return an influence and its standard error as texts; the error has two significant digits or more."""
+        return self.show(value, error=error), self.show(error, sign=False, error=error)
 
 
 _UNITS = {
@@ -69,6 +74,17 @@ def number(value: float | None, decimals: int = 2, sign: bool = False, unknown: 
     if value is None or not math.isfinite(value):
         return unknown
     return f"{value:{'+' if sign else 'z'},.{decimals}f}".replace("-", "−")
+
+
+def places(error: float | None, least: int = 2) -> int:
+    """Return how many decimals show two significant digits of an error, `least` or more.
+
+    >>> places(0.5), places(0.0034), places(None)
+    (2, 4, 2)
+    """
+    if error is None or not math.isfinite(error) or error <= 0:
+        return least
+    return max(least, 1 - math.floor(math.log10(error)))
 
 
 def q_value(q: float | None) -> str:

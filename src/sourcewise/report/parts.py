@@ -5,6 +5,8 @@ Parts know nothing of their topics: `contents` turns them into HTML, `terminal` 
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -107,6 +109,13 @@ class Table:
             if effect.value and (picture := effect.picture)
         ]
 
+    def csv(self) -> str:
+        """Return the table as CSV, with what the page shows in each cell; semicolons part several effects."""
+        file = io.StringIO()
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([self.columns, *([row.header, *map(_cell_text, row.cells)] for row in self.rows)])
+        return file.getvalue().replace("−", "-")
+
     def brief(self, rows: int, noun: str = "", columns: int | None = None) -> Table:
         """Return the first rows and columns, with two effects in a cell at most; the caption says which rows."""
         columns = columns or len(self.columns)
@@ -116,6 +125,13 @@ class Table:
         ]
         some = f". The first {rows} of {len(self.rows):,} {noun}".rstrip() if len(self.rows) > rows else ""
         return replace(self, caption=self.caption + some, columns=self.columns[:columns], rows=short)
+
+
+def _cell_text(cell: Cell) -> str:
+    if isinstance(cell, str):
+        return cell
+    texts = (f"{effect.name} {effect.value} ± {effect.error}" if effect.value else effect.name for effect in cell)
+    return "; ".join(" ".join(text.split()) for text in texts)
 
 
 @dataclass(frozen=True)
@@ -138,6 +154,7 @@ class Section:
         facts: pairs of a term and its value.
         code: pairs of a label and a command, or settings.
         brief: what a terminal shows of the section, if anything.
+        folded: whether the page shows no more than the title until a reader asks for it.
     """
 
     id: str
@@ -148,6 +165,7 @@ class Section:
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     brief: Section | None = None
+    folded: bool = False
 
 
 def as_code(commands: Sequence[tuple[str, str]]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,19 @@ import xarray as xr
 from sourcewise.acting.brittle import BrittleExamples, find_brittle
 from sourcewise.acting.counterfactuals import Comparison
 from sourcewise.acting.curation import Curation
+from sourcewise.acting.harm import harmful_groups
 from sourcewise.acting.review import ReviewRow
 from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
 from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
-from sourcewise.study.collect import LeftOut, Study
+from sourcewise.study.collect import Header, LeftOut, Study
 from sourcewise.study.effects import KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
+from sourcewise.study.recipes import train_command
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
+OWN_DATA = ("imagefolder", "table", "huggingface")
+"""Names of sources and targets that stand for any data of the user's."""
 RELATIVE = (
     "All subsets have one size, so influences are relative to the average group:"
     " a constant added to all of them cannot be seen."
@@ -46,6 +51,7 @@ class TargetSummary:
     the influences at a level, `cells` are known, and `significant` have a q-value up to the false discovery rate.
 
     Attributes:
+        title: how the report calls the target, see `titles`.
         metric_mean: mean score of the models.
         metric_std: its standard deviation over models; None with one model.
         table: by class.
@@ -54,6 +60,8 @@ class TargetSummary:
         checks, baselines: as in `Estimated`.
         subpopulations, brittle: None where examples cannot be examined.
         unexamined: whether that is because outputs or influences are too many.
+        harmful: groups that really hurt overall, where all subsets have one size: by models of the full source, which
+            tell what influences relative to the average group cannot. None without such models, and for other subsets.
     """
 
     examples: int
@@ -75,6 +83,8 @@ class TargetSummary:
     subpopulations: Subpopulations | None = None
     brittle: BrittleExamples | None = None
     unexamined: bool = False
+    title: str = ""
+    harmful: tuple[str, ...] | None = None
 
     @property
     def is_significant(self) -> bool:
@@ -96,6 +106,7 @@ class Summary:
     record.
 
     Attributes:
+        source: how the report calls the source, see `titles`.
         sign: what a positive influence means.
         estimator: the one at class level, of the first target.
         fdr: false discovery rate.
@@ -104,6 +115,7 @@ class Summary:
         counterfactuals: models of chosen subsets, by study and target.
         review: source examples to review.
         curation: proposal of groups to remove, if it was asked for.
+        sweeps: the commands that train such models.
     """
 
     study: str
@@ -127,6 +139,7 @@ class Summary:
     counterfactuals: Sequence[Comparison]
     review: Sequence[ReviewRow]
     curation: Curation | None = None
+    sweeps: Sequence[str] = ()
 
 
 def summarise(
@@ -140,9 +153,10 @@ def summarise(
 ) -> Summary:
     """Summarise influences and what analyses make of them; `fdr` is the false discovery rate."""
     header, records, first = study.header, sum(study.designs.values()), next(iter(estimated.values()))
+    titles = dataset_titles(header)
     return Summary(
         study=header.study,
-        source=header.config["source"]["name"],
+        source=titles[""],
         models=study.models,
         groups=study.groups,
         designs=study.designs,
@@ -158,10 +172,11 @@ def summarise(
         commit=header.commit,
         seconds={stage: total / records for stage, total in study.seconds.items()},
         notes=_notes(study, first.dataset),
-        targets={name: _summarise_target(study, name, item, fdr) for name, item in estimated.items()},
+        targets={name: _summarise_target(study, name, item, fdr, titles[name]) for name, item in estimated.items()},
         counterfactuals=counterfactuals,
         review=review,
         curation=curation,
+        sweeps=[train_command(header, *overrides) for overrides in study.sweeps],
     )
 
 
@@ -177,6 +192,11 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
         more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
         listed = ", ".join(unseen[:20]) + more
         notes.append(f"Groups that every model kept, or every model dropped, have no identifiable influence: {listed}.")
+    elif np.isnan(influences["stderr_overall"].values).all():
+        notes.append(
+            f"{study.models:,} models of {study.groups:,} groups are too few for errors and q-values: nothing can be"
+            " told from noise. Train more."
+        )
     if study.groups > LISTED_GROUPS:
         half = LISTED_GROUPS // 2
         notes.append(
@@ -186,7 +206,26 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
     return notes
 
 
-def _summarise_target(study: Study, name: str, estimated: Estimated, fdr: float) -> TargetSummary:
+def dataset_titles(header: Header) -> dict[str, str]:
+    """Return how a report calls the datasets of a study: the targets by name, and the source under "".
+
+    Data of the user's own are called by their folder, if that tells them apart; all others by their name.
+    """
+    source, targets = header.config["source"], header.config.get("target")
+    names = {"": str(source["name"]), **{name: name for name in header.class_names}}
+    sections = {**(targets if isinstance(targets, Mapping) else {}), "": source}
+    folders = {
+        key: Path(str(section["root"])).name
+        for key, section in sections.items()
+        if names.get(key) in OWN_DATA and isinstance(section, Mapping) and section.get("root")
+    }
+    return {
+        key: folders[key] if [*folders.values()].count(folders.get(key, "")) == 1 else name
+        for key, name in names.items()
+    }
+
+
+def _summarise_target(study: Study, name: str, estimated: Estimated, fdr: float, title: str) -> TargetSummary:
     dataset, scores = estimated.dataset, study.targets[name].scores
     counts: dict[str, int] = {}
     for level, suffix in LEVELS.items():
@@ -208,6 +247,8 @@ def _summarise_target(study: Study, name: str, estimated: Estimated, fdr: float)
         subpopulations=find_subpopulations(study, name, estimated, fdr) if examined else None,
         brittle=find_brittle(study, name, estimated) if examined else None,
         unexamined=large,
+        title=title,
+        harmful=harmful_groups(study, name, dataset, fdr),
     )
 
 

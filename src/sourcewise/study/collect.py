@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,9 +17,10 @@ from sourcewise.designs import recorded_design
 from sourcewise.estimation.arrays import Index, PackedMasks
 from sourcewise.records.reading import METRIC
 from sourcewise.records.reading import LeftOut as LeftOut  # for the report
-from sourcewise.records.record import Header, Record, TargetOutputs
+from sourcewise.records.record import Header as Header  # also for the report
+from sourcewise.records.record import Record, TargetOutputs
 from sourcewise.study.outputs import UNITS, LabelAgreement, Outputs, is_correct, logit_scale, output_values
-from sourcewise.study.recipes import train_command
+from sourcewise.study.recipes import Sweeps, train_command
 
 RANDOM = "random"
 """The curve of runs that remove random groups."""
@@ -113,6 +114,7 @@ class Study:
         designs: number of records by design of their subset.
         chosen_designs: number of records by design, of those whose subset was chosen, not drawn at random.
         seconds: wall time by stage, summed over all records.
+        sweeps: overrides of the sweeps that the records come from, see `Sweeps`.
         masks: subsets of the records that influences rest on, those drawn at random.
         seeds: their training seeds, str[models].
         targets: their outputs, by target.
@@ -129,6 +131,7 @@ class Study:
     designs: Mapping[str, int]
     chosen_designs: Mapping[str, int]
     seconds: Mapping[str, float]
+    sweeps: Sequence[Sequence[str]]
     masks: PackedMasks
     seeds: NDArray[np.str_]
     targets: Mapping[str, StudyTarget]
@@ -233,7 +236,7 @@ class _Collector:
     def __init__(self, first: Record, output: str) -> None:
         self.header, self._groups, self._output = first.header, len(first.mask), output
         self._designs, self._chosen_designs, self._seconds = Counter[str](), Counter[str](), Counter[str]()
-        self.masks = _Spool()
+        self._sweeps, self.masks = Sweeps(), _Spool()
         self._seeds: list[str] = []
         self._targets: dict[str, _TargetCollector] = {}
         self._mappings: Mapping[str, TargetOutputs] = {}
@@ -243,6 +246,7 @@ class _Collector:
 
     def add(self, record: Record) -> None:
         self._designs[record.header.design] += 1
+        self._sweeps.add(record.header)
         self._seconds.update(dict(record.header.seconds))
         if record.mask.all():
             self._mappings = self._mappings or record.targets
@@ -284,6 +288,7 @@ class _Collector:
             designs=dict(self._designs),
             chosen_designs=dict(self._chosen_designs),
             seconds=dict(self._seconds),
+            sweeps=self._sweeps.overrides(),
             masks=PackedMasks(self.masks.array(), self._groups),
             seeds=np.array(self._seeds),
             targets={name: target.target() for name, target in self._targets.items()},

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from sourcewise.core.results import json_name
+from sourcewise.estimation import fitting
 from sourcewise.estimation.arrays import row_blocks
 
 KEYS = ("influence", "stderr", "qvalue")
@@ -51,6 +52,12 @@ def effect_table(dataset: xr.Dataset, target_class: str | None = None) -> pd.Dat
     order = order[np.isfinite(np.sum(columns, axis=0)[order])]
     sorted_columns = {key: column[order] for key, column in zip(KEYS, columns, strict=True)}
     return pd.DataFrame({"group": dataset["group"].values[order], **sorted_columns})
+
+
+def strongest_lines(dataset: xr.Dataset) -> list[str]:
+    """Return the groups with the strongest evidence overall as lines of text."""
+    influence, stderr, qvalue = (dataset[f"{key}_overall"].values[None].astype(float) for key in KEYS)
+    return fitting.strongest_lines(list(map(str, dataset["group"].values)), influence, stderr, qvalue)
 
 
 def group_effects(dataset: xr.Dataset, target_class: str | None = None) -> tuple[GroupEffect, ...]:

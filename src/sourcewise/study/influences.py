@@ -119,6 +119,8 @@ def _lay_out(study: Study, name: str, fits: Mapping[str, Fit]) -> xr.Dataset:
         "study": study.header.study,
         "recipe": study.header.recipe,
     }
+    if len(np.unique(study.masks.sizes())) == 1:
+        attributes["reference"] = "the average group"
     for level, suffix in LEVELS.items():
         for key in ("estimator", "lds", "noise_ceiling", "split_half"):
             value = getattr(fits[level].checks, key)

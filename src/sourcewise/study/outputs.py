@@ -50,10 +50,12 @@ class LabelAgreement:
         models: how many models there are.
         prob: sum of the probabilities that they give to the example's label.
         correct: how many of them predict the label.
+        labels: int[examples].
     """
 
     def __init__(self, examples: int) -> None:
         self.models, self.prob, self.correct = np.zeros((3, 2, examples))
+        self.labels = np.zeros(examples, np.int32)
         self._subsets = set[bytes]()
 
     def add(self, mask: NDArray[np.bool_], outputs: TargetOutputs) -> None:
@@ -62,6 +64,7 @@ class LabelAgreement:
         if subset in self._subsets:
             return
         self._subsets.add(subset)
+        self.labels = outputs.labels
         cells: Any = mask.astype(np.intp), np.arange(len(mask))
         self.models[cells] += 1
         self.prob[cells] += outputs.prob

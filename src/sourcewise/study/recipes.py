@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sourcewise.core.overrides import command, key_of, quote, recipe_overrides
+from sourcewise.designs.registry import DESIGNS
 from sourcewise.records.record import Header
 
 _LOOKED_UP = ("mode", "metric")
@@ -29,6 +30,44 @@ def train_command(header: Header, *overrides: str) -> str:
         f"train.py -m with the overrides of these runs and {shlex.join([*places, *overrides])}"
         f" (the overrides are not shown, since {reason}; `config` in summary.json has all settings)"
     )
+
+
+class Sweeps:
+    """The sweeps that records come from, as overrides, from designs of ours whose settings are numbers."""
+
+    def __init__(self) -> None:
+        self._seeds: dict[tuple[str, ...], tuple[set[int], set[int]]] = {}
+
+    def add(self, header: Header) -> None:
+        """Count the seeds of a record's subset and training."""
+        settings = {key: value for key, value in header.config["subset"].items() if key not in ("design", "seed")}
+        if header.design not in DESIGNS or not all(type(value) in (int, float) for value in settings.values()):
+            return
+        overrides = [f"subset={header.design}", *(f"subset.{key}={quote(value)}" for key, value in settings.items())]
+        subset_seeds, seeds = self._seeds.setdefault(tuple(overrides), (set(), set()))
+        seeds.add(header.seed)
+        if header.subset_seed is not None:
+            subset_seeds.add(header.subset_seed)
+
+    def overrides(self) -> list[list[str]]:
+        """Return the overrides of each sweep."""
+        found = []
+        for start, (subset_seeds, seeds) in self._seeds.items():
+            ranges = {"subset.seed": subset_seeds, "seed": seeds if seeds != {0} else set[int]()}
+            found.append([*start, *(f"{key}={as_range(values)}" for key, values in ranges.items() if values)])
+        return found
+
+
+def as_range(numbers: Collection[int]) -> str:
+    """Return numbers as the value of a sweep; of many with gaps, the range that holds them.
+
+    >>> as_range({0, 1, 2}), as_range({0, 4}), as_range({7})
+    ('range(0,3)', '0,4', '7')
+    """
+    low, high = min(numbers), max(numbers)
+    if (len(numbers) <= 20 and high - low >= len(numbers)) or high == low:
+        return ",".join(map(str, sorted(numbers)))
+    return f"range({low},{high + 1})"
 
 
 def _names_no_code(node: Any) -> bool:

@@ -17,9 +17,9 @@ from sourcewise.report.sections.trust import trust_section
 SECTIONS: dict[str, Callable[[TargetContext], Section | str]] = {
     "classes": classes_section,
     "overall": overall_section,
+    "subpopulations": subpopulations_section,
     "trust": trust_section,
     "counterfactuals": counterfactuals_section,
-    "subpopulations": subpopulations_section,
     "brittle": brittle_section,
     "between": between_section,
     "review": review_section,

@@ -45,10 +45,10 @@ def _costs(summary: Summary) -> Section:
         ("Estimator", summary.estimator),
         ("Output", f"{summary.output}: {display_unit(summary.output).meaning}"),
         ("False discovery rate", f"{summary.fdr:.0%}, Benjamini–Hochberg over each table of a target"),
-        ("Wall time of all runs", duration(sum(seconds.values()) * runs) if seconds else "–"),
+        ("Wall time, summed over all runs", duration(sum(seconds.values()) * runs) if seconds else "–"),
     ]
     rows = [Row(stage, [number(mean), duration(mean * runs)]) for stage, mean in seconds.items()]
-    table = Table("seconds", "Wall time by stage", ["Stage", "Seconds a run", "All runs"], rows, (1, 2))
+    table = Table("seconds", "Wall time by stage", ["Stage", "Seconds a run", "Summed over all runs"], rows, (1, 2))
     settings = json.dumps(summary.config, indent=2, ensure_ascii=False, default=str)
     code = [("All settings of the recipe", settings)]
     return Section("costs", "Costs and settings", facts=facts, tables=[table] if rows else (), code=code)
@@ -61,7 +61,9 @@ def _reproduction(summary: Summary) -> Section:
         ("Commit", summary.commit or "unknown"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in summary.versions.items())),
     ]
-    return Section("reproduce", "How to reproduce this", facts=facts, code=[("Command", summary.command)])
+    sweeps, code = as_code([("Training", sweep) for sweep in summary.sweeps])
+    code.append(("Estimate", summary.command))
+    return Section("reproduce", "How to reproduce this", sweeps, facts, code)
 
 
 def _left_out(summary: Summary) -> Section:

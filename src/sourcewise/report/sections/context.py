@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from sourcewise.report.figures import Floats
 from sourcewise.report.formatting import DisplayUnit, display_unit, q_value
@@ -45,12 +46,9 @@ class Album:
 
         Return None if its dataset is not here, holds no such example or no images, or if the budget is used up.
         """
-        dataset = self.images.get(target)
+        dataset, rows = self.images.get(target), self._rows(target, example)
         self.missing |= dataset is None
-        if dataset is None or dataset.channels not in (1, 3) or self.budget <= 0:
-            return None
-        rows = np.flatnonzero((dataset.ids if target else np.arange(len(dataset))) == example)
-        if not len(rows):
+        if dataset is None or dataset.channels not in (1, 3) or self.budget <= 0 or not len(rows):
             return None
         from PIL import Image  # slow to import
 
@@ -62,7 +60,25 @@ class Album:
         uri = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
         self.budget -= len(uri)
         label = dataset.class_names[int(selected.labels[0])]
-        return Picture(pixels, uri, f"{target or 'source'} example {example}, class {label}", label)
+        name = self.path(target, example) or f"{target or 'source'} example {example}"
+        return Picture(pixels, uri, f"{name}, class {label}", label)
+
+    def path(self, target: str, example: int) -> str | None:
+        """Return the path of an example as seen from its dataset's root; None where it is not known, or no file."""
+        rows, paths = self._rows(target, example), self.paths(target)
+        return None if paths is None or not len(rows) else paths[rows[0]]
+
+    def paths(self, target: str) -> NDArray[np.object_] | None:
+        """Return the paths of all examples of a dataset, None where they are not known."""
+        dataset = self.images.get(target)
+        return None if dataset is None else dataset.paths
+
+    def _rows(self, target: str, example: int) -> NDArray[np.intp]:
+        """Return the positions of an example in its dataset: one, or none."""
+        dataset = self.images.get(target)
+        if dataset is None:
+            return np.empty(0, np.intp)
+        return np.flatnonzero((dataset.ids if target else np.arange(len(dataset))) == example)
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,26 @@ class TargetContext:
     def id(self) -> str:
         """An element id that differs between targets, whatever their names."""
         return "target-" + "".join(c if c.isascii() and c.isalnum() else f"-{ord(c):x}-" for c in self.name)
+
+    @property
+    def title(self) -> str:
+        """How texts call the target."""
+        return self.facts.title or self.name
+
+    @property
+    def relative(self) -> bool:
+        """Whether influences are relative to the average group, so that a negative one need not be harm."""
+        return "reference" in self.influences.attrs
+
+    @property
+    def worst(self) -> str:
+        """What the groups with the most negative influences do, in the plural."""
+        return "help least" if self.relative else "hurt most"
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """Titles of columns of the largest and the most negative influences of a group."""
+        return "Helps most", "Helps least" if self.relative else "Hurts most"
 
     @property
     def facts(self) -> TargetSummary:
@@ -107,6 +143,14 @@ class TargetContext:
         """The unit in which influences are shown."""
         return display_unit(self.summary.output)
 
+    def example_name(self, target: str, example: int) -> str:
+        """Return what an example is called: its path, or where that is not known its id; arguments: as of an album."""
+        return self.album.path(target, example) or str(example)
+
+    def named_by(self, target: str) -> str:
+        """Return what examples of a dataset go by, for a caption."""
+        return "id" if self.album.paths(target) is None else "path"
+
     def is_significant(self, q: float | None) -> bool:
         """Return whether an influence with this q-value is significant at the estimate's false discovery rate."""
         return q is not None and bool(q <= self.summary.fdr)
@@ -127,10 +171,10 @@ class TargetContext:
 
     def effect(self, name: str, estimate: EffectEstimate, picture: Picture | None = None) -> Effect:
         """Return an effect for a table, under the name of its group, class or example."""
-        show, q = self.unit.show, estimate.qvalue
-        value, error = show(estimate.influence), show(estimate.stderr, sign=False)
+        q = estimate.qvalue
+        value, error = self.unit.pair(estimate.influence, estimate.stderr)
         return Effect(name, value, error, q_value(q), self.is_significant(q), picture)
 
     def with_error(self, influence: float | None, stderr: float | None) -> str:
         """Return an influence with its standard error as text."""
-        return f"{self.unit.show(influence)} ± {self.unit.show(stderr, sign=False)}"
+        return " ± ".join(self.unit.pair(influence, stderr))

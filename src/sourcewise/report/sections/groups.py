@@ -24,8 +24,9 @@ def classes_section(target: TargetContext) -> Section:
     meta = figure.layout.meta
     classes, groups = count(len(meta["classes"]), "class"), count(len(meta["groups"]), "group")
     caption = (
-        f"Influence of {groups} on {classes} of {target.name}. Blue helps, orange hurts, pale is not significant, grey"
-        " is not identifiable."
+        f"Influence of {groups} on {classes} of {target.title}. Blue helps, orange"
+        f" {'helps less than the average group' if target.relative else 'hurts'}, pale is not significant, grey is not"
+        " identifiable."
     )
     if [len(meta["classes"]), len(meta["groups"])] != meta["full_size"]:
         caption += (
@@ -36,9 +37,9 @@ def classes_section(target: TargetContext) -> Section:
     names = map(str, target.influences["class"].values)
     table = Table(
         "by-class",
-        f"For each class of {target.name}, the groups that help and hurt it most, in {target.unit.name} ± standard"
-        " error",
-        ["Target class", "Helped most by", "Hurt most by"],
+        f"For each class of {target.title}, the groups that help most and those that {target.worst}, in"
+        f" {target.unit.name} ± standard error",
+        ["Target class", "Helped most by", "Helped least by" if target.relative else "Hurt most by"],
         [Row(name, target.strongest("group", row)) for name, *row in zip(names, *arrays, strict=True)],
         searchable="class",
     )
@@ -58,44 +59,46 @@ def overall_section(target: TargetContext) -> Section:
     figure = figures.overall_bars(target.influences, target.summary.fdr)
     total, ends = len(figure.layout.meta["groups"]), figure.layout.meta["ends"]
     caption = (
-        f"Overall influence of {count(total, 'group')} on {target.name}. Bars are estimates, lines their 95% intervals;"
-        " pale is not significant."
+        f"Overall influence of {count(total, 'group')} on {target.title}. Bars are estimates, lines their 95%"
+        " intervals; pale is not significant."
     )
     if total > 2 * ends:
-        caption += f" Shown are the {ends} that help most and the {ends} that hurt most; search for any other."
+        caption += f" Shown are the {ends} that help most and the {ends} that {target.worst}; search for any other."
     value, _, q = figures.arrays(target.influences, "_overall", "group")
     half = target.influences["interval_overall"].values
     by_class = figures.arrays(target.influences, "_class", "group", "class")
     names, rows, show = target.influences["group"].values, [], target.unit.show
     order = np.argsort(-value, kind="stable").tolist()
     for i in order:
-        interval = f"{show(value[i] - half[i])} to {show(value[i] + half[i])}" if np.isfinite(half[i]) else "–"
-        helps, hurts = target.strongest("class", [array[i] for array in by_class], target.summary.fdr)
-        cells: list[Cell] = [show(value[i]), interval, q_value(q[i]), helps, hurts]
+        limits = (show(value[i] + side * half[i], error=half[i]) for side in (-1, 1))
+        interval = " to ".join(limits) if np.isfinite(half[i]) else "–"
+        effects = target.strongest("class", [array[i] for array in by_class], target.summary.fdr)
+        cells: list[Cell] = [show(value[i], error=half[i]), interval, q_value(q[i]), *effects]
         rows.append(Row(str(names[i]), cells, target.is_significant(q[i])))
     table = Table(
         "by-group",
-        f"For each source group, its influence on {target.name}, in {target.unit.name}, and the classes that it helps"
-        " and hurts most, where that is significant",
-        ["Source group", "Overall", "95% interval", "q-value", "Helps most", "Hurts most"],
+        f"For each source group, its influence on {target.title}, in {target.unit.name}, and the classes on"
+        " which it is largest and smallest, where that is significant",
+        ["Source group", "Overall", "95% interval", "q-value", *target.sides],
         rows,
         numeric=(1, 2, 3),
         searchable="group",
     )
     harmful = [row for i, row in zip(order, rows, strict=True) if value[i] < 0][::-1][:BRIEF_GROUPS]
-    hurting = f"The groups that hurt {target.name} most overall, in {target.unit.name}"
+    hurting = f"The groups that {target.worst} for {target.title} as a whole, in {target.unit.name}"
+    hurt = "help less than the average" if target.relative else "hurt"
     short = replace(table, caption=hurting, rows=harmful).brief(BRIEF_GROUPS, columns=4)
-    nothing = f"No group hurts {target.name} overall."
+    nothing = f"No group hurts {target.title} overall."
     examples = count(target.influences.sizes["example"], "example")
     return Section(
         "overall",
-        "Which groups help overall, and which hurt",
-        [f"The effect of keeping one source group, as a mean over all {examples} of {target.name}."],
+        f"Which groups help overall, and which {hurt}",
+        [f"The effect of keeping one source group, as a mean over all {examples} of {target.title}."],
         figures=[Figure("bars", figure, caption)],
         tables=[table],
         brief=Section(
             "overall",
-            "Which groups hurt overall",
+            f"Which groups {hurt} overall",
             [] if harmful else [nothing],
             tables=[short] if harmful else [],
         ),
@@ -119,14 +122,14 @@ def between_section(target: TargetContext) -> Section | str:
         for item in tradeoffs
         if item.removal and target.is_significant(item.effects[target.name].qvalue)
     ]
-    nothing = f"No group significantly helps {target.name} and the others, hurts all, or trades one for another."
+    nothing = f"No group significantly helps {target.title} and the others, hurts all, or trades one for another."
     caption = (
         f"Overall influence, in {target.unit.name} ± standard error, of groups whose removal significantly helps all"
         " targets, hurts all, or trades one for another; the most harmful first"
     )
     table = Table("between-table", caption, ["Source group", *targets, "Removal"], rows, searchable="group")
     caption = (
-        f"Influence on {target.name} and on other targets. Every point is a group; those at the lower left hurt both."
+        f"Influence on {target.title} and on other targets. Every point is a group; those at the lower left hurt both."
         " Filled: the Pareto front for removal, by the estimates. The table holds what is significant."
     )
     drawn = figures.trades(tradeoffs, sorted(targets, key=lambda name: name != target.name), target.unit)

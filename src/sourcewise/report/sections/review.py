@@ -12,7 +12,7 @@ from sourcewise.report.sections.context import TargetContext
 LISTED_ROWS = 25
 """Source examples that a table lists."""
 COPIES = "nearer to one target image than chance would have it"
-LABELS = "with a label that fewer than half of the models predict that did not see it"
+LABELS = "whose label few of the models predict that did not see it: fewer than half, and than is usual for its class"
 
 
 def review_section(target: TargetContext) -> Section | str:
@@ -74,7 +74,7 @@ def _row(target: TargetContext, row: ReviewRow, cells: Sequence[Cell]) -> Row:
 
 
 def _example(target: TargetContext, dataset: str, example: int, flagged: bool) -> Effect:
-    """Return an example's id, with its picture and class where there is a picture."""
+    """Return an example's name, with its picture and class where there is a picture."""
     picture = target.album(dataset, example)
-    name = f"{example} (class {picture.label})" if picture else str(example)
+    name = target.example_name(dataset, example) + (f" (class {picture.label})" if picture else "")
     return Effect(name, significant=flagged, picture=picture)

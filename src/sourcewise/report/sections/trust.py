@@ -23,7 +23,7 @@ def verdict(target: TargetContext) -> Section:
     facts, models, groups, fdr = target.facts, target.summary.models, target.summary.groups, target.summary.fdr
     significant, cells, lead = facts.significant_class, facts.cells_class, []
     if not facts.is_significant:
-        headline = f"These data cannot support a claim about {target.name}."
+        headline = f"These data cannot support a claim about {target.title}."
         lead.append(
             f"None of the {count(cells, 'influence')} of a group on a class, none on single examples and no overall"
             f" influence is significant at a {fdr:.0%} false discovery rate. Differences between the influences below"
@@ -31,10 +31,10 @@ def verdict(target: TargetContext) -> Section:
             " or there may be none."
         )
     else:
-        headline, false = f"No influence of a group on a single class of {target.name} is significant.", ""
+        headline, false = f"No influence of a group on a single class of {target.title} is significant.", ""
         if significant:
             headline = (
-                f"{significant:,} of {cells:,} influences of a group on a class of {target.name} are significant."
+                f"{significant:,} of {cells:,} influences of a group on a class of {target.title} are significant."
             )
             false = f": of those {significant:,}, about {max(round(significant * fdr), 1):,} may be false"
         lead.append(
@@ -43,9 +43,11 @@ def verdict(target: TargetContext) -> Section:
             f" {facts.cells_example:,} influences on single examples are significant."
         )
     arrays = figures.arrays(target.influences, "_overall", "group")
-    sides = zip(("helps", "hurts"), target.strongest("group", arrays, fdr), strict=True)
-    parts = [f"what {verb} most is {join([f'{e.name} ({e.value})' for e in side])}" for verb, side in sides if side]
+    worst = "less useful than the average group" if target.relative else "what hurts most"
+    sides = zip(("what helps most", worst), target.strongest("group", arrays, fdr), strict=True)
+    parts = [f"{what} is {join([f'{e.name} ({e.value})' for e in side])}" for what, side in sides if side]
     lead += [f"Over all classes, {'; '.join(parts)}, in {target.unit.name}."] if parts else []
+    lead += [_harm(target)] if target.relative and facts.is_significant else []
     if unknown := facts.unknown:
         were, their = ("was", "its") if unknown == 1 else ("were", "their")
         lead.append(
@@ -53,6 +55,19 @@ def verdict(target: TargetContext) -> Section:
         )
     reliability = [facts.verdict] if facts.verdict else []
     return Section("verdict", headline, [*reliability, *lead], brief=Section("verdict", headline, lead))
+
+
+def _harm(target: TargetContext) -> str:
+    """Return which groups really hurt, where influences only compare with the average group."""
+    harmful, shown = target.facts.harmful, target.facts.harmful or ()
+    if harmful is None:
+        return (
+            "That is no harm yet: all subsets have one size, which only compares groups with each other. Models of the"
+            " full source (subset=full) tell which groups hurt."
+        )
+    more = f" and {len(shown) - 5:,} more" if len(shown) > 5 else ""
+    named = f"these really hurt: {', '.join(shown[:5])}{more}" if shown else "no group significantly hurts"
+    return f"By the models of the full source, {named}."
 
 
 def trust_section(target: TargetContext) -> Section:

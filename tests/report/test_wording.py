@@ -1,0 +1,185 @@
+"""What the page calls things: data by their folders, examples by their files, and harm only what is harm."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import fake_records as records
+import numpy as np
+import pytest
+from planted_models import planted_summary
+
+from sourcewise.commands import results
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.data import ImageDataset, regroup
+from sourcewise.data.load import stored
+from sourcewise.data.store import Listing, prepared
+from sourcewise.report import terminal
+from sourcewise.report.formatting import display_unit
+from sourcewise.report.parts import Effect, Row, Table
+from sourcewise.report.summary import dataset_titles
+from tests.report.test_pictures import dataset, facts, half_and_half, review_rows
+from tests.report.test_report import EVIL, Page, build, changed, make, make_summary, make_target, render
+
+
+def titles(source: dict[str, str], **targets: dict[str, str]) -> dict[str, str]:
+    names = {name: ["a"] for name in targets}
+    return dataset_titles(records.header(config={"source": source, "target": targets, "subset": {}}, class_names=names))
+
+
+def test_data_of_ones_own_are_called_by_their_folders() -> None:
+    folder = {"name": "imagefolder", "root": "/data/mine/"}
+    assert titles(folder, imagefolder={"root": "photos/theirs"}) == {"": "mine", "imagefolder": "theirs"}
+    assert titles(folder, birds={"root": "photos/theirs"}) == {"": "mine", "birds": "birds"}  # a name that was chosen
+    same = {"root": "/other/mine"}
+    assert titles(folder, imagefolder=same) == {"": "imagefolder", "imagefolder": "imagefolder"}
+    assert titles({"name": "cifar10", "root": "/data/x"}, digits={}) == {"": "cifar10", "digits": "digits"}
+    header = records.header()  # without settings of targets
+    assert dataset_titles(header) == {"": "made-up", "pets": "pets"}
+
+
+def test_the_page_shows_the_titles() -> None:
+    influences, summary = make(examples=3)
+    page = Page(render(influences, changed(replace(summary, source="mine"), title="theirs")))
+    assert "Which parts of mine help theirs , and which hurt?" in page.text.replace("theirs,", "theirs ,")
+    assert "of digits" not in page.text
+
+
+def relative(**changes: object) -> str:
+    influences, summary = make(examples=3)
+    influences["digits"].attrs["reference"] = "the average group"
+    return Page(render(influences, changed(summary, **changes))).text
+
+
+def test_relative_influences_are_no_harm() -> None:
+    text = relative(harmful=None)
+    assert "less useful than the average group is" in text
+    assert "what hurts most" not in text
+    assert "That is no harm yet" in text
+    assert "Helped least by" in text
+    assert "no group significantly hurts" in relative(harmful=())
+    assert "these really hurt: A, B, C, D, E and 1 more." in relative(harmful=tuple("ABCDEF"))
+    plain = Page(render(*make(examples=3))).text
+    assert "what hurts most is" in plain
+    assert "Hurt most by" in plain
+    assert "average" not in plain.partition("Which groups help which classes")[2].partition("How far to trust")[0]
+
+
+def with_paths(classes: tuple[str, ...] = ("a", "b"), **options: int) -> ImageDataset:
+    made = dataset(classes=classes, **options)
+    return replace(made, paths=np.array([f"{'ab'[i % 2]}/{i:03d}.png" for i in range(len(made))], object))
+
+
+def test_examples_go_by_their_files_everywhere() -> None:
+    target, about = make_target(name="pets", groups=["a", "b"], classes=["a", "b"], examples=90)
+    about = replace(about, **facts(name="a"))
+    summary = make_summary({"pets": about}, 2, review=review_rows("pets"))
+    text = render(
+        {"pets": target}, summary, ["subpopulations", "brittle", "review"], {"pets": with_paths(), "": with_paths()}
+    )
+    page = Page(text)
+    assert "b/001.png (class a)" in page.text  # helped most: the id is 3
+    assert "a/004.png (class a)" in page.text  # the source example 4
+    assert "b/003.png (class b)" in page.text  # it is a copy of the example with id 9
+    assert "by path" in page.text
+    assert "by id" not in page.text
+    words = [str(attributes["alt"]) for tag, attributes in page.elements if tag == "img"]
+    assert words[0] == "b/001.png, class b"
+    assert not any("example" in word for word in words)
+
+
+def test_groups_that_are_examples_go_by_their_files() -> None:
+    target, about = make_target(groups=[str(i) for i in range(30)], examples=9)
+    images = {"": regroup(with_paths(), "example")}
+    page = Page(render({"digits": target}, make_summary({"digits": about}, 30), None, images))
+    assert "b/029.png" in page.text
+    other = Page(render({"digits": target}, make_summary({"digits": about}, 31), None, images))
+    assert "b/029.png" not in other.text  # other data
+
+
+def test_a_source_whose_examples_are_groups_is_known_by_its_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "sourcewise").mkdir()
+    listing = Listing(half_and_half, [0, 1], ("a", "b"))
+    made = prepared(lambda: listing, str(tmp_path / "sourcewise" / "a.arrow"), side=40)
+    fingerprint = regroup(made, "example").fingerprint
+    assert stored(fingerprint) is None
+    found = stored(fingerprint, "example")
+    assert found is not None
+    assert list(found.group_names) == ["0", "1"]
+
+
+def test_an_error_never_rounds_to_zero() -> None:
+    assert display_unit("prob").pair(0.048123456, 0.000034) == ("+4.8123", "0.0034")
+    influences, summary = make(examples=3)
+    for suffix in ("_class", "_overall"):
+        influences["digits"][f"stderr{suffix}"] *= 0.001
+    influences["digits"]["interval_overall"] *= 0.001
+    reports = build(influences, summary)
+    shown = [effect.error for part in reports[0].sections for table in part.tables for effect in table.effects]
+    assert shown
+    assert all(float(error) > 0 for error in shown)
+    lines = "\n".join(line for part in reports[0].sections if part.brief for line in terminal.lines(part.brief))
+    assert "± 0.00 " not in lines
+    assert "± 0.00*" not in lines
+
+
+def test_brittle_examples_are_folded_and_significant() -> None:
+    summary = planted_summary()
+    influences, _ = make(groups=list(records.GROUPS), classes=["cat", "dog", "eel"], examples=3, name="pets")
+    (report,) = build(influences, summary, ["brittle"])
+    (section,) = report.sections
+    assert section.folded
+    assert section.tables
+    assert all(row.significant for table in section.tables for row in table.rows)
+    assert "Real" in section.tables[0].columns
+    text = render(influences, summary, ["brittle"])
+    assert '<details class="section">' in text
+    none = replace(summary.targets["pets"].brittle.harmed, examples=())  # type: ignore[union-attr]
+    both = replace(summary.targets["pets"].brittle, harmed=none, supported=none)  # type: ignore[type-var]
+    silent = replace(summary, targets={"pets": replace(summary.targets["pets"], brittle=both)})
+    (section,) = build(influences, silent, ["brittle"])[0].sections
+    assert not section.tables
+    assert "No such influence is significant here" in " ".join(section.lead)
+
+
+def test_what_groups_do_to_examples_comes_before_how_far_to_trust_it() -> None:
+    from sourcewise.report.sections import SECTIONS
+
+    order = list(SECTIONS)
+    assert order.index("subpopulations") < order.index("trust") < order.index("brittle")
+
+
+def test_tables_are_files_too(tmp_path: Path) -> None:
+    influences, summary = make(examples=3, groups=["a, b", EVIL, "c"], classes=["x", "y"])
+    results.write(tmp_path, {}, summary, [], build(influences, summary), 10)
+    names = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert {"digits-by-class.csv", "digits-by-group.csv", "digits-checks.csv"} <= names
+    rows = list(csv.reader((tmp_path / "tables/digits-influence_class.csv").read_text().splitlines()))
+    assert rows[0] == ["class", "a, b", EVIL, "c"]
+    np.testing.assert_allclose(
+        np.array(rows[1:])[:, 1:].astype(float), influences["digits"]["influence_class"], rtol=1e-4
+    )
+    assert {f"digits-{key}_class.csv" for key in ("influence", "stderr", "qvalue")} <= names
+    assert not (tmp_path / "figures").exists()
+
+
+def test_cells_of_a_table_become_text() -> None:
+    cell = [Effect("a\n(class b)", "−1.00", "0.10"), Effect("c")]
+    table = Table("t", "caption", ["Group", "Effects"], [Row('say "x"', [cell])])
+    assert list(csv.reader(io.StringIO(table.csv()))) == [
+        ["Group", "Effects"],
+        ['say "x"', "a (class b) -1.00 ± 0.10; c"],
+    ]
+
+
+def test_figures_without_kaleido_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "find_spec", lambda name: None)
+    with pytest.raises(SourcewiseError, match=r"figures=pdf: this needs pip install 'sourcewise\[figures\]'"):
+        results.check_figures("pdf")
+    results.check_figures(None)
