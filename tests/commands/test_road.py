@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from test_printed_commands import (
-    CLASSES,
     PLACES,
     Shell,
-    check_all,
     printed,
     shell_beside_folders,
     shortened,
+    spelled,
     the_one,
     typed,
     written,
@@ -79,8 +78,8 @@ def test_two_folders_lead_to_a_verified_subset(shell: Shell) -> None:
     look = shell(estimate)
     out = results(estimate, shell)
     page = printed(f"{look}\n{written(out)}")
-    designs = check_all(shell, page, FOLDERS, len(CLASSES))
-    assert designs >= {"random", "full", "listed", "ranked", "replicated", "example"}
+    for line, words in page.items():
+        assert "estimate.py" in words or set(map(spelled, FOLDERS)) <= set(map(spelled, words)), line
 
     more = the_one(printed(look), "subset.seed=range(0,20)")
     assert "10 of 20 runs are done already" in shell(more)
@@ -97,7 +96,7 @@ def test_two_folders_lead_to_a_verified_subset(shell: Shell) -> None:
     after = shell(the_one(proposed, "curate=true"))
     assert "Verified on birds" in after
     assert "Verified on pets" in after
-    assert re.search(r"^ +best +6 ", after, re.MULTILINE)
+    assert re.search(r"^ +best, influences/pets +6 ", after, re.MULTILINE)
     assert len(shell.studies()) == 1
 
     examples = the_one(page, "source.groups=example")
@@ -120,8 +119,4 @@ def test_a_table_leads_from_models_of_the_full_source_to_influences(shell: Shell
     error = shell("python estimate.py records=runs out=outputs/first logger=none", status=2)
     (more,) = printed(error)
     estimate = the_estimate(shell(shortened(more, "range(0,96)", "range(0,10)")))
-    assert check_all(shell, {more: printed(more)[more]}, TABLE, len(CLASSES) - 1) == {"random"}
-    text = shell(estimate)
-    assert "table" in text
-    curate = the_one(printed(text), "curate=true")
-    assert "10 random subsets are too few" in shell(curate, status=2)
+    assert "10 models of subsets of 11 groups" in shell(estimate)
