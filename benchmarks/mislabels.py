@@ -6,7 +6,7 @@
 
 Ranked by disbelief (1 minus the mean probability of the label by models that did not see the example), by memorisation
 (in-sample minus held-out, arXiv 2008.03703), and by harm to the target (minus the overall influence). Flagged: by the
-sign test of `acting.review` at a false discovery rate of 5%.
+tests of `acting.review` at a false discovery rate of 5%.
 """
 
 from __future__ import annotations

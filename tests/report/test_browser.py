@@ -201,6 +201,7 @@ def test_images_of_examples_are_drawn(browser: Browser, tmp_path: Path, dark: bo
     summary = make_summary({"digits": about}, review=review_rows("digits")[:1])
     images = {"digits": dataset(), "": dataset(channels=3, side=64)}
     browser.open(write(tmp_path / "report.html", {"digits": target}, summary, None, images), dark=dark, width=width)
+    browser("document.querySelectorAll('details.section').forEach((e) => { e.open = true; })")
     sizes = browser("return [...document.images].map((e) => [e.naturalWidth, e.offsetWidth, e.offsetHeight])")
     assert [natural for natural, *_ in sizes] == [8] * 28 + [64, 8]
     assert all(across == down >= 40 for _, across, down in sizes)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fake_records as records
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from planted_models import planted_summary
 
@@ -183,3 +184,28 @@ def test_figures_without_kaleido_are_one_line(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(SourcewiseError, match=r"figures=pdf: this needs pip install 'sourcewise\[figures\]'"):
         results.check_figures("pdf")
     results.check_figures(None)
+
+
+def test_figures_are_files_where_the_browser_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def draw(figure: go.Figure, kind: str, width: int) -> bytes:
+        asked.append((kind, width))
+        return b"%PDF"
+
+    monkeypatch.setattr(go.Figure, "to_image", draw)
+    influences, summary = make(examples=3)
+    results.write(tmp_path, {}, summary, [], build(influences, summary), 10, "pdf")
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert names == ["digits-bars.pdf", "digits-convergence.pdf", "digits-heatmap.pdf"]
+    assert asked == [("pdf", results.WIDTH)] * 3
+
+
+def test_a_browser_that_fails_is_one_line_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(figure: go.Figure, kind: str, width: int) -> bytes:
+        raise RuntimeError("The browser\nseemed to close.")
+
+    monkeypatch.setattr(results, "find_spec", lambda name: True)
+    monkeypatch.setattr(go.Figure, "to_image", draw)
+    with pytest.raises(SourcewiseError, match=r"figures=svg: Chrome or .* \(The browser seemed to close.\)"):
+        results.check_figures("svg")

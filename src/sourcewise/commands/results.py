@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import plotly.graph_objects as go
+
 from sourcewise.acting import curation, review
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_whole
@@ -70,9 +72,11 @@ def write(
 
 
 def check_figures(kind: str | None) -> None:
-    """Raise SourcewiseError where figures cannot be written as files."""
+    """Raise SourcewiseError where figures cannot be written as files: one is tried before there is work to lose."""
     if kind and find_spec("kaleido") is None:
         raise SourcewiseError(f"figures={kind}: this needs pip install 'sourcewise[figures]', and Chrome or Chromium")
+    if kind:
+        _draw(go.Figure(), kind)
 
 
 def _write_tables(folder: Path, report: TargetReport) -> None:
@@ -90,8 +94,13 @@ def _write_tables(folder: Path, report: TargetReport) -> None:
 def _write_figures(folder: Path, report: TargetReport, kind: str) -> None:
     folder.mkdir(exist_ok=True)
     for figure in (figure for section in report.sections for figure in section.figures):
-        try:
-            content = figure.figure.to_image(kind, width=WIDTH)
-        except (RuntimeError, ValueError, OSError) as error:  # such as no Chrome
-            raise SourcewiseError(f"figures={kind}: {' '.join(str(error).split())[:300]}") from error
-        write_whole(folder / f"{report.target.name}-{figure.id}.{kind}", content)
+        write_whole(folder / f"{report.target.name}-{figure.id}.{kind}", _draw(figure.figure, kind))
+
+
+def _draw(figure: go.Figure, kind: str) -> bytes:
+    """Return a figure as the content of a file, in the size that the page gives it."""
+    try:
+        return bytes(figure.to_image(kind, width=WIDTH))
+    except Exception as error:  # kaleido's and the browser's are of many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise SourcewiseError(f"figures={kind}: Chrome or Chromium does not draw them ({reason})") from error

@@ -192,7 +192,7 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
         more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
         listed = ", ".join(unseen[:20]) + more
         notes.append(f"Groups that every model kept, or every model dropped, have no identifiable influence: {listed}.")
-    elif np.isnan(influences["stderr_overall"].values).all():
+    if np.isnan(influences["stderr_overall"].values).all():
         notes.append(
             f"{study.models:,} models of {study.groups:,} groups are too few for errors and q-values: nothing can be"
             " told from noise. Train more."

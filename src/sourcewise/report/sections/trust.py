@@ -44,10 +44,11 @@ def verdict(target: TargetContext) -> Section:
         )
     arrays = figures.arrays(target.influences, "_overall", "group")
     worst = "less useful than the average group" if target.relative else "what hurts most"
-    sides = zip(("what helps most", worst), target.strongest("group", arrays, fdr), strict=True)
-    parts = [f"{what} is {join([f'{e.name} ({e.value})' for e in side])}" for what, side in sides if side]
+    sides = target.strongest("group", arrays, fdr)
+    named = zip(("what helps most", worst), sides, strict=True)
+    parts = [f"{what} is {join([f'{e.name} ({e.value})' for e in side])}" for what, side in named if side]
     lead += [f"Over all classes, {'; '.join(parts)}, in {target.unit.name}."] if parts else []
-    lead += [_harm(target)] if target.relative and facts.is_significant else []
+    lead += [_harm(target)] if target.relative and sides[1] else []
     if unknown := facts.unknown:
         were, their = ("was", "its") if unknown == 1 else ("were", "their")
         lead.append(
