@@ -13,6 +13,7 @@ import yaml
 from conftest import ROOT, Compose, compose_config
 
 from sourcewise.core import names
+from sourcewise.core.errors import SourcewiseError
 
 GOLDEN: dict[str, str] = json.loads((Path(__file__).parent / "golden_studies.json").read_text())
 """The study's name by overrides of train.py."""
@@ -155,3 +156,9 @@ def test_naming_is_light() -> None:
     code = "import sys; from sourcewise.core import names; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "hydra", "omegaconf", "numpy", "pydantic"} & set(modules)
+
+
+def test_settings_of_a_target_that_is_not_chosen_are_named() -> None:
+    config = compose_config("experiment=photographs", "source.root=/data", "target=[digits]")
+    with pytest.raises(SourcewiseError, match=r"^target\.imagefolder: it has settings.* ~target\.imagefolder$"):
+        names.study_name(config)

@@ -68,7 +68,7 @@ def study_name(config: Config) -> str:
 
     Raises SourcewiseError for a target of which only some settings are there.
     """
-    if stray := [name for name, target in config["target"].items() if "transfer" not in target]:
+    if stray := [name for name, target in config["target"].items() if "_target_" not in target]:
         raise SourcewiseError(
             f"target.{stray[0]}: it has settings, but target=[...] does not choose it; add {stray[0]} there, or take"
             f" its settings back by ~target.{stray[0]}"
