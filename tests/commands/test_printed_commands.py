@@ -208,7 +208,7 @@ def test_the_embedded_default(shell: Shell) -> None:
     shell(shortened(more, "range(0,5)", "0,1"))
     text = shell("python estimate.py records=runs out=outputs/first curate=true logger=none")
     commands = printed(f"{text}\n{written(shell.folder / 'outputs/first')}")
-    assert check_all(shell, commands, DEFAULT, 36) >= {"full", "listed", "ranked", "replicated", "example"}
+    assert check_all(shell, commands, DEFAULT, 36) >= {"full", "ranked", "replicated", "example"}
     verify = next(line for line in printed(text) if "subset=ranked" in line)  # in the terminal: over several lines
     shell(shortened(verify, "range(0,20)", "0,1"))
     assert len(shell.studies()) == 1
@@ -224,7 +224,7 @@ def test_a_torchvision_model(shell: Shell) -> None:
     shell("python estimate.py records=runs out=outputs/plain logger=none")
     commands = printed(written(shell.folder / "outputs/plain"))
     assert any({"subset=ranked", "subset.order=worst,best,random"} <= set(words) for words in commands.values())
-    assert check_all(shell, commands, TORCHVISION, len(CLASSES)) >= {"full", "listed", "ranked", "replicated"}
+    assert check_all(shell, commands, TORCHVISION, len(CLASSES)) >= {"full", "ranked", "replicated"}
 
 
 @pytest.mark.parametrize("experiment", [("experiment=demo",), ("experiment=folders", *PLACES)])
