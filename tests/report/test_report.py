@@ -393,9 +393,12 @@ def test_a_metric_is_shown_by_its_name_in_its_own_unit() -> None:
 
 def test_costs_are_those_of_all_runs() -> None:
     influences, summary = make(examples=3)
-    summary = replace(summary, designs={"random": 30, "full": 90}, models=30, seconds={"pretraining": 60.0})
+    summary = replace(
+        summary, designs={"random": 30, "full": 90}, models=30, seconds={"pretraining": 60.0}, elapsed=3720.0
+    )
     page = Page(render(influences, summary))
     assert "Wall time, summed over all runs 2.0 h" in page.text
+    assert "Wall time that elapsed, parallel runs counted once 1.0 h" in page.text
     assert "pretraining 60.00 2.0 h" in page.text
 
 

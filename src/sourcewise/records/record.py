@@ -27,7 +27,7 @@ SCHEMA = 1
 MAX_BYTES = 2**28
 """Bytes that a record may have, wherever it comes from."""
 
-_LATER = ("overrides", "random_design")
+_LATER = ("overrides", "random_design", "finished")
 """Fields of the header that the first records did not have."""
 
 SOURCE = "source"
@@ -70,8 +70,8 @@ class Header:
 
     group_names: null when groups are examples. metrics: float scalars such as `target/digits/accuracy`.
     fingerprints: dataset name to hash of its content. seconds: wall time by stage. overrides: the recipe's settings of
-    the command line that made the run. random_design: whether the design draws subsets at random. The last two are None
-    in older records.
+    the command line that made the run. random_design: whether the design draws subsets at random. finished: when all
+    stages were done, in seconds since 1970. The last three are None in older records.
     """
 
     study: str
@@ -91,6 +91,7 @@ class Header:
     seconds: Mapping[str, float] = field(default_factory=dict)
     overrides: list[str] | None = None
     random_design: bool | None = None
+    finished: float | None = None
 
     @classmethod
     def from_config(cls, config: names.Config, **fields: Any) -> "Header":
@@ -239,7 +240,7 @@ def is_name(target: str) -> bool:
 def digest(record: Record) -> str:
     """Return a hash of all that the same config gives again on the same machine.
 
-    Wall time is outside, and so are the fields that say how the run was asked for: older records do not have them.
+    Times are outside, and so are the fields that say how the run was asked for: older records do not have them.
     """
     fields = asdict(replace(record.header, seconds={}))
     for name in _LATER:

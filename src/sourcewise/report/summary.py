@@ -111,6 +111,7 @@ class Summary:
         estimator: the one at class level, of the first target.
         fdr: false discovery rate.
         seconds: mean wall time of a run, by stage.
+        elapsed: seconds in which at least one run was training; None if records do not say when.
         notes: what a reader has to know of these records.
         counterfactuals: models of chosen subsets, by study and target.
         review: source examples to review.
@@ -140,6 +141,7 @@ class Summary:
     review: Sequence[ReviewRow]
     curation: Curation | None = None
     sweeps: Sequence[str] = ()
+    elapsed: float | None = None
 
 
 def summarise(
@@ -176,6 +178,7 @@ def summarise(
         counterfactuals=counterfactuals,
         review=review,
         curation=curation,
+        elapsed=study.elapsed,
         sweeps=[train_command(header, *overrides) for overrides in study.sweeps],
     )
 

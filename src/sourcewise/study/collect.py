@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import weakref
 from collections import Counter, defaultdict
@@ -114,6 +115,7 @@ class Study:
         designs: number of records by design of their subset.
         chosen_designs: number of records by design, of those whose subset was chosen, not drawn at random.
         seconds: wall time by stage, summed over all records.
+        elapsed: seconds in which at least one of the runs was training; None if a record does not say when.
         sweeps: overrides of the sweeps that the records come from, see `Sweeps`.
         masks: subsets of the records that influences rest on, those drawn at random.
         seeds: their training seeds, str[models].
@@ -131,6 +133,7 @@ class Study:
     designs: Mapping[str, int]
     chosen_designs: Mapping[str, int]
     seconds: Mapping[str, float]
+    elapsed: float | None
     sweeps: Sequence[Sequence[str]]
     masks: PackedMasks
     seeds: NDArray[np.str_]
@@ -230,6 +233,19 @@ class _Spool:
         return np.memmap(self._file, dtype=self._dtype, mode="r", shape=self._shape)
 
 
+def covered(times: Iterable[tuple[float, float]]) -> float:
+    """Return the length of what intervals cover together, in their unit: what several cover counts once.
+
+    >>> covered([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0)])
+    4.0
+    """
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(times):
+        total += max(end - max(start, reached), 0.0)
+        reached = max(reached, end)
+    return total
+
+
 class _Collector:
     """Accumulates what all records of a study hold, one record at a time."""
 
@@ -237,6 +253,7 @@ class _Collector:
         self.header, self._groups, self._output = first.header, len(first.mask), output
         self._designs, self._chosen_designs, self._seconds = Counter[str](), Counter[str](), Counter[str]()
         self._sweeps, self.masks = Sweeps(), _Spool()
+        self._times: list[tuple[float, float]] = []
         self._seeds: list[str] = []
         self._targets: dict[str, _TargetCollector] = {}
         self._mappings: Mapping[str, TargetOutputs] = {}
@@ -248,6 +265,8 @@ class _Collector:
         self._designs[record.header.design] += 1
         self._sweeps.add(record.header)
         self._seconds.update(dict(record.header.seconds))
+        if (end := record.header.finished) is not None:
+            self._times.append((end - sum(record.header.seconds.values()), end))
         if record.mask.all():
             self._mappings = self._mappings or record.targets
         if record.header.is_random:
@@ -288,6 +307,7 @@ class _Collector:
             designs=dict(self._designs),
             chosen_designs=dict(self._chosen_designs),
             seconds=dict(self._seconds),
+            elapsed=covered(self._times) if len(self._times) == sum(self._designs.values()) else None,
             sweeps=self._sweeps.overrides(),
             masks=PackedMasks(self.masks.array(), self._groups),
             seeds=np.array(self._seeds),

@@ -224,6 +224,7 @@ class Run:
             commit=provenance.commit(),
             device=self.hardware.name,
             seconds=seconds,
+            finished=round(time.time(), 3),
             overrides=None if overrides is None else list(overrides),
             random_design=designs.find_design(config["subset"]["design"]).is_random,
         )

@@ -46,6 +46,7 @@ def _costs(summary: Summary) -> Section:
         ("Output", f"{summary.output}: {display_unit(summary.output).meaning}"),
         ("False discovery rate", f"{summary.fdr:.0%}, Benjamini–Hochberg over each table of a target"),
         ("Wall time, summed over all runs", duration(sum(seconds.values()) * runs) if seconds else "–"),
+        ("Wall time that elapsed, parallel runs counted once", duration(summary.elapsed) if summary.elapsed else "–"),
     ]
     rows = [Row(stage, [number(mean), duration(mean * runs)]) for stage, mean in seconds.items()]
     table = Table("seconds", "Wall time by stage", ["Stage", "Seconds a run", "Summed over all runs"], rows, (1, 2))
