@@ -20,7 +20,7 @@ from wandb_server import Run, Sweep, WandbServer, wandb_server
 
 from sourcewise.commands import train
 from sourcewise.core import names
-from sourcewise.records import record
+from sourcewise.records import record, uploads
 from sourcewise.records.reading import Reading, Records
 from sourcewise.records.record import Record
 from sourcewise.sweep import leases
@@ -240,11 +240,11 @@ def test_a_killed_run_of_a_sweep_that_a_plain_sweep_does_again_counts(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = user.sweep("main", subset__seed={"values": [0]})
-    settings = [f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=40"]
+    settings = [f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=400"]
     command = [sys.executable, "train.py", "subset.seed=0", *settings]
     process = user.start(*command, WANDB_SWEEP_ID=sweep.name, WANDB_RUN_ID="agents")  # as an agent starts it
     try:
-        until(lambda: any(run.history for run in user.server.runs.values()))
+        until(lambda: any(user.runs.rglob(uploads.NOTE)))  # long before the server hears of its epochs
     finally:
         process.kill()
         process.communicate()
