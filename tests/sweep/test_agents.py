@@ -240,7 +240,7 @@ def test_a_killed_run_of_a_sweep_that_a_plain_sweep_does_again_counts(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = user.sweep("main", subset__seed={"values": [0]})
-    settings = [f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=400"]
+    settings = [f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=40"]
     command = [sys.executable, "train.py", "subset.seed=0", *settings]
     process = user.start(*command, WANDB_SWEEP_ID=sweep.name, WANDB_RUN_ID="agents")  # as an agent starts it
     try:
