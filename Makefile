@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := outputs/demo
 
-.PHONY: help setup demo test test-slow test-stress check docs mutation clean
+.PHONY: help setup demo test test-slow test-slurm test-stress check docs mutation clean
 .DEFAULT_GOAL := help
 
 help:  ## list these targets
@@ -24,8 +24,10 @@ demo: $(VENV)/.ready  ## run the demo: 96 source models, their influences, a rep
 test: $(VENV)/.ready  ## run the tests that need nothing but this machine's processor
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2
 
-test-slow: $(VENV)/.ready  ## run the tests marked slow, browser and slurm
+test-slow: $(VENV)/.ready  ## run the tests marked slow and browser
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile -m 'slow or browser'
+
+test-slurm: $(VENV)/.ready  ## run the tests on a Slurm of this machine's own
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm
 
 test-stress: $(VENV)/.ready  ## run the tests that kill whole sweeps, fill disks and watch memory

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Compose
+from conftest import Compose
 from PIL import Image
 from test_commands import command
 
@@ -158,7 +158,8 @@ def test_the_launcher_asks_a_process_of_its_own_once(folders: Study, tmp_path: P
     assert reader({**config, "seed": 5}) == reader(config)  # known by now
     with pytest.raises(SourcewiseError, match="S: there is no such folder"):
         Reader("sourcewise.commands.train:train")(config)
-    assert Reader(f"{ROOT / 'tests' / 'fake_task.py'}:train")(config) is None
+    (tmp_path / "task.py").write_text("def train(config, overrides): ...")
+    assert Reader(f"{tmp_path / 'task.py'}:train")(config) is None
 
 
 @pytest.mark.slow
