@@ -13,7 +13,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import ALL, CELLS, Array, cuts, row_blocks
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimate, Estimator
-from sourcewise.estimation.inference import pvalues, qvalues, qvalues_in_place
+from sourcewise.estimation.inference import least_pvalues, pvalues, qvalues, qvalues_in_place
 from sourcewise.estimation.moments import GRAM_GROUPS
 
 
@@ -27,7 +27,7 @@ def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, ND
     if shape[0] * shape[1] > CELLS and estimator.by_parts:
         return _estimate_by_parts(subsets, estimator, shape)
     estimate = estimator.estimate_subsets(subsets)
-    return estimate, qvalues(pvalues(estimate.influence, estimate.stderr, estimate.dof))
+    return estimate, qvalues(pvalues(estimate.influence, estimate.stderr, estimate.dof, _least_pvalues(subsets)))
 
 
 def _estimate_by_parts(
@@ -37,6 +37,7 @@ def _estimate_by_parts(
     length, width = (shape[1], shape[0]) if by_groups else shape
     step = max(CELLS // 2 // width // 8 * 8, 8)  # masks are cut at whole bytes
     kept_share, mean, q = np.empty(shape[1]), np.empty(shape[0]), _on_disk(shape)
+    least = _least_pvalues(subsets)
     tables: dict[str, Array] = {}
     for tile in cuts(length, step):
         columns, groups = (ALL, tile) if by_groups else (tile, ALL)
@@ -47,9 +48,14 @@ def _estimate_by_parts(
                     tables[name] = _on_disk(shape)
                 tables[name][columns, groups] = values
         mean[columns], kept_share[groups] = part.mean, part.kept_share
-        q[columns, groups] = pvalues(part.influence, part.stderr, part.dof)
+        q[columns, groups] = pvalues(part.influence, part.stderr, part.dof, least[groups])
     qvalues_in_place(q, row_blocks(shape))
     return Estimate(**tables, kept_share=kept_share, mean=mean), q
+
+
+def _least_pvalues(subsets: Subsets) -> Array:
+    count = len(subsets.masks)
+    return least_pvalues(np.rint(subsets.masks.kept_share() * count), count, subsets.pairs)
 
 
 def _on_disk(shape: tuple[int, int]) -> NDArray[Any]:
