@@ -338,7 +338,6 @@ def test_errors_of_differences_of_a_balanced_design_are_those_of_noise_and_other
     assert sums.balanced
     result = difference(sums)
     np.testing.assert_allclose(result.stderr**2, expected, rtol=1e-9)
-    leaked = np.outer(fit.effects, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
     assert (result.dof == NormalEquations(sums).free).all()
     with_one = difference(moments(np.insert(masks, 3, True, 1), y, gram=True))  # that every model kept
     assert np.isnan(with_one.influence[:, 3]).all()
