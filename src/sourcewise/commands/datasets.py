@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sourcewise.core import settings
-from sourcewise.core.identity import Fingerprints, is_named_by_data, with_data
+from sourcewise.core.identity import Fingerprints, dataset_names, is_named_by_data, with_data
 from sourcewise.core.messages import print_once
 from sourcewise.core.names import Config
 
@@ -38,10 +38,11 @@ def built(config: Config) -> Iterator[tuple[str, ImageDataset]]:
 def parts(config: Config) -> dict[str, tuple[str, Config]]:
     """Return the full name and the settings of each dataset of a resolved config, by its name in records."""
     source = config["source"]
-    found = {source["name"]: ("source.train", source["train"])}
-    for name, target in config["target"].items():
-        found |= {f"{name}/{part}": (f"target.{name}.{part}", target[part]) for part in ("train", "test")}
-    return found
+    nodes = {source["name"]: ("source.train", source["train"])}
+    for target, section in config["target"].items():
+        names = dataset_names(target).items()
+        nodes |= {name: (f"target.{target}.{part}", section[part]) for part, name in names}
+    return nodes
 
 
 def build(node: Config, setting: str = "") -> Any:
@@ -71,11 +72,11 @@ def fingerprints(config: Config, overrides: Sequence[str] = ()) -> Fingerprints:
     """
     from sourcewise.data import checks  # torch is slow to import
 
-    found = dict(built(config))
-    targets = {name: (found[f"{name}/train"], found[f"{name}/test"]) for name in config["target"]}
-    for note in checks.notes(found[config["source"]["name"]], targets):
+    datasets = dict(built(config))
+    targets = {target: [datasets[name] for name in dataset_names(target).values()] for target in config["target"]}
+    for note in checks.notes(datasets[config["source"]["name"]], targets):
         print_once(note)
-    return {name: dataset.fingerprint for name, dataset in found.items()}
+    return {name: dataset.fingerprint for name, dataset in datasets.items()}
 
 
 def resolve_data(config: Config) -> dict[str, object]:

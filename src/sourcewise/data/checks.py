@@ -11,7 +11,7 @@ SHOWN = 5
 """Names and pairs of images in a line."""
 
 
-def notes(source: ImageDataset, targets: Mapping[str, tuple[ImageDataset, ImageDataset]]) -> list[str]:
+def notes(source: ImageDataset, targets: Mapping[str, Sequence[ImageDataset]]) -> list[str]:
     """Return a line for each thing that may not be meant.
 
     Args:
