@@ -18,6 +18,7 @@ from conftest import ROOT, TINY, compose_config
 from fake_records import GROUPS, write_study
 from hydra.utils import instantiate
 from wandb_server import Run, WandbServer, wandb_server
+from warm_python import interpreter
 
 from sourcewise.core import settings
 from sourcewise.core.errors import SourcewiseError
@@ -55,7 +56,7 @@ def start(
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     ours = {key: value for key, value in server.env(folder).items() if key not in ("WANDB_DIR", "WANDB_MODE")}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM + code.replace("WHAT", what)],
+        [interpreter(), "-c", PROGRAM + code.replace("WHAT", what)],
         cwd=folder,
         env=clean | ours | {"HOME": str(folder), "OMP_NUM_THREADS": "1"} | env,
         stdin=subprocess.PIPE,
@@ -87,7 +88,7 @@ def sync(server: WandbServer, folder: Path, command: list[str]) -> None:
     env = os.environ | server.env(folder)
     assert command[:2] == ["wandb", "sync"]
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "wandb"), *command[1:]], cwd=folder, env=env, capture_output=True, text=True
+        [Path(interpreter()).with_name("wandb"), *command[1:]], cwd=folder, env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
@@ -406,7 +407,7 @@ def test_estimate_makes_a_report(wandb_server: WandbServer, tmp_path: Path) -> N
     (tmp_path / "records" / "broken" / "record.safetensors").write_bytes(b"x")
     arguments = ["records=records", "out=out", "logger.project=demo", "wandb_report=true"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "estimate.py"), *arguments],
+        [interpreter(), str(ROOT / "estimate.py"), *arguments],
         cwd=tmp_path,
         env=os.environ | wandb_server.env(tmp_path) | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
@@ -566,7 +567,7 @@ def test_a_logger_of_the_user_s_tracks_runs_and_says_that_it_makes_no_reports(tm
 
     def command(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, str(ROOT / program), "--config-dir", "conf", "logger=mine", *arguments],
+            [interpreter(), str(ROOT / program), "--config-dir", "conf", "logger=mine", *arguments],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
             capture_output=True,

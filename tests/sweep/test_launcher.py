@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fake_task
 import pytest
+from warm_python import interpreter
 
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
@@ -34,7 +35,7 @@ class Sweeps:
 
     def command(self, *overrides: str, seeds: int = 4, multirun: bool = True, **fake: object) -> list[str]:
         return [
-            sys.executable,
+            interpreter(),
             str(ROOT / "tests" / "fake_task.py"),
             *(["-m", f"subset.seed=range(0,{seeds})", "hydra.launcher.preload=[]"] if multirun else []),
             f"hydra.launcher.task={ROOT / 'tests' / 'fake_task.py'}:train",
