@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wandb_server import GraphQLError, Query, Run, Sweep, WandbServer, matches, wandb_server
+from wandb_graphql import GraphQLError, Query
+from wandb_objects import Run, Sweep, matches
+from wandb_server import WandbServer, wandb_server
 from warm_python import interpreter
 
 RECORD = bytes(range(256)) * 40

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT, TINY, compose_config
-from wandb_server import Run, Sweep, WandbServer, wandb_server
+from wandb_objects import Run, Sweep
+from wandb_server import WandbServer, wandb_server
 from warm_python import interpreter
 
 from sourcewise.commands import train
