@@ -21,6 +21,7 @@ from sourcewise.core.messages import print_once
 from sourcewise.data import ImageDataset, checks
 from sourcewise.data.store import BrokenImageError
 from sourcewise.records import record
+from sourcewise.training import sizes
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +165,21 @@ def test_copies_and_near_names_are_said_once(
     printed = capfd.readouterr().err
     for line in lines:
         assert printed.count(line) == 1
+
+
+def test_a_process_checks_data_and_models_once(
+    places: tuple[str, ...], tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for module, name, results in ((checks, "copies", "_NOTES"), (sizes, "_takes", "_PASSED")):
+        monkeypatch.setattr(module, results, {})
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, f=function: calls.append(f.__name__) or f(*given))
+    for overrides in ((), ("seed=1",), ("model.width=5",), ("source.train.per_class=2",)):
+        train.train(tiny(*places, "transfer.epochs=1", *overrides))
+        calls.append("run")
+    checked = ["copies", "copies", "_takes"]
+    assert calls == [*checked, "run", "run", "_takes", "run", *checked[:2], "run"]
 
 
 def test_a_class_whose_images_all_train_is_said(places: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

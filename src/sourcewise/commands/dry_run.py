@@ -1,7 +1,7 @@
 """Before a sweep: make its stores of images; say what a config would run; make it small, to try it on noise."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,12 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 
-from sourcewise.commands.datasets import LOAD, build, built, parts
+from sourcewise.commands.datasets import LOAD, build, parts, require_data
 from sourcewise.core import names
-from sourcewise.core.identity import without_data
+from sourcewise.core.identity import dataset_names, without_data
 from sourcewise.core.messages import print_once
 from sourcewise.core.names import Config
-from sourcewise.data import checks
+from sourcewise.data import ImageDataset, checks
 from sourcewise.data.store import Listing
 from sourcewise.designs import find_design
 from sourcewise.training.hardware import Hardware
@@ -31,32 +31,36 @@ def prepare(config: Config) -> None:
 
     Raises SourcewiseError when data are missing, or when source, targets, groups, subset or model do not fit together.
     """
-    source_name, groups = config["source"]["name"], config["source"]["groups"]
-    for name, dataset in built(config):
-        part = "source" if name == source_name else name
-        print(f"{part}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
-        print(_numbers(checks.counts(dataset)))
-        if name == source_name and groups != "class":
-            sizes = np.bincount(dataset.groups.numpy())
-            print(f"  {len(sizes)} groups by {groups}, of {sizes.min()} to {sizes.max()} images")
+    require_data(config)
+    source, targets = build(config["source"], "source"), dict[str, Any]()
+    _print_contents("source", source.train)
+    if source.groups != "class":
+        sizes = np.bincount(source.train.groups.numpy())
+        print(f"  {len(sizes)} groups by {source.groups}, of {sizes.min()} to {sizes.max()} images")
+    for target, node in config["target"].items():
+        targets[target] = build(node, f"target.{target}")
+        for part, name in dataset_names(target).items():
+            _print_contents(name, getattr(targets[target], part))
     for _, node in parts(config).values():
         if node.get("_target_") == LOAD:
             for note in instantiate(node["dataset"], _convert_="all").listing().notes:
                 print_once(note)  # unless a store was just made, and said so
-    targets, source, model = build({part: config[part] for part in ("target", "source", "model")}).values()
-    run = Run(source, targets, model, Hardware(), config["subset"], config["seed"])
+    run = Run(source, targets, build(config["model"], "model"), Hardware(), config["subset"], config["seed"])
     for note in run.notes:
         print(note)
     run.initial_model()
 
 
-def _numbers(counts: Sequence[tuple[str, int]]) -> str:
-    """Return the numbers of images of all classes in lines; of many classes only those of some."""
+def _print_contents(name: str, dataset: ImageDataset) -> None:
+    """Print how many images a dataset has, and how many each class has; of many classes, those of some."""
+    print(f"{name}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
+    counts = checks.counts(dataset)
     shown = [f"{name} {count}" for name, count in counts[:CLASSES]]
     if len(counts) > CLASSES:
         numbers = [count for _, count in counts]
         shown.append(f"... {len(counts) - CLASSES} more classes; all have {min(numbers)} to {max(numbers)}")
-    return textwrap.fill(", ".join(shown), 100, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
+    text = ", ".join(shown)
+    print(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="  ", break_long_words=False))
 
 
 def plan(config: Config) -> str:

@@ -13,7 +13,16 @@ from sourcewise.core.hashing import fingerprint
 from sourcewise.core.names import DATA, Config, data, recipe
 
 Fingerprints = Mapping[str, str]
-"""The fingerprint of each dataset, by the source's name, `<target>/train`, `<target>/test`, as in records."""
+"""The fingerprint of each dataset by its name in records: the source's name, and those of `dataset_names`."""
+
+
+def dataset_names(target: str) -> dict[str, str]:
+    """Return the names that records have for the datasets of a target, by the setting that each comes from.
+
+    >>> dataset_names("digits")
+    {'train': 'digits/train', 'test': 'digits/test'}
+    """
+    return {part: f"{target}/{part}" for part in ("train", "test")}
 
 
 def is_named_by_data(config: Config) -> bool:
@@ -33,7 +42,9 @@ def datasets(config: Config) -> dict[str, Any]:
     source = {key: config["source"].get(key) for key in ("name", "train", "groups")}
     return {
         "source": source,
-        "target": {name: {key: target[key] for key in ("train", "test")} for name, target in config["target"].items()},
+        "target": {
+            name: {key: target[key] for key in dataset_names(name)} for name, target in config["target"].items()
+        },
     }
 
 
@@ -83,5 +94,5 @@ def _replaced(config: Config, value: Callable[..., str | None]) -> dict[str, Any
         return {**node, DATA: value(*names)} if DATA in node else node
 
     source = config["source"]
-    targets = {name: section(target, f"{name}/train", f"{name}/test") for name, target in config["target"].items()}
+    targets = {name: section(target, *dataset_names(name).values()) for name, target in config["target"].items()}
     return {**config, "source": section(source, source["name"]), "target": targets}

@@ -145,10 +145,8 @@ class Run:
         build = functools.partial(self.build, channels=train.channels, classes=len(train.class_names))
         model = initialise(build, self._derive_seed("initialisation"))
         views = ((self.source, train), *((target, target.test) for target in self.targets.values()))
-        name = getattr(self.build, "keywords", {}).get("name", type(model).__name__)
-        sizes.check(
-            model, name, train.channels, (side for view, images in views for side in view.sides(images, epochs))
-        )
+        sides = {side for view, images in views for side in view.sides(images, epochs)}
+        sizes.check(model, self.build, train.channels, sides)
         return model
 
     def transfer(self, engine: Engine, model: SourceModel, name: str) -> tuple[TargetOutputs, dict[str, float]]:
