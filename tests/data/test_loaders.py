@@ -20,6 +20,12 @@ from sourcewise.data.load import load
 from sourcewise.data.loaders import Folder, HuggingFace, Loader, Memory, Mixture, Table, Torchvision
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "sourcewise"
+
+
 def paint(path: Path, shade: int, side: int = 8) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (side, side), (shade, shade, shade)).save(path)
