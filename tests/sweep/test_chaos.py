@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_sweeps import Sweeps, until
 from test_faults import RealSweeps
-from test_launcher import Sweeps, until
 
 from sourcewise.core import names
 from sourcewise.sweep import leases

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
-from test_launcher import Sweeps
+from fake_sweeps import Sweeps
 
 from sourcewise.core import names
 from sourcewise.records import record
