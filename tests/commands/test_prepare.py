@@ -1,7 +1,6 @@
 """only=prepare: what is in the data, and all that can be told of a config without training."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from conftest import ROOT, Compose, compose_config
 from hydra.errors import InstantiationException
 from PIL import Image
+from warm_python import interpreter
 
 from sourcewise.commands import dry_run, train
 from sourcewise.commands.datasets import fingerprints
@@ -235,7 +235,7 @@ def test_a_first_look_mirrors_nothing() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["digits", "imagefolder"])
 def test_folders_with_another_target_is_one_line(places: tuple[str, ...], target: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *places[:2], f"target=[{target}]", "only=dry_run"]
+    command = [interpreter(), str(ROOT / "train.py"), *places[:2], f"target=[{target}]", "only=dry_run"]
     done: Any = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 2
     assert len([line for line in done.stderr.splitlines() if not line.startswith("preparing ")]) == 1

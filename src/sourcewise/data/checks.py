@@ -44,10 +44,10 @@ def _target_notes(source: ImageDataset, train: ImageDataset, test: ImageDataset)
     untested = [name for name in _empty_classes(test) if name not in untrained]
     if untested:
         yield f"all images of {_some(untested)} train, and none are left to test; take fewer by train.per_class"
-    for originals, what in ((train, "training images too"), (source, "in the source too")):
+    for originals, phrase in ((train, "training images too"), (source, "in the source too")):
         if pairs := copies(test, originals):
             shown = ", ".join(f"{_place(test, row)} (there {_place(originals, copy)})" for row, copy in pairs[:SHOWN])
-            yield f"{len(pairs)} of {len(test)} test images are {what}: {shown}{', ...' * (len(pairs) > SHOWN)}"
+            yield f"{len(pairs)} of {len(test)} test images are {phrase}: {shown}{', ...' * (len(pairs) > SHOWN)}"
 
 
 def copies(dataset: ImageDataset, originals: ImageDataset) -> list[tuple[int, int]]:
