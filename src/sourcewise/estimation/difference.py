@@ -53,7 +53,7 @@ def difference(moments: Moments) -> Estimate:
 def _ratio_error(moments: Moments) -> Array:
     """Return the variance, float[G], of Welch's variance over Student's for normal outputs of one variance."""
     kept, dropped = (np.maximum(side, 1.0) for side in (moments.kept, moments.count - moments.kept))
-    return 2 * ((kept**-3 + dropped**-3) / (1 / kept + 1 / dropped) ** 2 - 1 / moments.count)
+    return np.asarray(2 * ((kept**-3 + dropped**-3) / (1 / kept + 1 / dropped) ** 2 - 1 / moments.count))
 
 
 def _given_masks(moments: Moments, estimate: Estimate) -> Estimate:

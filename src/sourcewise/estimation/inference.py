@@ -137,7 +137,7 @@ def uneven_sides(kept: Array, dropped: Array) -> Mask:
     Sides of nearly equal size need no correction; one of two models or fewer allows none.
     """
     smaller = np.minimum(kept, dropped)
-    return (kept + dropped - 2 * smaller > 0.1 * (kept + dropped)) & (smaller > 2)
+    return np.asarray((kept + dropped - 2 * smaller > 0.1 * (kept + dropped)) & (smaller > 2))
 
 
 def uneven_noise_ratio(ratio: Array, error: Array) -> Array:
