@@ -101,3 +101,10 @@ def test_what_a_section_needs_is_said_for_each_target_where_it_differs() -> None
         assert f"counterfactuals, {name} " in text
         assert f"subset.ranking=outputs/demo/{name}/influences.nc" in text
     assert text.count("source.groups=example") == 1
+
+
+def test_how_to_reproduce_an_estimate_begins_with_its_sweeps() -> None:
+    influences, summary = make(examples=3)
+    sweep = "python train.py -m model=resnet9 subset=random 'subset.seed=range(0,96)'"
+    text = Page(render(influences, replace(summary, sweeps=[sweep]))).text
+    assert f"Training {sweep}" in text.partition("How to reproduce this")[2]
