@@ -32,20 +32,20 @@ _OMEGACONF = "omegaconf.errors.OmegaConfBaseException"
 def users_error(error: BaseException) -> SourcewiseError | None:
     """Return an exception as the user's: what is wrong, where, and what to do, in one line; None for a bug of ours.
 
-    Of a chain, a SourcewiseError comes before want of memory, that before an exception of Hydra or OmegaConf, and that
-    before one of the disk.
+    Of a chain, want of memory comes before a SourcewiseError, which may have taken it for something else, that before
+    an exception of Hydra or OmegaConf, and that before one of the disk.
     """
     chain = _chain(error)
     for item in chain:
-        if isinstance(item, SourcewiseError):
-            return item
-    for item in chain:
-        if _is_want_of_memory(item):
+        if is_want_of_memory(item):
             text = f" ({_joined(item)[:200]})" if str(item) else ""
             return RunFailed(
                 f"memory does not suffice{text}; smaller batches, images or models need less, and so do fewer runs at a"
                 " time; a limit of this machine (ulimit -v, a container, Slurm) may be too low"
             )
+    for item in chain:
+        if isinstance(item, SourcewiseError):
+            return item
     for base in (_HYDRA, _OMEGACONF):
         for item in chain:
             if _is(item, base):
@@ -76,12 +76,10 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _is_want_of_memory(error: BaseException) -> bool:
+def is_want_of_memory(error: BaseException) -> bool:
     """Return whether an exception says that this process, or its GPU, has no memory left."""
-    if isinstance(error, OSError):
-        return error.errno == ENOMEM
-    in_words = isinstance(error, ImportError | RuntimeError) and _MEMORY.search(str(error)) is not None
-    return isinstance(error, MemoryError) or in_words
+    in_words = isinstance(error, ImportError | OSError | RuntimeError) and _MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError) or in_words or (isinstance(error, OSError) and error.errno == ENOMEM)
 
 
 def _joined(error: BaseException) -> str:
