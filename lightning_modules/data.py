@@ -218,18 +218,18 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         """Return batches of the training examples."""
-        return self._here(self.train)
+        return self._for_trainer(self.train)
 
     def test_dataloader(self) -> Batches:
         """Return batches of the test examples."""
         assert self.test is not None
-        return self._here(self.test)
+        return self._for_trainer(self.test)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Return the batch, which is on the device already."""
         return batch
 
-    def _here(self, batches: Batches) -> Batches:
+    def _for_trainer(self, batches: Batches) -> Batches:
         """Return the batches on the trainer's device, for this process, from the current epoch on."""
         trainer = self.trainer
         assert trainer is not None

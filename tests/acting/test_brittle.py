@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from fake_records import GROUPS
+from fake_reports import context
 from planted_models import models, planted_effects, planted_summary, without
 from scipy.special import expit
 
@@ -24,7 +25,6 @@ from sourcewise.report.sections.examples import brittle_section
 from sourcewise.report.summary import summarise
 from sourcewise.study.collect import NO_RUNS, ExampleRuns, collect
 from sourcewise.study.influences import estimate
-from tests.report.test_report import context
 
 
 def test_the_most_harmed_example_names_its_group_and_what_removal_does() -> None:

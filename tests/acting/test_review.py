@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from fake_reports import EVIL, Page, make_summary, make_target, render
 from scipy.stats import binom
 
 from benchmarks import planted
@@ -25,7 +26,6 @@ from sourcewise.estimation.inference import qvalues
 from sourcewise.records.record import TargetOutputs
 from sourcewise.study.collect import collect
 from sourcewise.study.outputs import LabelAgreement
-from tests.report.test_report import EVIL, Page, make_summary, make_target, render
 
 Images = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
+from fake_reports import context, make_summary, make_target
 
 from sourcewise.acting.tradeoffs import Tradeoff, find_tradeoffs, pareto
 from sourcewise.report import figures
@@ -14,7 +15,6 @@ from sourcewise.report.formatting import display_unit
 from sourcewise.report.parts import Section
 from sourcewise.report.sections import SECTIONS
 from sourcewise.study.effects import GroupEffect
-from tests.report.test_report import context, make_summary, make_target
 
 
 def two(sign: int = 1) -> dict[str, list[GroupEffect]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY, Compose
+from warm_python import interpreter
 
 from sourcewise.commands.closing import closing
 from sourcewise.core import names
@@ -53,13 +54,13 @@ def test_each_study_has_its_lines_up_to_a_few(tiny: Compose) -> None:
 @pytest.mark.slow
 def test_the_command_at_the_end_of_a_sweep_runs_as_printed(tmp_path: Path) -> None:
     places = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 250}
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "subset.seed=range(0,3)", "runs_dir=my runs", *TINY]
+    command = [interpreter(), str(ROOT / "train.py"), "-m", "subset.seed=range(0,3)", "runs_dir=my runs", *TINY]
     done = subprocess.run(command, check=False, **places)
     assert done.returncode == 0, done.stderr
     _, line = done.stdout.splitlines()
     start, *words = shlex.split(line.removeprefix("to estimate influences: "))
     assert start == "python"
-    done = subprocess.run([sys.executable, *words], check=False, **places)
+    done = subprocess.run([interpreter(), *words], check=False, **places)
     assert done.returncode == 0, done.stderr
     (page,) = tmp_path.glob("outputs/*/report.html")
     assert "3 models" in page.read_text()

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import ROOT, TINY, compose_config
+from warm_python import interpreter
 
 from sourcewise.records.reading import Records
 
 
-def command(script: str, *arguments: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would, without their W&B login; a warning is an error."""
+def command(
+    script: str, *arguments: str, timeout: float = 240, python: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would, without their W&B login; a warning is an error. python: null for a warm one."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments],
+        [python or interpreter(), str(ROOT / script), *arguments],
         env={**clean, "OMP_NUM_THREADS": "1", "NETRC": os.devnull, "PYTHONWARNINGS": "error", **environment},
         capture_output=True,
         text=True,
@@ -32,7 +35,7 @@ def command(script: str, *arguments: str, timeout: float = 240, **environment: s
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of a tiny sweep that the command made."""
     runs = tmp_path_factory.mktemp("sweep") / "runs"
-    done = command("train.py", "-m", "subset.seed=range(0,12)", f"runs_dir={runs}", *TINY)
+    done = command("train.py", "-m", "subset.seed=range(0,12)", f"runs_dir={runs}", *TINY, python=sys.executable)
     assert (done.returncode, "Warning" in done.stderr) == (0, False), done.stderr
     return runs
 
@@ -40,7 +43,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sweep_then_estimate(sweep: Path, tmp_path: Path) -> None:
     assert len(list(Records(str(sweep), progress=False))) == 12
     out = tmp_path / "out"
-    done = command("estimate.py", f"records={sweep}", f"out={out}", "logger.mode=offline")
+    done = command("estimate.py", f"records={sweep}", f"out={out}", "logger.mode=offline", python=sys.executable)
     assert (done.returncode, "Warning" in done.stderr) == (0, False), done.stderr
     assert str(out / "report.html") in done.stdout
     assert "Helped most by" in done.stdout

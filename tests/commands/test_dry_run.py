@@ -1,13 +1,13 @@
 """The paper's experiment: its settings are those published, and all of it runs, small, on noise."""
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT, compose_config
+from warm_python import interpreter
 
 from sourcewise.commands import dry_run as rehearsal
 from sourcewise.commands import train
@@ -133,7 +133,7 @@ def test_what_names_real_data_can_be_tried_on_noise(overrides: tuple[str, ...], 
 
 @pytest.mark.slow
 def test_the_dry_run_says_what_would_run() -> None:
-    command = [sys.executable, str(ROOT / "train.py"), "experiment=imagenet_paper", "only=dry_run"]
+    command = [interpreter(), str(ROOT / "train.py"), "experiment=imagenet_paper", "only=dry_run"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "source imagenet        1000 classes  16 epochs of batches of 1024, lr 0.5" in done.stdout

@@ -1,7 +1,6 @@
 """only=prepare: what is in the data, and all that can be told of a config without training."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from conftest import ROOT, Compose, compose_config
 from hydra.errors import InstantiationException
 from PIL import Image
+from warm_python import interpreter
 
 from sourcewise.commands import dry_run, train
 from sourcewise.commands.datasets import fingerprints
@@ -21,6 +21,7 @@ from sourcewise.core.messages import print_once
 from sourcewise.data import ImageDataset, checks
 from sourcewise.data.store import BrokenImageError
 from sourcewise.records import record
+from sourcewise.training import sizes
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +167,21 @@ def test_copies_and_near_names_are_said_once(
         assert printed.count(line) == 1
 
 
+def test_a_process_checks_data_and_models_once(
+    places: tuple[str, ...], tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for module, name, results in ((checks, "copies", "_NOTES"), (sizes, "_takes", "_PASSED")):
+        monkeypatch.setattr(module, results, {})
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, f=function: calls.append(f.__name__) or f(*given))
+    for overrides in ((), ("seed=1",), ("model.width=5",), ("source.train.per_class=2",)):
+        train.train(tiny(*places, "transfer.epochs=1", *overrides))
+        calls.append("run")
+    checked = ["copies", "copies", "_takes"]
+    assert calls == [*checked, "run", "run", "_takes", "run", *checked[:2], "run"]
+
+
 def test_a_class_whose_images_all_train_is_said(places: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     dry_run.prepare(compose_config(*places, "target.imagefolder.train.per_class=28"))
     assert "target imagefolder: all images of 'x' train, and none are left to test" in capsys.readouterr().out
@@ -219,7 +235,7 @@ def test_a_first_look_mirrors_nothing() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["digits", "imagefolder"])
 def test_folders_with_another_target_is_one_line(places: tuple[str, ...], target: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), *places[:2], f"target=[{target}]", "only=dry_run"]
+    command = [interpreter(), str(ROOT / "train.py"), *places[:2], f"target=[{target}]", "only=dry_run"]
     done: Any = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert done.returncode == 2
     assert len([line for line in done.stderr.splitlines() if not line.startswith("preparing ")]) == 1

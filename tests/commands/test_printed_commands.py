@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, TINY
 from PIL import Image
+from warm_python import interpreter
 
 from sourcewise.core.names import RECORD
 
@@ -92,9 +92,7 @@ class Shell:
 def shell_beside_folders(tmp_path: Path) -> Shell:
     """Return a shell beside two folders of small images."""
     (tmp_path / "bin").mkdir()
-    python = tmp_path / "bin" / "python"
-    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-    python.chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(interpreter())
     for program in ("train.py", "estimate.py"):
         (tmp_path / program).symlink_to(ROOT / program)
     rng = np.random.default_rng(0)

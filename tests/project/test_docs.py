@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, TINY, compose_config
 from nbclient import NotebookClient
 from PIL import Image
+from warm_python import interpreter
 
 import sourcewise
 import sourcewise.lightning_modules
@@ -116,7 +117,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path) -> None:
     where = "runs_dir=outputs/demo/runs"
-    run([sys.executable, str(ROOT / "train.py"), "-m", "subset.seed=range(0,24)", where, *TINY], tmp_path)
+    run([interpreter(), str(ROOT / "train.py"), "-m", "subset.seed=range(0,24)", where, *TINY], tmp_path)
     notebook = nbformat.read(ROOT / "docs/notebook.ipynb", as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells)
     NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
@@ -138,6 +139,6 @@ def test_a_users_own_folders_as_the_guide_says(tmp_path: Path) -> None:
     for command in (f"{first} subset.seed=0,1,2,3,4,5", second):
         words = [word.replace("train.py", str(ROOT / "train.py")) for word in shlex.split(command)]
         words = [word.replace("estimate.py", str(ROOT / "estimate.py")) for word in words]
-        printed = run([sys.executable, *words, "logger=none"], tmp_path)
+        printed = run([interpreter(), *words, "logger=none"], tmp_path)
     assert "models of subsets of 4 groups" in printed
     assert (tmp_path / "outputs/photos/report.html").exists()

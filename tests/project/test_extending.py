@@ -5,11 +5,11 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
+from warm_python import interpreter
 
 from sourcewise.records import record
 
@@ -44,7 +44,7 @@ def run(line: str, folder: Path) -> str:
     else:
         arguments += ["logger=none"]
     environment = {**os.environ, "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / script), *arguments]
+    command = [interpreter(), str(ROOT / script), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

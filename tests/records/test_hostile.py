@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from spoiling import spoilt
-from test_wandb_records import read, reasons, scalars, server, stocked
+from stocked_server import read, reasons, scalars, server, stocked
 from wandb_server import WandbServer, wandb_server
 
 from sourcewise.core.errors import SourcewiseError

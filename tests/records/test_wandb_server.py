@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wandb_server import GraphQLError, Query, Run, Sweep, WandbServer, matches, wandb_server
+from wandb_graphql import GraphQLError, Query
+from wandb_objects import Run, Sweep, matches
+from wandb_server import WandbServer, wandb_server
+from warm_python import interpreter
 
 RECORD = bytes(range(256)) * 40
-BIN = Path(sys.executable).parent
 
 
 def run_script(server: WandbServer, folder: Path, code: str, **env: str) -> tuple[int, str]:
     """Run Python code as a client of the server; return its exit status and all it printed."""
-    return run_command(server, folder, sys.executable, "-c", textwrap.dedent(code), **env)
+    return run_command(server, folder, interpreter(), "-c", textwrap.dedent(code), **env)
 
 
 def run_command(server: WandbServer, folder: Path, *command: str, **env: str) -> tuple[int, str]:
@@ -35,7 +37,7 @@ def run_command(server: WandbServer, folder: Path, *command: str, **env: str) ->
 
 def start(server: WandbServer, folder: Path, *command: str, **env: str) -> "subprocess.Popen[str]":
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    clean["PATH"] = f"{BIN}{os.pathsep}{clean['PATH']}"
+    clean["PATH"] = f"{Path(interpreter()).parent}{os.pathsep}{clean['PATH']}"
     return subprocess.Popen(
         command,
         cwd=folder,
@@ -307,7 +309,7 @@ def test_errors_in_passing(wandb_server: WandbServer, tmp_path: Path) -> None:
     """What fails now and then is tried again: nothing is lost, nothing doubled."""
     faults = [wandb_server.fail(500, match, count=1) for match in ("UpsertBucket", "file_stream")]
     faults.append(wandb_server.drop("PUT", count=1))
-    process = start(wandb_server, tmp_path, sys.executable, "-c", FAULTY)
+    process = start(wandb_server, tmp_path, interpreter(), "-c", FAULTY)
     out, _ = process.communicate("\n", timeout=60)
     assert (process.returncode, printed(out)) == (0, "done")
     run = wandb_server.run("a")

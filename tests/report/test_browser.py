@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_reports import EVIL, make, make_big, make_summary, make_target, write
 
 from sourcewise.report import contents
 from tests.report.test_pictures import dataset, facts, review_rows
-from tests.report.test_report import EVIL, make, make_big, make_summary, make_target, write
 
 pytestmark = pytest.mark.browser
 ARGUMENTS = (

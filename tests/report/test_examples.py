@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from fake_reports import EVIL, Page, make_summary, make_target, render
 from planted_models import EXAMPLES, models, planted_effects
 
 from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide
@@ -15,7 +16,6 @@ from sourcewise.study import collect as collecting
 from sourcewise.study.collect import collect
 from sourcewise.study.effects import ExampleEffect, GroupEffect
 from sourcewise.study.influences import estimate
-from tests.report.test_report import EVIL, Page, make_summary, make_target, render
 
 
 def test_sections_show_what_was_found_and_escape_it() -> None:

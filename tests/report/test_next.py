@@ -9,6 +9,7 @@ from typing import Any
 
 import fake_records as records
 import pytest
+from fake_reports import Page, build, context, make, make_summary, make_target, render
 
 from sourcewise.records import record
 from sourcewise.records.reading import Records
@@ -18,7 +19,6 @@ from sourcewise.report.summary import MoreModels, Summary, summarise
 from sourcewise.study.collect import collect
 from sourcewise.study.influences import Estimated, estimate
 from tests.report.test_pictures import review_rows
-from tests.report.test_report import Page, build, context, make, make_summary, make_target, render
 
 
 def commands(summary: Summary) -> dict[str, list[str]]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from fake_reports import EVIL, Page, changed, make_big, make_summary, make_target, render
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
@@ -32,7 +33,6 @@ from sourcewise.data.store import Listing, prepared
 from sourcewise.records.record import Header
 from sourcewise.report.sections.context import BYTES, Album
 from sourcewise.study.effects import ExampleEffect
-from tests.report.test_report import EVIL, Page, changed, make_big, make_summary, make_target, render
 
 
 def dataset(count: int = 30, channels: int = 1, side: int = 8, classes: tuple[str, ...] = ("a", "b")) -> ImageDataset:

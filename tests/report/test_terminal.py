@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fake_reports import build, changed, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from sourcewise.core.overrides import command
 from sourcewise.records.reading import LeftOut
 from sourcewise.report import contents, terminal
 from sourcewise.report.parts import Effect, Row, Section, Table, as_code
-from tests.report.test_report import build, changed, make
 
 
 def text(section: Section) -> list[str]:

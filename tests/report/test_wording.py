@@ -11,6 +11,7 @@ import fake_records as records
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from fake_reports import EVIL, Page, build, changed, make, make_summary, make_target, render
 from planted_models import planted_summary
 
 from sourcewise.commands import results
@@ -23,7 +24,6 @@ from sourcewise.report.formatting import display_unit
 from sourcewise.report.parts import Effect, Row, Table
 from sourcewise.report.summary import dataset_titles
 from tests.report.test_pictures import dataset, facts, half_and_half, review_rows
-from tests.report.test_report import EVIL, Page, build, changed, make, make_summary, make_target, render
 
 
 def titles(source: dict[str, str], **targets: dict[str, str]) -> dict[str, str]:

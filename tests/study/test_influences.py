@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from fake_records import CLASSES, GROUPS, make, write_study
+from fake_reports import build
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -20,7 +21,6 @@ from sourcewise.study import writing
 from sourcewise.study.collect import collect
 from sourcewise.study.influences import estimate
 from sourcewise.study.outputs import output_values
-from tests.report.test_report import build
 
 MODELS = [make(seed) for seed in range(40)]
 

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT, TINY, compose_config
-from wandb_server import Run, Sweep, WandbServer, wandb_server
+from wandb_objects import Run, Sweep
+from wandb_server import WandbServer, wandb_server
+from warm_python import interpreter
 
 from sourcewise.commands import train
 from sourcewise.core import names
@@ -24,7 +26,6 @@ from sourcewise.records import record, uploads
 from sourcewise.records.reading import Reading, Records
 from sourcewise.records.record import Record
 from sourcewise.sweep import leases
-from tests.records.test_wandb_server import BIN
 
 pytestmark = pytest.mark.timeout(900)  # agents wait 5 s before every run
 
@@ -39,7 +40,11 @@ class User:
         self.server, self.folder, self.runs = server, folder, folder / "runs"
         clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
         server_env = {key: value for key, value in server.env(folder).items() if key != "WANDB_MODE"}
-        self.env = clean | server_env | {"PATH": f"{BIN}{os.pathsep}{clean['PATH']}", "OMP_NUM_THREADS": "1"}
+        self.env = (
+            clean
+            | server_env
+            | {"PATH": f"{Path(interpreter()).parent}{os.pathsep}{clean['PATH']}", "OMP_NUM_THREADS": "1"}
+        )
         self.env |= {"WANDB_AGENT_DISABLE_FLAPPING": "true", "XDG_CACHE_HOME": str(folder / "cache")}
         self.env |= {"WANDB_AGENT_MAX_INITIAL_FAILURES": "100"}
 
@@ -223,7 +228,7 @@ def test_a_failed_run_fails_its_block_and_the_others_of_the_block_go_on(user: Us
 def test_two_jobs_in_one_worker_process_never_share_a_run(user: User) -> None:
     """The launcher's one worker does four runs, of which two fail; no id in the environment is shared."""
     status, out = user.run(
-        sys.executable, "train.py", "-m", "hydra.launcher.slots=1", "subset.seed=0,1", "source.pretraining.lr=0.05,1e30",
+        interpreter(), "train.py", "-m", "hydra.launcher.slots=1", "subset.seed=0,1", "source.pretraining.lr=0.05,1e30",
         f"runs_dir={user.runs}", *SETTINGS, WANDB_RUN_ID="mine",
     )  # fmt: skip
     assert status == 1, out
@@ -241,14 +246,14 @@ def test_a_killed_run_of_a_sweep_that_a_plain_sweep_does_again_counts(
 ) -> None:
     sweep = user.sweep("main", subset__seed={"values": [0]})
     settings = [f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=40"]
-    command = [sys.executable, "train.py", "subset.seed=0", *settings]
+    command = [interpreter(), "train.py", "subset.seed=0", *settings]
     process = user.start(*command, WANDB_SWEEP_ID=sweep.name, WANDB_RUN_ID="agents")  # as an agent starts it
     try:
         until(lambda: any(user.runs.rglob(uploads.NOTE)))  # long before the server hears of its epochs
     finally:
         process.kill()
         process.communicate()
-    status, out = user.run(sys.executable, "train.py", "-m", "subset.seed=0,1", *settings)
+    status, out = user.run(interpreter(), "train.py", "-m", "subset.seed=0,1", *settings)
     assert status == 0, out
     reading = read(user, monkeypatch, sweep=sweep.name)
     (place,) = reading.used
@@ -259,7 +264,7 @@ def test_a_killed_run_of_a_sweep_that_a_plain_sweep_does_again_counts(
 
 @pytest.mark.slow
 def test_the_end_of_a_sweep_says_what_wandb_lacks_and_its_command_brings_it(user: User) -> None:
-    command = [sys.executable, "train.py", "-m", f"runs_dir={user.runs}", *SETTINGS]
+    command = [interpreter(), "train.py", "-m", f"runs_dir={user.runs}", *SETTINGS]
     assert "W&B: 1 of 1 runs are uploaded\n" in user.run(*command, "subset.seed=0")[1]
     user.server.refuse()
     status, out = user.run(*command, "subset.seed=0,1,2", "logger.init_timeout=3")
@@ -274,7 +279,7 @@ def test_the_end_of_a_sweep_says_what_wandb_lacks_and_its_command_brings_it(user
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_shows_as_killed(user: User, number: signal.Signals) -> None:
-    command = [sys.executable, "train.py", f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=2000"]
+    command = [interpreter(), "train.py", f"runs_dir={user.runs}", *SETTINGS, "source.pretraining.epochs=2000"]
     process = user.start(*command)
     try:
         until(lambda: any(run.history for run in user.server.runs.values()))

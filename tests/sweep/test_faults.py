@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY
-from test_launcher import ROOT, Sweeps, until
+from fake_sweeps import ROOT, Sweeps, until
 
 from sourcewise.core import names
 from sourcewise.records import record

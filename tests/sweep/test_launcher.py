@@ -1,100 +1,26 @@
 """`python tests/fake_task.py -m ...`: the launcher and the sweeper as a user meets them, with runs that only pretend."""
 
+# ruff: noqa: F401, F811  (fixtures are imported, and named again as arguments)
+
 import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 
 import fake_task
 import pytest
+from fake_sweeps import sweeps, until
 
 from sourcewise.core import names
-from sourcewise.core.errors import SourcewiseError
-from sourcewise.records import record, uploads
-from sourcewise.sweep import leases, runs, slots
-from sourcewise.sweep.slots import Shape
+from sourcewise.records import record
+from sourcewise.sweep import leases
 
 ROOT = Path(__file__).parents[2]
-
-
-class Sweeps:
-    """Commands whose runs go to one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.runs = folder / "runs"
-        self.runs.mkdir()
-        self.started: list[subprocess.Popen[str]] = []
-
-    def command(self, *overrides: str, seeds: int = 4, multirun: bool = True, **fake: object) -> list[str]:
-        return [
-            sys.executable,
-            str(ROOT / "tests" / "fake_task.py"),
-            *(["-m", f"subset.seed=range(0,{seeds})", "hydra.launcher.preload=[]"] if multirun else []),
-            f"hydra.launcher.task={ROOT / 'tests' / 'fake_task.py'}:train",
-            f"runs_dir={self.runs}",
-            f"+fake={json.dumps(fake).replace(chr(34), '')}",
-            *overrides,
-        ]
-
-    def start(self, *overrides: str, **settings: object) -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        command = self.command(*overrides, **settings)  # type: ignore[arg-type]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, env=self.env())
-        self.started.append(process)
-        return process
-
-    def run(self, *overrides: str, **settings: object) -> subprocess.CompletedProcess[str]:
-        process = self.start(*overrides, **settings)
-        out, err = process.communicate(timeout=400)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    def env(self) -> dict[str, str]:
-        return {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-
-    def records(self) -> dict[int, float]:
-        """What the records say, by subset seed: the same, unless a test wrote something else."""
-        found = {}
-        for path in self.runs.glob(f"*/*/{names.RECORD}"):
-            found[int(path.parent.name.split("-")[1])] = fake_task.recorded_value(path)
-        return found
-
-    def folder(self, seed: int) -> Path:
-        (path,) = self.runs.glob(f"*/random-{seed}-*")
-        return path
-
-    def starts(self) -> list[tuple[int, int, str]]:
-        """Every run that was really begun: subset seed, process, GPUs."""
-        path = self.runs / "starts.txt"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return [(int(seed), int(pid), gpus) for seed, pid, gpus in (line.split() for line in lines)]
-
-    def leftovers(self) -> list[Path]:
-        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, names.LOG, uploads.NOTE)]
-
-
-@pytest.fixture
-def sweeps(tmp_path):
-    sweeps = Sweeps(tmp_path)
-    yield sweeps
-    for process in sweeps.started:
-        process.kill()
-        process.communicate()
-
-
-def until(condition, seconds: float = 200) -> None:  # long, for a machine that others use as well
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"it did not happen in {seconds:g} seconds")
 
 
 def test_a_sweep_its_repetition_and_a_larger_one(sweeps):
@@ -218,71 +144,6 @@ def test_a_place_where_nothing_can_be_written_is_one_line_before_anything_starts
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_cleanly_and_the_same_command_resumes(sweeps, number, status):
-    settings = ("hydra.launcher.slots=2", "hydra.launcher.finish_within=0.5")
-    process = sweeps.start(*settings, seeds=4, deeds={"2": "hang_once", "3": "hang_once"})
-    until(lambda: len(sweeps.starts()) == 4)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == status
-    assert "2 of 4 runs are done, 0 failed, 2 are left; the same command goes on where this one stopped" in err
-    assert "Traceback" not in err
-    assert "KeyboardInterrupt" in (sweeps.folder(2) / "log.txt").read_text()
-    assert not list(sweeps.runs.glob("*/*/lease*"))  # the runs ended by themselves
-    done = sweeps.run("hydra.launcher.slots=2", seeds=4, deeds={"2": "hang_once", "3": "hang_once"})
-    assert done.returncode == 0
-    assert set(sweeps.records()) == {0, 1, 2, 3}
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.slow
-def test_the_first_signal_lets_running_runs_end(sweeps, number):
-    """Both running runs get their records, no further one begins, and the line says until when they have time."""
-    process = sweeps.start("hydra.launcher.slots=2", "hydra.launcher.finish_within=1000", seeds=4, sleep=5)
-    until(lambda: len(sweeps.starts()) == 2)
-    before = datetime.now()
-    process.send_signal(number)
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 128 + number
-    assert set(sweeps.records()) == {seed for seed, _, _ in sweeps.starts()} == {0, 1}
-    assert f"{number.name}: no further run begins, and the 2 running ones have until " in err
-    said = datetime.strptime(re.search(r"have until (\d\d:\d\d:\d\d) to end \(1000 s", err)[1], "%H:%M:%S")
-    assert 995 < (said - before.replace(microsecond=0)).seconds < 1100
-    assert "2 of 4 runs are done, 0 failed, 2 are left; the same command goes on" in err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("finish_within", [0, 1000])
-def test_a_second_signal_is_immediate(sweeps, finish_within):
-    settings = ("hydra.launcher.grace=1000", f"hydra.launcher.finish_within={finish_within}")
-    process = sweeps.start(*settings, seeds=2, deeds={"0": "stubborn", "1": "stubborn"})
-    until(lambda: len(sweeps.starts()) == 2)
-    pids = [pid for _, pid, _ in sweeps.starts()]
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    until(lambda: "SIGINT: " in process.stderr.readline())
-    if not finish_within:
-        until(lambda: "I shall not stop" in (sweeps.folder(0) / "log.txt").read_text())
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=200)
-    assert process.returncode == 130
-    until(lambda: all(leases._birth(pid) == "gone" for pid in pids))
-
-
-def test_a_signal_while_workers_still_import(sweeps, tmp_path, monkeypatch):
-    (tmp_path / "slow_module.py").write_text(
-        f"import pathlib, time\npathlib.Path({str(tmp_path)!r}, 'importing').touch()\ntime.sleep(1000)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    process = sweeps.start("hydra.launcher.preload=[slow_module]", seeds=2)
-    until(lambda: (tmp_path / "importing").exists())
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=200)
-    assert process.returncode == 130
-
-
 def test_two_sweeps_share_the_work(sweeps):
     both = [sweeps.start(seeds=30, sleep=0.02) for _ in range(2)]
     for process in both:
@@ -390,169 +251,3 @@ def test_gpus_are_handed_out(sweeps, monkeypatch):
     by_gpu = {(gpus, pid) for _, pid, gpus in sweeps.starts()}
     assert {gpus for gpus, _ in by_gpu} == {"4", "6"}
     assert len(by_gpu) == 2
-
-
-def test_status(sweeps):
-    failing = {"1": "raise", "3": "raise", "5": "kill"}
-    assert sweeps.run("hydra.launcher.retries=0", seeds=6, deeds=failing).returncode == 1
-    with (sweeps.folder(4) / names.RECORD).open("r+b") as file:
-        file.truncate(100)
-    started = sweeps.start("subset.seed=6", seeds=1, deeds={"6": "hang"})
-    until(lambda: any(seed == 6 for seed, _, _ in sweeps.starts()))
-    started.kill()
-    started.communicate()
-    until(lambda: leases.abandoned(sweeps.folder(6)))
-    before = sweeps.starts()
-    with leases.lease(sweeps.folder(3)):
-        done = sweeps.run("hydra.launcher.status=true", seeds=8)
-    assert done.returncode == 0, done.stderr
-    study_folder, *lines = done.stdout.splitlines()
-    assert study_folder == str(sweeps.folder(0).parent)
-    counts = {"done": "2", "running": "1", "failed": "2", "damaged": "1", "missing": "2"}
-    assert dict(line.split() for line in lines[:5]) == counts
-    assert lines[5].startswith(f"running  subset.seed=3  process {os.getpid()} on ")
-    assert lines[6] == f"failed   subset.seed=1  ValueError: this went wrong (see {sweeps.folder(1) / 'log.txt'})"
-    assert lines[7].startswith("failed   subset.seed=5  killed by SIGKILL (out of memory?) (see ")
-    assert lines[8].startswith("damaged  subset.seed=4  ")
-    assert "truncated" in lines[8]
-    assert lines[9:11] == ["missing  subset.seed=6", "missing  subset.seed=7"]
-    assert lines[11].startswith("to complete it: python ")
-    assert "hydra.launcher.status" not in lines[11]
-    assert "'subset.seed=range(0,8)'" in lines[11]
-    assert sweeps.starts() == before
-
-
-@pytest.mark.parametrize("damage", ["truncate", "change", "empty", "another kind"])
-def test_a_damaged_record_is_made_again(sweeps, damage):
-    assert sweeps.run(seeds=3).returncode == 0
-    path = sweeps.folder(1) / names.RECORD
-    content = path.read_bytes()
-    changed = bytes([content[100] ^ 1])
-    path.write_bytes(
-        {
-            "truncate": content[:-7],
-            "change": content[:100] + changed + content[101:],
-            "empty": b"",
-            "another kind": b"hello\n" * 100,
-        }[damage]
-    )
-    done = sweeps.run(seeds=3)
-    assert done.returncode == 0, done.stderr
-    assert f"{path}: " in done.stderr
-    assert "the run is done again" in done.stderr
-    assert path.read_bytes() == content
-    assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 1, 1: 2, 2: 1}
-    assert sweeps.leftovers() == []
-
-
-def test_a_copy_of_another_runs_record_counts_for_nothing(sweeps):
-    assert sweeps.run(seeds=3).returncode == 0
-    path, content = sweeps.folder(1) / names.RECORD, (sweeps.folder(1) / names.RECORD).read_bytes()
-    path.write_bytes((sweeps.folder(0) / names.RECORD).read_bytes())
-    assert "damaged      1" in sweeps.run("hydra.launcher.status=true", seeds=3).stdout
-    done = sweeps.run(seeds=3)
-    assert done.returncode == 0, done.stderr
-    assert f"{path}: the record of another run" in done.stderr
-    assert "2 of 3 runs are done already" in done.stderr
-    assert path.read_bytes() == content
-    (kept,) = sweeps.leftovers()  # it may be the only copy of someone's work
-    assert kept.read_bytes() == (sweeps.folder(0) / names.RECORD).read_bytes()
-    assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 1, 1: 2, 2: 1}
-
-
-@pytest.mark.slow
-def test_records_of_other_data_are_not_done_and_nothing_is_trained_unasked(sweeps, tmp_path):
-    groups = tmp_path / "groups.csv"
-
-    def sweep(*overrides: str, seeds: int = 3) -> subprocess.CompletedProcess[str]:
-        return sweeps.run(f"source.groups={groups}", *overrides, seeds=seeds)
-
-    groups.write_text("one")
-    assert sweep().returncode == 0
-    assert "3 of 3 runs are done already" in sweep().stderr
-    before = {path: path.read_bytes() for path in sweeps.runs.glob(f"*/*/{names.RECORD}")}
-    groups.write_text("two")
-    done = sweep(seeds=5)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert "3 of 5 runs have records of other data" in line
-    assert "source changed since; nothing was trained" in line
-    assert "study=<another name>" in line
-    assert len(sweeps.starts()) == 3
-    status = sweep("hydra.launcher.status=true", seeds=5).stdout
-    assert "other data   3" in status
-    assert "missing      2" in status
-
-    assert sweep("study=mended", seeds=5).returncode == 0
-    assert len(list(sweeps.runs.glob("mended-*/*"))) == 5
-    assert {path: path.read_bytes() for path in before} == before
-
-    assert sweep("retrain=true", seeds=5).returncode == 0
-    assert [path.read_bytes() for path in sweeps.leftovers()] == [
-        before[path.parent / names.RECORD] for path in sweeps.leftovers()
-    ]
-    assert len(sweeps.leftovers()) == 3
-    assert "5 of 5 runs are done already" in sweep(seeds=5).stderr
-    assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 3, 1: 3, 2: 3, 3: 2, 4: 2}
-
-
-def test_records_in_a_renamed_folder_of_the_same_recipe_are_done(sweeps):
-    assert sweeps.run("study=first", seeds=2).returncode == 0
-    (study,) = sweeps.runs.glob("first-*")
-    study.rename(study.with_name(study.name.replace("first", "second")))
-    done = sweeps.run("study=second", seeds=2)
-    assert "2 of 2 runs are done already" in done.stderr
-
-
-def test_a_record_of_another_version_is_never_touched(sweeps):
-    assert sweeps.run(seeds=2).returncode == 0
-    path = sweeps.folder(1) / names.RECORD
-    content = path.read_bytes().replace(b'schema\\": 1', b'schema\\": 7')
-    path.write_bytes(content)
-    done = sweeps.run(seeds=2)
-    assert done.returncode == 1
-    assert "a record of schema 7" in done.stderr
-    assert path.read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    ("shape", "asked", "expected"),
-    [
-        (Shape("gpu", 1), "auto", ["0", "1", "2", "3"]),
-        (Shape("gpu", 2), "auto", ["0,1", "2,3"]),
-        (Shape("gpu", 3), "auto", ["0,1,2"]),
-        (Shape("gpu", 1), 6, ["0", "1", "2", "3", "0", "1"]),
-        (Shape("gpu", 1), [0, 2], ["0", "2"]),
-        (Shape("gpu", 2), [[0, 3], [1, 2]], ["0,3", "1,2"]),
-        (Shape("auto", 1), "auto", ["0", "1", "2", "3"]),
-        (Shape("cpu", 1), 3, [None] * 3),
-        (Shape("cpu", 1), "auto", [None] * 8),
-        (Shape("cpu", 2, 2), "auto", [None] * 2),
-        (Shape("cpu", 64), "auto", [None]),
-    ],
-)
-def test_slots(monkeypatch, shape, asked, expected):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    monkeypatch.setattr(slots, "cores", lambda: 8)
-    assert [slot.get("CUDA_VISIBLE_DEVICES") for slot in shape.slots(asked)] == expected
-
-
-@pytest.mark.parametrize(
-    ("shape", "asked"),
-    [
-        (Shape("gpu", 5), "auto"),
-        (Shape("gpu", 2), [0, 1]),
-        (Shape("cpu", 1), 0),
-        (Shape("cpu", 1), []),
-        (Shape("cpu", 1), True),
-    ],
-)
-def test_slots_that_cannot_be(monkeypatch, shape, asked):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    with pytest.raises(SourcewiseError):
-        shape.slots(asked)
-
-
-def test_names_can_be_pasted_into_a_shell():
-    run = runs.Run(0, {}, Path("log.txt"), ["a=[1,2]", "b='x y'", "hydra.job.name=z"])
-    assert shlex.split(run.name) == ["a=[1,2]", "b='x y'"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
-from test_launcher import Sweeps
+from fake_sweeps import Sweeps
 
 from sourcewise.core import names
 from sourcewise.records import record
@@ -128,6 +128,8 @@ def until(condition, seconds: float = 60, folder: Path | None = None) -> None:
 
 class SlurmSweeps(Sweeps):
     """Sweeps of fake runs on the cluster."""
+
+    python = sys.executable
 
     def __init__(self, folder: Path, cluster: dict[str, str]) -> None:
         super().__init__(folder)

@@ -1,13 +1,13 @@
 """Where and how a run computes changes no more of its outputs than the order of sums and the precision do."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT, Compose
 from torch import nn
+from warm_python import interpreter
 
 from sourcewise.commands import train
 from sourcewise.core import names
@@ -76,7 +76,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, transfer: str) -> Non
         ddp = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.sync_batchnorm=false")
         trainer = (*ddp, "trainer.channels_last=false") if devices == 2 else ()
         where = f"runs_dir={tmp_path / str(devices)}"
-        command = [sys.executable, "train.py", "logger=none", where, *model, *short, *settings, *trainer]
+        command = [interpreter(), "train.py", "logger=none", where, *model, *short, *settings, *trainer]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         (path,) = (tmp_path / str(devices)).glob("*/*/record.safetensors")

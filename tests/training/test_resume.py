@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, Compose
 from hydra.utils import instantiate
+from warm_python import interpreter
 
 from sourcewise.commands import train
 from sourcewise.core import names
@@ -81,7 +81,7 @@ def test_a_killed_command_goes_on(tiny: Compose, tmp_path: Path) -> None:
     config = tiny(*overrides)
     folder = names.run_dir(config)
     digest = undisturbed(config)
-    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    command = [interpreter(), str(ROOT / "train.py"), *overrides]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         for _ in range(6000):
@@ -129,7 +129,7 @@ def test_a_run_that_is_asked_to_stop_is_saved_whatever_the_time(
 def test_a_sweep_that_is_interrupted_lets_its_runs_save_a_checkpoint(tmp_path: Path) -> None:
     overrides = ["trainer.checkpoint_minutes=0", "source.train.per_letter=10", "source.pretraining.epochs=100000"]
     overrides += ["model.width=4", "logger=none", f"runs_dir={tmp_path}/runs"]
-    command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides, "hydra.launcher.finish_within=1000"]
+    command = [interpreter(), str(ROOT / "train.py"), "-m", *overrides, "hydra.launcher.finish_within=1000"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         for _ in range(20000):

@@ -1,5 +1,7 @@
 """The sizes of images that a model takes."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,16 +26,22 @@ class Picky(nn.Module):
         return torch.zeros(len(images), 2)
 
 
+def picky(name: str, memory: bool = True) -> Model:
+    return Model(Picky(memory), 2, 2)
+
+
 def test_the_smallest_size_that_a_model_takes_is_named() -> None:
-    model = Model(Picky(), 2, 2)
-    sizes.check(model, "picky", 3, [48, 64])
+    build = partial(picky, name="fussy")
+    model = build()
     with pytest.raises(
-        SourcewiseError, match="model picky: it does not take images of 32 pixels; it takes those of 48"
+        SourcewiseError, match="model fussy: it does not take images of 32 pixels; it takes those of 48"
     ):
-        sizes.check(model, "picky", 3, [64, 32])
+        sizes.check(model, build, 3, [64, 32])
+    sizes.check(model, build, 3, [48, 64])
     assert model.training
 
 
 def test_want_of_memory_is_no_matter_of_sizes() -> None:
+    build = partial(picky, name="large", memory=False)
     with pytest.raises(RuntimeError, match="allocate memory"):
-        sizes.check(Model(Picky(memory=False), 2, 2), "picky", 3, [32])
+        sizes.check(build(), build, 3, [32])

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
+from warm_python import interpreter
 
 from sourcewise.commands.train import train
 from sourcewise.core import names
@@ -154,7 +154,7 @@ def users(tmp_path: Path) -> Path:
 
 
 def command(users: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(ROOT / "train.py"), "--config-dir", str(users / "conf"), *SHORT, *overrides]
+    line = [interpreter(), str(ROOT / "train.py"), "--config-dir", str(users / "conf"), *SHORT, *overrides]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(users), os.environ.get("PYTHONPATH", "")])}
     return subprocess.run(line, cwd=users, env=env, capture_output=True, text=True, timeout=250)
 

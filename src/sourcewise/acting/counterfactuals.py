@@ -21,7 +21,7 @@ from sourcewise.study.collect import RANDOM, CounterfactualRun
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95% interval; the ends are None where one run cannot tell."""
+    """A value with its 95% interval; the ends are None for a single run."""
 
     value: float
     low: float | None
@@ -126,8 +126,8 @@ def compare_runs(
     """Compare the runs of one study on one target.
 
     Where `slopes` float[groups] are given, the fitted influences, a point has what they predict of the output: that of
-    random removal as it is, plus what they say of these groups rather than average ones. That is all that subsets of
-    one size can predict.
+    random removal as it is, plus what they predict for these groups in place of average ones. Subsets of one size
+    predict no more.
     """
     full = [run for run in runs if run.mask.all()]
     places: dict[tuple[str, Hashable], list[CounterfactualRun]] = defaultdict(list)

@@ -1,47 +1,36 @@
-"""The datasets of a config, built by name: for their fingerprints, and for a look at what they hold."""
+"""The datasets of a config: where their settings are, whether their data are there, and what they hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from sourcewise.core import settings
-from sourcewise.core.identity import Fingerprints, is_named_by_data, with_data
+from sourcewise.core.identity import Fingerprints, dataset_names, is_named_by_data, with_data
 from sourcewise.core.messages import print_once
 from sourcewise.core.names import Config
-
-if TYPE_CHECKING:
-    from sourcewise.data import ImageDataset
 
 LOAD = "sourcewise.data.load.load"
 
 
-def built(config: Config) -> Iterator[tuple[str, ImageDataset]]:
-    """Yield the datasets of a resolved config, by the names that records have for them; the source in its groups.
-
-    What is missing is known before hours go into what is there. Raises SourcewiseError for it.
-    """
+def require_data(config: Config) -> None:
+    """Raise SourcewiseError if data of a resolved config are missing, before hours go into stores of the others."""
     from hydra.utils import instantiate
 
-    from sourcewise.data import regroup  # torch is slow to import
-
-    source, nodes = config["source"], parts(config)
-    for setting, node in nodes.values():
+    for setting, node in parts(config).values():
         settings.check_config(node, setting)
         if node.get("_target_") == LOAD:
             instantiate(node["dataset"], _convert_="all").stamp()
-    for name, (setting, node) in nodes.items():
-        dataset = build(node, setting)
-        yield name, regroup(dataset, source["groups"]) if name == source["name"] else dataset
 
 
 def parts(config: Config) -> dict[str, tuple[str, Config]]:
     """Return the full name and the settings of each dataset of a resolved config, by its name in records."""
     source = config["source"]
-    found = {source["name"]: ("source.train", source["train"])}
-    for name, target in config["target"].items():
-        found |= {f"{name}/{part}": (f"target.{name}.{part}", target[part]) for part in ("train", "test")}
-    return found
+    nodes = {source["name"]: ("source.train", source["train"])}
+    for target, section in config["target"].items():
+        names = dataset_names(target).items()
+        nodes |= {name: (f"target.{target}.{part}", section[part]) for part, name in names}
+    return nodes
 
 
 def build(node: Config, setting: str = "") -> Any:
@@ -69,13 +58,17 @@ def fingerprints(config: Config, overrides: Sequence[str] = ()) -> Fingerprints:
 
     What a user should know of the data is printed, once in a process: of a sweep, on the terminal.
     """
-    from sourcewise.data import checks  # torch is slow to import
+    from sourcewise.data import checks, regroup  # torch is slow to import
 
-    found = dict(built(config))
-    targets = {name: (found[f"{name}/train"], found[f"{name}/test"]) for name in config["target"]}
-    for note in checks.notes(found[config["source"]["name"]], targets):
+    require_data(config)
+    source, datasets = config["source"], {}
+    for name, (setting, node) in parts(config).items():
+        dataset = build(node, setting)
+        datasets[name] = regroup(dataset, source["groups"]) if name == source["name"] else dataset
+    targets = {target: [datasets[name] for name in dataset_names(target).values()] for target in config["target"]}
+    for note in checks.notes(datasets[source["name"]], targets):
         print_once(note)
-    return {name: dataset.fingerprint for name, dataset in found.items()}
+    return {name: dataset.fingerprint for name, dataset in datasets.items()}
 
 
 def resolve_data(config: Config) -> dict[str, object]:

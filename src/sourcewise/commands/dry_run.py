@@ -1,7 +1,7 @@
-"""Before a sweep: make its stores of images; say what a config would run; make it small, to try it on noise."""
+"""Before a sweep: make its stores of images; print what a config would run; make it small, to try it on noise."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,12 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 
-from sourcewise.commands.datasets import LOAD, build, built, parts
+from sourcewise.commands.datasets import LOAD, build, parts, require_data
 from sourcewise.core import names
-from sourcewise.core.identity import without_data
+from sourcewise.core.identity import dataset_names, without_data
 from sourcewise.core.messages import print_once
 from sourcewise.core.names import Config
-from sourcewise.data import checks
+from sourcewise.data import ImageDataset, checks
 from sourcewise.data.store import Listing
 from sourcewise.designs import find_design
 from sourcewise.training.hardware import Hardware
@@ -31,32 +31,36 @@ def prepare(config: Config) -> None:
 
     Raises SourcewiseError when data are missing, or when source, targets, groups, subset or model do not fit together.
     """
-    source_name, groups = config["source"]["name"], config["source"]["groups"]
-    for name, dataset in built(config):
-        part = "source" if name == source_name else name
-        print(f"{part}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
-        print(_numbers(checks.counts(dataset)))
-        if name == source_name and groups != "class":
-            sizes = np.bincount(dataset.groups.numpy())
-            print(f"  {len(sizes)} groups by {groups}, of {sizes.min()} to {sizes.max()} images")
+    require_data(config)
+    source, targets = build(config["source"], "source"), dict[str, Any]()
+    _print_contents("source", source.train)
+    if source.groups != "class":
+        sizes = np.bincount(source.train.groups.numpy())
+        print(f"  {len(sizes)} groups by {source.groups}, of {sizes.min()} to {sizes.max()} images")
+    for target, node in config["target"].items():
+        targets[target] = build(node, f"target.{target}")
+        for part, name in dataset_names(target).items():
+            _print_contents(name, getattr(targets[target], part))
     for _, node in parts(config).values():
         if node.get("_target_") == LOAD:
             for note in instantiate(node["dataset"], _convert_="all").listing().notes:
                 print_once(note)  # unless a store was just made, and said so
-    targets, source, model = build({part: config[part] for part in ("target", "source", "model")}).values()
-    run = Run(source, targets, model, Hardware(), config["subset"], config["seed"])
+    run = Run(source, targets, build(config["model"], "model"), Hardware(), config["subset"], config["seed"])
     for note in run.notes:
         print(note)
     run.initial_model()
 
 
-def _numbers(counts: Sequence[tuple[str, int]]) -> str:
-    """Return the numbers of images of all classes in lines; of many classes only those of some."""
+def _print_contents(name: str, dataset: ImageDataset) -> None:
+    """Print how many images a dataset has, and how many each class has; of many classes, those of some."""
+    print(f"{name}: {len(dataset)} images of {len(dataset.class_names)} classes, {dataset.fingerprint}")
+    counts = checks.counts(dataset)
     shown = [f"{name} {count}" for name, count in counts[:CLASSES]]
     if len(counts) > CLASSES:
         numbers = [count for _, count in counts]
         shown.append(f"... {len(counts) - CLASSES} more classes; all have {min(numbers)} to {max(numbers)}")
-    return textwrap.fill(", ".join(shown), 100, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
+    text = ", ".join(shown)
+    print(textwrap.fill(text, 100, initial_indent="  ", subsequent_indent="  ", break_long_words=False))
 
 
 def plan(config: Config) -> str:
@@ -64,12 +68,12 @@ def plan(config: Config) -> str:
     source, lines = config["source"], [f"study {names.study_name(config)}"]
     stages = {f"source {source['name']}": (source, source["pretraining"])}
     stages |= {f"target {name}": (target, target["transfer"]) for name, target in config["target"].items()}
-    for name, (data, how) in stages.items():
-        number = data["train"].get("num_classes")
-        classes, metric = f"{number} classes" if number else "", data.get("metric", "")
-        training = f" {how['_target_'].rpartition('.')[2].lower()}"
-        if "epochs" in how:
-            training = f"{how['epochs']:>4} epochs of batches of {how['batch_size']}, lr {how['lr']}"
+    for name, (section, method) in stages.items():
+        number = section["train"].get("num_classes")
+        classes, metric = f"{number} classes" if number else "", section.get("metric", "")
+        training = f" {method['_target_'].rpartition('.')[2].lower()}"
+        if "epochs" in method:
+            training = f"{method['epochs']:>4} epochs of batches of {method['batch_size']}, lr {method['lr']}"
         lines.append(f"  {name:<22}{classes:>13}{training} {metric}")
     return "\n".join(lines)
 
@@ -134,12 +138,12 @@ def _small(node: Any, count: int, folder: str, classes: int = 10, seed: int = 0)
     if not isinstance(node, Mapping):
         return node
     classes = 2 if node.get("metric") == "auroc" else classes
-    made = {key: _small(value, count, folder, classes, int(key == "test")) for key, value in node.items()}
+    small = {key: _small(value, count, folder, classes, int(key == "test")) for key, value in node.items()}
     if node.get("_target_") == LOAD:
         noise = {"count": count, "classes": node["num_classes"] or classes, "side": node["side"], "seed": seed}
-        made |= {"dataset": {"_target_": "sourcewise.commands.dry_run.Noise", **noise}}
-        made |= {"per_class": None, "rest": False, "cache_dir": folder}
+        small |= {"dataset": {"_target_": "sourcewise.commands.dry_run.Noise", **noise}}
+        small |= {"per_class": None, "rest": False, "cache_dir": folder}
     if "batch_size" in node:
         lr = node["lr"]
-        made |= {"epochs": 1, "batch_size": BATCH, "lr": lr[0] if isinstance(lr, list) else lr}
-    return made
+        small |= {"epochs": 1, "batch_size": BATCH, "lr": lr[0] if isinstance(lr, list) else lr}
+    return small

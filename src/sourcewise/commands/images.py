@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sourcewise.commands.datasets import LOAD
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.identity import dataset_names
 from sourcewise.core.overrides import quote
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _at_hand(header: Header) -> dict[str, ImageDataset]:
             config = compose("train", [f"source='{source}'", f"target={list(header.class_names)}"])
             nodes = {"": config.source.train, **{name: target.test for name, target in config.target.items()}}
     for name in (*header.class_names, *([] if header.group_names else [""])):
-        fingerprint = header.fingerprints.get(f"{name}/test" if name else source)
+        fingerprint = header.fingerprints.get(dataset_names(name)["test"] if name else source)
         with suppress(*_ERRORS):
             dataset = stored(fingerprint, "class" if name else "example")
             if dataset is None and name in nodes and nodes[name]._target_ != LOAD:

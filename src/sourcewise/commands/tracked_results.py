@@ -61,10 +61,7 @@ def track(
 
 
 def scalars(summary: Summary) -> dict[str, float]:
-    """Return what an estimate comes to in numbers, by name: those by which a list of estimates is sorted and compared.
-
-    Numbers that the records do not tell are left out.
-    """
+    """Return the numbers by which a list of estimates is sorted and compared, by name; unknown ones are left out."""
     values: dict[str, float | None] = {
         "models": summary.models,
         "groups": summary.groups,

@@ -1,4 +1,4 @@
-"""Which data a run's config is of, by content: fingerprints of its datasets, in place of where they lie.
+"""The data that a run's config means, by content: fingerprints of its datasets, in place of their paths.
 
 A source or target with the setting `data` is named by its datasets: before runs are named, the fingerprints of what the
 run trains and tests on are put there, as files of a subset are replaced by their content. For all others that lie on
@@ -13,7 +13,16 @@ from sourcewise.core.hashing import fingerprint
 from sourcewise.core.names import DATA, Config, data, recipe
 
 Fingerprints = Mapping[str, str]
-"""The fingerprint of each dataset, by the source's name, `<target>/train`, `<target>/test`, as in records."""
+"""The fingerprint of each dataset by its name in records: the source's name, and those of `dataset_names`."""
+
+
+def dataset_names(target: str) -> dict[str, str]:
+    """Return the names that records have for the datasets of a target, by the setting that each comes from.
+
+    >>> dataset_names("digits")
+    {'train': 'digits/train', 'test': 'digits/test'}
+    """
+    return {part: f"{target}/{part}" for part in ("train", "test")}
 
 
 def is_named_by_data(config: Config) -> bool:
@@ -33,7 +42,9 @@ def datasets(config: Config) -> dict[str, Any]:
     source = {key: config["source"].get(key) for key in ("name", "train", "groups")}
     return {
         "source": source,
-        "target": {name: {key: target[key] for key in ("train", "test")} for name, target in config["target"].items()},
+        "target": {
+            name: {key: target[key] for key in dataset_names(name)} for name, target in config["target"].items()
+        },
     }
 
 
@@ -60,7 +71,7 @@ def differing(recorded: Fingerprints, current: Fingerprints, source: str) -> lis
 
 
 def recorded_recipe(config: Config) -> str:
-    """Return the hash of the recipe of a config that a record holds, which may be anything; "" if it is of no run."""
+    """Return the hash of the recipe of a config that a record holds, which may be anything; "" if it is not a run's."""
     try:
         return fingerprint(recipe(config))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
@@ -68,10 +79,7 @@ def recorded_recipe(config: Config) -> str:
 
 
 def is_same_run(recorded: Config, config: Config) -> bool:
-    """Return whether a record's config and a run's are of one run, wherever their data lie.
-
-    These are one recipe, one subset and one training seed.
-    """
+    """Return whether two configs have the same recipe, subset and training seed, wherever their data lie."""
     same_recipe = recorded_recipe(recorded) == fingerprint(recipe(config))
     return same_recipe and all(fingerprint(recorded.get(key)) == fingerprint(config[key]) for key in ("subset", "seed"))
 
@@ -83,5 +91,5 @@ def _replaced(config: Config, value: Callable[..., str | None]) -> dict[str, Any
         return {**node, DATA: value(*names)} if DATA in node else node
 
     source = config["source"]
-    targets = {name: section(target, f"{name}/train", f"{name}/test") for name, target in config["target"].items()}
+    targets = {name: section(target, *dataset_names(name).values()) for name, target in config["target"].items()}
     return {**config, "source": section(source, source["name"]), "target": targets}

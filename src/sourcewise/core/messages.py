@@ -1,4 +1,4 @@
-"""Exceptions in words: which exception of a chain speaks to the user, and its one line, for single runs and sweeps.
+"""Exceptions in words: which exception of a chain is for the user, and its one line, for single runs and sweeps.
 
 Hydra and OmegaConf are slow to import and raise nothing unless they are used, so their exceptions are known by name.
 """
@@ -37,7 +37,7 @@ def users_error(error: BaseException) -> SourcewiseError | None:
     """
     chain = _chain(error)
     for item in chain:
-        if is_want_of_memory(item):
+        if lacks_memory(item):
             text = f" ({_joined(item)[:200]})" if str(item) else ""
             return RunFailed(
                 f"memory does not suffice{text}; smaller batches, images or models need less, and so do fewer runs at a"
@@ -76,7 +76,7 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def is_want_of_memory(error: BaseException) -> bool:
+def lacks_memory(error: BaseException) -> bool:
     """Return whether an exception says that this process, or its GPU, has no memory left."""
     in_words = isinstance(error, ImportError | OSError | RuntimeError) and _MEMORY.search(str(error)) is not None
     return isinstance(error, MemoryError) or in_words or (isinstance(error, OSError) and error.errno == ENOMEM)

@@ -10,40 +10,54 @@ from sourcewise.data.dataset import ImageDataset
 SHOWN = 5
 """Names and pairs of images in a line."""
 
+_NOTES: dict[tuple[str, ...], list[str]] = {}
+"""The lines of `notes` in this process, which may do many runs of the same data, by names and fingerprints."""
 
-def notes(source: ImageDataset, targets: Mapping[str, tuple[ImageDataset, ImageDataset]]) -> list[str]:
+
+def notes(source: ImageDataset, targets: Mapping[str, Sequence[ImageDataset]]) -> list[str]:
     """Return a line for each thing that may not be meant.
 
     Args:
         source: the source.
         targets: training and test images of each target, by its name.
     """
-    lines = [f"source: no images of {_some(_classes(source, 0))}, which is left out"] if _classes(source, 0) else []
+    key = [source.fingerprint]
+    for name, datasets in targets.items():
+        key += [name, *(dataset.fingerprint for dataset in datasets)]
+    if tuple(key) not in _NOTES:
+        _NOTES[tuple(key)] = _notes(source, targets)
+    return _NOTES[tuple(key)]
+
+
+def _notes(source: ImageDataset, targets: Mapping[str, Sequence[ImageDataset]]) -> list[str]:
+    empty = _empty_classes(source)
+    lines = [f"source: no images of {_some(empty)}, which is left out"] if empty else []
     lines += [f"source: {pair}" for pair in _nearly_alike(source.class_names)]
     for name, (train, test) in targets.items():
-        lines += [f"target {name}: {line}" for line in _of_target(source, train, test)]
+        lines += [f"target {name}: {line}" for line in _target_notes(source, train, test)]
     return lines
 
 
-def _of_target(source: ImageDataset, train: ImageDataset, test: ImageDataset) -> Iterator[str]:
+def _target_notes(source: ImageDataset, train: ImageDataset, test: ImageDataset) -> Iterator[str]:
     yield from _nearly_alike(test.class_names)
-    untested = [name for name in _classes(test, 0) if name not in _classes(train, 0)]
+    untrained = _empty_classes(train)
+    untested = [name for name in _empty_classes(test) if name not in untrained]
     if untested:
         yield f"all images of {_some(untested)} train, and none are left to test; take fewer by train.per_class"
-    for other, what in ((train, "training images too"), (source, "in the source too")):
-        if pairs := copies(test, other):
-            shown = ", ".join(f"{_place(test, row)} (there {_place(other, copy)})" for row, copy in pairs[:SHOWN])
-            yield f"{len(pairs)} of {len(test)} test images are {what}: {shown}{', ...' * (len(pairs) > SHOWN)}"
+    for originals, phrase in ((train, "training images too"), (source, "in the source too")):
+        if pairs := copies(test, originals):
+            shown = ", ".join(f"{_place(test, row)} (there {_place(originals, copy)})" for row, copy in pairs[:SHOWN])
+            yield f"{len(pairs)} of {len(test)} test images are {phrase}: {shown}{', ...' * (len(pairs) > SHOWN)}"
 
 
-def copies(dataset: ImageDataset, other: ImageDataset) -> list[tuple[int, int]]:
-    """Return the rows of images that another dataset also has, each with the first row there.
+def copies(dataset: ImageDataset, originals: ImageDataset) -> list[tuple[int, int]]:
+    """Return the rows of images that the originals have too, each with its first row there.
 
     Stored images are compared, byte by byte; images in memory that come from no store are not.
     """
-    if dataset.digests is None or other.digests is None:
+    if dataset.digests is None or originals.digests is None:
         return []
-    digests, first = np.unique(other.digests, return_index=True)
+    digests, first = np.unique(originals.digests, return_index=True)
     place = np.searchsorted(digests, dataset.digests).clip(max=len(digests) - 1)
     rows = np.flatnonzero(digests[place] == dataset.digests)
     return [(int(row), int(first[place[row]])) for row in rows]
@@ -55,8 +69,8 @@ def counts(dataset: ImageDataset) -> list[tuple[str, int]]:
     return list(zip(dataset.class_names, numbers, strict=True))
 
 
-def _classes(dataset: ImageDataset, count: int) -> list[str]:
-    return [name for name, number in counts(dataset) if number == count]
+def _empty_classes(dataset: ImageDataset) -> list[str]:
+    return [name for name, count in counts(dataset) if count == 0]
 
 
 def _nearly_alike(names: Sequence[str]) -> Iterator[str]:

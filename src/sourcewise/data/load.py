@@ -125,5 +125,5 @@ def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:
         labels=labels[rows],
         columns={name: np.asarray(values)[rows] for name, values in listing.columns.items()},
         paths=listing.paths and [listing.paths[row] for row in rows],
-        whole=listing,
+        parent=listing,
     )

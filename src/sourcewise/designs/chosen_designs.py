@@ -112,7 +112,7 @@ def resolve_ranked(subset: Mapping[str, Any]) -> dict[str, Any]:
     return {"design": subset["design"], **decisive, "order": order, **removed}
 
 
-def curve_of_ranked(subset: Mapping[str, Any]) -> str:
+def ranked_curve(subset: Mapping[str, Any]) -> str:
     """Return the curve of a run from its resolved settings. Raises KeyError or ValueError for those that no run has."""
     if subset["order"] not in ORDERS:
         raise ValueError(f"order={subset['order']}")

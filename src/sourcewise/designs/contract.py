@@ -11,7 +11,7 @@ SubsetSettings = Mapping[str, Any]
 """The settings `subset.*` of a run: `design`, and the arguments of its `draw`."""
 
 
-def _nothing(subset: SubsetSettings) -> str:
+def _no_text(subset: SubsetSettings) -> str:
     return ""
 
 
@@ -40,7 +40,7 @@ class Design:
 
     >>> def every_other(groups, first: int):
     ...     return np.arange(len(groups)) % 2 == first
-    >>> design = Design(every_other)  # in a module `mine`: subset.design=mine.design +subset.first=1
+    >>> design = Design(every_other)  # in my_designs.py: subset.design=my_designs.design +subset.first=1
     >>> design.draw(["a", "b", "c"], first=0).tolist()
     [True, False, True]
     """
@@ -48,6 +48,6 @@ class Design:
     draw: Callable[..., NDArray[np.bool_]]
     is_random: bool = False
     resolve: Callable[[SubsetSettings], dict[str, Any]] = dict
-    replica: Callable[[SubsetSettings], str] = _nothing
-    curve: Callable[[SubsetSettings], str] = _nothing
+    replica: Callable[[SubsetSettings], str] = _no_text
+    curve: Callable[[SubsetSettings], str] = _no_text
     names_groups: bool = False

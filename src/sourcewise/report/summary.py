@@ -27,7 +27,7 @@ from sourcewise.study.outputs import UNITS
 from sourcewise.study.recipes import train_command
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
-OWN_DATA = ("imagefolder", "table", "huggingface")
+USERS_DATA = ("imagefolder", "table", "huggingface")
 """Names of sources and targets that stand for any data of the user's."""
 RELATIVE = (
     "All subsets have one size, so influences are relative to the average group:"
@@ -65,7 +65,7 @@ class TargetSummary:
         subpopulations, brittle: None where examples cannot be examined.
         unexamined: whether that is because outputs or influences are too many.
         harmful: groups that really hurt overall, where all subsets have one size: by models of the full source, which
-            tell what influences relative to the average group cannot. None without such models, and for other subsets.
+            show what influences relative to the average group cannot. None without such models, and for other subsets.
     """
 
     examples: int
@@ -128,7 +128,7 @@ class Summary:
         estimator: the one at class level, of the first target.
         fdr: false discovery rate.
         seconds: mean wall time of a run, by stage.
-        elapsed: seconds in which at least one run was training; None if records do not say when.
+        elapsed: seconds in which at least one run was training; None if records do not hold their times.
         notes: what a reader has to know of these records.
         counterfactuals: models of chosen subsets, by study and target.
         review: source examples to review.
@@ -243,7 +243,7 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
 def dataset_titles(header: Header) -> dict[str, str]:
     """Return how a report calls the datasets of a study: the targets by name, and the source under "".
 
-    Data of the user's own are called by their folder, if that tells them apart; all others by their name.
+    Data of the user's own are called by their folder, if that distinguishes them; all others by their name.
     """
     source, targets = header.config["source"], header.config.get("target")
     names = {"": str(source["name"]), **{name: name for name in header.class_names}}
@@ -251,7 +251,7 @@ def dataset_titles(header: Header) -> dict[str, str]:
     folders = {
         key: Path(str(section["root"])).name
         for key, section in sections.items()
-        if names.get(key) in OWN_DATA and isinstance(section, Mapping) and section.get("root")
+        if names.get(key) in USERS_DATA and isinstance(section, Mapping) and section.get("root")
     }
     return {
         key: folders[key] if [*folders.values()].count(folders.get(key, "")) == 1 else name

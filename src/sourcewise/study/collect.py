@@ -115,7 +115,7 @@ class Study:
         designs: number of records by design of their subset.
         chosen_designs: number of records by design, of those whose subset was chosen, not drawn at random.
         seconds: wall time by stage, summed over all records.
-        elapsed: seconds in which at least one of the runs was training; None if a record does not say when.
+        elapsed: seconds in which at least one of the runs was training; None if a record does not hold its times.
         sweeps: those that the records come from.
         masks: subsets of the records that influences rest on, those drawn at random.
         seeds: their training seeds, str[models].

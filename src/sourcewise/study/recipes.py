@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sourcewise.core.overrides import command, key_of, quote, recipe_overrides
+from sourcewise.core.overrides import command, override_key, quote, recipe_overrides
 from sourcewise.designs.registry import DESIGNS
 from sourcewise.records.record import Header
 
@@ -20,7 +20,7 @@ def train_command(header: Header, *overrides: str) -> str:
     """Return the command that trains models of a record's recipe, with these overrides.
 
     The new runs join the study. Where a record does not hold the overrides that made it, or where its settings name
-    code that is not ours, there is no command to paste. Then a phrase says so, and where the settings are.
+    code that is not ours, there is no command to paste: a phrase is returned that says why, and where the settings are.
     """
     places = [f"runs_dir={quote(header.config['runs_dir'])}"] if "runs_dir" in header.config else []
     recipe = recipe_overrides(header.overrides or ())
@@ -100,7 +100,7 @@ def _is_plain(override: str) -> bool:
 
     Records may come from others, and a pasted command shall do no more than train.
     """
-    key, value = key_of(override), override.partition("=")[2]
+    key, value = override_key(override), override.partition("=")[2]
     if "_target_" in override or "${" in override or not _is_ours(key.rpartition(".")[2], value):
         return False
     return "." in key or re.search(r"[/\\{]|\.\.", value) is None  # an option of a group, not a file

@@ -35,11 +35,11 @@ class Ranks:
     """What this process does before it ends without ending well."""
 
     def adopt(self, trainer: pl.Trainer) -> None:
-        """Take over from Lightning the processes that this trainer will start."""
-        if isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
-            launcher: Any = trainer.strategy.launcher
-            launcher.__class__ = _Launcher
-            launcher.ranks = self
+        """Give the trainer a launcher of ours, if it has the one of Lightning's that starts processes."""
+        launcher, strategy = trainer.strategy.launcher, trainer.strategy
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            settings = launcher.cluster_environment, launcher.num_processes, launcher.num_nodes
+            strategy._launcher = _WatchedLauncher(self, *settings)
 
     @contextmanager
     def watched(self, clean_up: Callable[[], None] | None = None) -> Iterator[None]:
@@ -85,10 +85,12 @@ class Ranks:
         os._exit(1)
 
 
-class _Launcher(_SubprocessScriptLauncher):
+class _WatchedLauncher(_SubprocessScriptLauncher):
     """Lightning's launcher, whose processes a `Ranks` watches."""
 
-    ranks: Ranks
+    def __init__(self, ranks: Ranks, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.ranks = ranks
 
     def _call_children_scripts(self) -> None:
         super()._call_children_scripts()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.identity import dataset_names
 from sourcewise.data import ImageDataset, regroup
 from sourcewise.lightning_modules.classification import Optimisation
 from sourcewise.lightning_modules.data import Normalise
@@ -83,9 +84,9 @@ class Target(View):
         self.transfer.check(self)
 
 
-def fingerprints_of(source: Source, targets: Mapping[str, Target]) -> dict[str, str]:
+def dataset_fingerprints(source: Source, targets: Mapping[str, Target]) -> dict[str, str]:
     """Return the fingerprints of all datasets by their names in a record's header."""
     datasets = {source.name: source.train}
-    for name, target in targets.items():
-        datasets |= {f"{name}/train": target.train, f"{name}/test": target.test}
+    for target_name, target in targets.items():
+        datasets |= {name: getattr(target, part) for part, name in dataset_names(target_name).items()}
     return {name: dataset.fingerprint for name, dataset in datasets.items()}

@@ -46,7 +46,7 @@ def verdict(target: TargetContext) -> Section:
     worst = "less useful than the average group" if target.relative else "what hurts most"
     sides = target.strongest("group", arrays, fdr)
     named = zip(("what helps most", worst), sides, strict=True)
-    parts = [f"{what} is {join([f'{e.name} ({e.value})' for e in side])}" for what, side in named if side]
+    parts = [f"{phrase} is {join([f'{e.name} ({e.value})' for e in side])}" for phrase, side in named if side]
     lead += [f"Over all classes, {'; '.join(parts)}, in {target.unit.name}."] if parts else []
     lead += [_harm(target)] if target.relative and sides[1] else []
     if unknown := facts.unknown:
