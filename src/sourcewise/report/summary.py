@@ -18,6 +18,7 @@ from sourcewise.acting.curation import Curation
 from sourcewise.acting.harm import harmful_groups
 from sourcewise.acting.review import ReviewRow
 from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
+from sourcewise.core.messages import first_names
 from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Header, LeftOut, Study
@@ -192,8 +193,7 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
         notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")
     unseen = [str(name) for name in influences["group"].values[np.isnan(influences["influence_overall"].values)]]
     if unseen:
-        more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
-        listed = ", ".join(unseen[:20]) + more
+        listed = first_names(unseen, 20)
         notes.append(f"Groups that every model kept, or every model dropped, have no identifiable influence: {listed}.")
     if np.isnan(influences["stderr_overall"].values).all():
         notes.append(
