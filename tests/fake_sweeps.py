@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 
 
 class Sweeps:
-    """Commands whose runs go to one folder."""
+    """Commands whose runs go to one folder. python: what runs them; None is the warm interpreter."""
+
+    python: str | None = None
 
     def __init__(self, folder: Path) -> None:
         self.runs = folder / "runs"
@@ -26,7 +28,7 @@ class Sweeps:
 
     def command(self, *overrides: str, seeds: int = 4, multirun: bool = True, **fake: object) -> list[str]:
         return [
-            interpreter(),
+            self.python or interpreter(),
             str(ROOT / "tests" / "fake_task.py"),
             *(["-m", f"subset.seed=range(0,{seeds})", "hydra.launcher.preload=[]"] if multirun else []),
             f"hydra.launcher.task={ROOT / 'tests' / 'fake_task.py'}:train",

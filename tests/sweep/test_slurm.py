@@ -129,6 +129,8 @@ def until(condition, seconds: float = 60, folder: Path | None = None) -> None:
 class SlurmSweeps(Sweeps):
     """Sweeps of fake runs on the cluster."""
 
+    python = sys.executable
+
     def __init__(self, folder: Path, cluster: dict[str, str]) -> None:
         super().__init__(folder)
         self.cluster = cluster

@@ -7,7 +7,7 @@ subsets, not models.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -82,7 +82,7 @@ class Subsets:
                     outputs[1:paired:2] = self.center[columns] - half
                 yield self.masks[rows].unpack(groups), outputs
 
-        return sum_models(chunks(), width, height, gram, pairs)
+        return replace(sum_models(chunks(), width, height, gram, pairs), models=chunks)
 
 
 def collapse(masks: Mask | PackedMasks, outputs: NDArray[Any], seeds: NDArray[Any] | None = None) -> Subsets:

@@ -24,6 +24,7 @@ from sourcewise.estimation.checks import Checks, Point
 from sourcewise.estimation.collapse import Subsets, collapse
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting, find_estimators
+from sourcewise.estimation.identifiability import limits
 from sourcewise.estimation.inference import intervals
 from sourcewise.estimation.tables import estimate_table
 
@@ -69,13 +70,7 @@ class Fit:
     @property
     def gaps(self) -> str:
         """What these models cannot tell, in sentences; empty if they tell something of every group."""
-        shares, sentences = self.estimate.kept_share, []
-        constant = [name for name, share in zip(self.groups, shares, strict=True) if share in (0, 1)]
-        if constant:
-            sentences.append(f"In every subset or in none, so that no influence can be told: {shortened(constant)}.")
-        if np.isnan(self.stderr).all() and len(constant) < len(self.groups):
-            sentences.append(f"{self.sample.units} different subsets are too few for errors and q-values.")
-        return " ".join(sentences)
+        return " ".join(limits(self.sample.masks, self.groups))
 
     def __repr__(self) -> str:
         lines = strongest_lines(self.groups, self.influence, self.stderr, self.qvalue)
@@ -145,15 +140,6 @@ def fit(
         checks=checks.check(method, scores, sample, len(packed), level),
         sample=sample,
     )
-
-
-def shortened(names: Sequence[str], most: int = 5) -> str:
-    """Return names as a list, the first of them where there are many.
-
-    >>> shortened(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def strongest_lines(

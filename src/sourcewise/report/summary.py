@@ -18,7 +18,6 @@ from sourcewise.acting.curation import Curation
 from sourcewise.acting.harm import harmful_groups
 from sourcewise.acting.review import ReviewRow
 from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
-from sourcewise.core.messages import first_names
 from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Header, LeftOut, Study
@@ -174,7 +173,7 @@ def summarise(
         versions=header.versions,
         commit=header.commit,
         seconds={stage: total / records for stage, total in study.seconds.items()},
-        notes=_notes(study, first.dataset),
+        notes=_notes(study),
         targets={name: _summarise_target(study, name, item, fdr, titles[name]) for name, item in estimated.items()},
         counterfactuals=counterfactuals,
         review=review,
@@ -184,22 +183,14 @@ def summarise(
     )
 
 
-def _notes(study: Study, influences: xr.Dataset) -> list[str]:
+def _notes(study: Study) -> list[str]:
     notes = []
     if len(np.unique(study.masks.sizes())) == 1:
         notes.append(RELATIVE)
     if study.chosen_designs:
         listed = ", ".join(f"{count} {design}" for design, count in study.chosen_designs.items())
         notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")
-    unseen = [str(name) for name in influences["group"].values[np.isnan(influences["influence_overall"].values)]]
-    if unseen:
-        listed = first_names(unseen, 20)
-        notes.append(f"Groups that every model kept, or every model dropped, have no identifiable influence: {listed}.")
-    if np.isnan(influences["stderr_overall"].values).all():
-        notes.append(
-            f"{study.models:,} models of {study.groups:,} groups are too few for errors and q-values: nothing can be"
-            " told from noise. Train more."
-        )
+    notes += study.limits
     if study.groups > LISTED_GROUPS:
         half = LISTED_GROUPS // 2
         notes.append(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import recorded_design
 from sourcewise.estimation.arrays import Index, PackedMasks
+from sourcewise.estimation.identifiability import limits
 from sourcewise.records.reading import METRIC
 from sourcewise.records.reading import LeftOut as LeftOut  # for the report
 from sourcewise.records.record import Header as Header  # also for the report
@@ -166,6 +167,11 @@ class Study:
     def group_names(self) -> list[str]:
         """Names of the groups; their numbers, where groups are examples."""
         return self.header.group_names or [str(i) for i in range(self.groups)]
+
+    @property
+    def limits(self) -> list[str]:
+        """What these subsets cannot tell, a sentence each."""
+        return limits(self.masks, self.group_names)
 
 
 def collect(records: Iterable[Record], output: str = "prob") -> Study:

@@ -51,10 +51,7 @@ def verdict(target: TargetContext) -> Section:
     lead += [f"Over all classes, {'; '.join(parts)}, in {target.unit.name}."] if parts else []
     lead += [_harm(target)] if target.relative and sides[1] else []
     if unknown := facts.unknown:
-        were, their = ("was", "its") if unknown == 1 else ("were", "their")
-        lead.append(
-            f"{count(unknown, 'group')} {were} kept in every model, or in none: {their} influence is not identifiable."
-        )
+        lead.append(f"The influence of {count(unknown, 'group')} is not identifiable; the notes say why.")
     reliability = [facts.verdict] if facts.verdict else []
     return Section("verdict", headline, [*reliability, *lead], brief=Section("verdict", headline, lead))
 
