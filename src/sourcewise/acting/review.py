@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # torch is slow to import, and only images need it
 
 SIDE = 16
 """Pixels of a side to which larger images are shrunk before they are compared."""
+DROPPED = "review_drop.txt"
+"""The list of the flagged source examples."""
 LISTED = 100
 """Rows of a list, if there are as many; all that are significant are on it."""
 WRONG = 0.1
@@ -156,7 +158,7 @@ def write(out: Path, rows: Sequence[ReviewRow]) -> None:
     write_atomically(out / "review.csv", table.to_csv(index=False, lineterminator="\n").encode())
     flagged = dict.fromkeys(str(row.source) for row in rows if row.flagged)
     title = f"{len(flagged)} source examples; to train without them: subset=listed subset.drop=<this file>"
-    write_names(out / "review_drop.txt", title, flagged)
+    write_names(out / DROPPED, title, flagged)
 
 
 def _dubious_labels(

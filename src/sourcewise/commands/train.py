@@ -92,7 +92,7 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
         if existing.state != "missing":
             set_aside(folder, existing)
         with tracker.start(folder.name, folder.parent.name, config) as tracked:
-            with hardware.ranks.watched():
+            with hardware.ranks.watched(lease.release):
                 result = start(tracked.log).execute(config, recipe)
             lease.check()
             record.write(result, folder / names.RECORD)

@@ -23,6 +23,7 @@ from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Header, LeftOut, Study
 from sourcewise.study.effects import KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
+from sourcewise.study.outputs import UNITS
 from sourcewise.study.recipes import train_command
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
@@ -32,6 +33,9 @@ RELATIVE = (
     "All subsets have one size, so influences are relative to the average group:"
     " a constant added to all of them cannot be seen."
 )
+
+GROWTH = 3
+"""Models to train next at most, as a multiple of those of now: a forecast from few models is rough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,19 @@ class TargetSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MoreModels:
+    """The models to train next.
+
+    count: how many. asked: how many the verdict asks for, on the target that needs the most; None if it cannot tell.
+    command: that trains them, besides those that are complete.
+    """
+
+    count: int
+    asked: int | None
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """Results on all targets, and where they come from.
 
@@ -117,6 +134,7 @@ class Summary:
         review: source examples to review.
         curation: proposal of groups to remove, if it was asked for.
         sweeps: the commands that train such models.
+        more_models: None where the verdict asks for no more, or no design of ours drew the subsets.
     """
 
     study: str
@@ -142,6 +160,7 @@ class Summary:
     curation: Curation | None = None
     sweeps: Sequence[str] = ()
     elapsed: float | None = None
+    more_models: MoreModels | None = None
 
 
 def summarise(
@@ -179,8 +198,20 @@ def summarise(
         review=review,
         curation=curation,
         elapsed=study.elapsed,
-        sweeps=[train_command(header, *overrides) for overrides in study.sweeps],
+        sweeps=[train_command(header, *overrides) for overrides in study.sweeps.overrides()],
+        more_models=_more_models(study, [item.checks for item in estimated.values()]),
     )
+
+
+def _more_models(study: Study, checks: Sequence[Mapping[str, Checks]]) -> MoreModels | None:
+    """Return what the verdict asks for, at most GROWTH times the models of now; as many again if it cannot tell."""
+    level = "class" if study.output in UNITS else "overall"
+    forecasts = [of_target[level].more_models for of_target in checks]
+    known = [forecast for forecast in forecasts if forecast is not None]
+    asked = max(known) if len(known) == len(forecasts) else None
+    count = study.models if asked is None else min(asked, GROWTH * study.models)
+    overrides = study.sweeps.longer(count) if count else []
+    return MoreModels(count=count, asked=asked, command=train_command(study.header, *overrides)) if overrides else None
 
 
 def _notes(study: Study) -> list[str]:

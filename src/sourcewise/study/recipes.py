@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sourcewise.core.overrides import command, override_key, quote, recipe_overrides
@@ -51,11 +52,22 @@ class Sweeps:
 
     def overrides(self) -> list[list[str]]:
         """Return the overrides of each sweep."""
-        sweeps = []
-        for start, (subset_seeds, seeds) in self._seeds.items():
-            ranges = {"subset.seed": subset_seeds, "seed": seeds if seeds != {0} else set[int]()}
-            sweeps.append([*start, *(f"{key}={as_range(values)}" for key, values in ranges.items() if values)])
-        return sweeps
+        return [self._overrides(start, *seeds) for start, seeds in self._seeds.items()]
+
+    def longer(self, models: int) -> list[str]:
+        """Return the overrides of the largest sweep over random subsets, with so many more models; none without one."""
+        random = [start for start in self._seeds if DESIGNS[start[0].removeprefix("subset=")].is_random]
+        if not random:
+            return []
+        start = max(random, key=lambda start: len(self._seeds[start][0]))
+        subset_seeds, seeds = self._seeds[start]
+        first = max(subset_seeds) + 1
+        return self._overrides(start, subset_seeds.union(range(first, first + math.ceil(models / len(seeds)))), seeds)
+
+    @staticmethod
+    def _overrides(start: Sequence[str], subset_seeds: Collection[int], seeds: Collection[int]) -> list[str]:
+        ranges = {"subset.seed": subset_seeds, "seed": () if seeds == {0} else seeds}
+        return [*start, *(f"{key}={as_range(values)}" for key, values in ranges.items() if values)]
 
 
 def as_range(numbers: Collection[int]) -> str:

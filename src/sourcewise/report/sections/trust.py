@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from sourcewise.core.messages import first_names
 from sourcewise.report import figures
 from sourcewise.report.formatting import count, join, number
 from sourcewise.report.parts import Figure, Row, Section, Table, as_code
@@ -63,8 +64,7 @@ def _harm(target: TargetContext) -> str:
             "That is no harm yet: all subsets have one size, which only compares groups with each other. Models of the"
             " full source (subset=full) tell which groups hurt."
         )
-    more = f" and {len(shown) - 5:,} more" if len(shown) > 5 else ""
-    named = f"these really hurt: {', '.join(shown[:5])}{more}" if shown else "no group significantly hurts"
+    named = f"these really hurt: {first_names(shown)}" if shown else "no group significantly hurts"
     return f"By the models of the full source, {named}."
 
 
