@@ -191,6 +191,41 @@ def test_harmful_groups_are_proposed_and_helpful_ones_are_not(varying: bool) -> 
     assert good >= 9
 
 
+@pytest.mark.slow  # sixty proposals take 15 seconds
+@pytest.mark.parametrize("varying", [False, True])
+def test_where_nothing_harms_little_is_proposed_and_no_gain_is_claimed(varying: bool) -> None:
+    claims, nothing = 0, 0
+    for seed in range(60):
+        full = np.random.default_rng(seed).normal(0, 1, 5).tolist()
+        found = curation.propose(*models(np.zeros(16), 1.0, seed, 64, varying), full)
+        claims += found.expected.full.low > 0
+        nothing += found.removed == 0
+        assert found.expected.removed == (found.removed or found.expected.removed) > 0
+    assert claims <= 3  # 13 to 15% without intervals for all numbers at once
+    assert nothing >= 24
+
+
+def test_a_certain_loss_is_called_a_loss_and_nothing_is_removed() -> None:
+    b = np.full(16, 1.0)
+    found = curation.propose(*models(b, 0.3, 0, 64), [b.sum() + 0.01 * i for i in range(4)])
+    assert found.removed == 0
+    assert found.keep.all()
+    assert found.expected.full.high < 0
+    curated = Curation({"pets": 1.0}, (), ("a", "b"), found.expected, {}, "", {}, "")
+    text = "\n".join(proposal_sentences(curated, "prob"))
+    assert "Proposed: remove none of 2 groups" in text
+    assert "By these models the removal is a loss: keep the full source." in text
+    assert "cannot tell" not in text
+
+
+def test_the_width_is_that_of_one_interval_for_one_number_and_grows_with_their_number() -> None:
+    masks, y, seeds = models(np.zeros(16), 1.0, 0)
+    subsets = collapse(masks, y[:, None], seeds)
+    one, many = (curation.simultaneous_width(subsets, np.arange(n), 1000.0) for n in (1, 15))
+    assert one == pytest.approx(1.96, abs=0.12)
+    assert 2.3 < many < stats.norm.isf(0.025 / 15)  # Bonferroni's is larger
+
+
 def test_no_more_is_proposed_than_random_subsets_go_without() -> None:
     b = np.linspace(-2, -1, 24)  # every group hurts
     assert curation.propose(*models(b, 0.1, 0), [b.sum()] * 3).removed == 12
@@ -334,7 +369,7 @@ def test_rankings_survive_any_name(tmp_path: Path) -> None:
 def test_no_gain_is_said_plainly(low: float, high: float, words: str) -> None:
     gain = Interval((low + high) / 2, low, high)
     verified = {"pets": VerifiedGain(full=gain, random=None, output=gain, runs=5, runs_full=5)}
-    curation = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), verified, "x", {}, "")
+    curation = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain, 1), verified, "x", {}, "")
     assert words in "\n".join(proposal_sentences(curation, "prob"))
 
 

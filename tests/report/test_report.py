@@ -198,7 +198,7 @@ def test_costs_are_those_of_all_runs() -> None:
 def test_a_proposal_for_other_targets_makes_no_empty_section() -> None:
     one, two = make_target("digits", examples=3), make_target("letters", examples=3)
     gain = Interval(0.1, 0.05, 0.15)
-    proposal = Curation({"digits": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain), {"digits": None}, "x", {}, "")
+    proposal = Curation({"digits": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain, 1), {"digits": None}, "x", {}, "")
     summary = make_summary({"digits": one[1], "letters": two[1]}, curation=proposal)
     built = build({"digits": one[0], "letters": two[0]}, summary, ["counterfactuals"])
     assert [[part.id for part in item.sections] for item in built] == [["counterfactuals"], []]

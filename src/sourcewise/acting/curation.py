@@ -5,6 +5,9 @@ that a group which came out badly by chance pays for it (the winner's curse). Ma
 double machine learning: the median over splits, with a variance that holds the spread between them (Chernozhukov et
 al., The Econometrics Journal 21, 2018, section 3.4). What is judged is a ranking on four fifths of the models.
 
+How many groups to remove is chosen by these gains too, so their intervals hold for all numbers at once: a claim about
+the best of many is as sure as one alone. Where no removal gains more than its error, none is proposed.
+
 Subsets of one size compare groups with each other, not with their absence: they show the gain over removing as many
 random groups. What those would cost is taken from models of the full source, on the straight line from the random
 subsets to them: near the full source both the gain and the cost are smaller than on that line, so only retraining
@@ -27,7 +30,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import quote
 from sourcewise.core.results import json_name
 from sourcewise.designs.files import write_names, write_ranking
-from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.arrays import Array, Index, Mask
 from sourcewise.estimation.collapse import Subsets, collapse
 from sourcewise.estimation.estimators import ridge
 from sourcewise.estimation.inference import Mean
@@ -38,6 +41,8 @@ from sourcewise.study.recipes import train_command
 
 FOLDS = 5
 SPLITS = 20
+DRAWS = 4000
+"""Draws from which the width of simultaneous intervals comes."""
 SEEDS = 20
 """Trainings of each subset that the verification asks for."""
 
@@ -49,10 +54,17 @@ NO_FULL = (
 
 @dataclass(frozen=True)
 class ExpectedGain:
-    """Gain in mean output that a proposal should bring, over the full source and over removing random groups."""
+    """Gain in mean output that a removal should bring, with 95% intervals that hold for all numbers of groups at once.
+
+    Attributes:
+        full: over the full source.
+        random: over removing as many random groups.
+        removed: of how many groups, the worst ones; what gains most where nothing is proposed.
+    """
 
     full: Interval
     random: Interval
+    removed: int
 
 
 @dataclass(frozen=True)
@@ -99,9 +111,9 @@ class Curation:
 
     Attributes:
         weights: of the targets.
-        drop: groups to remove, the worst first.
+        drop: groups to remove, the worst first; none where no removal should gain.
         keep: groups to keep, the worst first.
-        verified: gain by retraining, by target; None where it is not verified yet.
+        verified: gain by retraining, by target; None where it is not verified yet. Empty where nothing is removed.
         command: the command that trains the models for that.
         ranking: score of every group.
         mark: hash of the random models and the weights that the proposal came from.
@@ -125,8 +137,8 @@ def propose(masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[flo
         outputs: float[models], mean output of each.
         seeds: training seeds [models].
         full: mean output of each model of the full source.
-        remove: how many groups; 0: as many as have the largest gain less one standard error, and no more than
-            the random subsets lack on average: beyond that, they hold no evidence.
+        remove: how many groups; 0: as many as have the largest gain less one standard error, or none where that is not
+            above zero. No more than the random subsets lack on average: beyond that, they hold no evidence.
 
     Raises:
         SourcewiseError: fewer than two models of the full source, or fewer than twenty random subsets.
@@ -145,14 +157,38 @@ def propose(masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[flo
     slope = Mean.from_runs(full) - Mean.from_runs(subsets.outputs[:, 0])
     over_full = over_random - slope.scaled(np.arange(1.0, masks.shape[1]) / reach)
     most = max(1, min(int(np.isfinite(scores).sum()), round(reach)))
-    number = remove or int(np.argmax((over_full.value - np.sqrt(over_full.variance))[:most])) + 1
+    errors = np.sqrt(over_full.variance)
+    best = int(np.argmax((over_full.value - errors)[:most])) + 1
+    number = remove or best * int(over_full.value[best - 1] > errors[best - 1])
+    worst_first = np.argsort(scores, kind="stable")  # NaN last
     keep = np.ones(masks.shape[1], dtype=bool)
-    keep[np.argsort(scores, kind="stable")[:number]] = False  # NaN last
-    gained = (
-        Interval.around(Mean(mean.value[number - 1], mean.variance[number - 1], mean.dof[number - 1]))
-        for mean in (over_full, over_random)
+    keep[worst_first[:number]] = False
+    considered = number or best
+    width = simultaneous_width(subsets, worst_first[:most], float(over_full.dof[considered - 1]))
+    expected = ExpectedGain(
+        _interval(over_full, considered, width), _interval(over_random, considered, width), considered
     )
-    return Proposal(keep, scores, ExpectedGain(*gained))
+    return Proposal(keep, scores, expected)
+
+
+def _interval(gains_by_number: Mean, number: int, width: float) -> Interval:
+    """Return the gain of removing a number of groups, with the interval of a width in standard errors."""
+    value, half = float(gains_by_number.value[number - 1]), width * float(gains_by_number.variance[number - 1]) ** 0.5
+    return Interval(value, value - half, value + half)
+
+
+def simultaneous_width(subsets: Subsets, worst_first: Index, dof: float, seed: int = 0) -> float:
+    """Return the half-width, in standard errors, of 95% intervals that hold for all numbers of groups at once.
+
+    The gain of removing the worst N groups comes from the slope of outputs on how many of these are kept. The largest
+    of these slopes under noise, in standard errors and with `dof` degrees of freedom, is below the width in 97.5% of
+    draws.
+    """
+    kept, _ = _kept_counts(subsets, worst_first)
+    scale = np.sqrt((kept**2).sum(0))
+    rng = np.random.default_rng(seed)
+    largest = (rng.normal(size=(DRAWS, len(kept))) @ (kept[:, scale > 1e-6] / scale[scale > 1e-6])).max(1)
+    return float(np.quantile(largest / np.sqrt(rng.chisquare(dof, DRAWS) / dof), 0.975))
 
 
 def gains(subsets: Subsets, seed: int = 0) -> Mean:
@@ -179,21 +215,34 @@ def _held_out_gain(train: Subsets, test: Subsets) -> tuple[Array, Array]:
     The output of a test subset falls or rises with how many of the worst N it keeps. What `train` predicts is
     subtracted from the outputs first, and added to the estimate: that changes no expectation, and leaves less noise.
     """
-    slopes = np.nan_to_num(ridge(train.moments()).influence[0])
-    slopes -= slopes.mean()
+    slopes = ridge(train.moments()).slopes[0]  # shrunken: what is subtracted must not bring the noise of `train` along
+    slopes = slopes - slopes.mean()
     order = np.argsort(slopes, kind="stable")[:-1]
+    kept, base = _kept_counts(test, order)
     masks = test.masks.unpack()
-    kept: Array = masks[:, order].astype(np.float64).cumsum(1)  # how many of the worst N, by N
-    base = np.column_stack([np.ones(len(kept)), masks.sum(1)])  # subsets of one size or of several
     y = test.outputs[:, 0].astype(np.float64) - masks @ slopes
-    hat = base @ np.linalg.pinv(base)
-    kept, y = kept - hat @ kept, y - hat @ y
+    y -= base @ (base.T @ y)
     square = np.maximum((kept**2).sum(0), 1e-12)
     slope = kept.T @ y / square
-    noise = ((y[:, None] - kept * slope) ** 2).sum(0) / max(len(y) - np.linalg.matrix_rank(base) - 1, 1)
+    noise = ((y[:, None] - kept * slope) ** 2).sum(0) / max(len(y) - base.shape[1] - 1, 1)
     count = np.arange(1, len(order) + 1)
     weight = count * (1 - count / masks.shape[1])  # from a slope to a sum over groups, about the mean of all
     return -(slopes[order].cumsum() + weight * slope), weight**2 * noise / square
+
+
+def _kept_counts(subsets: Subsets, worst_first: Index) -> tuple[Array, Array]:
+    """Return how many of the worst N groups each subset keeps, float[S, N], about what its size explains.
+
+    With it comes the basis of that, orthonormal [S, 1 or 2]: the mean, and size where subsets have several.
+    """
+    masks = subsets.masks.unpack()
+    kept: Array = masks[:, worst_first].astype(np.float64).cumsum(1)
+    sizes = masks.sum(1).astype(np.float64)
+    sizes -= sizes.mean()
+    norm = np.sqrt(sizes @ sizes)
+    parts = [np.full(len(masks), len(masks) ** -0.5), *([sizes / norm] if norm > 1e-9 else [])]
+    base: Array = np.array(parts).T
+    return kept - base @ (base.T @ kept), base
 
 
 def target_weights(setting: Any, targets: Sequence[str]) -> dict[str, float]:
@@ -246,15 +295,16 @@ def curate(study: Study, setting: Any, out: Path) -> Curation:
     proposal = propose(masks, outputs, study.seeds, full, _previous_removal(out / "drop.txt", mark))
     order = np.argsort(proposal.scores, kind="stable")
     keep, drop = (tuple(names[i] for i in order if proposal.keep[i] == side) for side in (True, False))
+    removed = proposal.removed
     verify = ["subset=ranked", f"subset.ranking={quote(str(out / 'ranking.csv'))}"]
-    verify += ["subset.order=worst,random", f"subset.remove=0,{proposal.removed}", f"seed=range(0,{SEEDS})"]
+    verify += ["subset.order=worst,random", f"subset.remove=0,{removed}", f"seed=range(0,{SEEDS})"]
     return Curation(
         weights=weights,
         drop=drop,
         keep=keep,
         expected=proposal.expected,
-        verified={name: _verify(runs, proposal, name) for name in weights},
-        command=train_command(study.header, *verify),
+        verified={name: _verify(runs, proposal, name) for name in weights if removed},
+        command=train_command(study.header, *verify) if removed else "",
         ranking=dict(zip(names, proposal.scores.tolist(), strict=True)),
         mark=mark,
     )

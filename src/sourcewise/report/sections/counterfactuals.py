@@ -109,14 +109,24 @@ def _interval(interval: Interval, *, sign: bool = False) -> str:
 def proposal_sentences(curation: Curation, output: str) -> list[str]:
     """Return the paragraphs on a proposal for a study of this output."""
     removed, kept, expected = len(curation.drop), len(curation.keep), curation.expected
+    full, number = expected.full, expected.removed
+    proposal = f"Proposed: remove {removed} of {count(removed + kept, 'group')}: {', '.join(curation.drop)}."
+    if not removed:
+        proposal = (
+            f"Proposed: remove none of {count(kept, 'group')}. No removal promises a gain beyond its error; the best is"
+            f" that of {number}."
+        )
     lead = [
-        f"Proposed: remove {removed} of {count(removed + kept, 'group')}: {', '.join(curation.drop)}.",
-        f"Expected gain in mean {output}: {_gain(expected.random, output)} over removing {removed} random groups,"
-        f" {_gain(expected.full, output)} over the full source. Random subsets alone show only the first. The second"
-        " adds what random groups cost, on a straight line from the random subsets to the full source. Near the full"
-        " source effects are usually smaller: retrain before you rely on it.",
+        proposal,
+        f"Expected gain in mean {output}: {_gain(expected.random, output)} over removing {number} random groups,"
+        f" {_gain(full, output)} over the full source. These intervals hold for all numbers of groups at once. Random"
+        " subsets alone show only the first. The second adds what random groups cost, on a straight line from the"
+        " random subsets to the full source. Near the full source effects are usually smaller: retrain before you rely"
+        " on it.",
     ]
-    if expected.full.low is None or expected.full.low <= 0:
+    if full.high is not None and full.high < 0:
+        lead.append("By these models the removal is a loss: keep the full source.")
+    elif removed and (full.low is None or full.low <= 0):
         lead.append("These models cannot tell this gain over the full source from none.")
     for target, verified in curation.verified.items():
         lead += _verification(target, verified, output) if verified else [f"It is not verified on {target} yet."]
