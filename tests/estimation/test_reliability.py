@@ -43,6 +43,15 @@ def test_the_interval_of_the_ceiling_covers_the_truth(subsets):
     assert ((low <= truth) & (truth <= high)).mean() >= 0.9
 
 
+def test_one_subset_with_several_seeds_leaves_the_ceiling_open():
+    rng = np.random.default_rng(0)
+    masks = design("random", 36, 30, rng)
+    masks = np.concatenate([masks, masks[:1]])
+    ceiling = noise_ceiling(collapse(masks, rng.normal(size=(31, 5)), np.arange(31)))
+    assert 0 <= ceiling.value < 1
+    assert (ceiling.low, ceiling.high) == (0, 1)
+
+
 def planted(b, models=96, noise=1.0, seed=0):
     rng = np.random.default_rng(seed)
     masks = design("bernoulli", b.shape[1], models, rng)

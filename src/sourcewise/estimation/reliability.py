@@ -55,7 +55,8 @@ def noise_ceiling(subsets: Subsets) -> Ceiling | None:
     correlation is its square root. Where columns differ much, it lies above the mean of their own ceilings.
 
     The ratio of two variances from few subsets is too large on average, as Fisher's F is, and that is taken out. The
-    interval is Student's t on the logarithm of the mean ratio, by a jackknife over units.
+    interval is Student's t on the logarithm of the mean ratio, by a jackknife over units; where a single subset has
+    several seeds it is 0 to 1.
     """
     if subsets.squares is None:
         return None
@@ -73,6 +74,8 @@ def noise_ceiling(subsets: Subsets) -> Ceiling | None:
     if ratio <= 0:
         return Ceiling(1.0, 1.0, 1.0)
     logs = np.log(np.maximum(_noise_share(totals - by_unit), 1e-300))
+    if not np.isfinite(logs).all():  # one unit alone shows the noise, or all of what varies in a column
+        return Ceiling(float(np.sqrt(max(1 - ratio, 0.0))), 0.0, 1.0)
     error = np.sqrt((len(logs) - 1) * logs.var()) * stats.t.ppf(0.975, len(logs) - 1)
     return Ceiling(*(float(np.sqrt(max(1 - ratio * np.exp(shift), 0.0))) for shift in (0.0, error, -error)))
 
@@ -86,7 +89,8 @@ def _noise_share(sums: Array) -> Array:
     total, square, within = np.split(sums[:, 3:], 3, axis=1)
     between = (square - total**2 / count) / (count - 1)
     excess = (count - 1) / np.maximum(count - 3, 1)  # of the mean of F over one
-    return np.asarray((within / free * inverse / count / between / excess).mean(1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((within / free * inverse / count / between / excess).mean(1))
 
 
 def split_half(subsets: Subsets, estimator: Estimator, seed: int = 0) -> Reliability:
