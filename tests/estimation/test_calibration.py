@@ -229,3 +229,17 @@ def test_false_discoveries_over_designs_and_estimators(kind, groups, models, est
     allowance = 3 * np.sqrt(0.05 * 0.95 / repeats)
     assert false_share(kind, groups, models, estimator, null=True, repeats=repeats) <= 0.05 + allowance
     assert false_share(kind, groups, models, estimator, null=False, repeats=repeats // 4) <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_q_values_over_eight_looks_hold_where_those_of_one_look_do_not():
+    once = eight = 0
+    for seed in range(100):
+        rng = np.random.default_rng([seed, 9])
+        masks, y = design("random", 36, 256, rng), rng.normal(size=(256, 60))
+        looks = range(32, 257, 32)
+        least = min(np.nanmin(estimate_table(collapse(masks[:n], y[:n]), ESTIMATORS["difference"])[1]) for n in looks)
+        once, eight = once + (least <= 0.05), eight + (8 * least <= 0.05)
+    assert once >= 15
+    assert eight <= 5 + 3 * np.sqrt(100 * 0.05 * 0.95)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,26 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_full(tmp_path: Path, monk
     with pytest.raises(SourcewiseError, match="the disk has 1,000 left"):
         writing.write(found, tmp_path)
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_q_values_hold_over_several_looks_and_the_page_says_where_a_study_grew() -> None:
+    ends = np.arange(40) * 60.0 + (np.arange(40) >= 16) * 90_000 + (np.arange(40) >= 32) * 90_000
+    times = zip(MODELS, ends, strict=True)
+    grown = [Record(item.mask, item.targets, replace(item.header, finished=end)) for item, end in times]
+    study = collect(grown)
+    assert study.stretches == 3
+    once, thrice = (estimate(study, "difference", looks=looks) for looks in (1, 3))
+    for suffix in ("", "_class", "_overall"):
+        key = f"qvalue{suffix}"
+        expected = np.minimum(3 * once["pets"].dataset[key].values, 1)
+        np.testing.assert_allclose(thrice["pets"].dataset[key].values, expected)
+    assert thrice["pets"].dataset.attrs["looks"] == 3
+    assert "looks" not in once["pets"].dataset.attrs
+    notes = [" ".join(summarise(study, item, [], 0.05, looks).notes) for looks, item in ((1, once), (3, thrice))]
+    assert "The models were trained in 3 stretches of time" in notes[0]
+    assert "looks=3 gives q-values" in notes[0]
+    assert "holds over 3 looks together" in notes[1]
+    assert "stretches" not in notes[1]
 
 
 @pytest.mark.parametrize("output", ["prob", "margin", "correct"])

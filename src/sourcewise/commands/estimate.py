@@ -35,6 +35,7 @@ class Settings:
     outputs: str
     estimator: str | Sequence[str]
     fdr: Annotated[float, Interval(gt=0, lt=1)]
+    looks: PositiveInt
     top: PositiveInt
     counterfactuals: str | Sequence[str] | None
     curate: bool | Mapping[str, float] | None
@@ -74,7 +75,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     records, study = read_study(config)
     images = find_images(config["images"], study.header)
     try:
-        estimated = influences.estimate(study, config["estimator"])
+        estimated = influences.estimate(study, config["estimator"], looks=config["looks"])
     except SourcewiseError as error:  # such as too few records
         raise SourcewiseError(f"{error}{records.unused}") from error
     datasets = {name: item.dataset for name, item in estimated.items()}
@@ -84,8 +85,9 @@ def estimate(config: dict[str, Any]) -> "Summary":
         estimated,
         records.left_out,
         config["fdr"],
+        config["looks"],
         counterfactuals=compare_all(study.counterfactual_runs, study.group_names, slopes),
-        review=review(datasets, study.label_agreement, images, config["fdr"]),
+        review=review(datasets, study.label_agreement, images, config["fdr"] / config["looks"]),
         curation=curate(study, config["curate"], out) if config["curate"] else None,
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)

@@ -6,7 +6,7 @@ import math
 import tempfile
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,6 +127,7 @@ class Study:
         runs_without: of those that keep all groups but one, the outputs on every example, by target and number of the
             group. full_runs and runs_without are empty where groups are examples.
         label_agreement: how often models predict the source's labels; None where records do not hold that.
+        stretches: of time in which random models were trained, with long pauses between, as when a study grows.
     """
 
     header: Header
@@ -144,6 +145,7 @@ class Study:
     full_runs: Mapping[str, ExampleRuns]
     runs_without: Mapping[str, Mapping[int, ExampleRuns]]
     label_agreement: LabelAgreement | None
+    stretches: int = 1
 
     def has_examples(self, target: str) -> bool:
         """Return whether there are outputs of single examples, and groups of several source examples."""
@@ -252,6 +254,22 @@ def covered(times: Iterable[tuple[float, float]]) -> float:
     return total
 
 
+def stretches(times: Sequence[tuple[float, float]]) -> int:
+    """Return how many stretches the intervals of runs form, in seconds; at least one.
+
+    A pause is longer than ten minutes, and than ten of the longest runs.
+
+    >>> stretches([(0.0, 60.0), (50.0, 100.0), (2000.0, 2060.0)])
+    2
+    """
+    pause = max([600.0, *(10 * (end - start) for start, end in times)])
+    count, reached = 1, math.inf
+    for start, end in sorted(times):
+        count += start - reached > pause
+        reached = end if reached == math.inf else max(reached, end)
+    return count
+
+
 class _Collector:
     """Accumulates what all records of a study hold, one record at a time."""
 
@@ -260,6 +278,7 @@ class _Collector:
         self._designs, self._chosen_designs, self._seconds = Counter[str](), Counter[str](), Counter[str]()
         self._sweeps, self.masks = Sweeps(), _Spool()
         self._times: list[tuple[float, float]] = []
+        self._random_times: list[tuple[float, float]] = []
         self._seeds: list[str] = []
         self._targets: dict[str, _TargetCollector] = {}
         self._mappings: Mapping[str, TargetOutputs] = {}
@@ -276,6 +295,7 @@ class _Collector:
         if record.mask.all():
             self._mappings = self._mappings or record.targets
         if record.header.is_random:
+            self._random_times += self._times[-1:] if end is not None else []
             self._add_random(record)
             return
         self._chosen_designs[record.header.design] += 1
@@ -323,6 +343,7 @@ class _Collector:
             full_runs={name: runs.pop(-1) for name, runs in single.items() if -1 in runs},
             runs_without=single,
             label_agreement=self._agreement,
+            stretches=stretches(self._random_times),
         )
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from sourcewise.estimation.arrays import row_blocks
 from sourcewise.estimation.checks import Checks as Checks  # also for the report
 from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting
@@ -47,18 +48,22 @@ class Estimated:
 
 
 def estimate(
-    study: Study, estimator: EstimatorSetting = AUTO, targets: Sequence[str] | None = None
+    study: Study, estimator: EstimatorSetting = AUTO, targets: Sequence[str] | None = None, looks: int = 1
 ) -> dict[str, Estimated]:
     """Estimate the influences on targets (None: on all), with their checks.
+
+    q-values are multiplied by `looks`, so that they hold over so many looks at a growing study together.
 
     Raises SourcewiseError for an unknown estimator, fewer than two models, or outputs that are all the same.
     """
     names = targets or list(study.targets)
     with tqdm(total=len(LEVELS) * len(names), unit="fit", leave=False, disable=None) as bar:
-        return {name: _estimate_target(study, name, estimator, bar) for name in names}
+        return {name: _estimate_target(study, name, estimator, looks, bar) for name in names}
 
 
-def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: tqdm[NoReturn]) -> Estimated:
+def _estimate_target(
+    study: Study, name: str, estimator: EstimatorSetting, looks: int, bar: tqdm[NoReturn]
+) -> Estimated:
     target = study.targets[name]
     fits: dict[str, Fit] = {}
     for level, outputs in {  # the first chooses the estimator
@@ -68,13 +73,17 @@ def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: 
     }.items():
         bar.set_description(f"{name}, {level}")
         fits[level] = fit(study.masks, outputs, estimator, study.seeds, level=level)
-        estimator = fits[level].method
+        estimator, q = fits[level].method, fits[level].qvalue
+        for rows in row_blocks(q.shape) if looks > 1 else ():
+            np.minimum(looks * q[rows], 1, out=q[rows])
         bar.update()
     few_groups = study.groups <= GRAM_GROUPS
     checks = {level: fits[level].checks for level in LEVELS}
     for level in ("example", "class") if few_groups else ():
         checks[level] = replace(checks[level], curve=fits[level].curve())
     dataset = _lay_out(study, name, fits)
+    if looks > 1:
+        dataset.attrs["looks"] = looks
     baselines: dict[str, Baseline] = {}
     if name in study.mappings:
         masks = study.masks.unpack() if few_groups else None
