@@ -71,18 +71,18 @@ def main() -> None:
         models = [models[i] for i in np.random.default_rng(0).permutation(len(models))]
         for count in COUNTS:
             sets = [models[i : i + count] for i in range(0, len(models) - count + 1, count)]
-            found = [brittle([*part, *real]) for part in sets]
+            results = [brittle([*part, *real]) for part in sets]
             for side in ("supported", "harmed"):
-                table = {key: np.array([getattr(getattr(each, side), key) for each in found]) for key in KEYS}
+                table = {key: np.array([getattr(getattr(result, side), key) for result in results]) for key in KEYS}
                 mean = {key: f"{100 * values.mean():+.1f}" for key, values in table.items()}
                 rank = f"{table['spearman'].mean():.2f}"
                 if len(sets) > 1:
                     rank += f" ± {table['spearman'].std(ddof=1):.2f}"
                 both = f"{mean['spread'][1:]}, {mean['noise'][1:]}"
-                sure = [item for each in found for item in getattr(each, side).examples if item.qvalue <= FDR]
-                those = [np.mean(values) for values in zip(*(changes(item) for item in sure), strict=True)]
+                sure = [item for result in results for item in getattr(result, side).examples if item.qvalue <= FDR]
+                averages = [np.mean(values) for values in zip(*(changes(item) for item in sure), strict=True)]
                 cells = [side, f"{share}", f"{count}", mean["predicted"], mean["real"], rank, both]
-                cells += [f"{len(sure) / len(sets):.0f}", *(f"{100 * value:+.1f}" for value in those)]
+                cells += [f"{len(sure) / len(sets):.0f}", *(f"{100 * value:+.1f}" for value in averages)]
                 print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -124,7 +124,7 @@ def lasso_against_sklearn(study: Study, columns: int, peers: int) -> dict[str, f
     gram, cross = centred_products(moments)
     assert estimate.penalty is not None
     with fitted:
-        mine = shrink(GramProduct(gram, moments.count), cross, estimate.penalty)
+        coefficients = shrink(GramProduct(gram, moments.count), cross, estimate.penalty)
     outputs = np.concatenate([block[:, :peers] for _, block in study.blocks(columns)]).astype(np.float64)
     outputs -= outputs.mean(0)
     features = np.asfortranarray(study.masks - study.masks.mean(0))
@@ -133,7 +133,7 @@ def lasso_against_sklearn(study: Study, columns: int, peers: int) -> dict[str, f
         model = Lasso(alpha=float(estimate.penalty[column]), precompute=gram, fit_intercept=False, max_iter=10_000)
         with clock:
             model.fit(features, outputs[:, column])
-        apart = max(apart, float(np.abs(model.coef_ - mine[column]).max()))
+        apart = max(apart, float(np.abs(model.coef_ - coefficients[column]).max()))
     return {
         "lasso ms/example": 1e3 * fitted.seconds / columns,
         "lasso with choice of penalty ms/example": 1e3 * chosen.seconds / columns,
@@ -145,7 +145,7 @@ def lasso_against_sklearn(study: Study, columns: int, peers: int) -> dict[str, f
 
 def slope() -> dict[str, Any]:
     """Core seconds of the difference of means as models, groups and examples double (best of three), and per unit."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     measured = []
     for models, groups, columns in ((2048, 10_000, 250), (4096, 10_000, 250), (4096, 20_000, 250), (4096, 20_000, 500)):
         study = Study(models, groups, columns)
@@ -155,19 +155,19 @@ def slope() -> dict[str, Any]:
             with end:
                 difference(sums)
         more, end = (min(clocks, key=lambda clock: clock.seconds) for clocks in (adding, ending))
-        found[f"{models} x {groups} x {columns}: adding, estimating, core s"] = more.seconds, end.seconds
+        figures[f"{models} x {groups} x {columns}: adding, estimating, core s"] = more.seconds, end.seconds
         measured.append((more.seconds / (models * groups * columns), end.seconds / (groups * columns)))
-    found["adding, core s per 10^12 models x groups x examples"] = 1e12 * measured[-1][0]
-    found["estimating, core s per 10^9 groups x examples"] = 1e9 * measured[-1][1]
-    found["slowest over fastest, per product"] = max(m for m, _ in measured) / min(m for m, _ in measured)
-    found["sums, bytes per group x example"] = (sums.kept_total.nbytes + sums.kept_square.nbytes) / (groups * columns)
+    figures["adding, core s per 10^12 models x groups x examples"] = 1e12 * measured[-1][0]
+    figures["estimating, core s per 10^9 groups x examples"] = 1e9 * measured[-1][1]
+    figures["slowest over fastest, per product"] = max(m for m, _ in measured) / min(m for m, _ in measured)
+    figures["sums, bytes per group x example"] = (sums.kept_total.nbytes + sums.kept_square.nbytes) / (groups * columns)
     groups = 1_281_167
     for design in ("random", "hadamard"):
         clock = Clock(time.process_time)
         with clock:
             draw(range(groups), {"design": design, "seed": 1, **({"fraction": 0.5} if design == "random" else {})})
-        found[f"drawing a {design} subset of {groups} groups, core s"] = clock.seconds
-    return found
+        figures[f"drawing a {design} subset of {groups} groups, core s"] = clock.seconds
+    return figures
 
 
 def peak() -> float:
@@ -181,8 +181,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a size that takes seconds")
     parser.add_argument("--slope", action="store_true", help="only how time grows with models, groups and examples")
     options = parser.parse_args()
-    found = slope() if options.slope else speed(options.small)
-    for name, value in found.items():
+    figures = slope() if options.slope else speed(options.small)
+    for name, value in figures.items():
         shown = ", ".join(f"{part:.3g}" for part in (value if isinstance(value, tuple) else (value,)))
         print(f"{name:60} {shown}")
 
@@ -190,15 +190,15 @@ def main() -> None:
 def speed(small: bool) -> dict[str, Any]:
     """Return the figures of a study of one size."""
     study = Study(*((1_000, 200, 2_000) if small else (7_540, 1_000, 10_000)))
-    found: dict[str, Any] = {"models x groups x examples": study.shape, "memory before GiB": peak()}
-    found |= side_by_side(study)
-    found["memory peak GiB"] = peak()
-    found["vector loop s"] = vector_loop(study, columns=100)
-    found["difference over bare products"] = found["difference s"] / found["bare products s"]
-    found["vector loop over difference"] = found["vector loop s"] / found["difference s"]
-    found["ridge over difference"] = found["ridge s"] / found["difference s"]
-    found |= lasso_against_sklearn(study, columns=500, peers=20)
-    return found
+    figures: dict[str, Any] = {"models x groups x examples": study.shape, "memory before GiB": peak()}
+    figures |= side_by_side(study)
+    figures["memory peak GiB"] = peak()
+    figures["vector loop s"] = vector_loop(study, columns=100)
+    figures["difference over bare products"] = figures["difference s"] / figures["bare products s"]
+    figures["vector loop over difference"] = figures["vector loop s"] / figures["difference s"]
+    figures["ridge over difference"] = figures["ridge s"] / figures["difference s"]
+    figures |= lasso_against_sklearn(study, columns=500, peers=20)
+    return figures
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from sourcewise.training.hardware import Hardware
 from sourcewise.training.models import resnet9, torchvision_backbone
 
 NORMALISE = Normalise((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-RUNS_OF_THE_PAPER, IMAGES, EPOCHS = 7540, 1_281_167 // 2, 16  # arXiv 2207.05739: half of ImageNet, 16 epochs each
+PAPER_RUNS, IMAGES, EPOCHS = 7540, 1_281_167 // 2, 16  # arXiv 2207.05739: half of ImageNet, 16 epochs each
 
 
 def smooth(count: int, side: int, generator: torch.Generator) -> Tensor:
@@ -165,7 +165,7 @@ def large_images(hardware: Hardware, device: torch.device, scale: float, rounds:
         return
     hours = IMAGES * EPOCHS / rates["train.py"] / 3600
     print(f"  one source model of the paper: {hours:.2f} GPU hours;", end="")
-    print(f" all {RUNS_OF_THE_PAPER}: {hours * RUNS_OF_THE_PAPER:,.0f}")
+    print(f" all {PAPER_RUNS}: {hours * PAPER_RUNS:,.0f}")
 
 
 def main() -> None:

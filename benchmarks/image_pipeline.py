@@ -45,11 +45,11 @@ def photographs(source: Path, out: Path, count: int) -> None:
         (out / folder.name).mkdir(parents=True)
         files = sorted(folder.iterdir())
         for number in range(count // len(folders)):
-            whole = Image.new("RGB", (320, 256))
+            photograph = Image.new("RGB", (320, 256))
             for place, chosen in enumerate(rng.integers(len(files), size=20)):
                 tile = Image.open(files[chosen]).convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
-                whole.paste(tile, (place % 5 * 64, place // 5 * 64))
-            whole.save(out / folder.name / f"{number:05}.jpg", quality=90)
+                photograph.paste(tile, (place % 5 * 64, place // 5 * 64))
+            photograph.save(out / folder.name / f"{number:05}.jpg", quality=90)
 
 
 def listing(folder: Path) -> Listing:
@@ -149,8 +149,8 @@ def main() -> None:
     for name in sides:
         images = len(half) if "half" in name else len(dataset)
         share, used = (
-            median(images / len(dataset) * a / b for a, b in zip(of["bare decoding"], of[name], strict=True))
-            for of in (wall, cpu)
+            median(images / len(dataset) * a / b for a, b in zip(times["bare decoding"], times[name], strict=True))
+            for times in (wall, cpu)
         )
         rate, seconds, processor = images / median(wall[name]), median(wall[name]), median(cpu[name])
         print(f"| {name} | {rate:.0f} | {share:.2f} | {seconds:.2f} | {processor:.2f} | {used:.2f} |")

@@ -36,17 +36,17 @@ Pairs = set[tuple[int, int]]
 def plant(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Pairs]:
     """Images of the source and the target, and which pairs (source, target) are copies."""
     source, target = planted.leaks(seed=seed), embedded.digits("test")
-    row_of = {int(id): row for row, id in enumerate(target.ids)}
-    of = source.columns["planted"]
-    truth = {(int(row), row_of[int(of[row])]) for row in np.flatnonzero(of >= 0)}
+    rows = {int(id): row for row, id in enumerate(target.ids)}
+    originals = source.columns["planted"]
+    truth = {(int(row), rows[int(originals[row])]) for row in np.flatnonzero(originals >= 0)}
     return source.pixels.numpy(), target.pixels.numpy(), truth
 
 
-def say(name: str, found: Pairs, truth: Pairs) -> None:
-    """One line of the table."""
-    right = len(found & truth)
-    precision = f"{right / len(found):.2f}" if found else "-"
-    print(f"  {name:<18} {len(found):>7} {right:>5} {len(found) - right:>6} {precision:>10} {right / len(truth):>7.2f}")
+def print_row(name: str, flagged: Pairs, truth: Pairs) -> None:
+    """Print one line of the table."""
+    count, right = len(flagged), len(flagged & truth)
+    precision = f"{right / count:.2f}" if count else "-"
+    print(f"  {name:<18} {count:>7} {right:>5} {count - right:>6} {precision:>10} {right / len(truth):>7.2f}")
 
 
 def pairs(p: NDArray[Any], nearest: NDArray[Any]) -> Pairs:
@@ -64,27 +64,28 @@ def main() -> None:
     masks = np.array([item.mask for item in items])
     outputs = np.array([item.targets["digits"].prob for item in items], np.float64)
     print(f"  {'flagged by':<18} {'flagged':>7} {'right':>5} {'false':>6} {'precision':>10} {'recall':>7}")
-    say("similarity", pairs(similar, nearest), truth)
+    print_row("similarity", pairs(similar, nearest), truth)
     for count in [count for count in COUNTS if count <= len(masks)]:
-        found = difference(collapse(masks[:count], outputs[:count]).moments())
-        z = np.where(found.stderr > 0, found.influence / np.maximum(found.stderr, 1e-12), 0)  # [target, source]
+        estimate = difference(collapse(masks[:count], outputs[:count]).moments())
+        z = estimate.influence / np.maximum(estimate.stderr, 1e-12)  # [target, source]
+        z = np.where(estimate.stderr > 0, z, 0)
         flagged = qvalues(2 * stats.norm.sf(np.abs(z))) <= 0.05
-        own = z[nearest, np.arange(len(nearest))]
-        spread = stats.median_abs_deviation(own, scale="normal")
-        chance = stats.norm.sf((own - np.median(own)) / spread)
+        on_nearest = z[nearest, np.arange(len(nearest))]
+        spread = stats.median_abs_deviation(on_nearest, scale="normal")
+        chance = stats.norm.sf((on_nearest - np.median(on_nearest)) / spread)
         both = stats.chi2.sf(-2 * (np.log(np.maximum(similar, 1e-300)) + np.log(chance)), 4)
         print(f"{count} models")
-        say("influence", {(int(s), int(t)) for t, s in np.argwhere(flagged & (z > 0))}, truth)
+        print_row("influence", {(int(s), int(t)) for t, s in np.argwhere(flagged & (z > 0))}, truth)
         top = np.argsort(-z, axis=None)[: len(truth)]
-        say(f"its {len(truth)} largest z", {(int(i % z.shape[1]), int(i // z.shape[1])) for i in top}, truth)
-        say("both", pairs(both, nearest), truth)
+        print_row(f"its {len(truth)} largest z", {(int(i % z.shape[1]), int(i // z.shape[1])) for i in top}, truth)
+        print_row("both", pairs(both, nearest), truth)
     print(f"similarity on {len(FURTHER)} further plantings")
     results = []
     for seed in FURTHER:
         source, target, truth = plant(seed)
         nearest, p = nearest_images(source, target)
-        found_pairs = pairs(p, nearest)
-        results.append((len(found_pairs & truth), len(found_pairs - truth)))
+        flagged_pairs = pairs(p, nearest)
+        results.append((len(flagged_pairs & truth), len(flagged_pairs - truth)))
     right, false = np.mean(results, axis=0)
     print(f"  right: {right:.1f} of {len(truth)} (from {min(results)[0]} to {max(results)[0]}), false: {false:.1f}")
 

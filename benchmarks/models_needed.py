@@ -24,9 +24,9 @@ from scipy import stats
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import PackedMasks
-from sourcewise.estimation.checks import correlation
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS
+from sourcewise.estimation.scoring import correlation
 from sourcewise.records.reading import Records
 
 ROOT = Path(__file__).parents[1]
@@ -47,14 +47,14 @@ def train(runs: Path) -> None:
 
 def load(runs: Path) -> dict[str, dict[int, tuple[Array, Array]]]:
     """Mask and outputs of every model by design and subset seed; outputs are class means, then examples."""
-    found: dict[str, dict[int, tuple[Array, Array]]] = {"random": {}, "hadamard": {}}
+    models: dict[str, dict[int, tuple[Array, Array]]] = {"random": {}, "hadamard": {}}
     for item in Records(str(runs)):
-        if item.header.design in found and item.header.subset_seed is not None:
+        if item.header.design in models and item.header.subset_seed is not None:
             outputs = item.targets["digits"]
             prob = outputs.prob.astype(np.float64)
             means = [prob[outputs.labels == label].mean() for label in range(10)]
-            found[item.header.design][item.header.subset_seed] = item.mask, np.concatenate([means, prob])
-    return found
+            models[item.header.design][item.header.subset_seed] = item.mask, np.concatenate([means, prob])
+    return models
 
 
 def blocks(models: dict[int, tuple[Array, Array]], first: int, count: int) -> list[tuple[Array, Array]]:
@@ -78,8 +78,8 @@ def predict(name: str, masks: Array, outputs: Array, held: Array) -> Array | Non
 def lds(predicted: Array, actual: Array, weights: Array) -> Array:
     """LDS under each row of weights over the held-out subsets, float[draws]; ranks are those of all of them."""
     left, right = (stats.rankdata(table, axis=0) for table in (predicted, actual))
-    found: Array = np.nanmean(correlation(left - left.mean(0), right - right.mean(0), weights), axis=1)
-    return found
+    scores: Array = np.nanmean(correlation(left - left.mean(0), right - right.mean(0), weights), axis=1)
+    return scores
 
 
 def show(draws: Array) -> str:
@@ -113,19 +113,19 @@ def main() -> None:
                     ]
                     if drawn:
                         scores[level][design, name, count] = np.mean(drawn, axis=0)
-    for level, found in scores.items():
+    for level, table in scores.items():
         print(f"\nHeld-out LDS, {level} of prob, {HELD} held-out random subsets\n")
         print("| design | estimator | " + " | ".join(f"{count} models" for count in COUNTS) + " |")
         print("| --- | --- |" + " --- |" * len(COUNTS))
         for design in models:
             for name in ESTIMATORS:
-                cells = [found.get((design, name, count)) for count in COUNTS]
+                cells = [table.get((design, name, count)) for count in COUNTS]
                 texts = ["" if cell is None else f"{cell[0]:.3f} +- {1.96 * cell[1:].std():.3f}" for cell in cells]
                 print(f"| {design} | {name} | " + " | ".join(texts) + " |")
         print()
         for count in COUNTS[:-1]:
-            goal = found.get(("random", "difference", 2 * count))
-            tried = {key: drawn for key, drawn in found.items() if key[2] == count}
+            goal = table.get(("random", "difference", 2 * count))
+            tried = {key: drawn for key, drawn in table.items() if key[2] == count}
             if goal is None or not tried:
                 continue
             best = max(tried, key=lambda key: tried[key][0])

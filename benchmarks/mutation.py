@@ -16,11 +16,11 @@ from pathlib import Path
 
 def mutants() -> dict[str, dict[str, int | None]]:
     """Exit codes of all mutants (None: not run yet), by file."""
-    found = {}
+    codes_by_file = {}
     for path in sorted(Path("mutants/src").rglob("*.meta")):
         if codes := json.loads(path.read_text())["exit_code_by_key"]:
-            found[path.stem] = codes
-    return found
+            codes_by_file[path.stem] = codes
+    return codes_by_file
 
 
 def main() -> None:

@@ -32,8 +32,8 @@ def propose(runs: Path) -> tuple[Proposal, list[str]]:
     study = collect(Records(str(runs), progress=False))
     outputs = study.targets["digits"].overall_means
     full = [run.outputs["digits"] for run in study.counterfactual_runs]
-    found = curation.propose(study.masks.unpack(), outputs, study.seeds, full)
-    return found, [name for name, keep in zip(study.group_names, found.keep, strict=True) if not keep]
+    proposal = curation.propose(study.masks.unpack(), outputs, study.seeds, full)
+    return proposal, [name for name, keep in zip(study.group_names, proposal.keep, strict=True) if not keep]
 
 
 def main() -> None:
@@ -41,9 +41,9 @@ def main() -> None:
     print("| repeat | harmful found, of 4 | innocent removed | expected gain over the full source, points |")
     print("| --- | --- | --- | --- |")
     for repeat in range(int(sys.argv[1]) if len(sys.argv) > 1 else 10):
-        found, removed = propose(train(repeat, 128, OUT))
+        proposal, removed = propose(train(repeat, 128, OUT))
         harmful = sum(name.startswith("wrong") for name in removed)
-        expected = found.expected.full
+        expected = proposal.expected.full
         gain = f"{100 * expected.value:.1f} ({100 * expected.low:.1f} to {100 * expected.high:.1f})"
         print(f"| {repeat} | {harmful} | {len(removed) - harmful} | {gain} |", flush=True)
 

@@ -128,13 +128,12 @@ class Batches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.passes * batches_per_epoch(
-            len(self.examples.labels), self.batch_size, self.processes, self._training
-        )
+        return self.passes * self._per_epoch
 
     @property
-    def _training(self) -> bool:
-        return self.order_seed is not None
+    def _per_epoch(self) -> int:
+        examples, training = len(self.examples.labels), self.order_seed is not None
+        return batches_per_epoch(examples, self.batch_size, self.processes, training)
 
     def __iter__(self) -> Iterator[Batch]:
         for number in range(self.epoch * self.passes, (self.epoch + 1) * self.passes):
@@ -145,8 +144,7 @@ class Batches:
         order = torch.arange(size)
         if self.order_seed is not None:
             order = torch.randperm(size, generator=_generator(self.order_seed, number))
-        count = batches_per_epoch(size, self.batch_size, self.processes, self._training)
-        rows = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(count)]
+        rows = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(self._per_epoch)]
         choices = _generator(self.augmentation_seed, number)
         side = self.resolution(number) if callable(self.resolution) else self.resolution
         if isinstance(self.examples.inputs, Tensor):
@@ -218,18 +216,18 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         """Return batches of the training examples."""
-        return self._here(self.train)
+        return self._for_trainer(self.train)
 
     def test_dataloader(self) -> Batches:
         """Return batches of the test examples."""
         assert self.test is not None
-        return self._here(self.test)
+        return self._for_trainer(self.test)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Return the batch, which is on the device already."""
         return batch
 
-    def _here(self, batches: Batches) -> Batches:
+    def _for_trainer(self, batches: Batches) -> Batches:
         """Return the batches on the trainer's device, for this process, from the current epoch on."""
         trainer = self.trainer
         assert trainer is not None

@@ -51,7 +51,7 @@ class ExampleOutputs(Metric):
     def compute(self) -> Outputs:
         """Return the outputs of all examples, sorted by id. Raises RuntimeError when some are missing."""
         columns = [dim_zero_cat(getattr(self, name)) for name in Outputs._fields]
-        ids, rows = _first_of_each(columns[0])
+        ids, rows = _first_rows(columns[0])
         if len(ids) != self.examples:
             raise RuntimeError(f"outputs cover {len(ids)} of {self.examples} test examples")
         return Outputs(ids, *(column[rows] for column in columns[1:]))
@@ -70,7 +70,7 @@ def correct_class(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return margin.sigmoid(), margin
 
 
-def _first_of_each(ids: Tensor) -> tuple[Tensor, Tensor]:
+def _first_rows(ids: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distinct ids in order, and the row of the first example with each."""
     ordered, rows = ids.sort(stable=True)
     first = torch.ones_like(ordered, dtype=torch.bool)

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import false_discovery_control, norm
 
-from sourcewise.core.files import write_whole
+from sourcewise.core.files import write_atomically
 from sourcewise.core.overrides import command
 from sourcewise.data import ImageDataset
 from sourcewise.records.reading import LeftOut
@@ -195,7 +195,7 @@ def render(*args: Any, **options: Any) -> str:
 
 def write(path: Path, *args: Any) -> Path:
     """The page as a file, as estimate.py writes it."""
-    write_whole(path, render(*args).encode())
+    write_atomically(path, render(*args).encode())
     return path
 
 

@@ -22,6 +22,7 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
         MemoryError(),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError("libgomp.so.1: failed to map segment from shared object"),
         RuntimeError("can't start new thread"),
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8"
@@ -30,7 +31,7 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
     ],
 )
 def test_want_of_memory_is_one_line(error: Exception) -> None:
-    for chain in (error, raised(ValueError("in call to target"), error)):
+    for chain in (error, raised(ValueError("in call to target"), error), raised(SourcewiseError("not whole"), error)):
         known = users_error(chain)
         assert isinstance(known, RunFailed)
         assert known.status == 1
@@ -49,4 +50,4 @@ def test_an_array_that_is_too_large_is_one_line() -> None:
 def test_other_errors_are_none_of_memory() -> None:
     assert users_error(RuntimeError("shapes differ")) is None
     assert users_error(ImportError("no module named x")) is None
-    assert one_line(raised(SourcewiseError("what the user did"), MemoryError())) == "what the user did"
+    assert one_line(raised(SourcewiseError("what the user did"), OSError("gone"))) == "what the user did"

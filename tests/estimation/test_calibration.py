@@ -7,10 +7,13 @@ from scipy.linalg import hadamard
 from sourcewise.designs.random_designs import hadamard as hadamard_subset
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS
-from sourcewise.estimation.inference import intervals, pvalues, qvalues
+from sourcewise.estimation.inference import intervals
+from sourcewise.estimation.tables import estimate_table
 
 
 def design(kind, groups, models, rng, fraction=0.5):
+    if kind == "uneven":
+        return rng.random((models, groups)) < rng.uniform(0.2, 0.8, groups)
     if kind == "random":
         return np.array([rng.permutation(groups) < round(fraction * groups) for _ in range(models)])
     if kind == "bernoulli":
@@ -102,10 +105,69 @@ def false_share(kind, groups, models, estimator, null, repeats, columns=30):
         if kind == "random" and not null:  # sums of zero, so that no effect is none relative to the others too
             b -= np.where(b != 0, b.sum(1, keepdims=True) / np.maximum((b != 0).sum(1, keepdims=True), 1), 0)
         y = masks @ b.T + rng.normal(0, 2, (models, columns))
-        result = ESTIMATORS[estimator].estimate_subsets(collapse(masks, y))
-        significant = qvalues(pvalues(result.influence, result.stderr, result.dof)) <= 0.05
+        significant = estimate_table(collapse(masks, y), ESTIMATORS[estimator])[1] <= 0.05
         shares.append((significant & (b == 0)).sum() / max(significant.sum(), 1))
     return np.mean(shares)
+
+
+def rejecting_share(kind, models, fraction, estimator, draw, studies=150, groups=36, columns=60):
+    """Share of the studies with any significant influence, where masks have nothing to do with outputs."""
+    rng, rejected = np.random.default_rng([groups, models]), 0
+    for _ in range(studies):
+        subsets = collapse(design(kind, groups, models, rng, fraction), draw(rng, (models, columns)))
+        rejected += bool((estimate_table(subsets, ESTIMATORS[estimator])[1] <= 0.05).any())
+    return rejected / studies
+
+
+def right_or_wrong(rng, shape):
+    return (rng.random(shape) < rng.beta(2, 2, shape[1])).astype(float)
+
+
+def normal(rng, shape):
+    return rng.normal(size=shape)
+
+
+@pytest.mark.parametrize("estimator", ["difference", "ridge"])
+@pytest.mark.parametrize(
+    ("kind", "models", "fraction", "draw"),
+    [
+        ("random", 8, 0.5, right_or_wrong),
+        ("random", 12, 0.5, right_or_wrong),
+        ("random", 16, 0.5, right_or_wrong),
+        ("random", 24, 0.75, normal),
+        ("random", 40, 0.75, normal),
+        ("random", 16, 0.9, normal),
+        ("random", 60, 0.9, normal),
+        ("prefix", 24, 0.5, normal),
+    ],
+)
+def test_few_studies_without_any_effect_have_a_significant_influence(kind, models, fraction, draw, estimator):
+    nominal, studies = 0.05, 150
+    assert rejecting_share(kind, models, fraction, estimator, draw) <= nominal + 2.5 * np.sqrt(nominal / studies)
+
+
+@pytest.mark.parametrize("models", [16, 24, 60])
+@pytest.mark.parametrize("estimator", ["difference", "ridge"])
+def test_false_discoveries_stay_under_five_percent_where_shares_differ_between_groups(estimator, models):
+    assert false_share("uneven", 36, models, estimator, null=False, repeats=40) <= 0.07
+
+
+@pytest.mark.parametrize("estimator", ["difference", "ridge", "ols"])
+def test_intervals_cover_where_nine_tenths_are_kept_and_effects_saturate(estimator):
+    rng, shares, groups = np.random.default_rng(0), [], 36
+    for _ in range(4):
+        weights = np.abs(rng.normal(size=(60, groups)))
+
+        def saturating(masks, weights=weights):
+            return -np.exp(-4 * (masks @ weights.T) / weights.sum(1))
+
+        many = rng.random((40_000, groups)) < 0.9
+        truth = np.linalg.lstsq(many - many.mean(0), saturating(many), rcond=None)[0].T
+        masks = rng.random((600, groups)) < 0.9
+        result = ESTIMATORS[estimator].estimate_subsets(collapse(masks, saturating(masks)))
+        low, high = intervals(result.influence, result.stderr, result.dof)
+        shares.append(((low < truth) & (truth < high)).mean())
+    assert 0.93 <= np.mean(shares) <= 0.97
 
 
 @pytest.mark.slow

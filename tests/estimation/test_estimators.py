@@ -14,10 +14,10 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import PackedMasks
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS, difference, lasso, ols, ridge
-from sourcewise.estimation.inference import pvalues, qvalues
+from sourcewise.estimation.inference import pvalues, qvalues, uneven_noise_ratio
 from sourcewise.estimation.lasso import SHRINKAGES, GramProduct, centred_products, shrink
 from sourcewise.estimation.moments import sum_models
-from sourcewise.estimation.normal_equations import PENALTIES, NormalEquations, eigen, with_uneven_noise
+from sourcewise.estimation.normal_equations import PENALTIES, NormalEquations, eigen
 from tests.estimation.test_calibration import design
 
 
@@ -54,11 +54,17 @@ def test_difference_agrees_with_brute_force_scipy_and_statsmodels(seed, models, 
             if min(len(on), len(off)) == 1:
                 assert np.isnan([result.stderr[e, g], result.dof[e, g]]).all()
                 continue
-            test = stats.ttest_ind(on, off, equal_var=False)
-            expected[e, g] = test.pvalue
-            error = np.sqrt(on.var(ddof=1) / len(on) + off.var(ddof=1) / len(off))
+            test = stats.ttest_ind(on, off)
+            error = test.statistic and (on.mean() - off.mean()) / test.statistic
+            if abs(len(on) - len(off)) > 0.1 * models and min(len(on), len(off)) > 2:
+                welch = on.var(ddof=1) / len(on) + off.var(ddof=1) / len(off)
+                gap = welch / error**2 - 1
+                doubt = 2 * ((len(on) ** -3 + len(off) ** -3) / (1 / len(on) + 1 / len(off)) ** 2 - 1 / models)
+                gap *= max(0, 1 - doubt * (1 if gap > 0 else 4) / gap**2)
+                error *= np.sqrt(max(1 + gap, 0.25))
+            expected[e, g] = 2 * stats.t(models - 2).sf(abs(on.mean() - off.mean()) / error)
             assert result.stderr[e, g] == pytest.approx(error, abs=1e-6)
-            assert result.dof[e, g] == pytest.approx(test.df, rel=1e-6)
+            assert result.dof[e, g] == test.df == models - 2
     np.testing.assert_allclose(p, expected, atol=1e-6)
     known = ~np.isnan(expected)
     if known.any():
@@ -279,8 +285,8 @@ def test_noise_on_the_smaller_side_of_a_group_widens_its_error_as_in_welch():
     rng = np.random.default_rng(7)
     masks = rng.random((400, 6)) < 0.15
     outputs = rng.normal(0, 1, (400, 50)) * np.where(masks[:, :1], 4.0, 1.0)
-    sums = moments(masks, outputs, gram=True)
-    welch = difference(sums).stderr
+    sums = collapse(masks, outputs).moments()
+    welch = np.sqrt(np.subtract(*sums.side_means(slice(None))).variance)
     for estimator in (ridge, ols):
         ratio = estimator(sums).stderr / welch
         assert 0.9 < ratio[:, 0].mean() < 1.1  # about 0.5 if the noise is taken to be the same on both sides
@@ -332,8 +338,7 @@ def test_errors_of_differences_of_a_balanced_design_are_those_of_noise_and_other
     assert sums.balanced
     result = difference(sums)
     np.testing.assert_allclose(result.stderr**2, expected, rtol=1e-9)
-    leaked = np.outer(fit.effects, (leak**2).sum(1)) + np.outer(level**2, leak.sum(1) ** 2)
-    np.testing.assert_allclose(result.dof, NormalEquations(sums).dof(fit, expected, leaked), rtol=1e-9)
+    assert (result.dof == NormalEquations(sums).free).all()
     with_one = difference(moments(np.insert(masks, 3, True, 1), y, gram=True))  # that every model kept
     assert np.isnan(with_one.influence[:, 3]).all()
     for name in ("influence", "stderr", "dof"):
@@ -358,23 +363,25 @@ def test_a_design_is_balanced_if_half_of_its_models_are_complements_of_others(pa
     assert sums.balanced is expected
 
 
-def test_uneven_noise_changes_the_variance_as_far_as_it_is_sure():
+@pytest.mark.parametrize("kind", ["one size", "bernoulli"])
+def test_errors_under_noise_that_differs_from_model_to_model_are_those_of_statsmodels(kind):
     rng = np.random.default_rng(9)
-    masks = rng.random((60, 5)) < [0.02, 0.2, 0, 0.7, 0.9]
-    masks[::2, 2] = True
-    y = rng.normal(0, 1, (60, 40)) * np.where(masks[:, [1, 3]].all(1), 4, 1)[:, None]
-    y[:, ::2] = rng.normal(0, 1, (60, 20)) * np.where(masks[:, 4:], 1, 5)
-    kept, before = masks.sum(0), np.full((40, 5), 0.05)
-    expected = before.copy()
-    for e in range(40):
-        for g in np.flatnonzero((np.abs(2 * kept - 60) > 6) & (np.minimum(kept, 60 - kept) > 2)):
-            on, off = y[masks[:, g], e], y[~masks[:, g], e]
-            gap, n1, n0 = on.var(ddof=1) - off.var(ddof=1), len(on), len(off)
-            error = 2 * (on.var(ddof=1) ** 2 / n1 + off.var(ddof=1) ** 2 / n0)
-            change = gap / n1 - gap / n0
-            sure = max(0, 1 - error * (1 if change > 0 else 4) / gap**2)
-            expected[e, g] = max(0.05 + sure * change, 0.05 / 4)
-    assert (expected != before).any(0).tolist() == [False, True, False, True, True]
-    assert expected.min() < 0.05 < expected.max()
-    result = with_uneven_noise(moments(masks, y, gram=True), slice(None), np.arange(5), before.copy())
-    np.testing.assert_allclose(result, expected, rtol=1e-9)
+    masks = design("random" if kind == "one size" else kind, 8, 3000, rng, 0.8)
+    outputs = rng.normal(size=(3000, 3)) * np.where(masks[:, :2].all(1), 1, 4)[:, None]
+    result = ols(collapse(masks, outputs).moments())
+    known = masks[:, :7] if kind == "one size" else masks  # where the last follows from the others
+    contrast = np.eye(7) * 8 / 7 - 1 / 7 if kind == "one size" else np.eye(8)
+    for e in range(3):
+        model = sm.OLS(outputs[:, e], sm.add_constant(known.astype(float)))
+        robust, even = (
+            np.sqrt(np.diag(contrast @ fitted.cov_params()[1:, 1:] @ contrast.T))
+            for fitted in (model.fit(cov_type="HC2"), model.fit())
+        )
+        np.testing.assert_allclose(result.stderr[e, : len(known.T)], robust, rtol=0.05)  # shrunken to even noise
+        assert result.stderr[e, 0] == pytest.approx(robust[0], rel=0.005)
+        assert np.abs(robust[0] / even[0] - 1) > 0.1
+
+
+def test_a_ratio_of_uneven_noise_is_believed_as_far_as_it_exceeds_its_error():
+    ratio = uneven_noise_ratio(np.array([1.0, 1.5, 3.0, 3.0, 0.5, 0.01]), np.array([0.1, 0.5, 0.0, 1.0, 0.01, 0.0]))
+    np.testing.assert_allclose(ratio, [1, 1, 3, 2.5, 1 - 0.5 * (1 - 0.04 / 0.25), 0.25])

@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs.random_designs import hadamard
-from sourcewise.estimation.checks import GOAL, Checks, describe, more_models
+from sourcewise.estimation.arrays import PackedMasks
+from sourcewise.estimation.checks import Checks, describe
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS
 from sourcewise.estimation.fitting import fit
+from sourcewise.estimation.identifiability import never_apart
+from sourcewise.estimation.reliability import GOAL
 from tests.estimation.test_calibration import design
 
 
@@ -36,6 +39,26 @@ def test_auto_picks_the_best_lds_and_finds_what_was_planted():
     assert result.checks.noise_ceiling is None
     assert result.verdict.startswith("Influences at class level are ")
     assert "split-half" in result.verdict
+
+
+@pytest.mark.parametrize(("models", "kind", "seeds"), [(12, "random", 1), (40, "random", 1), (60, "hadamard", 2)])
+def test_the_order_of_the_models_changes_nothing(models, kind, seeds):
+    masks, outputs, _ = planted(models=models, groups=36, columns=15, noise=1.0, kind=kind, seeds=seeds)
+    seed_of = np.tile(range(seeds), models)
+    result = fit(masks, outputs, seeds=seed_of)
+    for order in np.random.default_rng(0).permuted(np.tile(range(len(masks)), (2, 1)), axis=1):
+        again = fit(masks[order], outputs[order], seeds=seed_of[order])
+        assert again.method is result.method
+        assert again.checks.lds == pytest.approx(result.checks.lds, abs=1e-9)
+        assert again.checks.split_half == pytest.approx(result.checks.split_half, abs=1e-9, nan_ok=True)
+        assert again.checks.more_models == result.checks.more_models
+        np.testing.assert_allclose(again.qvalue, result.qvalue, atol=1e-9)
+
+
+def test_below_twenty_subsets_the_estimator_is_fixed():
+    masks, outputs, _ = planted(models=20, groups=6)
+    assert list(fit(masks[:19], outputs[:19]).checks.candidates) == ["difference"]
+    assert len(fit(masks, outputs).checks.candidates) > 1
 
 
 def test_auto_takes_lasso_for_sparse_truth_and_no_difference_where_sizes_are_mixed():
@@ -81,6 +104,8 @@ def test_seeds_are_averaged_and_never_split_and_give_the_ceiling():
     variance = (masks[::3] @ b.T).var(0)
     expected = np.sqrt(variance / (variance + 0.6**2 / 3)).mean()
     assert result.checks.noise_ceiling == pytest.approx(expected, abs=0.05)
+    low, high = result.checks.noise_ceiling_interval
+    assert 0 < low < expected < high < 1
     assert 0 < result.checks.lds < result.checks.noise_ceiling + 0.02
     assert "of the noise ceiling" in result.verdict
     twice = [np.concatenate([a, a[:30]]) for a in (masks, outputs, seeds)]
@@ -108,14 +133,6 @@ def test_the_forecast_holds_on_a_hadamard_design(name, models):
     assert 0.1 < now.checks.split_half < 0.5
     then = models + now.checks.more_models
     assert fit(masks[:then], outputs[:then], name).checks.split_half == pytest.approx(GOAL, abs=0.05)
-
-
-def test_more_models_is_spearman_brown_and_knows_its_limits():
-    assert more_models(0.5, 100) == 300  # r = 0.5 doubles to 2/3, ... and 0.8 needs a factor of 4
-    assert more_models(0.85, 100) == 0
-    assert more_models(0.0, 100) is None
-    assert more_models(float("nan"), 100) is None
-    assert more_models(0.5, 100, groups=20, joint=True) < 300
 
 
 def test_convergence_rises_to_all_models():
@@ -259,7 +276,7 @@ def test_the_text_of_a_fit_is_its_verdict_and_the_strongest_influences() -> None
     outputs = masks @ [0.3, -0.2, 0, 0, 0.1] + rng.normal(0, 0.05, 60)
     lines = repr(fit(masks, outputs, groups=list("abcde"))).splitlines()
     assert lines[0].startswith("Influences at example level are reliable")
-    assert lines[1] == "In every subset or in none, so that no influence can be told: c."
+    assert lines[1] == "Groups in every subset, or in none, have no identifiable influence: c."
     assert re.fullmatch(r"  a: \+0\.3\d* ± 0\.0\d+, q = [\d.e-]+", lines[2])
     assert len(lines) == 6  # nothing of c
     table = repr(fit(masks, np.stack([outputs, rng.normal(size=60)], 1)))
@@ -270,7 +287,7 @@ def test_few_models_are_named_in_a_line() -> None:
     masks = np.array([[1, 0, 1], [0, 1, 1], [1, 1, 0]])
     result = fit(masks, np.array([0.1, 0.2, 0.4]))
     assert np.isnan(result.stderr).all()
-    assert result.gaps == "3 different subsets are too few for errors and q-values."
+    assert result.gaps == "Fewer than 5 subsets keep, or drop, each group: nothing can be told from noise. Train more."
     assert repr(result).endswith(result.gaps)
 
 
@@ -283,3 +300,43 @@ def test_an_interval_of_lds_stays_within_what_a_correlation_can_be() -> None:
         ends.append(fit(masks, masks @ [1.0, 0.5, 0.2] + rng.normal(0, 0.1, 12), "difference").checks.lds_interval)
     assert max(high for _, high in ends) == 1
     assert min(low for low, _ in ends) >= -1
+
+
+def test_groups_that_are_never_apart_are_named_and_told_nothing_of():
+    rng = np.random.default_rng(4)
+    masks = rng.random((80, 6)) < 0.5
+    masks[:, 4] = masks[:, 1]
+    outputs = masks @ rng.normal(size=(6, 3)) + rng.normal(0, 0.1, (80, 3))
+    result = fit(masks, outputs, groups=list("abcdef"))
+    assert np.isnan(result.influence).all(0).tolist() == [False, True, False, False, True, False]
+    assert np.isnan(result.qvalue).any(0).tolist() == [False, True, False, False, True, False]
+    assert "Groups that are never apart have no identifiable influences of their own: b, e." in repr(result)
+
+
+@pytest.mark.parametrize("estimator", ["difference", "ridge"])
+def test_groups_that_are_never_apart_predict_what_they_add_together(estimator):
+    masks = np.random.default_rng(5).random((400, 3)) < 0.5
+    masks[:, 2] = masks[:, 1]
+    result = fit(masks, masks @ np.array([0.0, 1.0, 1.0]), estimator)
+    predicted = result.predict(np.array([[True, False, False], [True, True, True]]))
+    assert predicted[1] - predicted[0] == pytest.approx(2, abs=0.15)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(1, 40))
+def test_never_apart_is_that_of_comparing_all_columns(seed, models, groups):
+    masks = np.random.default_rng(seed).random((models, groups)) < 0.5
+    expected = {}
+    for group in range(groups):
+        if 0 < masks[:, group].sum() < models:
+            expected.setdefault(masks[:, group].tobytes(), []).append(group)
+    result = sorted(members.tolist() for members in never_apart(PackedMasks.pack(masks)))
+    assert result == sorted(members for members in expected.values() if len(members) > 1)
+
+
+def test_nothing_is_significant_with_fewer_than_five_models_on_a_side():
+    rng = np.random.default_rng(6)
+    masks = rng.random((30, 2)) < 0.5
+    masks[:, 1] = np.arange(30) < 4
+    result = fit(masks, masks[:, 1:] + rng.normal(0, 0.01, (30, 1)), "ridge", groups=["a", "rare"])
+    assert np.isnan(result.qvalue[0, 1])
+    assert "Fewer than 5 subsets keep, or drop, these groups; they get no q-value: rare." in result.gaps

@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from sourcewise.estimation.inference import intervals, pvalues, qvalues
+from sourcewise.estimation.inference import intervals, least_pvalues, pvalues, qvalues
 
 
 @given(arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1)), st.sets(st.integers(0, 59)))
@@ -40,3 +41,22 @@ def test_pvalues_and_intervals_are_those_of_student(level):
     low, high = intervals(influence, stderr, dof, level)
     expected = stats.t(dof, loc=influence, scale=stderr).interval(level)
     np.testing.assert_allclose([low, high], expected, rtol=1e-9)
+
+
+@given(st.integers(10, 12), st.data())
+def test_least_pvalue_is_that_of_the_most_extreme_of_all_choices(subsets, data):
+    pairs = data.draw(st.integers(0, subsets // 2))
+    kept = data.draw(st.integers(pairs, subsets - pairs))
+    if min(kept, subsets - kept) < 5:
+        assert np.isnan(least_pvalues(np.array([kept]), subsets, pairs))
+        return
+    masks = []
+    for sides in itertools.product([0, 1], repeat=pairs):
+        for chosen in itertools.combinations(range(2 * pairs, subsets), kept - pairs):
+            mask = np.zeros(subsets)
+            mask[[2 * i + side for i, side in enumerate(sides)]] = 1
+            mask[list(chosen)] = 1
+            masks.append(mask)
+    table, output = np.array(masks), masks[0]
+    gap = np.abs(table @ output / kept - (1 - table) @ output / (subsets - kept))
+    assert least_pvalues(np.array([kept]), subsets, pairs)[0] == pytest.approx((gap > 1 - 1e-9).mean())

@@ -145,7 +145,7 @@ def test_size_is_bounded_with_many_groups_classes_and_examples() -> None:
 
 def test_what_the_data_cannot_show_is_said() -> None:
     page = Page(render(*make(missing=(3, 11))))
-    assert "2 groups were kept in every model, or in none: their influence is not identifiable." in page.text
+    assert "The influence of 2 groups is not identifiable; the notes say why." in page.text
     assert page.text.count("not identifiable") >= 4
     assert "nan" not in page.text.lower().replace("finance", "")
     traces = figures.heatmap(make_target(missing=(3,))[0]).data

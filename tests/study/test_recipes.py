@@ -94,3 +94,17 @@ def test_sweeps_are_put_together_from_records() -> None:
         ["subset=random", "subset.fraction=0.3", "subset.seed=range(0,32)"],
         ["subset=full", "seed=0,3"],
     ]
+
+
+def test_the_largest_random_sweep_grows_by_so_many_models() -> None:
+    sweeps = Sweeps()
+    sweeps.add(header("subset=full", design="full", subset_seed=None))
+    assert sweeps.longer(4) == []
+    for seed in range(100, 104):
+        for training in (0, 1):
+            sweeps.add(
+                header("subset=hadamard", f"subset.seed={seed}", design="hadamard", subset_seed=seed, seed=training)
+            )
+    sweeps.add(header("subset.seed=0", subset_seed=0))
+    start, *_, seeds, trainings = sweeps.longer(5)
+    assert (start, seeds, trainings) == ("subset=hadamard", "subset.seed=range(100,107)", "seed=range(0,2)")

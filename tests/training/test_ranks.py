@@ -76,15 +76,18 @@ def test_an_error_of_its_own_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -
         _ = 1 / 0
 
 
-def test_a_first_process_that_waits_for_ever_ends(tmp_path: Path) -> None:
+def test_a_first_process_that_waits_for_ever_ends_and_leaves_no_lease(tmp_path: Path) -> None:
     code = """
-import subprocess, threading
+import pathlib, subprocess, sys, threading
+from sourcewise.sweep.leases import lease
 from sourcewise.training import ranks
 ranks.PATIENCE = 0.5
 lost = ranks.Ranks([subprocess.Popen(["sh", "-c", "kill -KILL $$"])])
-threading.Thread(target=lost.watch).start()
-threading.Event().wait()
+with lease(pathlib.Path(sys.argv[1])) as held, lost.watched(held.release):
+    threading.Thread(target=lost.watch).start()
+    threading.Event().wait()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
+    assert not list(tmp_path.iterdir())
     assert done.stderr.strip() == "process 1 of those on 2 devices was killed by SIGKILL (out of memory?)"

@@ -1,4 +1,4 @@
-"""What Hydra finds of sourcewise: it looks for plugins in this namespace, and takes only classes defined here."""
+"""The plugins for Hydra, which looks for them in this namespace and takes only classes that are defined here."""
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf

@@ -156,7 +156,7 @@ def real_change(full: ExampleRuns, without: ExampleRuns, row: int) -> RealChange
 
 
 def shrink(effect: Array, stderr: Array, labels: NDArray[np.integer[Any]]) -> Array:
-    """Draw effects to the mean of their class, as far as what sets them apart is noise; float[E, G], NaN as zero.
+    """Shrink effects towards the mean of their class as far as they differ by noise; float[E, G], NaN as zero.
 
     Of many noisy effects the largest are mostly noise. Those of one group on the examples of one class are taken as
     normal about their mean, with the variance that they have beyond their errors, as if these were independent: these

@@ -14,9 +14,9 @@ from sourcewise.estimation.arrays import Array, Index
 
 SHIFTS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 SCALES = (0.93, 1.0, 1.07)
-"""How target images are moved, in pixels, and resized before they are held against the source's."""
+"""How target images are moved, in pixels, and resized before they are compared with the source's."""
 NEAR = 5
-"""The neighbour whose distance the nearest one's is held against."""
+"""The neighbour with whose distance that of the nearest is compared."""
 PAIRS = 2**29
 """Pairs of images that are compared at most, at 8 bytes each."""
 
@@ -39,7 +39,7 @@ def nearest_images(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tupl
     if not are_comparable(source, target):
         shapes = " and ".join(f"{len(images):,} images of {images.shape[1:]}" for images in (source, target))
         raise SourcewiseError(f"images: {shapes} cannot be compared")
-    # Moving an image does not tell what comes in at its border: that is filled with the border's median, and left out.
+    # What a move brings in at the border is not known: it is filled with the border's median, and left out.
     inner = (..., slice(1, -1), slice(1, -1))
     pixels, distance = _scaled(source[inner]).T, np.full((len(target), len(source)), np.inf, np.float32)
     border = np.ones(target.shape[2:], np.bool_)
@@ -53,8 +53,8 @@ def nearest_images(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> tupl
     nearest = distance.argmin(0)
     first, p = distance.min(0), np.zeros(len(source))
     for near, place in ((np.sort(distance, 0)[:NEAR].T, np.arange(len(source))), (np.sort(distance, 1), nearest)):
-        nearest_one, second, last = np.maximum(near[:, [0, 1, NEAR - 1]].T.astype(np.float64), 1e-6)
-        dimension = np.log(2) / max(float(np.median(np.log(second / nearest_one))), 1e-6)
+        closest, second, last = np.maximum(near[:, [0, 1, NEAR - 1]].T.astype(np.float64), 1e-6)
+        dimension = np.log(2) / max(float(np.median(np.log(second / closest))), 1e-6)
         p = np.maximum(p, 1 - (1 - np.minimum(first / last[place], 1) ** dimension) ** (NEAR - 1))
     return nearest, p
 
@@ -66,7 +66,7 @@ def are_comparable(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> bool
 
 
 def _moved(side: int, scale: float, shift: float) -> NDArray[np.float32]:
-    """Return the matrix that resizes a line of pixels about its middle and moves it on: linear, and 0 beyond."""
+    """Return the matrix that resizes a line of pixels about its middle and shifts it: linearly, with 0 outside."""
     middle = (side - 1) / 2
     position = (np.arange(side) - middle - shift) / scale + middle
     return np.asarray(np.maximum(0, 1 - np.abs(position[:, None] - np.arange(side))), np.float32)

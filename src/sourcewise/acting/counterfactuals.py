@@ -13,6 +13,7 @@ from itertools import chain
 
 import numpy as np
 
+from sourcewise.core.messages import first_names
 from sourcewise.designs.chosen_designs import ORDERS
 from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.inference import Mean
@@ -21,7 +22,7 @@ from sourcewise.study.collect import RANDOM, CounterfactualRun
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95% interval; the ends are None where one run cannot tell."""
+    """A value with its 95% interval; the ends are None for a single run."""
 
     value: float
     low: float | None
@@ -126,8 +127,8 @@ def compare_runs(
     """Compare the runs of one study on one target.
 
     Where `slopes` float[groups] are given, the fitted influences, a point has what they predict of the output: that of
-    random removal as it is, plus what they say of these groups rather than average ones. That is all that subsets of
-    one size can predict.
+    random removal as it is, plus what they predict for these groups in place of average ones. Subsets of one size
+    predict no more.
     """
     full = [run for run in runs if run.mask.all()]
     places: dict[tuple[str, Hashable], list[CounterfactualRun]] = defaultdict(list)
@@ -214,8 +215,7 @@ def _subset_name(run: CounterfactualRun, names: Sequence[str]) -> str:
     """Return the name of a listed subset, by what it keeps or what it lacks, whichever is shorter."""
     keeps_few = run.mask.mean() <= 0.5
     groups = np.array(names)[run.mask == keeps_few].tolist()
-    listed = ", ".join(groups[:8]) + (f" and {len(groups) - 8} more" if len(groups) > 8 else "")
-    return f"{'only' if keeps_few else 'without'} {listed}"
+    return f"{'only' if keeps_few else 'without'} {first_names(groups, 8)}"
 
 
 def _rank(curve: str) -> tuple[int, str]:

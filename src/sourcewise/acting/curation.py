@@ -5,9 +5,10 @@ that a group which came out badly by chance pays for it (the winner's curse). Ma
 double machine learning: the median over splits, with a variance that holds the spread between them (Chernozhukov et
 al., The Econometrics Journal 21, 2018, section 3.4). What is judged is a ranking on four fifths of the models.
 
-Subsets of one size tell groups from each other, not from nothing: they show the gain over removing as many random
-groups. What those would cost is taken from models of the full source, on the straight line from the random subsets to
-them: near the full source both the gain and the cost are smaller than on that line, so only retraining verifies.
+Subsets of one size compare groups with each other, not with their absence: they show the gain over removing as many
+random groups. What those would cost is taken from models of the full source, on the straight line from the random
+subsets to them: near the full source both the gain and the cost are smaller than on that line, so only retraining
+verifies.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from sourcewise.study.collect import Study
 def harmful_groups(study: Study, name: str, dataset: xr.Dataset, fdr: float) -> tuple[str, ...] | None:
     """Return the groups that significantly hurt a target overall, the worst first.
 
-    Where all subsets have one size, influences are relative to the average group: a negative one need not be harm, and
-    two or more models of the full source tell. Return None without these, and for subsets of other sizes.
+    Where all subsets have one size, influences are relative to the average group, and a negative one need not be harm:
+    two or more models of the full source show which are. Return None without these, and for subsets of other sizes.
 
     fdr: false discovery rate.
     """
@@ -32,7 +32,7 @@ def harmful_groups(study: Study, name: str, dataset: xr.Dataset, fdr: float) -> 
 def add_constant(influence: Array, stderr: Array, kept: Array, gap: Mean) -> tuple[Array, Array]:
     """Return effects of keeping each group, and their standard errors, from influences known up to a constant.
 
-    Subsets of one size tell effects only against the mean of the other groups (see `contract`); models of the full
+    Subsets of one size identify effects only up to the mean of the other groups (see `contract`); models of the full
     source identify the constant: together, the groups that subsets lack make the gap. Units are those of influences.
 
     Args:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta, binom
 
 from sourcewise.acting import copies
-from sourcewise.core.files import write_whole
+from sourcewise.core.files import write_atomically
 from sourcewise.core.results import json_name, to_json
 from sourcewise.designs.files import write_names
 from sourcewise.estimation.arrays import Array
@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # torch is slow to import, and only images need it
 
 SIDE = 16
 """Pixels of a side to which larger images are shrunk before they are compared."""
+DROPPED = "review_drop.txt"
+"""The list of the flagged source examples."""
 LISTED = 100
 """Rows of a list, if there are as many; all that are significant are on it."""
 WRONG = 0.1
@@ -153,10 +155,10 @@ def surprise(correct: Array, models: Array, labels: NDArray[np.integer[Any]]) ->
 def write(out: Path, rows: Sequence[ReviewRow]) -> None:
     """Write `review.csv`, and the flagged source examples as `review_drop.txt`, for subset=listed."""
     table = pd.DataFrame(to_json(rows), columns=COLUMNS).astype({"example": "Int64"})
-    write_whole(out / "review.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    write_atomically(out / "review.csv", table.to_csv(index=False, lineterminator="\n").encode())
     flagged = dict.fromkeys(str(row.source) for row in rows if row.flagged)
     title = f"{len(flagged)} source examples; to train without them: subset=listed subset.drop=<this file>"
-    write_names(out / "review_drop.txt", title, flagged)
+    write_names(out / DROPPED, title, flagged)
 
 
 def _dubious_labels(

@@ -16,7 +16,7 @@ LISTED = 5
 
 
 def closing(configs: Sequence[Mapping[str, Any]]) -> str:
-    """Return what a sweep says at its end. configs: of its complete runs, resolved, at least one."""
+    """Return the last lines of a sweep. configs: of its complete runs, resolved, at least one."""
     from hydra.utils import instantiate
 
     folders = [names.run_dir(config) for config in configs]
@@ -28,7 +28,7 @@ def closing(configs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _lines(study: Path, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield where the records of a study are and the command that estimates influences from them, if that can be."""
+    """Yield where the records of a study are and the command that estimates from them, if there are enough."""
     records = [path.parent.name for path in study.glob(f"*/{names.RECORD}")]
     yield f"records of this study: {len(records)}, in {study}"
     designs = {*DESIGNS, config["subset"]["design"]}

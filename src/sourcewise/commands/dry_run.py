@@ -1,4 +1,4 @@
-"""Before a sweep: make its stores of images; say what a config would run; make it small, to try it on noise."""
+"""Before a sweep: make its stores of images; print what a config would run; make it small, to try it on noise."""
 
 import textwrap
 from collections.abc import Mapping
@@ -68,12 +68,12 @@ def plan(config: Config) -> str:
     source, lines = config["source"], [f"study {names.study_name(config)}"]
     stages = {f"source {source['name']}": (source, source["pretraining"])}
     stages |= {f"target {name}": (target, target["transfer"]) for name, target in config["target"].items()}
-    for name, (data, how) in stages.items():
-        number = data["train"].get("num_classes")
-        classes, metric = f"{number} classes" if number else "", data.get("metric", "")
-        training = f" {how['_target_'].rpartition('.')[2].lower()}"
-        if "epochs" in how:
-            training = f"{how['epochs']:>4} epochs of batches of {how['batch_size']}, lr {how['lr']}"
+    for name, (section, method) in stages.items():
+        number = section["train"].get("num_classes")
+        classes, metric = f"{number} classes" if number else "", section.get("metric", "")
+        training = f" {method['_target_'].rpartition('.')[2].lower()}"
+        if "epochs" in method:
+            training = f"{method['epochs']:>4} epochs of batches of {method['batch_size']}, lr {method['lr']}"
         lines.append(f"  {name:<22}{classes:>13}{training} {metric}")
     return "\n".join(lines)
 
@@ -138,12 +138,12 @@ def _small(node: Any, count: int, folder: str, classes: int = 10, seed: int = 0)
     if not isinstance(node, Mapping):
         return node
     classes = 2 if node.get("metric") == "auroc" else classes
-    made = {key: _small(value, count, folder, classes, int(key == "test")) for key, value in node.items()}
+    small = {key: _small(value, count, folder, classes, int(key == "test")) for key, value in node.items()}
     if node.get("_target_") == LOAD:
         noise = {"count": count, "classes": node["num_classes"] or classes, "side": node["side"], "seed": seed}
-        made |= {"dataset": {"_target_": "sourcewise.commands.dry_run.Noise", **noise}}
-        made |= {"per_class": None, "rest": False, "cache_dir": folder}
+        small |= {"dataset": {"_target_": "sourcewise.commands.dry_run.Noise", **noise}}
+        small |= {"per_class": None, "rest": False, "cache_dir": folder}
     if "batch_size" in node:
         lr = node["lr"]
-        made |= {"epochs": 1, "batch_size": BATCH, "lr": lr[0] if isinstance(lr, list) else lr}
-    return made
+        small |= {"epochs": 1, "batch_size": BATCH, "lr": lr[0] if isinstance(lr, list) else lr}
+    return small

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from sourcewise.acting import curation, review
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import write_whole
+from sourcewise.core.files import write_atomically
 from sourcewise.core.results import to_json
 from sourcewise.core.results_folder import replacing
 from sourcewise.designs.files import write_ranking
@@ -62,9 +62,9 @@ def write(
         for name, target in summary.targets.items():
             for key, baseline in target.baselines.items():
                 write_ranking(folder / name / f"{key}.csv", {row.group: row.score for row in baseline.overall})
-        write_whole(folder / "summary.json", json.dumps(to_json(summary), indent=1).encode())
-        write_whole(folder / "records.txt", ("\n".join(used) + "\n").encode())
-        write_whole(folder / "report.html", contents.as_page(reports).encode())
+        write_atomically(folder / "summary.json", json.dumps(to_json(summary), indent=1).encode())
+        write_atomically(folder / "records.txt", ("\n".join(used) + "\n").encode())
+        write_atomically(folder / "report.html", contents.as_page(reports).encode())
         for report in reports:
             _write_tables(folder / "tables", report)
             if figures:
@@ -84,17 +84,17 @@ def _write_tables(folder: Path, report: TargetReport) -> None:
     folder.mkdir(exist_ok=True)
     name, influences = report.target.name, report.target.influences
     for table in (table for section in report.sections for table in section.tables):
-        write_whole(folder / f"{name}-{table.id}.csv", table.csv().encode())
+        write_atomically(folder / f"{name}-{table.id}.csv", table.csv().encode())
     for key in KEYS:
         matrix = influences[f"{key}_class"].transpose("class", "group").to_pandas()
         content = matrix.to_csv(lineterminator="\n", float_format="%.6g")
-        write_whole(folder / f"{name}-{key}_class.csv", content.encode())
+        write_atomically(folder / f"{name}-{key}_class.csv", content.encode())
 
 
 def _write_figures(folder: Path, report: TargetReport, kind: str) -> None:
     folder.mkdir(exist_ok=True)
     for figure in (figure for section in report.sections for figure in section.figures):
-        write_whole(folder / f"{report.target.name}-{figure.id}.{kind}", _draw(figure.figure, kind))
+        write_atomically(folder / f"{report.target.name}-{figure.id}.{kind}", _draw(figure.figure, kind))
 
 
 def _draw(figure: go.Figure, kind: str) -> bytes:

@@ -66,18 +66,18 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
     from sourcewise.sweep import leases
     from sourcewise.sweep.belonging import set_aside
     from sourcewise.training.run import Run
-    from sourcewise.training.settings import fingerprints_of
+    from sourcewise.training.settings import dataset_fingerprints
 
     if config.get("only"):
         raise SourcewiseError(f"only={config['only']} is for one command, not for a sweep: leave out -m")
     folder = names.run_dir(config)
-    if (there := _look(folder, config)).record is not None:
-        return _done(there.record, folder, config)
+    if (existing := _look(folder, config)).record is not None:
+        return _done(existing.record, folder, config)
     settings.check_config(config)
     # Targets first: a missing one should be reported before a source's images are made into a store.
     built = ("target", "source", "model", "trainer", "logger")
     targets, source, model, hardware, tracker = build({name: config[name] for name in built}).values()
-    if changed := identity.changed_sections(config, fingerprints_of(source, targets)):
+    if changed := identity.changed_sections(config, dataset_fingerprints(source, targets)):
         raise SourcewiseError(
             f"the data changed while the sweep ran: {', '.join(changed)}; the same command trains the data of now, in a"
             " study of their own"
@@ -87,12 +87,12 @@ def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dic
     if not hardware.is_main:  # under DDP, one process speaks for the run
         return dict(start().execute(config, recipe).header.metrics)
     with leases.lease(folder) as lease:
-        if (there := _look(folder, config)).record is not None:  # by another process, a moment ago
-            return _done(there.record, folder, config)
-        if there.state != "missing":
-            set_aside(folder, there)
+        if (existing := _look(folder, config)).record is not None:  # by another process, a moment ago
+            return _done(existing.record, folder, config)
+        if existing.state != "missing":
+            set_aside(folder, existing)
         with tracker.start(folder.name, folder.parent.name, config) as tracked:
-            with hardware.ranks.watched():
+            with hardware.ranks.watched(lease.release):
                 result = start(tracked.log).execute(config, recipe)
             lease.check()
             record.write(result, folder / names.RECORD)
@@ -104,12 +104,12 @@ def _look(folder: Path, config: dict[str, Any]) -> "Look":
     """Return whose record lies in a run's folder. Raises SourcewiseError for one that a user should decide about."""
     from sourcewise.sweep.belonging import changed_data, look
 
-    there = look(folder, config, fingerprints)
-    if there.state in ("damaged", "unusable"):
-        raise SourcewiseError(there.detail)
-    if there.state == "changed" and not config.get("retrain"):
-        raise changed_data(1, 1, folder, there.detail)
-    return there
+    existing = look(folder, config, fingerprints)
+    if existing.state in ("damaged", "unusable"):
+        raise SourcewiseError(existing.detail)
+    if existing.state == "changed" and not config.get("retrain"):
+        raise changed_data(1, 1, folder, existing.detail)
+    return existing
 
 
 def _done(result: "Record", folder: Path, config: dict[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the folder of those that can be made again."""
+"""Files written atomically, and the folder of files that can be made again."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ def check_place(folder: Path) -> None:
         raise SourcewiseError(f"{nearest}: {reason}; choose another place for {folder}")
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file atomically: a reader sees the old file or all of the new one.
 
     Raises OSError when the disk does not take it.

@@ -1,4 +1,4 @@
-"""Which data a run's config is of, by content: fingerprints of its datasets, in place of where they lie.
+"""The data that a run's config means, by content: fingerprints of its datasets, in place of their paths.
 
 A source or target with the setting `data` is named by its datasets: before runs are named, the fingerprints of what the
 run trains and tests on are put there, as files of a subset are replaced by their content. For all others that lie on
@@ -71,7 +71,7 @@ def differing(recorded: Fingerprints, current: Fingerprints, source: str) -> lis
 
 
 def recorded_recipe(config: Config) -> str:
-    """Return the hash of the recipe of a config that a record holds, which may be anything; "" if it is of no run."""
+    """Return the hash of the recipe of a config that a record holds, which may be anything; "" if it is not a run's."""
     try:
         return fingerprint(recipe(config))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
@@ -79,10 +79,7 @@ def recorded_recipe(config: Config) -> str:
 
 
 def is_same_run(recorded: Config, config: Config) -> bool:
-    """Return whether a record's config and a run's are of one run, wherever their data lie.
-
-    These are one recipe, one subset and one training seed.
-    """
+    """Return whether two configs have the same recipe, subset and training seed, wherever their data lie."""
     same_recipe = recorded_recipe(recorded) == fingerprint(recipe(config))
     return same_recipe and all(fingerprint(recorded.get(key)) == fingerprint(config[key]) for key in ("subset", "seed"))
 

@@ -1,4 +1,4 @@
-"""Exceptions in words: which exception of a chain speaks to the user, and its one line, for single runs and sweeps.
+"""Exceptions in words: which exception of a chain is for the user, and its one line, for single runs and sweeps.
 
 Hydra and OmegaConf are slow to import and raise nothing unless they are used, so their exceptions are known by name.
 """
@@ -7,6 +7,7 @@ import functools
 import re
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import Any
@@ -32,20 +33,20 @@ _OMEGACONF = "omegaconf.errors.OmegaConfBaseException"
 def users_error(error: BaseException) -> SourcewiseError | None:
     """Return an exception as the user's: what is wrong, where, and what to do, in one line; None for a bug of ours.
 
-    Of a chain, a SourcewiseError comes before want of memory, that before an exception of Hydra or OmegaConf, and that
-    before one of the disk.
+    Of a chain, want of memory comes before a SourcewiseError, which may have taken it for something else, that before
+    an exception of Hydra or OmegaConf, and that before one of the disk.
     """
     chain = _chain(error)
     for item in chain:
-        if isinstance(item, SourcewiseError):
-            return item
-    for item in chain:
-        if _is_want_of_memory(item):
+        if lacks_memory(item):
             text = f" ({_joined(item)[:200]})" if str(item) else ""
             return RunFailed(
                 f"memory does not suffice{text}; smaller batches, images or models need less, and so do fewer runs at a"
                 " time; a limit of this machine (ulimit -v, a container, Slurm) may be too low"
             )
+    for item in chain:
+        if isinstance(item, SourcewiseError):
+            return item
     for base in (_HYDRA, _OMEGACONF):
         for item in chain:
             if _is(item, base):
@@ -71,17 +72,25 @@ def print_once(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
 
 
+def first_names(names: Sequence[str], limit: int = 5, show: Callable[[str], str] = str) -> str:
+    """Return the first names, as `show` gives them, and how many more there are.
+
+    >>> first_names(["cat", "dog", "ape"], 2)
+    'cat, dog and 1 more'
+    """
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(map(show, names[:limit])) + more
+
+
 def printable(text: str) -> str:
     """Return the text without characters that a terminal would obey: names come from others' records and servers."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def _is_want_of_memory(error: BaseException) -> bool:
+def lacks_memory(error: BaseException) -> bool:
     """Return whether an exception says that this process, or its GPU, has no memory left."""
-    if isinstance(error, OSError):
-        return error.errno == ENOMEM
-    in_words = isinstance(error, ImportError | RuntimeError) and _MEMORY.search(str(error)) is not None
-    return isinstance(error, MemoryError) or in_words
+    in_words = isinstance(error, ImportError | OSError | RuntimeError) and _MEMORY.search(str(error)) is not None
+    return isinstance(error, MemoryError) or in_words or (isinstance(error, OSError) and error.errno == ENOMEM)
 
 
 def _joined(error: BaseException) -> str:
@@ -113,11 +122,7 @@ def _config_line(error: Any) -> str:
 
 def _is(error: BaseException, name: str) -> bool:
     """Return whether the exception is of the class with this dotted name, or of a subclass."""
-    return any(_name(kind) == name for kind in type(error).__mro__)
-
-
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in type(error).__mro__)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

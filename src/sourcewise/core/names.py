@@ -62,7 +62,7 @@ def recipe(config: Config) -> dict[str, Any]:
 
 
 def study_name(config: Config) -> str:
-    """Return the name of the study's folder: a readable part, the recipe's hash, and one of the data if these are said.
+    """Return the name of the study's folder: a readable part, the recipe's hash, and one of the data where resolved.
 
     So studies of one recipe on other data lie apart, and the same data at another place are the same study.
 
@@ -112,7 +112,7 @@ def is_done(folder: Path) -> bool:
 
 
 def _without_data(section: Config) -> Config:
-    """Return a section without what its `data` say: of a file of groups, its folder is left out too."""
+    """Return a section without its `data`, and without the folder of a file of groups, whose content `data` holds."""
     if DATA not in section:
         return section
     kept = {key: value for key, value in section.items() if key != DATA}

@@ -71,17 +71,17 @@ def command(program: str, overrides: Iterable[str]) -> str:
     return shlex.join(["python", *program.split(), *overrides])
 
 
-def key_of(override: str) -> str:
+def override_key(override: str) -> str:
     """Return the setting or the config group that an override is about, without `+`, `~` and package.
 
-    >>> key_of("+transfer.weighted=true"), key_of("~logger"), key_of("source@other=cifar10")
+    >>> override_key("+transfer.weighted=true"), override_key("~logger"), override_key("source@other=cifar10")
     ('transfer.weighted', 'logger', 'source')
     """
     return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
 
 def recipe_overrides(overrides: Iterable[str]) -> list[str]:
-    """Return the overrides that choose what a run is a model of.
+    """Return the overrides that choose the recipe of a run.
 
     The subset, seeds, loggers, places and all of Hydra's own settings are left out. Of the trainer's, those stay that
     decide outputs (see `names.recipe`); a choice of `trainer` stays because it sets the precision. `logger=none` stays
@@ -90,7 +90,7 @@ def recipe_overrides(overrides: Iterable[str]) -> list[str]:
     >>> recipe_overrides(["model=resnet9", "subset.seed=3", "trainer.accelerator=gpu", "+transfer.weighted=true"])
     ['model=resnet9', '+transfer.weighted=true']
     """
-    return [override for override in overrides if override == "logger=none" or _is_recipe(key_of(override))]
+    return [override for override in overrides if override == "logger=none" or _is_recipe(override_key(override))]
 
 
 def _is_recipe(key: str) -> bool:

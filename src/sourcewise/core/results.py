@@ -34,7 +34,7 @@ def to_json(value: Any) -> Any:
         return {
             _key(item): to_json(getattr(value, item.name))
             for item in fields(value)
-            if _key(item) is not None and not _holds_nothing(item, getattr(value, item.name))
+            if _key(item) is not None and not _is_empty(item, getattr(value, item.name))
         }
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -45,6 +45,6 @@ def _key(item: Field[Any]) -> Any:
     return item.metadata.get("json", item.name)
 
 
-def _holds_nothing(item: Field[Any], value: Any) -> bool:
-    """Return whether a field holds its default, which says that there is nothing."""
+def _is_empty(item: Field[Any], value: Any) -> bool:
+    """Return whether a field holds its default, where that is None or False."""
     return value is item.default and (value is None or value is False)

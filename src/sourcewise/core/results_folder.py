@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sourcewise.core.files import write_whole
+from sourcewise.core.files import write_atomically
 
 MANIFEST = ".results.json"
 """What the results in a folder are: a label, and the files as paths below the folder."""
@@ -82,7 +82,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _write_manifest(out: Path, label: str, files: Collection[str]) -> None:
-    write_whole(out / MANIFEST, json.dumps({"label": label, "files": sorted(files)}, indent=1).encode())
+    write_atomically(out / MANIFEST, json.dumps({"label": label, "files": sorted(files)}, indent=1).encode())
 
 
 def _remove_empty(folder: Path, out: Path) -> None:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
-from sourcewise.core.files import cache_folder, write_whole
+from sourcewise.core.files import cache_folder, write_atomically
 from sourcewise.core.randomness import ranks, uniform
 from sourcewise.data.dataset import ImageDataset
 
@@ -86,12 +86,12 @@ def _letters(count: int) -> Tensor:
 
 
 def _stretch(counts: Tensor) -> Tensor:
-    """Block sums 0..16 to the full range of uint8, `[n, 1, 8, 8]`."""
+    """Return block sums from 0 to 16 in the full range of uint8, `[n, 1, 8, 8]`."""
     return (counts.float() * (255 / BLOCK**2)).round().to(torch.uint8)
 
 
 def _render(letter: str, index: int) -> NDArray[np.uint8]:
-    """One letter `uint8[8, 8]`, 0 to 16: a random font, then random slant, rotation, size and place."""
+    """Draw a letter `uint8[8, 8]`, 0 to 16: a random font, then random slant, rotation, size and place."""
     from PIL import Image, ImageDraw
 
     font, slant, angle, width, height, right, down, weight = uniform(f"letter/{letter}/{index}", 8)
@@ -139,5 +139,5 @@ def _cached(name: str, made_from: str, load: Callable[[], Arrays]) -> Arrays:
     except (OSError, SafetensorError):
         arrays = load()
     with suppress(OSError):
-        write_whole(path, save(arrays))
+        write_atomically(path, save(arrays))
     return arrays

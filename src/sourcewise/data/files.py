@@ -58,11 +58,11 @@ def walk(top: str | Path) -> Tree:
                     names.append(entry.name)
             elif not entry.is_symlink():
                 waiting.append((below, entry.path, (*ancestors, os.path.join(ancestors[-1], entry.name))))  # noqa: PTH118
-            elif any(_is_within(step, leads := os.path.realpath(entry.path)) for step in ancestors):
+            elif any(_is_within(ancestor, destination := os.path.realpath(entry.path)) for ancestor in ancestors):
                 loops.append(below)
             else:
                 links.append(below)
-                waiting.append((below, entry.path, (*ancestors, leads)))
+                waiting.append((below, entry.path, (*ancestors, destination)))
     first: dict[str, str] = {}
     for place in sorted(real, key=lambda place: (place in links, place)):
         first.setdefault(real[place], place)
@@ -70,12 +70,12 @@ def walk(top: str | Path) -> Tree:
     return Tree(files, junk, sorted(loops), duplicates)
 
 
-def stamp(paths: Iterable[str], *others: str) -> str:
-    """Return a hash of places, sizes and times of change of files, and of other texts.
+def stamp(paths: Iterable[str], *texts: str) -> str:
+    """Return a hash of paths, sizes and times of change of files, and of further texts.
 
     A file that is not there has neither size nor time.
     """
-    state = hashlib.sha256("\0".join(others).encode(errors="surrogateescape"))
+    state = hashlib.sha256("\0".join(texts).encode(errors="surrogateescape"))
     for path in paths:
         try:
             status = os.stat(path)  # noqa: PTH116  # twice as fast as Path, and there may be millions
@@ -113,7 +113,10 @@ def read_lines(root: str, name: str | None) -> list[str]:
 
 
 def listed_rows(root: str, name: str | None, keys: Sequence[str]) -> NDArray[np.intp]:
-    """Rows whose key the text file lists, or all without one. Raises SourcewiseError when a key is not there."""
+    """Return the rows whose key a text file lists, or all without a file.
+
+    Raises SourcewiseError for a key that no row has.
+    """
     if not name:
         return np.arange(len(keys))
     place = {key: row for row, key in enumerate(keys)}
@@ -133,6 +136,6 @@ def _entries(folder: str) -> list["os.DirEntry[str]"]:
         raise SourcewiseError(f"{folder}: cannot be read ({error.strerror})") from error
 
 
-def _is_within(folder: str, other: str) -> bool:
-    """Return whether a folder is another one or lies in it; both are real paths."""
-    return folder == other or folder.startswith(other.rstrip("/") + "/")
+def _is_within(folder: str, top: str) -> bool:
+    """Return whether a folder is `top` or lies in it; both are real paths."""
+    return folder == top or folder.startswith(top.rstrip("/") + "/")

@@ -67,10 +67,11 @@ def load(
             raise SourcewiseError(f"{dataset}: it has {len(images.class_names)} classes; there should be {num_classes}")
         if (low := int(np.min(np.asarray(images.labels), initial=0))) < 0:
             raise SourcewiseError(f"{dataset}: images with label {low}; images that have no label cannot be used")
-        images = images if per_class is None else _chosen(images, per_class, rest)
-        if not len(images.labels):
-            raise SourcewiseError(f"{dataset}, per_class={per_class}, rest={rest}: no image is left")
-        return replace(images, origin=_origin(dataset))
+        chosen = images if per_class is None else _chosen(images, per_class, rest)
+        if not len(chosen.labels):
+            reason = f": per_class={per_class} takes all for the other part; set it to fewer" * (len(images.labels) > 0)
+            raise SourcewiseError(f"{dataset}: no image is left{reason}")
+        return replace(chosen, origin=_origin(dataset))
 
     if not path.exists():
         prepared(listing, str(path), side, format, channels, quality, broken)
@@ -124,5 +125,5 @@ def _chosen(listing: Listing, per_class: float, rest: bool) -> Listing:
         labels=labels[rows],
         columns={name: np.asarray(values)[rows] for name, values in listing.columns.items()},
         paths=listing.paths and [listing.paths[row] for row in rows],
-        whole=listing,
+        parent=listing,
     )

@@ -1,7 +1,7 @@
 """Where images come from: folders, tables, Hugging Face and torchvision datasets, and mixtures of them.
 
 A loader says which images there are, and opens one as an 8-bit picture; `load` keeps them, resized, in a store. Nothing
-is ever downloaded, but a repository that `HuggingFace` is told to use.
+is downloaded, except a repository that `HuggingFace` names.
 """
 
 import os
@@ -33,7 +33,7 @@ class Loader(Protocol):
         """Return, fast, a text that changes with the data on disk. Raises SourcewiseError when something is missing."""
 
     def listing(self) -> Listing:
-        """All images. Raises SourcewiseError when what lies on disk is not as it should be."""
+        """Return all images. Raises SourcewiseError when what lies on disk is not as it should be."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Folder:
 
     nested: every folder that holds images is a class, named by its path, as in a/abbey. only: a text file of the images
     that count, one path a line, as seen from `root`/`folder`. names: a text file that has in each line a class folder
-    and then the name to show for it. Both lie below `root`. obtain: what to tell who does not have the data.
+    and then the name to show for it. Both lie below `root`. obtain: a sentence on how to get the data.
     """
 
     root: str
@@ -59,8 +59,10 @@ class Folder:
         return _stamp(self.root, listing, *lists)
 
     def listing(self) -> Listing:
-        """Classes in the order of their folders, images in that of their paths."""
-        top = self._top()
+        """Return the images in the order of their paths, and classes in that of their folders."""
+        top = Path(self.root, self.folder)
+        if not top.is_dir():
+            raise self._missing("there is no such folder")
         tree, by_class = walk(top), dict[str, list[str]]()
         for place, files in tree.files.items():
             images = [f"{place}/{file}" for file in files if is_picture(file)]
@@ -93,8 +95,8 @@ class Folder:
         """Yield what a user may not expect of what lies there."""
         yield from _passed_over(tree)
         yield from (f"{loop} is a link to a folder that it lies in, and is not entered" for loop in tree.loops)
-        for link, other in tree.duplicates.items():
-            yield f"{link} is a link to {other}: their images count twice; remove the link if they should not"
+        for link, folder in tree.duplicates.items():
+            yield f"{link} is a link to {folder}: their images count twice; remove the link if they should not"
         if outside := sum(map(is_picture, tree.files["."])):
             yield f"{outside} images lie in no class folder and are left out"
         if self.nested:
@@ -107,14 +109,8 @@ class Folder:
                 f" {name}/{min(below)}; if these are the classes, take a root one folder lower, or nested=true"
             )
 
-    def _top(self) -> Path:
-        top = Path(self.root) / self.folder
-        if not top.is_dir():
-            raise self._missing("there is no such folder")
-        return top
-
     def _missing(self, problem: str) -> SourcewiseError:
-        top = Path(self.root) / self.folder
+        top = Path(self.root, self.folder)
         return SourcewiseError(f"{top}: {problem}; expected {top}/<class>/<image>.jpg. {self.obtain}".strip())
 
 
@@ -124,7 +120,7 @@ class Table:
 
     file: seen from `root`; its paths are seen from `root`/`folder`. path, label: names of columns. where: values that
     rows must have, by column. only: a text file below `root` of the paths that count. positive: two classes, rows whose
-    label has this among its parts, which | separates, and the others. obtain: what to tell who does not have the data.
+    label has this among its parts, which | separates, and the others. obtain: a sentence on how to get the data.
     """
 
     root: str
@@ -144,7 +140,7 @@ class Table:
         return _stamp(self.root, self.listing(), table, *only)
 
     def listing(self) -> Listing:
-        """Images in the order of the table; classes are those of the whole table, whatever rows count."""
+        """Return the images in the order of the table; classes are those of all its rows, whichever are taken."""
         import pandas as pd  # slow to import, and only needed here
 
         source = Path(self.root, self.file)
@@ -201,7 +197,7 @@ class HuggingFace:
         return stamp_below(self.root) if Path(self.root).is_dir() else ""
 
     def listing(self) -> Listing:
-        """Rows in their order. Raises SourcewiseError when there is no such dataset, split or column."""
+        """Return the rows in their order. Raises SourcewiseError when there is no such dataset, split or column."""
         data = self._load()
         below = sum(map(is_picture, walk(self.root).paths)) if Path(self.root).is_dir() else 0
         for column in (self.image, self.label):
@@ -241,8 +237,8 @@ class HuggingFace:
     def _notes(self, data: Any, below: int) -> Iterator[str]:
         """Yield what was not taken: other splits, and images that the library finds in none."""
         splits = {name: split.num_examples for name, split in (data.info.splits or {}).items()}
-        if others := ", ".join(f"{count} of {name}" for name, count in splits.items() if name != self.split):
-            yield f"{len(data)} images of split {self.split} are taken; not taken: {others}"
+        if unused := ", ".join(f"{count} of {name}" for name, count in splits.items() if name != self.split):
+            yield f"{len(data)} images of split {self.split} are taken; not taken: {unused}"
         if splits and below > sum(splits.values()):
             yield (
                 f"{below - sum(splits.values())} of {below} image files are in no split: where some are called like a"
@@ -270,7 +266,7 @@ class Torchvision:
     """A dataset class of torchvision, by name, already on disk below `root`.
 
     parts: arguments of its constructor, several when splits are joined: [{split: train}, {split: val}]. labels and
-    classes: its attributes that hold them. obtain: what to tell who does not have the data.
+    classes: its attributes that hold them. obtain: a sentence on how to get the data.
     """
 
     name: str
@@ -285,7 +281,7 @@ class Torchvision:
         return stamp_below(required(self.root, self.obtain))
 
     def listing(self) -> Listing:
-        """Images in torchvision's order. Raises SourcewiseError when torchvision does not find them."""
+        """Return the images in torchvision's order. Raises SourcewiseError when torchvision does not find them."""
         from torchvision import datasets  # slow to import, and only needed here
 
         try:
@@ -295,8 +291,8 @@ class Torchvision:
             reason = str(error).partition(" You can use download=True")[0]
             raise SourcewiseError(f"{self.root}: torchvision's {self.name}: {reason} {self.obtain}".strip()) from error
         where = [(part, row) for part in parts for row in range(len(part))]
-        given = [label for part in parts for label in getattr(part, self.labels)]
-        labels = np.array([label[-1] if isinstance(label, tuple) else label for label in given], dtype=np.int64)
+        values = [label for part in parts for label in getattr(part, self.labels)]
+        labels = np.array([label[-1] if isinstance(label, tuple) else label for label in values], dtype=np.int64)
 
         def open_image(row: int) -> "Image":
             part, at = where[row]
@@ -315,11 +311,11 @@ class Memory:
         return f"Memory({self.dataset.fingerprint})"
 
     def stamp(self) -> str:
-        """Its fingerprint."""
+        """Return the dataset's fingerprint."""
         return self.dataset.fingerprint
 
     def listing(self) -> Listing:
-        """Its images in their order."""
+        """Return the dataset's images in their order."""
         from torchvision.transforms.functional import to_pil_image  # slow to import, and only needed here
 
         data = self.dataset
@@ -336,7 +332,7 @@ class Mixture:
     parts: Mapping[str, Loader]
 
     def stamp(self) -> str:
-        """Of all parts."""
+        """Return the stamps of all parts."""
         return "/".join(part.stamp() for part in self.parts.values())
 
     def listing(self) -> Listing:

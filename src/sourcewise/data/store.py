@@ -42,9 +42,9 @@ BROKEN = (OSError, ValueError, SyntaxError)
 """What PIL raises for broken files."""
 
 SCHEMA = 2
-"""Of a store's file. Another one makes stores anew."""
+"""Version of a store's file. With another version, stores are made anew."""
 _HASHED = {"schema": 2}
-"""What the first fingerprints had before the settings, for ever: data that stay the same keep their fingerprint."""
+"""Settings that fingerprints are computed with in every version, so that data keep their fingerprint."""
 COLUMN = "column "
 """What a listing's columns have before their names in a store, so that none is taken for the store's own."""
 OPTIONAL = ("path", "digest")
@@ -69,7 +69,7 @@ class Listing:
     open(row): a PIL image of 8 bits, or of larger numbers (mode I), which the store makes 8 bits by the range that all
     images use; raises OSError or ValueError for one that is broken. labels: int64[n], in range(len(class_names));
     columns: further values per image. paths: where each image lies, as seen from the dataset's root; None where there
-    is no file. notes: lines about what was left out, or may not be meant. whole: the listing that these images were
+    is no file. notes: lines about what was left out, or may not be meant. parent: the listing that these images were
     chosen from, whose range counts. origin: where the images are from, in words.
     """
 
@@ -79,7 +79,7 @@ class Listing:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     paths: Sequence[str | None] | None = None
     notes: Sequence[str] = ()
-    whole: "Listing | None" = None
+    parent: "Listing | None" = None
     origin: str = ""
 
 
@@ -216,7 +216,7 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
     print(f"preparing {file}: {count} images, once", file=sys.stderr, flush=True)
     for note in listing.notes:
         print_once(note)
-    bits = functools.cache(lambda: _bits(listing.whole or listing, file))
+    bits = functools.cache(lambda: _bits(listing.parent or listing, file))
 
     def encode(row: int) -> tuple[bytes, int, int] | Exception:
         try:
@@ -279,7 +279,7 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
 
 
 def _bits(listing: Listing, file: Path) -> int:
-    """Return how many bits the numbers of more than 8 bits have that a dataset's images hold, and say so if not 16."""
+    """Return the bit depth of a dataset's images of more than 8 bits, and print it if it is not 16."""
 
     def largest(row: int) -> int:
         with suppress(*BROKEN):
@@ -327,7 +327,7 @@ def _encode(image: "Image.Image", settings: Mapping[str, Any], dark: list[bool])
 
 @contextmanager
 def _alone(file: Path) -> Iterator[None]:
-    """Hold a lock that one process of this machine has at a time."""
+    """Hold the lock of a file, which one process of this machine has at a time."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.with_name(f".{file.name}.lock").open("w") as lock:

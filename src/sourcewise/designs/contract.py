@@ -1,7 +1,7 @@
 """The contract of a design: what it draws, and what else the product asks of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,6 @@ from numpy.typing import NDArray
 
 SubsetSettings = Mapping[str, Any]
 """The settings `subset.*` of a run: `design`, and the arguments of its `draw`."""
-
-
-def _nothing(subset: SubsetSettings) -> str:
-    return ""
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Design:
 
     >>> def every_other(groups, first: int):
     ...     return np.arange(len(groups)) % 2 == first
-    >>> design = Design(every_other)  # in a module `mine`: subset.design=mine.design +subset.first=1
+    >>> design = Design(every_other)  # in my_designs.py: subset.design=my_designs.design +subset.first=1
     >>> design.draw(["a", "b", "c"], first=0).tolist()
     [True, False, True]
     """
@@ -48,6 +44,6 @@ class Design:
     draw: Callable[..., NDArray[np.bool_]]
     is_random: bool = False
     resolve: Callable[[SubsetSettings], dict[str, Any]] = dict
-    replica: Callable[[SubsetSettings], str] = _nothing
-    curve: Callable[[SubsetSettings], str] = _nothing
+    replica: Callable[[SubsetSettings], str] = field(default=lambda subset: "")
+    curve: Callable[[SubsetSettings], str] = field(default=lambda subset: "")
     names_groups: bool = False

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import write_whole
+from sourcewise.core.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def write_names(path: Path, title: str, names: Iterable[str]) -> None:
     A name that a line cannot hold as it is stands there as a JSON string.
     """
     lines = [name if _fits_a_line(name) else json.dumps(name) for name in names]
-    write_whole(path, "\n".join([f"# {title}", *lines, ""]).encode())
+    write_atomically(path, "\n".join([f"# {title}", *lines, ""]).encode())
 
 
 def read_names(path: str, setting: str) -> list[str]:
@@ -50,7 +50,7 @@ def write_ranking(path: Path, scores: Mapping[str, float]) -> None:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["group", "score"])
     rows.writerows([group, "" if math.isnan(score) else f"{score:.9g}"] for group, score in ordered)
-    write_whole(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue().encode())
 
 
 def read_ranking(path: Path, target: str | None) -> Ranking:

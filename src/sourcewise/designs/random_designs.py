@@ -49,14 +49,14 @@ def hadamard(groups: Sequence[str], seed: NonNegativeInt) -> NDArray[np.bool_]:
 def replicated(groups: Sequence[str], fraction: float, replicas: int, seed: NonNegativeInt) -> NDArray[np.bool_]:
     """Draw the subset of `random` with seed `seed // replicas`, which `replicas` runs share. Return `bool[groups]`.
 
-    The runs differ in their training: see `replica_of`. Raises SourcewiseError as `random` does, and for fewer than one
-    replica.
+    The runs differ in their training: see `replica_name`. Raises SourcewiseError as `random` does, and for fewer than
+    one replica.
     """
     if replicas < 1:
         raise SourcewiseError(f"subset.replicas={replicas}: it must be at least 1")
     return random(groups, fraction, seed // replicas)
 
 
-def replica_of(subset: Mapping[str, Any]) -> str:
+def replica_name(subset: Mapping[str, Any]) -> str:
     """Return the number of a run among those of `replicated` that share its subset, as the name of its randomness."""
     return f"/replica/{subset['seed'] % subset['replicas']}"

@@ -17,12 +17,12 @@ DESIGNS: Mapping[str, Design] = {
     "full": Design(chosen_designs.full),
     "random": Design(random_designs.random, is_random=True),
     "hadamard": Design(random_designs.hadamard, is_random=True),
-    "replicated": Design(random_designs.replicated, is_random=True, replica=random_designs.replica_of),
+    "replicated": Design(random_designs.replicated, is_random=True, replica=random_designs.replica_name),
     "listed": Design(chosen_designs.listed, resolve=chosen_designs.resolve_listed, names_groups=True),
     "ranked": Design(
         chosen_designs.ranked,
         resolve=chosen_designs.resolve_ranked,
-        curve=chosen_designs.curve_of_ranked,
+        curve=chosen_designs.ranked_curve,
         names_groups=True,
     ),
 }
@@ -83,7 +83,7 @@ def _check_owner(design: Design, subset: SubsetSettings) -> None:
     """Raise SourcewiseError for a setting of other designs only, as an experiment has it with another subset chosen."""
     parameters = inspect.signature(design.draw).parameters
     for name in [name for name in _settings(subset) if name not in parameters]:
-        owners = [key for key, other in DESIGNS.items() if name in inspect.signature(other.draw).parameters]
+        owners = [key for key, owner in DESIGNS.items() if name in inspect.signature(owner.draw).parameters]
         if owners and inspect.Parameter.VAR_KEYWORD not in [parameter.kind for parameter in parameters.values()]:
             raise SourcewiseError(
                 f"subset.{name}: the design {subset['design']} has no such setting, only {' and '.join(owners)};"

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation import checks
+from sourcewise.estimation import checks, scoring
 from sourcewise.estimation.arrays import BLOCK_ROWS, CELLS, Array, PackedMasks, cuts
 from sourcewise.estimation.checks import Checks, Point
 from sourcewise.estimation.collapse import Subsets, collapse
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting, find_estimators
+from sourcewise.estimation.identifiability import limits
 from sourcewise.estimation.inference import intervals
 from sourcewise.estimation.tables import estimate_table
 
@@ -69,13 +70,7 @@ class Fit:
     @property
     def gaps(self) -> str:
         """What these models cannot tell, in sentences; empty if they tell something of every group."""
-        shares, sentences = self.estimate.kept_share, []
-        constant = [name for name, share in zip(self.groups, shares, strict=True) if share in (0, 1)]
-        if constant:
-            sentences.append(f"In every subset or in none, so that no influence can be told: {shortened(constant)}.")
-        if np.isnan(self.stderr).all() and len(constant) < len(self.groups):
-            sentences.append(f"{self.sample.units} different subsets are too few for errors and q-values.")
-        return " ".join(sentences)
+        return " ".join(limits(self.sample.masks, self.groups))
 
     def __repr__(self) -> str:
         lines = strongest_lines(self.groups, self.influence, self.stderr, self.qvalue)
@@ -114,7 +109,8 @@ def fit(
         masks: bool[models, G], True where a model kept the group.
         outputs: float[models, E] (or [models]), outputs of each model on each example.
         estimator: difference, ridge, ols, lasso, the dotted path of an `Estimator` of yours, or the object. Of several
-            in a list, and for auto of all of ours, the one with the highest cross-fitted LDS is used.
+            in a list, and for auto of all of ours, the one with the highest cross-fitted LDS is used; below twenty
+            subsets the first.
         seeds: training seeds [models]. Models of one subset are averaged, and errors count subsets, not models.
         groups: names of the groups.
         level: what a column is, for the verdict: example, class, overall.
@@ -134,7 +130,7 @@ def fit(
     candidates = find_estimators(estimator, packed.groups)
     subsets = collapse(packed, table, seed_of)
     sample = _sample_columns(subsets)
-    scores = checks.compare_estimators(candidates, sample)
+    scores = scoring.compare_estimators(candidates, sample)
     method = next((item for item in candidates if item.name == next(iter(scores), "")), candidates[0])
     estimate, qvalue = estimate_table(subsets, method)
     return Fit(
@@ -145,15 +141,6 @@ def fit(
         checks=checks.check(method, scores, sample, len(packed), level),
         sample=sample,
     )
-
-
-def shortened(names: Sequence[str], most: int = 5) -> str:
-    """Return names as a list, the first of them where there are many.
-
-    >>> shortened(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def strongest_lines(

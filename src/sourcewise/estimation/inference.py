@@ -9,20 +9,46 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from sourcewise.estimation.arrays import Array
+from sourcewise.estimation.arrays import Array, Index, Mask
+
+LEAST_SIDE = 5
+"""Subsets with a group, and subsets without it, below which an influence is not tested."""
 
 
-def pvalues(influence: Array, stderr: Array, dof: Array) -> Array:
-    """Return the two-sided p-values of Student's t for "this influence is zero".
+def pvalues(influence: Array, stderr: Array, dof: Array, least: Array | float = 0.0) -> Array:
+    """Return the two-sided p-values of Student's t for "this influence is zero", none below `least`.
 
-    Where the standard error is zero (outputs that vary on neither side), p is 1 if the influence is zero too, and 0 if
-    it is not.
+    Where the standard error is zero (outputs that vary on neither side), p is 1 if the influence is zero too, and
+    `least` if it is not. Where `least` is NaN, so is p.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(influence) / stderr
     t = np.where((stderr == 0) & (influence == 0), 0.0, t)
     p = 2 * special.stdtr(dof, -t)
-    return np.where(np.isnan(t) | np.isnan(dof), np.nan, np.where(np.isposinf(t), 0.0, p))
+    p = np.where(np.isnan(t) | np.isnan(dof), np.nan, np.where(np.isposinf(t), 0.0, p))
+    return np.maximum(p, least)
+
+
+def least_pvalues(kept: Array | Index, subsets: int, pairs: int = 0) -> Array:
+    """Return the smallest p-value that any test of a group could have, float[G]; NaN for a side below LEAST_SIDE.
+
+    If a group does nothing, all choices of the subsets that keep it are equally likely, as in a permutation test
+    (Fisher, The Design of Experiments, 1935). The most extreme of them has p = 1 / choices, or twice that where both
+    sides are of equal size, since its mirror image is as extreme.
+
+    Args:
+        kept: subsets that keep each group, [G].
+        subsets: how many there are.
+        pairs: pairs of complements among them. Of a pair, one keeps the group.
+
+    >>> least_pvalues(np.array([6, 5, 4]), 12).round(4).tolist()
+    [0.0022, 0.0013, nan]
+    """
+    kept = np.asarray(kept, dtype=np.float64)
+    single, kept_single = subsets - 2 * pairs, kept - pairs
+    choices = special.binom(single, kept_single)
+    p = np.where(2 * kept_single == single, 2.0, 1.0) * np.exp2(-float(pairs)) / choices
+    return np.where(np.minimum(kept, subsets - kept) < LEAST_SIDE, np.nan, np.minimum(p, 1.0))
 
 
 def qvalues(p: Array) -> Array:
@@ -103,3 +129,36 @@ class Mean:
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Return the lower and upper end of Student's t interval."""
         return intervals(self.value, np.sqrt(self.variance), self.dof, level)
+
+
+def uneven_sides(kept: Array, dropped: Array) -> Mask:
+    """Return where so many more models kept a group than dropped it, or the reverse, that their noise may differ.
+
+    Sides of nearly equal size need no correction; one of two models or fewer allows none.
+    """
+    smaller = np.minimum(kept, dropped)
+    return np.asarray((kept + dropped - 2 * smaller > 0.1 * (kept + dropped)) & (smaller > 2))
+
+
+def uneven_noise_ratio(ratio: Array, error: Array) -> Array:
+    """Return how many times the variance for even noise an influence has, shrunken from what the residuals say.
+
+    The ratio that the residuals say is believed only as far as its distance from 1 exceeds its own error (James-Stein,
+    positive part; Efron & Morris, J. Am. Stat. Assoc. 68, 1973), and slower if it lowers the variance. It is never less
+    than a quarter.
+
+    Args:
+        ratio: variance that allows for noise of any size in each model (HC2; MacKinnon & White, J. Econometrics 29,
+            1985) over that of even noise.
+        error: variance of the ratio if noise is even.
+    """
+    gap = ratio - 1
+    error = np.where(gap > 0, error, 4 * error)
+    return np.maximum(1 + gap * np.maximum(0.0, 1 - error / np.maximum(gap**2, 1e-300)), 0.25)
+
+
+def pooled_variance(left: Mean, right: Mean) -> Array:
+    """Return the variance of the difference of two means whose runs have one variance, estimated from both sides."""
+    squares = sum(side.variance * (side.dof + 1) * side.dof for side in (left, right))
+    each = squares / (left.dof + right.dof)
+    return each * (1 / (left.dof + 1) + 1 / (right.dof + 1))

@@ -6,7 +6,7 @@ before anything is squared, so that large means do not cost precision.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ class Moments:
         gram: float[G, G], how many models kept both groups; None where it was not asked for.
         pairs: pairs of a subset and its complement among the models. What the two have in common is left out of sums.
         precision: rounding unit of the products.
+        models: gives masks bool[m, G] and outputs float[m, E] of the models again, in chunks, for a second pass; None
+            where these are sums or differences of moments.
     """
 
     count: int
@@ -48,6 +50,7 @@ class Moments:
     gram: Array | None = None
     pairs: int = 0
     precision: float = float(np.finfo(np.float64).eps)
+    models: Callable[[], Iterable[tuple[Mask, NDArray[Any]]]] | None = None
 
     @property
     def groups(self) -> int:
@@ -164,7 +167,7 @@ class Moments:
         names = ["count", "kept", "total", "square", "kept_total", "kept_square", "pairs"]
         names += ["gram"] if self.gram is not None else []
         sums = {name: getattr(self, name) + sign * getattr(right, name) for name in names}
-        return replace(self, precision=max(self.precision, right.precision), **sums)
+        return replace(self, precision=max(self.precision, right.precision), models=None, **sums)
 
 
 def sum_models(

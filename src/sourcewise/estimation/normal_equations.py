@@ -3,10 +3,11 @@
 Ridge shrinks each coefficient by a factor H_kk, H = (G + penalty I)^-1 G. Its influence is the coefficient over that
 factor, which leaves b_k + sum_j H_kj / H_kk b_j + noise: unbiased for the group itself, with leaks of the other groups
 whose signs are random by design. With b_j of variance tau^2 and noise of variance sigma^2, its error has the variance
-sigma^2 [(G + penalty I)^-1 G (G + penalty I)^-1]_kk / H_kk^2 + tau^2 sum_j (H_kj / H_kk)^2. Both variances come from
-restricted maximum likelihood (Patterson & Thompson, Biometrika 58, 1971), a column at a time. This runs from ordinary
-least squares (no penalty) to the difference of means (large penalty), is defined with fewer models than groups, and the
-penalty that predicts best makes its error smallest too.
+sigma^2 [(G + penalty I)^-1 G (G + penalty I)^-1]_kk / H_kk^2 + tau^2 sum_j (H_kj / H_kk)^2. Both variances are means
+over all penalties sigma^2 / tau^2, weighted by their restricted likelihood (Patterson & Thompson, Biometrika 58,
+1971), a column at a time: the most likely penalty alone would make errors far too small where models are few. This runs
+from ordinary least squares (no penalty) to the difference of means (large penalty), is defined with fewer models than
+groups, and the penalty that predicts best makes its error smallest too.
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ import numpy as np
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import TILE_COLUMNS, Array, Index, cuts
 from sourcewise.estimation.contract import Estimate
+from sourcewise.estimation.inference import uneven_noise_ratio, uneven_sides
 from sourcewise.estimation.moments import Moments
 
 PENALTIES = np.logspace(-3, 3, 31)
 """Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
-PRIOR = 0.125
-"""Information, in squares of log units, that the range of PENALTIES gives on their logarithm."""
 
 
 def eigen(gram: Array, count: int) -> tuple[Array, Array]:
@@ -53,7 +53,6 @@ class ColumnFits:
         size_product: product of the subset size with the outputs.
         noise: variance of the noise, sigma^2.
         effects: variance of the effects, tau^2.
-        likeliest: index of the penalty of highest restricted likelihood, sigma^2 / tau^2.
         best: index of the penalty of least generalised cross-validation.
         residual: sum of squares that least squares leaves.
     """
@@ -62,7 +61,6 @@ class ColumnFits:
     size_product: Array
     noise: Array
     effects: Array
-    likeliest: Index
     best: Index
     residual: Array
 
@@ -124,20 +122,20 @@ class NormalEquations:
         rotated = cross @ self._vectors
         square = rotated**2
         total = self._squares[tile] - (size_product**2 / self.size_square if self.size_square else 0.0)
+        constant = self._squares[tile] == 0
         floor = 64 * m.precision * self._squares[tile] + 1e-300
         filters, shares = self.filters, self._values * self.filters
         quadratic = np.maximum(total - filters @ square.T, floor)
         residual = np.maximum(total - (filters * (2 - shares)) @ square.T, floor)
         shrunk = shares[:-1].sum(1)[:, None]
         log_determinant = np.log1p(self._values / self.penalties[:-1, None]).sum(1)[:, None]
-        likeliest = (free * np.log(quadratic[:-1]) + log_determinant).argmin(0)
+        deviance = free * np.log(quadratic[:-1]) + log_determinant
+        likelihood = np.exp((deviance.min(0) - deviance) / 2)
         best = (residual[:-1] / (free - shrunk) ** 2).argmin(0)
-        noise = np.take_along_axis(quadratic, likeliest[None], 0)[0] / free
-        constant = self._squares[tile] == 0
-        noise[constant] = 0.0
-        residual[-1, constant] = 0.0
-        effects = noise / self.penalties[likeliest]
-        return ColumnFits(rotated, size_product, noise, effects, likeliest, best, residual[-1])
+        quadratic[:, constant] = residual[:, constant] = 0.0
+        noise = likelihood * quadratic[:-1] / (likelihood.sum(0) * free)
+        effects = noise / self.penalties[:-1, None]
+        return ColumnFits(rotated, size_product, noise.sum(0), effects.sum(0), best, residual[-1])
 
     def estimate(self, choose: Callable[[ColumnFits], tuple[Index, Array, Array]]) -> Estimate:
         """Estimate all columns; groups that do not vary are NaN, their coefficients zero.
@@ -149,6 +147,7 @@ class NormalEquations:
         m, groups, k = self.moments, self.groups, self.groups.size
         influence, stderr, dof = np.full((3, m.columns, m.groups), np.nan)
         coefficients, penalties = np.zeros((m.columns, m.groups)), np.empty(m.columns)
+        uneven = uneven_sides(m.kept[groups], m.count - m.kept[groups])
         for tile in cuts(m.columns, TILE_COLUMNS):
             fits = self.fit(tile)
             penalty, noise, effects = choose(fits)
@@ -157,27 +156,61 @@ class NormalEquations:
             if self.sizes_vary:
                 mean_effect = (fits.size_product / self.size_square - slopes @ self.size_weight)[:, None]
                 effect, slopes = mean_effect + (k - 1) / k * effect, mean_effect + slopes
-            leaked = effects[:, None] * self.leak_gain[penalty]
-            variance = noise[:, None] * self.noise_gain[penalty] + leaked
+            noise_gain = self.noise_gain[penalty]
+            if uneven.any():
+                noise_gain *= np.where(uneven, self._noise_ratio(tile, penalty, slopes), 1.0)
+            variance = noise[:, None] * noise_gain + effects[:, None] * self.leak_gain[penalty]
+            stderr[tile][:, groups], dof[tile][:, groups] = np.sqrt(variance), self.free
             influence[tile][:, groups], coefficients[tile][:, groups] = effect, slopes
-            dof[tile][:, groups] = self.dof(fits, variance, leaked)
-            stderr[tile][:, groups] = np.sqrt(with_uneven_noise(m, tile, groups, variance))
             penalties[tile] = self.penalties[penalty]
         return Estimate(influence, stderr, dof, m.kept_share, m.mean, coefficients, penalties)
 
-    def dof(self, fits: ColumnFits, variance: Array, leaked: Array) -> Array:
-        """Return the degrees of freedom of a variance [e, K], of which `leaked` [e, K] is due to leaks.
+    def _noise_ratio(self, tile: slice, penalty: Index, slopes: Array) -> Array:
+        """Return how many times the variance for even noise each influence has, float[e, K], by a second pass.
 
-        By the delta method, after Satterthwaite (Biometrics Bulletin 2, 1946), from the expected information on the
-        logarithms of the noise and of the penalty. Least squares has free - rank, a difference of means free - 0. What
-        the data cannot split into noise and leaks costs little where the sum of both is known.
+        An influence is a weighted sum of the outputs. With noise that differs from model to model, its variance is the
+        sum of the squares of weights and residuals, each over one minus the model's leverage (HC2).
+
+        Args:
+            tile: e of the columns.
+            penalty: int[e], indices into `penalties`.
+            slopes: float[e, K], what predicts these columns.
         """
-        shares = self._values * self.filters[fits.likeliest]
-        trace, trace_square = shares.sum(1)[:, None], (shares**2).sum(1)[:, None] + PRIOR
-        with np.errstate(invalid="ignore"):
-            part = np.where(variance > 0, leaked / variance, 0.0)
-        dof = (self.free * trace_square - trace**2) / (trace_square - 2 * part * trace + part**2 * self.free)
-        return np.asarray(np.clip(dof, 1.0, self.free))
+        m, k = self.moments, self.groups.size
+        if m.models is None:
+            return np.ones_like(slopes)
+        used, column_penalty = np.unique(penalty, return_inverse=True)
+        robust, (square_sum, fourth_sum) = np.zeros(slopes.shape), np.zeros((2, len(slopes)))
+        weight_sum, weight_square = np.zeros((2, len(used), k))
+        for masks, outputs in m.models():
+            centred = masks[:, self.groups] - m.kept_share[self.groups]
+            size = centred.sum(1)
+            rotated = (centred - np.outer(size, self.size_weight)) @ self._vectors
+            residual = outputs[:, tile] - m.mean[tile] - centred @ slopes.T
+            for i, chosen in enumerate(used):
+                columns = np.flatnonzero(column_penalty == i)
+                slope_weight = (rotated * self.filters[chosen]) @ self._vectors.T
+                leverage = 1 / m.count + rotated**2 @ self.filters[chosen]
+                weight = slope_weight / self.shrinkage[chosen]
+                if self.size_square:
+                    leverage += size**2 / self.size_square
+                if self.sizes_vary:
+                    weight *= (k - 1) / k
+                    weight += (size / self.size_square - slope_weight @ self.size_weight)[:, None]
+                weight **= 2
+                square = residual[:, columns] ** 2 / np.maximum(1 - leverage, 1e-3)[:, None]
+                robust[columns] += square.T @ weight
+                square_sum[columns] += square.sum(0)
+                fourth_sum[columns] += (square**2).sum(0)
+                weight_sum[i] += weight.sum(0)
+                weight_square[i] += (weight**2).sum(0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            level = square_sum / m.count
+            kurtosis = fourth_sum / m.count / level**2 - 1
+            ratio = robust / (weight_sum[column_penalty] * level[:, None])
+            spread = np.maximum(weight_square / weight_sum**2 - 1 / m.count, 0.0)
+            result = uneven_noise_ratio(ratio, kurtosis[:, None] * spread[column_penalty])
+        return np.where(np.isnan(result), 1.0, result)
 
     def _gains(self, shares: Array) -> tuple[Array, Array]:
         """Return the gains of noise and leaks, from shares [L, rank], the shrinkage of each direction."""
@@ -194,32 +227,3 @@ class NormalEquations:
             off = (1 - shares) ** 2 @ along**2
             leak = scale**2 * leak + off[:, None]
         return noise, leak
-
-
-def with_uneven_noise(moments: Moments, tile: slice, groups: Index, variance: Array) -> Array:
-    """Return the variance [e, K] of influences, corrected for noise that differs between the two sides of a group.
-
-    Sides of equal size need no correction. Others are corrected only as far as the difference of the sides' variances
-    exceeds its own error (James-Stein, positive part; Efron & Morris, J. Am. Stat. Assoc. 68, 1973).
-
-    Args:
-        moments: the sums that influences came from.
-        tile: e of their columns.
-        groups: positions of the K groups.
-        variance: float[e, K], taking noise to be the same on both sides.
-    """
-    smaller = np.minimum(moments.kept[groups], moments.count - moments.kept[groups])
-    uneven = np.flatnonzero((moments.count - 2 * smaller > 0.1 * moments.count) & (smaller > 2))
-    if not uneven.size:
-        return variance
-    with_group, without = moments.side_means(tile, groups[uneven])
-    n1, n0 = with_group.dof + 1, without.dof + 1
-    var1, var0 = with_group.variance * n1, without.variance * n0
-    gap = var1 - var0
-    error = 2 * (var1**2 / n1 + var0**2 / n0)
-    change = gap * (n0 - n1) / (n1 * n0)
-    error *= np.where(change > 0, 1, 4)  # slower to lower the variance than to raise it
-    change *= np.maximum(0.0, 1 - error / np.maximum(gap**2, 1e-300))
-    corrected = variance.copy()
-    corrected[:, uneven] = np.maximum(variance[:, uneven] + change, variance[:, uneven] / 4)
-    return corrected

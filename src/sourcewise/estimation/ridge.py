@@ -44,12 +44,12 @@ def ols(moments: Moments) -> Estimate:
     estimate = normal.estimate(
         lambda fits: (np.full_like(fits.best, unpenalised), fits.residual / free, np.zeros_like(fits.effects))
     )
-    dof, known = np.full(moments.groups, np.nan), np.zeros(moments.groups, np.bool_)
-    dof[normal.groups], known[normal.groups[~unknown]] = free, True
+    known = np.zeros(moments.groups, np.bool_)
+    known[normal.groups[~unknown]] = True
     return replace(
         estimate,
         influence=np.where(known, estimate.influence, np.nan),
-        dof=np.tile(dof, (moments.columns, 1)),
+        dof=np.where(np.isnan(estimate.dof), np.nan, free),
     )
 
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import ALL, CELLS, Array, cuts, row_blocks
+from sourcewise.estimation.arrays import ALL, CELLS, Array, Index, cuts, row_blocks
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimate, Estimator
-from sourcewise.estimation.inference import pvalues, qvalues, qvalues_in_place
+from sourcewise.estimation.identifiability import never_apart
+from sourcewise.estimation.inference import least_pvalues, pvalues, qvalues, qvalues_in_place
 from sourcewise.estimation.moments import GRAM_GROUPS
 
 
 def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, NDArray[np.floating[Any]]]:
     """Estimate influences and their q-values, both float[E, G].
+
+    Of groups that are never apart, nobody can tell the influences, which are NaN. To predictions, each adds an equal
+    part of what they add together.
 
     A table of more than CELLS is made part by part, in float32 in temporary files: by examples, or by groups where
     these are too many for a Gram matrix. Raises SourcewiseError if the disk has no room.
@@ -26,8 +31,8 @@ def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, ND
     shape = subsets.outputs.shape[1], subsets.masks.groups
     if shape[0] * shape[1] > CELLS and estimator.by_parts:
         return _estimate_by_parts(subsets, estimator, shape)
-    estimate = estimator.estimate_subsets(subsets)
-    return estimate, qvalues(pvalues(estimate.influence, estimate.stderr, estimate.dof))
+    estimate = _without_joint_effects(estimator.estimate_subsets(subsets), _partners(subsets))
+    return estimate, qvalues(pvalues(estimate.influence, estimate.stderr, estimate.dof, _least_pvalues(subsets)))
 
 
 def _estimate_by_parts(
@@ -37,19 +42,47 @@ def _estimate_by_parts(
     length, width = (shape[1], shape[0]) if by_groups else shape
     step = max(CELLS // 2 // width // 8 * 8, 8)  # masks are cut at whole bytes
     kept_share, mean, q = np.empty(shape[1]), np.empty(shape[0]), _on_disk(shape)
+    least, partners = _least_pvalues(subsets), _partners(subsets)
     tables: dict[str, Array] = {}
     for tile in cuts(length, step):
         columns, groups = (ALL, tile) if by_groups else (tile, ALL)
-        part = estimator.estimate_subsets(subsets, columns, groups)
+        part = _without_joint_effects(estimator.estimate_subsets(subsets, columns, groups), partners, groups)
         for name in ("influence", "stderr", "dof", "coefficients"):
             if (values := getattr(part, name)) is not None:
                 if name not in tables:
                     tables[name] = _on_disk(shape)
                 tables[name][columns, groups] = values
         mean[columns], kept_share[groups] = part.mean, part.kept_share
-        q[columns, groups] = pvalues(part.influence, part.stderr, part.dof)
+        q[columns, groups] = pvalues(part.influence, part.stderr, part.dof, least[groups])
     qvalues_in_place(q, row_blocks(shape))
     return Estimate(**tables, kept_share=kept_share, mean=mean), q
+
+
+def _partners(subsets: Subsets) -> Index:
+    """Return of how many groups each is one that are never apart, int[G]."""
+    partners = np.ones(subsets.masks.groups, np.int64)
+    for members in never_apart(subsets.masks):
+        partners[members] = len(members)
+    return partners
+
+
+def _without_joint_effects(estimate: Estimate, partners: Index, groups: slice = ALL) -> Estimate:
+    """Return the estimate of some groups without influences of those that are never apart from others."""
+    if partners.max(initial=1) == 1:
+        return estimate
+    single = partners[groups] == 1
+    influence, stderr, dof = (
+        np.where(single, table, np.nan) for table in (estimate.influence, estimate.stderr, estimate.dof)
+    )
+    coefficients = estimate.coefficients
+    if coefficients is None:
+        coefficients = estimate.slopes / partners[groups]
+    return replace(estimate, influence=influence, stderr=stderr, dof=dof, coefficients=coefficients)
+
+
+def _least_pvalues(subsets: Subsets) -> Array:
+    count = len(subsets.masks)
+    return least_pvalues(np.rint(subsets.masks.kept_share() * count), count, subsets.pairs)
 
 
 def _on_disk(shape: tuple[int, int]) -> NDArray[Any]:

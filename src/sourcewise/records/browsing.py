@@ -1,4 +1,4 @@
-"""What W&B shows of a run, made for browsing, and how its config and subset are read back from that. Pure functions."""
+"""The config and the subset of a run as W&B shows them, and how they are read back from that. Pure functions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -83,7 +83,7 @@ def read_subset(summary: Mapping[str, Any]) -> tuple[NDArray[np.bool_], list[str
 
 
 def _without_places(value: Any) -> Any:
-    """Return a setting's value without what says where data are."""
+    """Return a setting's value without the settings that locate data."""
     if isinstance(value, Mapping):
         return {key: _without_places(item) for key, item in value.items() if key not in NOT_RECIPE}
     return value

@@ -135,15 +135,15 @@ def mixed(
     recipes = {recorded_recipe(config) for config, _ in contents.values()}
     if len(recipes) > 1 or "" in recipes:
         return SourcewiseError(f"records={places}: records of different recipes do not mix: {counts}; {choices}")
-    (config, first), *others = contents.values()
+    (config, first), *further = contents.values()
     source = str(config["source"]["name"])
-    differ = list(dict.fromkeys(name for _, other in others for name in differing(other, first, source)))
+    differ = list(dict.fromkeys(name for _, data in further for name in differing(data, first, source)))
     reason = f"other data ({', '.join(differ)} differs)" if differ else "the same data, under several names,"
     return SourcewiseError(f"records={places}: records of one recipe and {reason} do not mix: {counts}; {choices}")
 
 
 def _data(config: Mapping[str, Any]) -> Fingerprints:
-    """Return what a config says of its data; nothing if it is no run's."""
+    """Return the `data` of a config, by the names of source and targets; nothing if it is not a run's."""
     try:
         return {name.removeprefix("target."): str(value) for name, value in names.data(config).items()}
     except (KeyError, TypeError, AttributeError):
@@ -173,7 +173,7 @@ def _read(file: Path) -> Record | str:
 
 
 def _disagreement(run: RemoteRun, item: Record) -> str | None:
-    """Return in what a record disagrees with the config of its run in W&B; None when they agree."""
+    """Return how a record disagrees with the config of its run in W&B; None when they agree."""
     try:
         in_wandb, in_record = (
             {"recipe": names.recipe(config), "data": names.data(config), "subset": config["subset"]}

@@ -81,7 +81,7 @@ class Reading(Iterator[Record]):
 
     @property
     def unused(self) -> str:
-        """What an error says of the records that were left out, at its end; "" if none was."""
+        """The end of an error's message, on the records that were left out; "" if none was."""
         if not self.left_out:
             return ""
         first = self.left_out[0]
@@ -91,7 +91,7 @@ class Reading(Iterator[Record]):
         """Yield the records to use. Raises SourcewiseError for one whose groups or examples are not the first's."""
         first: Record | None = None
         scalars: set[str] = set()
-        for path, item in self._one_study():
+        for path, item in self._first_study():
             if self._metric is not None and isinstance(item, Record):
                 numbers = item.header.metrics.items()
                 scalars |= {name for name, value in numbers if isinstance(value, int | float)}
@@ -107,7 +107,7 @@ class Reading(Iterator[Record]):
             near = ", ".join(get_close_matches(self._metric, scalars, n=3) or sorted(scalars)[:10])
             raise SourcewiseError(f"outputs={METRIC}{self._metric}: no run logged this scalar; there are {near}")
 
-    def _one_study(self) -> Iterator[Entry]:
+    def _first_study(self) -> Iterator[Entry]:
         """Yield the entries of the first study, each run once.
 
         Raises SourcewiseError at the end when there was another study, or none.

@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from sourcewise.core import names, settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import write_whole
+from sourcewise.core.files import write_atomically
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.results_folder import RESERVED
 from sourcewise.designs import recorded_design
@@ -95,7 +95,7 @@ class Header:
 
     @classmethod
     def from_config(cls, config: names.Config, **fields: Any) -> "Header":
-        """Return the header of a run of a resolved config; fields: those that the config does not say.
+        """Return the header of a run of a resolved config; fields: those that are not in the config.
 
         Raises KeyError, TypeError or AttributeError for a config of another kind.
         """
@@ -153,7 +153,7 @@ def write(record: Record, path: Path) -> None:
     content = to_bytes(record)
     if len(content) > MAX_BYTES:
         raise RecordError(f"{path}: {len(content):,} bytes; a record has at most {MAX_BYTES:,}")
-    write_whole(path, content)
+    write_atomically(path, content)
 
 
 def read(path: Path) -> Record:
@@ -240,7 +240,7 @@ def is_name(target: str) -> bool:
 def digest(record: Record) -> str:
     """Return a hash of all that the same config gives again on the same machine.
 
-    Times are outside, and so are the fields that say how the run was asked for: older records do not have them.
+    Times do not count, and neither do the fields on the command that made the run, which older records do not have.
     """
     fields = asdict(replace(record.header, seconds={}))
     for name in _LATER:

@@ -1,4 +1,4 @@
-"""The contract of loggers: what a run tells its tracker. `conf/logger/` selects one; users can write their own.
+"""The contract of loggers: what a run reports to its tracker. `conf/logger/` selects one; users can write their own.
 
     class CsvTracker(Tracker):
         def __init__(self, path: str) -> None:

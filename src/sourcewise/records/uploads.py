@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sourcewise.core.messages import first_names
+
 NOTE = "wandb.json"
 
 LISTED = 5
@@ -19,7 +21,7 @@ LISTED = 5
 
 @dataclass(frozen=True)
 class Note:
-    """What a run's folder says of its W&B run.
+    """The note on its W&B run in a run's folder.
 
     log: the folder of the W&B run on this machine, in the logger's. uploaded: whether the run ended well online.
     url: of the W&B run; None offline. sweep: id of the W&B sweep that the run belongs to.
@@ -65,14 +67,13 @@ def closing_line(logs: Path, folders: Sequence[Path]) -> str:
     if not notes:
         return ""
     line = f"W&B: {len(notes) - len(absent)} of {len(folders)} runs are uploaded"
-    here = [note for note in absent.values() if (logs / note.log).is_dir()]
+    local = [note for note in absent.values() if (logs / note.log).is_dir()]
     if not absent:
         return line
-    more = f" and {len(absent) - LISTED} more" if len(absent) > LISTED else ""
-    line += f", not {', '.join(folder.name for folder in [*absent][:LISTED])}{more}"
-    if len(here) < len(absent):
-        line += f"; the files of {len(absent) - len(here)} are not in {logs}, but on another machine or removed"
-    return f"{line}; upload what is here: {sync_command(logs, here)}" if here else line
+    line += f", not {first_names([folder.name for folder in absent], LISTED)}"
+    if len(local) < len(absent):
+        line += f"; the files of {len(absent) - len(local)} are not in {logs}, but on another machine or removed"
+    return f"{line}; upload what is here: {sync_command(logs, local)}" if local else line
 
 
 def sync_command(logs: Path, notes: Sequence[Note]) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import cache_folder, write_whole
+from sourcewise.core.files import cache_folder, write_atomically
 from sourcewise.core.names import RECORD
 from sourcewise.records import browsing, record
 from sourcewise.records.download import TEMPORARY, Downloader, Unreachable
@@ -114,7 +114,7 @@ class Project:
         """
         with self._one_line_errors():
             api = self._api
-            with _no_folders_of_runs():
+            with _without_run_folders():
                 runs = api.runs(self.path, filters=dict(query), per_page=PAGE, lazy=lazy)
                 shown = None if self.progress and not lazy else True
                 bar = tqdm(runs, "runs listed by W&B", len(runs), leave=False, unit="", disable=shown)
@@ -231,7 +231,7 @@ class Project:
     def _keep(self, path: Path, content: bytes) -> None:
         """Write a file of the cache. Raises SourcewiseError when the disk does not take it."""
         try:
-            write_whole(path, content)
+            write_atomically(path, content)
         except OSError as error:
             raise SourcewiseError(
                 f"{path}: cannot keep what W&B sent ({error.strerror}); set XDG_CACHE_HOME"
@@ -239,7 +239,7 @@ class Project:
 
 
 @contextmanager
-def _no_folders_of_runs() -> Iterator[None]:
+def _without_run_folders() -> Iterator[None]:
     """Keep wandb's client from making a folder for every run that it lists."""
     before = os.environ.get("WANDB_DIR")
     os.environ["WANDB_DIR"] = os.devnull

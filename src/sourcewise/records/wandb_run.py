@@ -1,4 +1,4 @@
-"""What one run tells Weights & Biases while it goes on. Trouble with W&B is reported once and never raised."""
+"""What a run logs to Weights & Biases, to its end. Trouble with W&B is reported once and never raised."""
 
 from __future__ import annotations
 
@@ -154,10 +154,10 @@ class WandbRun(TrackedRun):
         panels += [reports.WeavePanelSummaryTable(table_name=name) for name in self._tables]
         for row, panel in enumerate(panels):
             panel.layout = reports.Layout(y=12 * row, w=24, h=12)
-        runs_of_study = And(Metric("Group") == self.run.group, Metric("JobType") == "run")
+        study_runs = And(Metric("Group") == self.run.group, Metric("JobType") == "run")
         blocks = [
             *map(reports.P, paragraphs),
-            *grid("Runs of the study, by subset", runs_of_study, plots),
+            *grid("Runs of the study, by subset", study_runs, plots),
             *grid("Influences", And(Metric("ID") == self.run.id), panels),
         ]
         report = reports.Report(**project, title=title[:128], blocks=blocks, width="fluid").save()

@@ -123,7 +123,7 @@ def as_page(reports: Sequence[TargetReport]) -> str:
         reports=reports,
         closing=[
             *next_section(reports[0].target),
-            *closing_sections(summary, {key: need for report in reports for key, need in report.needs.items()}),
+            *closing_sections(summary, {report.target.name: report.needs for report in reports}),
         ],
         themes=THEMES,
         rows=SHOWN_ROWS,

@@ -90,7 +90,7 @@ class Table:
 
     @property
     def marked(self) -> bool:
-        """Whether the table tells significant influences from others, so that a reader needs a legend."""
+        """Whether the table distinguishes significant influences, so that a reader needs a legend."""
         return any(row.significant is not None for row in self.rows) or any(effect.value for effect in self.effects)
 
     @property

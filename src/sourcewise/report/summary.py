@@ -23,15 +23,19 @@ from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Header, LeftOut, Study
 from sourcewise.study.effects import KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
+from sourcewise.study.outputs import UNITS
 from sourcewise.study.recipes import train_command
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
-OWN_DATA = ("imagefolder", "table", "huggingface")
+USERS_DATA = ("imagefolder", "table", "huggingface")
 """Names of sources and targets that stand for any data of the user's."""
 RELATIVE = (
     "All subsets have one size, so influences are relative to the average group:"
     " a constant added to all of them cannot be seen."
 )
+
+GROWTH = 3
+"""Models to train next at most, as a multiple of those of now: a forecast from few models is rough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,7 @@ class TargetSummary:
         subpopulations, brittle: None where examples cannot be examined.
         unexamined: whether that is because outputs or influences are too many.
         harmful: groups that really hurt overall, where all subsets have one size: by models of the full source, which
-            tell what influences relative to the average group cannot. None without such models, and for other subsets.
+            show what influences relative to the average group cannot. None without such models, and for other subsets.
     """
 
     examples: int
@@ -99,6 +103,19 @@ class TargetSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MoreModels:
+    """The models to train next.
+
+    count: how many. asked: how many the verdict asks for, on the target that needs the most; None if it cannot tell.
+    command: that trains them, besides those that are complete.
+    """
+
+    count: int
+    asked: int | None
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """Results on all targets, and where they come from.
 
@@ -111,12 +128,13 @@ class Summary:
         estimator: the one at class level, of the first target.
         fdr: false discovery rate.
         seconds: mean wall time of a run, by stage.
-        elapsed: seconds in which at least one run was training; None if records do not say when.
+        elapsed: seconds in which at least one run was training; None if records do not hold their times.
         notes: what a reader has to know of these records.
         counterfactuals: models of chosen subsets, by study and target.
         review: source examples to review.
         curation: proposal of groups to remove, if it was asked for.
         sweeps: the commands that train such models.
+        more_models: None where the verdict asks for no more, or no design of ours drew the subsets.
     """
 
     study: str
@@ -142,6 +160,7 @@ class Summary:
     curation: Curation | None = None
     sweeps: Sequence[str] = ()
     elapsed: float | None = None
+    more_models: MoreModels | None = None
 
 
 def summarise(
@@ -173,33 +192,36 @@ def summarise(
         versions=header.versions,
         commit=header.commit,
         seconds={stage: total / records for stage, total in study.seconds.items()},
-        notes=_notes(study, first.dataset),
+        notes=_notes(study),
         targets={name: _summarise_target(study, name, item, fdr, titles[name]) for name, item in estimated.items()},
         counterfactuals=counterfactuals,
         review=review,
         curation=curation,
         elapsed=study.elapsed,
-        sweeps=[train_command(header, *overrides) for overrides in study.sweeps],
+        sweeps=[train_command(header, *overrides) for overrides in study.sweeps.overrides()],
+        more_models=_more_models(study, [item.checks for item in estimated.values()]),
     )
 
 
-def _notes(study: Study, influences: xr.Dataset) -> list[str]:
+def _more_models(study: Study, checks: Sequence[Mapping[str, Checks]]) -> MoreModels | None:
+    """Return what the verdict asks for, at most GROWTH times the models of now; as many again if it cannot tell."""
+    level = "class" if study.output in UNITS else "overall"
+    forecasts = [of_target[level].more_models for of_target in checks]
+    known = [forecast for forecast in forecasts if forecast is not None]
+    asked = max(known) if len(known) == len(forecasts) else None
+    count = study.models if asked is None else min(asked, GROWTH * study.models)
+    overrides = study.sweeps.longer(count) if count else []
+    return MoreModels(count=count, asked=asked, command=train_command(study.header, *overrides)) if overrides else None
+
+
+def _notes(study: Study) -> list[str]:
     notes = []
     if len(np.unique(study.masks.sizes())) == 1:
         notes.append(RELATIVE)
     if study.chosen_designs:
         listed = ", ".join(f"{count} {design}" for design, count in study.chosen_designs.items())
         notes.append(f"Records whose subset was not drawn at random do not enter the influences: {listed}.")
-    unseen = [str(name) for name in influences["group"].values[np.isnan(influences["influence_overall"].values)]]
-    if unseen:
-        more = f" and {len(unseen) - 20} more" if len(unseen) > 20 else ""
-        listed = ", ".join(unseen[:20]) + more
-        notes.append(f"Groups that every model kept, or every model dropped, have no identifiable influence: {listed}.")
-    if np.isnan(influences["stderr_overall"].values).all():
-        notes.append(
-            f"{study.models:,} models of {study.groups:,} groups are too few for errors and q-values: nothing can be"
-            " told from noise. Train more."
-        )
+    notes += study.limits
     if study.groups > LISTED_GROUPS:
         half = LISTED_GROUPS // 2
         notes.append(
@@ -212,7 +234,7 @@ def _notes(study: Study, influences: xr.Dataset) -> list[str]:
 def dataset_titles(header: Header) -> dict[str, str]:
     """Return how a report calls the datasets of a study: the targets by name, and the source under "".
 
-    Data of the user's own are called by their folder, if that tells them apart; all others by their name.
+    Data of the user's own are called by their folder, if that distinguishes them; all others by their name.
     """
     source, targets = header.config["source"], header.config.get("target")
     names = {"": str(source["name"]), **{name: name for name in header.class_names}}
@@ -220,7 +242,7 @@ def dataset_titles(header: Header) -> dict[str, str]:
     folders = {
         key: Path(str(section["root"])).name
         for key, section in sections.items()
-        if names.get(key) in OWN_DATA and isinstance(section, Mapping) and section.get("root")
+        if names.get(key) in USERS_DATA and isinstance(section, Mapping) and section.get("root")
     }
     return {
         key: folders[key] if [*folders.values()].count(folders.get(key, "")) == 1 else name

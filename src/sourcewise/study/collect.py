@@ -6,7 +6,7 @@ import math
 import tempfile
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.designs import recorded_design
 from sourcewise.estimation.arrays import Index, PackedMasks
+from sourcewise.estimation.identifiability import limits
 from sourcewise.records.reading import METRIC
 from sourcewise.records.reading import LeftOut as LeftOut  # for the report
 from sourcewise.records.record import Header as Header  # also for the report
@@ -115,8 +116,8 @@ class Study:
         designs: number of records by design of their subset.
         chosen_designs: number of records by design, of those whose subset was chosen, not drawn at random.
         seconds: wall time by stage, summed over all records.
-        elapsed: seconds in which at least one of the runs was training; None if a record does not say when.
-        sweeps: overrides of the sweeps that the records come from, see `Sweeps`.
+        elapsed: seconds in which at least one of the runs was training; None if a record does not hold its times.
+        sweeps: those that the records come from.
         masks: subsets of the records that influences rest on, those drawn at random.
         seeds: their training seeds, str[models].
         targets: their outputs, by target.
@@ -134,7 +135,7 @@ class Study:
     chosen_designs: Mapping[str, int]
     seconds: Mapping[str, float]
     elapsed: float | None
-    sweeps: Sequence[Sequence[str]]
+    sweeps: Sweeps
     masks: PackedMasks
     seeds: NDArray[np.str_]
     targets: Mapping[str, StudyTarget]
@@ -166,6 +167,11 @@ class Study:
     def group_names(self) -> list[str]:
         """Names of the groups; their numbers, where groups are examples."""
         return self.header.group_names or [str(i) for i in range(self.groups)]
+
+    @property
+    def limits(self) -> list[str]:
+        """What these subsets cannot tell, a sentence each."""
+        return limits(self.masks, self.group_names)
 
 
 def collect(records: Iterable[Record], output: str = "prob") -> Study:
@@ -308,7 +314,7 @@ class _Collector:
             chosen_designs=dict(self._chosen_designs),
             seconds=dict(self._seconds),
             elapsed=covered(self._times) if len(self._times) == sum(self._designs.values()) else None,
-            sweeps=self._sweeps.overrides(),
+            sweeps=self._sweeps,
             masks=PackedMasks(self.masks.array(), self._groups),
             seeds=np.array(self._seeds),
             targets={name: target.target() for name, target in self._targets.items()},

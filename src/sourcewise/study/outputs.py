@@ -1,4 +1,4 @@
-"""Outputs of models on examples: the one that a study is about, with its scale, and how often models predict labels."""
+"""Outputs of models on examples: the one that a study uses, its scale, and how often models predict labels."""
 
 from __future__ import annotations
 

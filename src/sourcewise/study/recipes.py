@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sourcewise.core.overrides import command, key_of, quote, recipe_overrides
+from sourcewise.core.overrides import command, override_key, quote, recipe_overrides
 from sourcewise.designs.registry import DESIGNS
 from sourcewise.records.record import Header
 
@@ -19,7 +20,7 @@ def train_command(header: Header, *overrides: str) -> str:
     """Return the command that trains models of a record's recipe, with these overrides.
 
     The new runs join the study. Where a record does not hold the overrides that made it, or where its settings name
-    code that is not ours, there is no command to paste. Then a phrase says so, and where the settings are.
+    code that is not ours, there is no command to paste: a phrase is returned that says why, and where the settings are.
     """
     places = [f"runs_dir={quote(header.config['runs_dir'])}"] if "runs_dir" in header.config else []
     recipe = recipe_overrides(header.overrides or ())
@@ -51,11 +52,22 @@ class Sweeps:
 
     def overrides(self) -> list[list[str]]:
         """Return the overrides of each sweep."""
-        found = []
-        for start, (subset_seeds, seeds) in self._seeds.items():
-            ranges = {"subset.seed": subset_seeds, "seed": seeds if seeds != {0} else set[int]()}
-            found.append([*start, *(f"{key}={as_range(values)}" for key, values in ranges.items() if values)])
-        return found
+        return [self._overrides(start, *seeds) for start, seeds in self._seeds.items()]
+
+    def longer(self, models: int) -> list[str]:
+        """Return the overrides of the largest sweep over random subsets, with so many more models; none without one."""
+        random = [start for start in self._seeds if DESIGNS[start[0].removeprefix("subset=")].is_random]
+        if not random:
+            return []
+        start = max(random, key=lambda start: len(self._seeds[start][0]))
+        subset_seeds, seeds = self._seeds[start]
+        first = max(subset_seeds) + 1
+        return self._overrides(start, subset_seeds.union(range(first, first + math.ceil(models / len(seeds)))), seeds)
+
+    @staticmethod
+    def _overrides(start: Sequence[str], subset_seeds: Collection[int], seeds: Collection[int]) -> list[str]:
+        ranges = {"subset.seed": subset_seeds, "seed": () if seeds == {0} else seeds}
+        return [*start, *(f"{key}={as_range(values)}" for key, values in ranges.items() if values)]
 
 
 def as_range(numbers: Collection[int]) -> str:
@@ -88,7 +100,7 @@ def _is_plain(override: str) -> bool:
 
     Records may come from others, and a pasted command shall do no more than train.
     """
-    key, value = key_of(override), override.partition("=")[2]
+    key, value = override_key(override), override.partition("=")[2]
     if "_target_" in override or "${" in override or not _is_ours(key.rpartition(".")[2], value):
         return False
     return "." in key or re.search(r"[/\\{]|\.\.", value) is None  # an option of a group, not a file

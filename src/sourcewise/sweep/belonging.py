@@ -1,4 +1,4 @@
-"""Whose record lies in a run's folder: the run's own, of the data of now, or another's, which does not count."""
+"""Whether the record in a run's folder is the run's, of the current data, or another one, which does not count."""
 
 import hashlib
 import sys
@@ -53,19 +53,19 @@ def look(folder: Path, config: Config, fingerprints: Callable[[Config], Fingerpr
     return Look("done", record=item)
 
 
-def set_aside(folder: Path, there: Look) -> None:
-    """Take away the record in the folder of a run that is to be done again, which this process holds, and say why.
+def set_aside(folder: Path, existing: Look) -> None:
+    """Move the record of a run that is to be done again out of the way, and print why. This process holds the run.
 
-    A whole record is kept beside, for nothing to read: `record.<hash>.safetensors`. A damaged one is removed.
+    A record that can be read is kept as `record.<hash>.safetensors`, which nothing reads. A damaged one is removed.
     """
     path = folder / names.RECORD
-    if there.state == "damaged":
+    if existing.state == "damaged":
         path.unlink()
-        line = f"{there.detail.partition(';')[0]}: the run is done again"
+        line = f"{existing.detail.partition(';')[0]}: the run is done again"
     else:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
         kept = path.rename(path.with_stem(f"{path.stem}.{digest}"))
-        reason = f"{path}: {there.detail} changed since" if there.state == "changed" else there.detail
+        reason = f"{path}: {existing.detail} changed since" if existing.state == "changed" else existing.detail
         line = f"{reason}: it is kept as {kept.name}, and the run is done again"
     print(line, file=sys.stderr, flush=True)
 
@@ -84,7 +84,7 @@ def changed_data(count: int, total: int, folder: Path, changed: str) -> Sourcewi
 def other_studies(config: Config, current: Fingerprints) -> str:
     """Return one line on the studies of a config's recipe that lie beside its own, and how their data differ; or "".
 
-    Of older versions, which named a study by the paths of its data, it is the record that says the recipe.
+    A study of an older version, whose name depends on the paths of its data, is recognised by the recipe in a record.
     """
     runs, study, key = Path(config["runs_dir"]), names.study_name(config), fingerprint(names.recipe(config))
     older = study.removesuffix(study[-len(f"{key}-01234567") :])

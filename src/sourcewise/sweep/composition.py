@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 Config = dict[str, Any]
 
-_OTHER = "another value"
+_PROBE = "another value"
 
 
 @dataclass
@@ -60,10 +60,10 @@ class Composer:
 
     def _is_free(self, example: _Example, key: str) -> bool:
         if key not in example.free:
-            changed = self._parse(f"{key}='{_OTHER}'")
+            changed = self._parse(f"{key}='{_PROBE}'")
             job = [changed if old.key_or_group == key else old for old in example.overrides]
             try:
-                example.free[key] = self._compose(job) == _replaced(example.config, key.split("."), _OTHER)
+                example.free[key] = self._compose(job) == _replaced(example.config, key.split("."), _PROBE)
             except (HydraException, OmegaConfBaseException):
                 example.free[key] = False
         return example.free[key]

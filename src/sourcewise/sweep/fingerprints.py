@@ -1,4 +1,4 @@
-"""What the datasets of a sweep's runs hold, read in a process of its own: the launching one forks, without torch."""
+"""Fingerprints of the datasets of a sweep's runs, read by a process apart: the launching one imports no torch."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ class Reader:
     _known: dict[str, Fingerprints | SourcewiseError] = field(default_factory=dict)
 
     def __call__(self, config: Config) -> Fingerprints | None:
-        """Return the fingerprints of a run's datasets; None if the task does not tell them.
+        """Return the fingerprints of a run's datasets; None if the task has no function for them.
 
         Stores that are missing are made. Raises SourcewiseError when data are missing or broken.
         """

@@ -78,7 +78,7 @@ class LocalLauncher(Launcher):
         ]
 
     def _close(self, runs: Sequence[Run]) -> None:
-        """Print what the task says at the end of a sweep."""
+        """Print the last lines of a sweep, if the task has a function for them."""
         done = [run.config for run in runs if run.state == "done"]
         if done and (closing := beside(self.task, "closing")) is not None:
             print(closing(done), flush=True)

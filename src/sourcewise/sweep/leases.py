@@ -252,7 +252,7 @@ def _read(path: Path) -> Holder | None:
 def _place() -> str:
     """Return a name of this boot of this machine and process namespace, within which a process id means one process.
 
-    It is empty if the system does not tell.
+    It is empty where the system does not show these.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

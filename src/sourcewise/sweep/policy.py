@@ -70,7 +70,7 @@ class Backend(Protocol):
     give_up_after: int | None
 
     def fingerprints(self, config: names.Config) -> identity.Fingerprints | None:
-        """Return what the datasets of a config hold now; None where the task does not tell."""
+        """Return the fingerprints of a config's datasets; None where the task has no function for them."""
 
     def pool(self, shape: Shape) -> Workers:
         """Return what does runs of this shape."""
@@ -122,18 +122,18 @@ class Sweep:
 
     def _look_at_record(self, run: Run) -> None:
         """Set the state of a run that has a record. One that does not count leaves, held by this process meanwhile."""
-        there = look(run.folder, run.config, self.launcher.fingerprints)
-        again = there.state in ("damaged", "foreign") or (there.state == "changed" and run.config.get("retrain"))
-        if there.state == "done":
+        existing = look(run.folder, run.config, self.launcher.fingerprints)
+        again = existing.state in ("damaged", "foreign") or (existing.state == "changed" and run.config.get("retrain"))
+        if existing.state == "done":
             run.state = "done"
             leases.tidy(run.folder)
         elif again:
             with suppress(leases.Leased), leases.lease(run.folder):
                 # Another process may have repaired it meanwhile.
-                if look(run.folder, run.config, self.launcher.fingerprints).state == there.state:
-                    set_aside(run.folder, there)
-        elif there.state != "missing":
-            run.state, run.cause = "changed" if there.state == "changed" else "failed", there.detail
+                if look(run.folder, run.config, self.launcher.fingerprints).state == existing.state:
+                    set_aside(run.folder, existing)
+        elif existing.state != "missing":
+            run.state, run.cause = "changed" if existing.state == "changed" else "failed", existing.detail
 
     def _name_other_studies(self) -> None:
         """Print, for each study that begins, which studies of its recipe have other data."""

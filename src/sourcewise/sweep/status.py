@@ -35,9 +35,9 @@ def status_table(runs: Sequence[Run], fingerprints: Callable[[Config], Fingerpri
     for run in runs:
         name = shlex.join(word for word in run.overrides if word not in shared) or run.name
         cause = last_line(run.log)
-        there = look(run.folder, run.config, fingerprints)
-        if there.state != "missing":
-            state, detail = STATES.get(there.state, there.state), there.detail
+        existing = look(run.folder, run.config, fingerprints)
+        if existing.state != "missing":
+            state, detail = STATES.get(existing.state, existing.state), existing.detail
         elif (holder := leases.holder(run.folder)) is not None:
             age = f", for {tqdm.format_interval(max(0.0, time.time() - holder.since))}" if holder.since else ""
             state, detail = "running", f"{holder}{age}"

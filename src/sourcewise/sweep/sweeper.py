@@ -24,11 +24,11 @@ class SourcewiseSweeper(BasicSweeper):
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         line = parser.parse_overrides(arguments)
-        ranges = [item for item in parser.parse_overrides(self._parse_config()) if self._holds(item, line)]
+        ranges = [item for item in parser.parse_overrides(self._parse_config()) if self._applies(item, line)]
         (batch,) = self.split_arguments([*ranges, *line], None)
         return [self.launcher.launch(batch, initial_job_idx=0)]
 
-    def _holds(self, sweep_range: Override, line: Sequence[Override]) -> bool:
+    def _applies(self, sweep_range: Override, line: Sequence[Override]) -> bool:
         """Return whether an experiment's range over a setting is used with the overrides of the command line.
 
         A range over `subset.*` belongs to the design of the experiment. With another design on the command line it is
@@ -44,7 +44,7 @@ class SourcewiseSweeper(BasicSweeper):
         return find_design(subset.design).is_random and setting in subset
 
     def _experiments_design(self, line: Sequence[Override]) -> str:
-        """Return the design without a choice of the command line's but its experiment."""
+        """Return the design of the experiment, without the other choices of the command line."""
         assert self.hydra_context is not None
         assert self.config is not None
         experiment = [str(item.input_line) for item in line if item.key_or_group == "experiment"]

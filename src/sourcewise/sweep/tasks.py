@@ -33,8 +33,8 @@ def beside(task: str, name: str) -> Any:
     """Return what has this name in the task's module; None if nothing has.
 
     A task may have beside it the class `Settings`, which holds the keys and types of a config's top, and the functions
-    `fingerprints` of a config to those of its datasets, and `closing` of the configs of complete runs to what
-    a sweep says at its end.
+    `fingerprints` of a config to those of its datasets, and `closing` of the configs of complete runs to the
+    last lines of a sweep.
     """
     return getattr(sys.modules[load(task).__module__], name, None)
 

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 
 from sourcewise.core.exits import SAVE_AND_STOP
-from sourcewise.core.files import write_whole
+from sourcewise.core.files import write_atomically
 
 
 class Checkpoint(pl.Callback):
@@ -92,7 +92,7 @@ class Checkpoint(pl.Callback):
         content = io.BytesIO()
         try:
             torch.save(state, content)
-            write_whole(self.path, content.getvalue())
+            write_atomically(self.path, content.getvalue())
         except OSError as error:
             print(f"{self.path} cannot be saved, training goes on: {error}", file=sys.stderr, flush=True)
 

@@ -78,7 +78,7 @@ class Engine:
         """Return the features `float32[examples, features]` of the source model's backbone, on the CPU."""
         backbone = self.hardware.prepare(model.network.backbone).to(model.device).eval()
         mixed = "bf16" in str(self.hardware.precision)
-        batches = self.in_order(examples_of(dataset).to(model.device), view, model.epochs)
+        batches = self.in_order(as_examples(dataset).to(model.device), view, model.epochs)
         with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
             parts = [backbone(batch.inputs).float().cpu() for batch in batches]
         return torch.cat(parts).clone()
@@ -107,7 +107,7 @@ class Engine:
         return Batches(examples, EVALUATION_BATCH, normalise, resolution=view.resolution, threads=threads, epoch=epoch)
 
 
-def examples_of(dataset: ImageDataset) -> Examples:
+def as_examples(dataset: ImageDataset) -> Examples:
     """Return a dataset's images with their labels and ids, as batches are made from."""
     return Examples(dataset.images, dataset.labels, dataset.ids)
 

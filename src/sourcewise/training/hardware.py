@@ -106,7 +106,7 @@ class Hardware:
         return LightningEnvironment() if alone else None
 
     def prepare(self, network: Network) -> Network:
-        """Change the network to the memory format of the settings, compile it if they say so, and return it."""
+        """Put the network into the memory format of the settings, compile it if `compile` is set, and return it."""
         if self.channels_last:
             network = network.to(memory_format=torch.channels_last)
         if self.compile:

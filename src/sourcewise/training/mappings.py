@@ -3,8 +3,8 @@
 Label and feature mapping follow "Selectivity Drives Productivity" (arXiv 2310.08782), which keeps the source classes
 that most target examples are mapped to. In its words: label mapping asks the source model's head which source class a
 target example belongs to; feature mapping, whose features lie nearest. Both are taken softly here, so that groups which
-no example is mapped to are ranked too, and for every target class. Neither has a unit or an error, and neither can
-tell harm: they say what is similar.
+no example is mapped to are ranked too, and for every target class. Neither has a unit or an error, and neither shows
+harm: they measure similarity.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch import Tensor
 
 def groups_of_classes(labels: Tensor, groups: Tensor, classes: int) -> Tensor | None:
     """Return the group int64[classes] of each source class; None when a class is spread over groups, or empty."""
-    group_of = labels.new_full((classes,), -1).scatter(0, labels, groups)
-    return group_of if bool((group_of[labels] == groups).all()) and bool((group_of >= 0).all()) else None
+    class_groups = labels.new_full((classes,), -1).scatter(0, labels, groups)
+    return class_groups if bool((class_groups[labels] == groups).all()) and bool((class_groups >= 0).all()) else None
 
 
-def label_mapping(logits: Tensor, group_of: Tensor, groups: int) -> Tensor:
+def label_mapping(logits: Tensor, class_groups: Tensor, groups: int) -> Tensor:
     """Return the probability that the source head gives to each group, `float[n, groups]`.
 
-    logits: of the source head for n target examples, `[n, classes]`; group_of: int64[classes].
+    logits: of the source head for n target examples, `[n, classes]`; class_groups: int64[classes].
     """
     probability = logits.float().softmax(1)
-    return probability.new_zeros(len(logits), groups).index_add(1, group_of, probability)
+    return probability.new_zeros(len(logits), groups).index_add(1, class_groups, probability)
 
 
 def feature_mapping(features: Tensor, source: Tensor, source_groups: Tensor, groups: int) -> Tensor:
     """Return the cosine similarity of target features [n, f] with the mean of each group's, float[n, groups].
 
-    source: features [m, f] of the source's examples, of the groups int64[m]. All are taken about the mean over groups.
+    source: features [m, f] of the source's examples, of the groups int64[m]. All are centred at the mean over groups.
     """
     means = _means(source.float(), source_groups, groups)
     centre = means.mean(0)

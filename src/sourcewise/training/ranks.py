@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +31,8 @@ class Ranks:
     """
 
     processes: list[subprocess.Popen[Any]] = field(default_factory=list)
+    clean_ups: list[Callable[[], None]] = field(default_factory=list)
+    """What this process does before it ends without ending well."""
 
     def adopt(self, trainer: pl.Trainer) -> None:
         """Give the trainer a launcher of ours, if it has the one of Lightning's that starts processes."""
@@ -40,8 +42,12 @@ class Ranks:
             strategy._launcher = _WatchedLauncher(self, *settings)
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Raise RunFailed in place of an error that follows from the loss of another process."""
+    def watched(self, clean_up: Callable[[], None] | None = None) -> Iterator[None]:
+        """Raise RunFailed in place of an error that follows from the loss of another process.
+
+        clean_up: called, in another thread, where this process waits for ever for the lost one and has to be ended.
+        """
+        self.clean_ups[:] = [clean_up] if clean_up else []
         try:
             yield
         except SourcewiseError:
@@ -71,6 +77,9 @@ class Ranks:
         while not (loss := self.loss()):
             time.sleep(1.0)
         time.sleep(PATIENCE)
+        for clean_up in self.clean_ups:
+            with suppress(Exception):
+                clean_up()
         with suppress(OSError):
             print(loss, file=sys.stderr, flush=True)
         os._exit(1)

@@ -26,10 +26,10 @@ from sourcewise.lightning_modules.pretraining import Pretraining
 from sourcewise.records.record import SOURCE, Header, Record, TargetOutputs, is_name
 from sourcewise.training import mappings, metrics, provenance, sizes
 from sourcewise.training.checkpoints import Checkpoint
-from sourcewise.training.engine import Engine, LogScalars, SourceModel, examples_of
+from sourcewise.training.engine import Engine, LogScalars, SourceModel, as_examples
 from sourcewise.training.hardware import Hardware
 from sourcewise.training.models import Model, initialise
-from sourcewise.training.settings import Source, Target, fingerprints_of
+from sourcewise.training.settings import Source, Target, dataset_fingerprints
 from sourcewise.training.transfers import TransferTask
 
 
@@ -133,7 +133,7 @@ class Run:
         model, classes = self.initial_model(), len(source.train.class_names)
         steps = batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices)
         module = Pretraining(self.hardware.prepare(model), settings, steps, classes=classes)
-        data = ImageData(engine.shuffled(examples_of(kept), settings.batch_size, source))
+        data = ImageData(engine.shuffled(as_examples(kept), settings.batch_size, source))
         self.log({"source/parameters": sum(parameter.numel() for parameter in model.parameters())})
         trainer, last = engine.fit(module, data, settings.epochs, "source")
         scalars = {f"source/{name}": last[name] for name in ("loss", "accuracy")}
@@ -185,8 +185,8 @@ class Run:
         """Return the outputs with label and feature mapping, if groups are made of whole classes."""
         train = self.source.train
         groups = len(train.group_names)
-        group_of = mappings.groups_of_classes(train.labels, train.groups, len(train.class_names))
-        if group_of is None:
+        class_groups = mappings.groups_of_classes(train.labels, train.groups, len(train.class_names))
+        if class_groups is None:
             return dict(outputs)
         source, head = engine.features(model, train, self.source), _source_head(model)
         mapped = {}
@@ -194,7 +194,7 @@ class Run:
             features, labels = engine.features(model, target.test, target), target.test.labels
             classes = len(target.test.class_names)
             with torch.inference_mode():
-                label = mappings.label_mapping(head(features), group_of, groups)
+                label = mappings.label_mapping(head(features), class_groups, groups)
                 feature = mappings.feature_mapping(features, source, train.groups, groups)
                 mapped[name] = replace(
                     outputs[name],
@@ -216,7 +216,7 @@ class Run:
             config,
             group_names=None if isinstance(group_names, Numbers) else list(group_names),
             class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
-            fingerprints=fingerprints_of(source, self.targets),
+            fingerprints=dataset_fingerprints(source, self.targets),
             metrics=scalars,
             versions=provenance.versions(),
             commit=provenance.commit(),

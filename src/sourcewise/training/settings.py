@@ -84,7 +84,7 @@ class Target(View):
         self.transfer.check(self)
 
 
-def fingerprints_of(source: Source, targets: Mapping[str, Target]) -> dict[str, str]:
+def dataset_fingerprints(source: Source, targets: Mapping[str, Target]) -> dict[str, str]:
     """Return the fingerprints of all datasets by their names in a record's header."""
     datasets = {source.name: source.train}
     for target_name, target in targets.items():

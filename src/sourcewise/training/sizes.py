@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 import torch
 
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.messages import lacks_memory
 from sourcewise.training.models import Model
 
 SIDES = (8, 16, 24, 32, 48, 64, 75, 96, 112, 128, 160, 192, 224, 256, 288, 299, 320, 384, 448, 512, 518)
@@ -39,9 +40,12 @@ def check(model: Model, build: Callable[..., Model], channels: int, sides: Colle
 
 
 def _takes(model: Model, channels: int, side: int) -> bool:
+    """Return whether a model takes an image of this side. Raises what the model does where memory does not suffice."""
     try:
         with torch.inference_mode():
             model.backbone(torch.zeros(1, channels, side, side))
-    except Exception:  # models say in many ways that an image is too small
+    except Exception as error:  # models say in many ways that an image is too small
+        if lacks_memory(error):
+            raise
         return False
     return True

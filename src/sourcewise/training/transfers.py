@@ -22,10 +22,10 @@ from sourcewise.lightning_modules.data import Examples, ImageData, batches_per_e
 from sourcewise.lightning_modules.outputs import Outputs
 from sourcewise.lightning_modules.transfer import BatchNormMode, Transfer
 from sourcewise.training import metrics
-from sourcewise.training.engine import Engine, SourceModel, examples_of
+from sourcewise.training.engine import Engine, SourceModel, as_examples
 from sourcewise.training.hardware import interruptible
 from sourcewise.training.logistic import logistic_regression
-from sourcewise.training.models import Head, Model, initialise
+from sourcewise.training.models import Model, initialise
 from sourcewise.training.views import View
 
 
@@ -101,7 +101,7 @@ class TransferMethod(ABC):
 
 @dataclass(frozen=True)
 class GradientTransfer(Optimisation, TransferMethod):
-    """Training of a new head by SGD, and of the rest of the network if the subclass says so.
+    """Training of a new head by SGD, and of the rest of the network unless `freezes_backbone`.
 
     lr: of several learning rates, the best on held-out training examples is taken. batchnorm: `frozen` keeps the
     source's running statistics; `adapting` lets them follow the target while training. weighted: every class counts the
@@ -127,7 +127,7 @@ class GradientTransfer(Optimisation, TransferMethod):
 
     def _prepared(self, task: TransferTask) -> tuple[nn.Module, Examples, Examples]:
         """Return the module below the head, and the training and test examples that go into it."""
-        return task.source.network.backbone, examples_of(task.train), examples_of(task.test)
+        return task.source.network.backbone, as_examples(task.train), as_examples(task.test)
 
     def _best_lr(self, task: TransferTask, backbone: nn.Module, train: Examples, rates: Sequence[float]) -> float:
         """Return the learning rate of best metric, then probability, on the held-out part of the training examples.
@@ -156,9 +156,10 @@ class GradientTransfer(Optimisation, TransferMethod):
         engine, classes = task.engine, task.classes
         cached = isinstance(backbone, nn.Identity)
         features = task.source.network.head.in_features
-        head = initialise(lambda: Head(features, classes), task.seed("initialisation"))
         # Targets do not see each other: each starts from the source model's weights.
-        network = _with_head(backbone, head)
+        network = initialise(
+            lambda: Model(copy.deepcopy(backbone), features, classes).requires_grad_(True), task.seed("initialisation")
+        )
         if not cached:
             engine.hardware.prepare(network)
         module = Transfer(
@@ -203,7 +204,7 @@ class Fixed(GradientTransfer):
         if not self._can_cache(task.view):
             return super()._prepared(task)
         train, test = (
-            replace(examples_of(dataset), inputs=task.features(dataset)) for dataset in (task.train, task.test)
+            replace(as_examples(dataset), inputs=task.features(dataset)) for dataset in (task.train, task.test)
         )
         return nn.Identity(), train, test
 
@@ -261,9 +262,3 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
     """Return weights `[classes]` by which each class counts the same in a mean over examples; their mean there is 1."""
     counts = labels.bincount(minlength=classes)
     return len(labels) / (counts.gt(0).sum() * counts.clamp_min(1))
-
-
-def _with_head(backbone: nn.Module, head: Head) -> Model:
-    fresh = Model(copy.deepcopy(backbone), head.in_features, head.out_features)
-    fresh.head = head
-    return fresh.requires_grad_(True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from sourcewise.acting.review import DROPPED
 from sourcewise.core.overrides import quote
 from sourcewise.report.formatting import count, display_unit, duration, number
 from sourcewise.report.parts import Row, Section, Table, as_code
@@ -12,29 +13,52 @@ from sourcewise.report.sections.context import TargetContext
 from sourcewise.report.summary import Summary
 from sourcewise.study.outputs import UNITS
 
+SEEDS = "seed=range(0,5)"
+"""Models of a chosen subset, and of the full source, that are enough to compare them."""
 LISTED_RECORDS = 200
 """Records left out that the page lists."""
 
 
-def closing_sections(summary: Summary, needs: Mapping[str, str]) -> list[Section]:
-    """Return the sections; `needs` has, by name of a section that the page lacks, what it would take."""
-    more = [Section("more", "What else this could show", facts=list(needs.items()))] if needs else []
+def closing_sections(summary: Summary, needs: Mapping[str, Mapping[str, str]]) -> list[Section]:
+    """Return the sections; `needs` has, by target and name of a section that it lacks, what that would take."""
+    facts = _needs({summary.targets[name].title or name: needs[name] for name in needs})
+    more = [Section("more", "What else this could show", facts=facts)] if facts else []
     return [*more, _costs(summary), _reproduction(summary), _left_out(summary)]
 
 
 def next_section(target: TargetContext) -> list[Section]:
     """Return the section with the commands that lead from an estimate to a better subset, if there are any to show."""
-    summary, subset, commands = target.summary, target.summary.config.get("subset", {}), []
-    if subset.get("design") in ("random", "hadamard"):
-        settings = [f"subset.{key}={quote(value)}" for key, value in subset.items() if key not in ("design", "seed")]
-        wanted = f"subset.seed=range(0,{2 * summary.models})"
-        commands.append(
-            ("To train as many models again", target.train_command(f"subset={subset['design']}", *settings, wanted))
-        )
+    summary, commands = target.summary, []
+    if more := summary.more_models:
+        label = f"To train {more.count:,} more models"
+        if more.asked is None:
+            label += ", as many again; how many it takes cannot be told yet"
+        else:
+            label += f", of the {more.asked:,} that the verdict asks for" * (more.asked > more.count)
+        commands.append((label, more.command))
     if summary.curation is None and summary.output in UNITS:
         commands.append(("To have groups proposed that can be removed", f"{summary.command} curate=true"))
+    if any(row.flagged for row in summary.review):
+        drop = f"subset.drop={quote(str(target.out / DROPPED))}"
+        commands += [
+            ("To train without the flagged source examples", target.train_command("subset=listed", drop, SEEDS)),
+            ("To train with all of them", target.train_command("subset=full", SEEDS)),
+            ("After that, to see the difference", summary.command),
+        ]
     phrases, code = as_code(commands)
     return [Section("next", "What to do next", phrases, code=code)] if commands else []
+
+
+def _needs(by_target: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
+    """Return what sections would take: once where targets agree, else for each target."""
+    facts: list[tuple[str, str]] = []
+    for key in dict.fromkeys(key for needs in by_target.values() for key in needs):
+        texts = {title: needs[key] for title, needs in by_target.items() if key in needs}
+        if len(set(texts.values())) == 1:
+            facts.append((key, next(iter(texts.values()))))
+        else:
+            facts += [(f"{key}, {title}", text) for title, text in texts.items()]
+    return facts
 
 
 def _costs(summary: Summary) -> Section:
