@@ -128,13 +128,12 @@ class Batches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.passes * batches_per_epoch(
-            len(self.examples.labels), self.batch_size, self.processes, self._training
-        )
+        return self.passes * self._per_epoch
 
     @property
-    def _training(self) -> bool:
-        return self.order_seed is not None
+    def _per_epoch(self) -> int:
+        examples, training = len(self.examples.labels), self.order_seed is not None
+        return batches_per_epoch(examples, self.batch_size, self.processes, training)
 
     def __iter__(self) -> Iterator[Batch]:
         for number in range(self.epoch * self.passes, (self.epoch + 1) * self.passes):
@@ -145,8 +144,7 @@ class Batches:
         order = torch.arange(size)
         if self.order_seed is not None:
             order = torch.randperm(size, generator=_generator(self.order_seed, number))
-        count = batches_per_epoch(size, self.batch_size, self.processes, self._training)
-        rows = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(count)]
+        rows = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(self._per_epoch)]
         choices = _generator(self.augmentation_seed, number)
         side = self.resolution(number) if callable(self.resolution) else self.resolution
         if isinstance(self.examples.inputs, Tensor):

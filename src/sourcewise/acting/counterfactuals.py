@@ -13,6 +13,7 @@ from itertools import chain
 
 import numpy as np
 
+from sourcewise.core.messages import first_names
 from sourcewise.designs.chosen_designs import ORDERS
 from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.inference import Mean
@@ -214,8 +215,7 @@ def _subset_name(run: CounterfactualRun, names: Sequence[str]) -> str:
     """Return the name of a listed subset, by what it keeps or what it lacks, whichever is shorter."""
     keeps_few = run.mask.mean() <= 0.5
     groups = np.array(names)[run.mask == keeps_few].tolist()
-    listed = ", ".join(groups[:8]) + (f" and {len(groups) - 8} more" if len(groups) > 8 else "")
-    return f"{'only' if keeps_few else 'without'} {listed}"
+    return f"{'only' if keeps_few else 'without'} {first_names(groups, 8)}"
 
 
 def _rank(curve: str) -> tuple[int, str]:

@@ -7,6 +7,7 @@ import functools
 import re
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOMEM, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,16 @@ def print_once(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
 
 
+def first_names(names: Sequence[str], limit: int = 5, show: Callable[[str], str] = str) -> str:
+    """Return the first names, as `show` gives them, and how many more there are.
+
+    >>> first_names(["cat", "dog", "ape"], 2)
+    'cat, dog and 1 more'
+    """
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(map(show, names[:limit])) + more
+
+
 def printable(text: str) -> str:
     """Return the text without characters that a terminal would obey: names come from others' records and servers."""
     return "".join(character if character.isprintable() else "?" for character in text)
@@ -111,11 +122,7 @@ def _config_line(error: Any) -> str:
 
 def _is(error: BaseException, name: str) -> bool:
     """Return whether the exception is of the class with this dotted name, or of a subclass."""
-    return any(_name(kind) == name for kind in type(error).__mro__)
-
-
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return any(f"{kind.__module__}.{kind.__qualname__}" == name for kind in type(error).__mro__)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

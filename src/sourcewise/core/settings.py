@@ -154,7 +154,5 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
     """Return what checks a value against a hint; None where only an object can fit."""
     try:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # a dataclass has a configuration of its own
-        return None
-    except SchemaError:  # a protocol
+    except (PydanticUserError, SchemaError):  # for a dataclass, which has a configuration of its own, and a protocol
         return None

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from sourcewise.core.messages import first_names
 from sourcewise.data.dataset import ImageDataset
 
 SHOWN = 5
@@ -21,17 +22,16 @@ def notes(source: ImageDataset, targets: Mapping[str, Sequence[ImageDataset]]) -
         source: the source.
         targets: training and test images of each target, by its name.
     """
-    key = [source.fingerprint]
-    for name, datasets in targets.items():
-        key += [name, *(dataset.fingerprint for dataset in datasets)]
-    if tuple(key) not in _NOTES:
-        _NOTES[tuple(key)] = _notes(source, targets)
-    return _NOTES[tuple(key)]
+    datasets = [source, *(dataset for parts in targets.values() for dataset in parts)]
+    key = (*targets, *(dataset.fingerprint for dataset in datasets))
+    if key not in _NOTES:
+        _NOTES[key] = _notes(source, targets)
+    return _NOTES[key]
 
 
 def _notes(source: ImageDataset, targets: Mapping[str, Sequence[ImageDataset]]) -> list[str]:
     empty = _empty_classes(source)
-    lines = [f"source: no images of {_some(empty)}, which is left out"] if empty else []
+    lines = [f"source: no images of {first_names(empty, SHOWN, repr)}, which is left out"] if empty else []
     lines += [f"source: {pair}" for pair in _nearly_alike(source.class_names)]
     for name, (train, test) in targets.items():
         lines += [f"target {name}: {line}" for line in _target_notes(source, train, test)]
@@ -43,7 +43,8 @@ def _target_notes(source: ImageDataset, train: ImageDataset, test: ImageDataset)
     untrained = _empty_classes(train)
     untested = [name for name in _empty_classes(test) if name not in untrained]
     if untested:
-        yield f"all images of {_some(untested)} train, and none are left to test; take fewer by train.per_class"
+        names = first_names(untested, SHOWN, repr)
+        yield f"all images of {names} train, and none are left to test; take fewer by train.per_class"
     for originals, phrase in ((train, "training images too"), (source, "in the source too")):
         if pairs := copies(test, originals):
             shown = ", ".join(f"{_place(test, row)} (there {_place(originals, copy)})" for row, copy in pairs[:SHOWN])
@@ -81,12 +82,7 @@ def _nearly_alike(names: Sequence[str]) -> Iterator[str]:
         alike.setdefault(plain.casefold() if len(plain) > 1 else plain, []).append(name)
     for group in alike.values():
         if len(group) > 1:
-            yield f"the classes {_some(group)} have nearly the same name; are they one?"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
+            yield f"the classes {first_names(group, SHOWN, repr)} have nearly the same name; are they one?"
 
 
 def _place(dataset: ImageDataset, row: int) -> str:

@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError, did_you_mean
+from sourcewise.core.messages import first_names
 from sourcewise.data.dataset import ImageDataset
 
 MAPPINGS = (".yaml", ".yml", ".json", ".csv")
@@ -71,10 +72,8 @@ def regroup(dataset: ImageDataset, groups: str) -> ImageDataset:
     except (OSError, ValueError, EOFError, yaml.YAMLError) as error:
         raise SourcewiseError(f"source.groups={groups}: cannot be read ({error})") from error
     if missing := [name for name in dataset.class_names if name not in mapping]:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise SourcewiseError(
-            f"source.groups={groups}: it has no group for the classes {', '.join(map(repr, missing[:5]))}{more}"
-        )
+        classes = first_names(missing, show=repr)
+        raise SourcewiseError(f"source.groups={groups}: it has no group for the classes {classes}")
     names = list(dict.fromkeys(mapping[name] for name in dataset.class_names))
     group_of_class = np.array([names.index(mapping[name]) for name in dataset.class_names])
     return _without_empty(_grouped(dataset, group_of_class[dataset.labels.numpy()], names))

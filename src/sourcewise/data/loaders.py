@@ -60,7 +60,9 @@ class Folder:
 
     def listing(self) -> Listing:
         """Return the images in the order of their paths, and classes in that of their folders."""
-        top = self._top()
+        top = Path(self.root, self.folder)
+        if not top.is_dir():
+            raise self._missing("there is no such folder")
         tree, by_class = walk(top), dict[str, list[str]]()
         for place, files in tree.files.items():
             images = [f"{place}/{file}" for file in files if is_picture(file)]
@@ -107,14 +109,8 @@ class Folder:
                 f" {name}/{min(below)}; if these are the classes, take a root one folder lower, or nested=true"
             )
 
-    def _top(self) -> Path:
-        top = Path(self.root) / self.folder
-        if not top.is_dir():
-            raise self._missing("there is no such folder")
-        return top
-
     def _missing(self, problem: str) -> SourcewiseError:
-        top = Path(self.root) / self.folder
+        top = Path(self.root, self.folder)
         return SourcewiseError(f"{top}: {problem}; expected {top}/<class>/<image>.jpg. {self.obtain}".strip())
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 
 from sourcewise.core.errors import SourcewiseError, did_you_mean
+from sourcewise.core.messages import first_names
 from sourcewise.core.randomness import permutation
 from sourcewise.designs.files import read_names, read_ranking
 
@@ -73,7 +74,7 @@ def ranked(
     if ranks != _digest(sorted(groups)):
         raise SourcewiseError(
             f"subset.ranking{f'={ranking}' * bool(ranking)}: it does not rank the source's {len(groups)} groups, which"
-            f" are {_first_names(list(groups))}; take a ranking of this source"
+            f" are {first_names(groups, show=repr)}; take a ranking of this source"
         )
     return _mask(groups, remove, False, "subset.remove")
 
@@ -124,8 +125,8 @@ def _mask(groups: Sequence[str], names: Sequence[str | int], keep: bool, setting
     index = {name: position for position, name in enumerate(groups)}
     unknown = [str(name) for name in names if str(name) not in index]
     if unknown:
-        hint = did_you_mean(unknown[0], index) or f"; the groups are {_first_names(list(index))}"
-        raise SourcewiseError(f"{setting}: no group is called {_first_names(unknown)}{hint}")
+        hint = did_you_mean(unknown[0], index) or f"; the groups are {first_names(groups, show=repr)}"
+        raise SourcewiseError(f"{setting}: no group is called {first_names(unknown, show=repr)}{hint}")
     mask = np.full(len(groups), not keep)
     mask[[index[str(name)] for name in names]] = keep
     if not mask.any():
@@ -145,8 +146,3 @@ def _count(remove: float, groups: int) -> int:
 
 def _digest(names: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(names).encode()).hexdigest()[:10]
-
-
-def _first_names(names: Sequence[str], limit: int = 5) -> str:
-    shown = ", ".join(repr(name) for name in names[:limit])
-    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,7 +1,7 @@
 """The contract of a design: what it draws, and what else the product asks of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,6 @@ from numpy.typing import NDArray
 
 SubsetSettings = Mapping[str, Any]
 """The settings `subset.*` of a run: `design`, and the arguments of its `draw`."""
-
-
-def _no_text(subset: SubsetSettings) -> str:
-    return ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +44,6 @@ class Design:
     draw: Callable[..., NDArray[np.bool_]]
     is_random: bool = False
     resolve: Callable[[SubsetSettings], dict[str, Any]] = dict
-    replica: Callable[[SubsetSettings], str] = _no_text
-    curve: Callable[[SubsetSettings], str] = _no_text
+    replica: Callable[[SubsetSettings], str] = field(default=lambda subset: "")
+    curve: Callable[[SubsetSettings], str] = field(default=lambda subset: "")
     names_groups: bool = False

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sourcewise.core.messages import first_names
+
 NOTE = "wandb.json"
 
 LISTED = 5
@@ -68,8 +70,7 @@ def closing_line(logs: Path, folders: Sequence[Path]) -> str:
     local = [note for note in absent.values() if (logs / note.log).is_dir()]
     if not absent:
         return line
-    more = f" and {len(absent) - LISTED} more" if len(absent) > LISTED else ""
-    line += f", not {', '.join(folder.name for folder in [*absent][:LISTED])}{more}"
+    line += f", not {first_names([folder.name for folder in absent], LISTED)}"
     if len(local) < len(absent):
         line += f"; the files of {len(absent) - len(local)} are not in {logs}, but on another machine or removed"
     return f"{line}; upload what is here: {sync_command(logs, local)}" if local else line
