@@ -24,9 +24,9 @@ from scipy import stats
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import PackedMasks
-from sourcewise.estimation.checks import correlation
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS
+from sourcewise.estimation.scoring import correlation
 from sourcewise.records.reading import Records
 
 ROOT = Path(__file__).parents[1]

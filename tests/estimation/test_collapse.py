@@ -42,7 +42,8 @@ def test_collapse_averages_seeds_and_pairs_complements():
     assert result.runs.sum() == 63
     kept = result.masks.unpack()
     np.testing.assert_array_equal(kept[0::2], ~kept[1::2])
-    np.testing.assert_array_equal(result.unit, np.arange(60) // 2)
+    np.testing.assert_array_equal(result.unit[0::2], result.unit[1::2])
+    np.testing.assert_array_equal(np.sort(result.unit), np.arange(60) // 2)
     row = int(np.flatnonzero((kept == masks[0]).all(1))[0])
     np.testing.assert_allclose(result.outputs[row], outputs[0] + 0.5)
     assert result.runs[row] == 2
@@ -56,13 +57,13 @@ def test_collapse_leaves_repeats_by_chance_alone_but_not_by_design():
     masks, outputs = rng.random((100, 3)) < 0.5, rng.normal(size=(100, 2))
     result = collapse(masks, outputs)
     np.testing.assert_array_equal(result.masks.unpack(), masks)
-    assert result.within is None
+    assert result.squares is None
     assert len(collapse(masks, outputs, np.arange(100)).masks) == 8
     masks = np.repeat(rng.random((50, 20)) < 0.5, 2, axis=0)
     result = collapse(masks, outputs)
     assert len(result.masks) == 50
     pairs = outputs.reshape(50, 2, 2)
-    np.testing.assert_allclose(result.within, pairs.var(1, ddof=1).mean(0))
+    np.testing.assert_allclose(result.squares, pairs.var(1, ddof=1))
 
 
 @settings(max_examples=150, deadline=None)
@@ -90,7 +91,7 @@ def test_collapse_is_that_of_pandas(seed, models, groups, distinct, complements,
     kept = [tuple(mask) for mask in subsets.masks.unpack().tolist()]
     assert subsets.runs.sum() == len(table)
     assert len(kept) == len(subsets.outputs) == len(subsets.unit)
-    if subsets.within is not None or labels is not None:
+    if subsets.squares is not None or labels is not None:
         means = table.groupby("mask", sort=False)[["y0", "y1"]].mean()
         assert sorted(kept) == sorted(means.index)
         np.testing.assert_allclose(subsets.outputs, means.loc[kept], atol=1e-12)
@@ -99,13 +100,14 @@ def test_collapse_is_that_of_pandas(seed, models, groups, distinct, complements,
         assert sorted(zip(kept, subsets.outputs.tolist(), strict=True)) == sorted(
             zip(table["mask"], table[["y0", "y1"]].values.tolist(), strict=True)
         )
-    if subsets.within is not None:
-        apart = table[["y0", "y1"]].to_numpy() - means.loc[list(table["mask"])].to_numpy()
-        np.testing.assert_allclose(subsets.within, (apart**2).sum(0) / (len(table) - len(means)), atol=1e-12)
+    if subsets.squares is not None:
+        squares = table.groupby("mask", sort=False)[["y0", "y1"]].agg(lambda y: ((y - y.mean()) ** 2).sum())
+        np.testing.assert_allclose(subsets.squares, squares.loc[kept], atol=1e-12)
     paired = subsets.masks.unpack()[: 2 * subsets.pairs]
     np.testing.assert_array_equal(paired[::2], ~paired[1::2])
-    np.testing.assert_array_equal(subsets.unit[: len(paired)], np.arange(len(paired)) // 2)
-    np.testing.assert_array_equal(np.diff(subsets.unit[len(paired) :]), 1)
+    np.testing.assert_array_equal(subsets.unit[: len(paired) : 2], subsets.unit[1 : len(paired) : 2])
+    rows = np.repeat([2, 1], [len(paired), len(kept) - len(paired)])  # of the unit of each row
+    np.testing.assert_array_equal(np.bincount(subsets.unit)[subsets.unit], rows)
 
 
 @pytest.mark.parametrize("seeds", [None, "given"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation import checks
+from sourcewise.estimation import scoring
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.difference import difference
 from sourcewise.estimation.estimators import ESTIMATORS, Estimator, find_estimators
@@ -131,7 +131,7 @@ def test_each_fold_is_predicted_without_its_own_models():
     masks, outputs, _ = planted(models=30, groups=5)
     subsets = collapse(masks, outputs)
     fold = subsets.folds()
-    predicted = checks.predictions(subsets, mine, fold)
+    predicted = scoring.predictions(subsets, mine, fold)
     for f in range(5):
         rows, following = fold != f, fold == (f + 1) % 5
         moments, held_out = (collapse(masks[part], outputs[part]).moments() for part in (rows, following))

@@ -127,7 +127,9 @@ def test_estimate_makes_a_report(wandb_server: WandbServer, tmp_path: Path) -> N
         "groups": len(GROUPS),
         "left_out": 1,
         "target/pets/class/lds": pets["checks"]["class"]["lds"],
+        "target/pets/class/lds_low": pets["checks"]["class"]["lds_interval"][0],
         "target/pets/class/split_half": pets["checks"]["class"]["split_half"],
+        "target/pets/class/split_half_median": pets["checks"]["class"]["split_half_median"],
         "target/pets/class/significant": pets["significant_class"],
     }.items():
         assert tracked.summary[name] == pytest.approx(value), name

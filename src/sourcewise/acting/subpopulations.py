@@ -124,7 +124,7 @@ def split_class(
         member = part[:, None] == np.arange(count)
         contrast = member / size - ~member / (len(part) - size)
         center = None if held_out.center is None else held_out.center @ contrast
-        contrasted = replace(held_out, outputs=held_out.outputs @ contrast, center=center, within=None)
+        contrasted = replace(held_out, outputs=held_out.outputs @ contrast, center=center, squares=None)
         effects = estimator.estimate_subsets(contrasted)
         q = qvalues(pvalues(effects.influence, effects.stderr, effects.dof))
         with np.errstate(divide="ignore", invalid="ignore"):

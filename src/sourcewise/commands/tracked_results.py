@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 ROWS = 10_000
 """Rows of a table under the logger."""
+INTERVALS = ("lds", "noise_ceiling", "more_models")
+"""Fields of `Checks` that have an interval."""
+CHECKS = (*INTERVALS, "split_half", "split_half_median", "split_half_without_largest")
+"""Fields of `Checks` that are scalars of an estimate."""
 
 
 def track(
@@ -72,9 +76,11 @@ def scalars(summary: Summary) -> dict[str, float]:
         values[f"{place}/score"] = target.metric_mean
         for level in LEVELS:
             checks = target.checks[level]
-            values[f"{place}/{level}/lds"] = checks.lds
-            values[f"{place}/{level}/noise_ceiling"] = checks.noise_ceiling
-            values[f"{place}/{level}/split_half"] = checks.split_half
+            for key in CHECKS:
+                values[f"{place}/{level}/{key}"] = getattr(checks, key)
+            for key in INTERVALS:
+                low, high = getattr(checks, f"{key}_interval") or (None, None)
+                values |= {f"{place}/{level}/{key}_low": low, f"{place}/{level}/{key}_high": high}
             values[f"{place}/{level}/significant"] = getattr(target, f"significant_{level}")
             values[f"{place}/{level}/influences"] = getattr(target, f"cells_{level}")
     if summary.curation:

@@ -27,10 +27,11 @@ class Subsets:
         masks: bool[S, G], as bits.
         outputs: float[S, E].
         runs: int[S], models averaged in each row.
-        unit: int[S], rows that belong together (a subset and its complement); folds never split them.
+        unit: int[S], rows that belong together (a subset and its complement); folds never split them. Units are
+            numbered by a digest of what they hold, so that what is drawn of them does not depend on the order of rows.
         pairs: the first 2 * pairs rows are pairs of complements.
         center: float[E], mean output of those rows; None without pairs.
-        within: float[E], variance of the models of one subset; None where each has one model.
+        squares: float[S, E], sum of squares of the models of each subset about their mean; None where each has one.
     """
 
     masks: PackedMasks
@@ -39,21 +40,22 @@ class Subsets:
     unit: Index
     pairs: int = 0
     center: Array | None = None
-    within: Array | None = None
+    squares: NDArray[Any] | None = None
 
     @property
     def units(self) -> int:
         """How many units there are."""
-        return int(self.unit[-1]) + 1 if len(self.unit) else 0
+        return int(self.unit.max()) + 1 if len(self.unit) else 0
 
     def take(self, units: Index, columns: slice | Index = ALL) -> Subsets:
         """Return the rows of some units, which are numbered anew, and some of the columns."""
         rows = np.flatnonzero(np.isin(self.unit, units))
-        center, within = (None if row is None else row[columns] for row in (self.center, self.within))
+        center = None if self.center is None else self.center[columns]
         unit = np.unique(self.unit[rows], return_inverse=True)[1]
         pairs = int((rows < 2 * self.pairs).sum()) // 2
-        outputs = self.outputs[np.ix_(rows, np.arange(self.outputs.shape[1])[columns])]
-        return Subsets(self.masks[rows], outputs, self.runs[rows], unit, pairs, center, within)
+        cells = np.ix_(rows, np.arange(self.outputs.shape[1])[columns])
+        squares = None if self.squares is None else self.squares[cells]
+        return Subsets(self.masks[rows], self.outputs[cells], self.runs[rows], unit, pairs, center, squares)
 
     def folds(self, seed: int = 0) -> Index:
         """Return the fold, of two to five, that each row belongs to, int[S]. Rows of one unit share it."""
@@ -103,22 +105,24 @@ def collapse(masks: Mask | PackedMasks, outputs: NDArray[Any], seeds: NDArray[An
     equal_by_chance, complements_by_chance = _expected_by_chance(packed)
     subset, first = _numbered(_digests(packed.bits))
     runs = np.bincount(subset)
-    within = None
+    squares = None
     if seeds is None and (runs * (runs - 1)).sum() / 2 <= 3 * (equal_by_chance + 1):
         runs = np.ones(len(packed), dtype=np.int64)
     elif len(first) < len(packed):
-        outputs, within = _averaged(outputs, subset, runs)
+        outputs, squares = _averaged(outputs, subset, runs)
         packed = packed[first]
     pairs = _complementary_rows(packed)
     if len(pairs) <= 3 * (complements_by_chance + 1):
-        return Subsets(packed, outputs, runs, np.arange(len(packed)), within=within)
+        return Subsets(packed, outputs, runs, _numbered_by_content(packed, outputs), squares=squares)
     paired = pairs.ravel()
     single = np.setdiff1d(np.arange(len(packed)), paired)
     order = np.concatenate([paired, single])
     unit = np.concatenate([np.repeat(np.arange(len(pairs)), 2), len(pairs) + np.arange(len(single))])
-    outputs = outputs[order]
+    packed, outputs = packed[order], outputs[order]
+    unit = _numbered_by_content(packed, outputs, unit)
     center = outputs[: len(paired)].mean(0, dtype=np.float64)
-    return Subsets(packed[order], outputs, runs[order], unit, len(pairs), center, within)
+    squares = None if squares is None else squares[order]
+    return Subsets(packed, outputs, runs[order], unit, len(pairs), center, squares)
 
 
 def _without_repeated_runs(
@@ -130,15 +134,28 @@ def _without_repeated_runs(
     return (masks[first], outputs[first]) if len(first) < len(masks) else (masks, outputs)
 
 
-def _averaged(outputs: NDArray[Any], subset: Index, runs: Index) -> tuple[NDArray[Any], Array]:
-    """Return the mean outputs of each subset [S, E], and the variance of its models about them [E]."""
+def _averaged(outputs: NDArray[Any], subset: Index, runs: Index) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the mean outputs of each subset, and the sum of squares of its models about them, both [S, E]."""
     means = np.zeros((len(runs), outputs.shape[1]), np.result_type(outputs, np.float32))
     np.add.at(means, subset, outputs)
     means /= runs[:, None].astype(means.dtype)
-    within = np.zeros(outputs.shape[1])
+    squares = np.zeros_like(means)
     for rows in cuts(len(outputs), BLOCK_ROWS):
-        within += ((outputs[rows] - means[subset[rows]]) ** 2).sum(0, dtype=np.float64)
-    return means, within / (len(outputs) - len(runs))
+        np.add.at(squares, subset[rows], (outputs[rows] - means[subset[rows]]) ** 2)
+    return means, squares
+
+
+def _numbered_by_content(masks: PackedMasks, outputs: NDArray[Any], unit: Index | None = None) -> Index:
+    """Return the unit of each row, int[S], numbered by the least digest of a mask in it; of equal masks, by outputs."""
+    keys = [_digests(masks.bits)]
+    if len(np.unique(keys[0])) < len(keys[0]):
+        keys.insert(0, _digests(outputs))
+    rank = np.lexsort(keys).argsort()
+    if unit is not None:
+        least = np.full(int(unit.max()) + 1, len(rank))
+        np.minimum.at(least, unit, rank)
+        rank = least[unit]
+    return np.asarray(np.unique(rank, return_inverse=True)[1], dtype=np.int64)
 
 
 def _complementary_rows(masks: PackedMasks) -> Index:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation import checks
+from sourcewise.estimation import checks, scoring
 from sourcewise.estimation.arrays import BLOCK_ROWS, CELLS, Array, PackedMasks, cuts
 from sourcewise.estimation.checks import Checks, Point
 from sourcewise.estimation.collapse import Subsets, collapse
@@ -109,7 +109,8 @@ def fit(
         masks: bool[models, G], True where a model kept the group.
         outputs: float[models, E] (or [models]), outputs of each model on each example.
         estimator: difference, ridge, ols, lasso, the dotted path of an `Estimator` of yours, or the object. Of several
-            in a list, and for auto of all of ours, the one with the highest cross-fitted LDS is used.
+            in a list, and for auto of all of ours, the one with the highest cross-fitted LDS is used; below twenty
+            subsets the first.
         seeds: training seeds [models]. Models of one subset are averaged, and errors count subsets, not models.
         groups: names of the groups.
         level: what a column is, for the verdict: example, class, overall.
@@ -129,7 +130,7 @@ def fit(
     candidates = find_estimators(estimator, packed.groups)
     subsets = collapse(packed, table, seed_of)
     sample = _sample_columns(subsets)
-    scores = checks.compare_estimators(candidates, sample)
+    scores = scoring.compare_estimators(candidates, sample)
     method = next((item for item in candidates if item.name == next(iter(scores), "")), candidates[0])
     estimate, qvalue = estimate_table(subsets, method)
     return Fit(

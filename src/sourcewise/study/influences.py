@@ -33,7 +33,7 @@ class Estimated:
 
     Attributes:
         dataset: influences, errors and q-values, as docs/architecture.md lays them out.
-        estimator: the one at example level.
+        estimator: the one of all levels.
         slopes: float[groups], what the fit predicts overall outputs with.
         checks: by level; without curves overall, and for very many groups.
         baselines: label and feature mapping, by name; empty where the records do not hold them.
@@ -61,16 +61,17 @@ def estimate(
 def _estimate_target(study: Study, name: str, estimator: EstimatorSetting, bar: tqdm[NoReturn]) -> Estimated:
     target = study.targets[name]
     fits: dict[str, Fit] = {}
-    for level, outputs in {
-        "example": target.examples if study.is_large(name) else target.examples.astype(np.float64),
+    for level, outputs in {  # the first chooses the estimator
         "class": target.class_means[:, target.class_sizes > 0],
+        "example": target.examples if study.is_large(name) else target.examples.astype(np.float64),
         "overall": target.overall_means[:, None],
     }.items():
         bar.set_description(f"{name}, {level}")
         fits[level] = fit(study.masks, outputs, estimator, study.seeds, level=level)
+        estimator = fits[level].method
         bar.update()
     few_groups = study.groups <= GRAM_GROUPS
-    checks = {level: fitted.checks for level, fitted in fits.items()}
+    checks = {level: fits[level].checks for level in LEVELS}
     for level in ("example", "class") if few_groups else ():
         checks[level] = replace(checks[level], curve=fits[level].curve())
     dataset = _lay_out(study, name, fits)

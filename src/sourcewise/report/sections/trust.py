@@ -92,9 +92,14 @@ def trust_section(target: TargetContext) -> Section:
         replicated = train("subset=replicated", "subset.seed=range(0,128)")
         commands.append(("Models that show the noise ceiling", replicated))
     phrases, code = as_code(commands)
-    columns = ["Level", "Estimator", "LDS (95% interval)", "Noise ceiling", "Split-half", "More models for 0.8"]
+    halves = ["Split-half", "Median", "Without largest"]
+    columns = ["Level", "Estimator", "LDS", "Noise ceiling", *halves, "More models for 0.8"]
     rows = [_row(level, check) for level, check in checks.items()]
-    table = Table("checks", "How far influences can be trusted, by level", columns, rows, (2, 3, 4, 5))
+    caption = (
+        "How far influences can be trusted, by level, with 95% intervals. Split-half reliability is over the table, in"
+        " the median output, and without the group of the largest influences"
+    )
+    table = Table("checks", caption, columns, rows, (2, 3, 4, 5, 6, 7))
     drawn = []
     if all(len(checks[level].curve or ()) > 1 for level in ("class", "example")):
         caption = (
@@ -124,7 +129,18 @@ def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
 
 def _row(level: str, check: Checks) -> Row:
     low, high = check.lds_interval
-    interval = f" ({number(low)} to {number(high)})" if math.isfinite(low + high) else ""
+    lds = number(check.lds) + _ends(number(low), number(high)) * math.isfinite(low + high)
     ceiling = number(check.noise_ceiling, unknown="–")
+    if check.noise_ceiling_interval is not None:
+        ceiling += _ends(*map(number, check.noise_ceiling_interval))
     more = "unknown" if check.more_models is None else f"{check.more_models:,}"
-    return Row(level, [check.estimator, number(check.lds) + interval, ceiling, number(check.split_half), more])
+    if check.more_models_interval is not None:
+        least, most = check.more_models_interval
+        more += _ends(f"{least or 0:,}", "unbounded" if most is None else f"{most:,}") * (check.more_models != 0)
+    halves = (check.split_half, check.split_half_median, check.split_half_without_largest)
+    return Row(level, [check.estimator, lds, ceiling, *(number(each, unknown="–") for each in halves), more])
+
+
+def _ends(low: str, high: str) -> str:
+    """Return an interval as text behind its value."""
+    return f" ({low} to {high})"
