@@ -22,7 +22,8 @@ def never_apart(masks: PackedMasks) -> list[Index]:
     weights = np.random.default_rng(0).integers(0, 2**64, len(masks), dtype=np.uint64)
     sums = np.zeros(masks.groups, np.uint64)
     for rows in masks.blocks():
-        sums += weights[rows] @ masks[rows].unpack().astype(np.uint64)
+        for kept, weight in zip(masks[rows].unpack(), weights[rows], strict=True):
+            sums[kept] += weight  # a product would need eight bytes a cell
     shares = masks.kept_share()
     varying = np.flatnonzero((shares > 0) & (shares < 1))
     _, number, sizes = np.unique(sums[varying], return_inverse=True, return_counts=True)
