@@ -2,7 +2,6 @@
 
 import copy
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +70,6 @@ def test_a_mistyped_word_gets_a_hint(arguments: list[str], said: str) -> None:
     assert said in done.stderr
 
 
-@cache
-def composed(name: str, *overrides: str) -> dict[str, Any]:
-    return compose_config(*overrides, name=name)
-
-
 def status(main: Any, config: dict[str, Any]) -> int:
     """What a command with this config ends with; anything but a user's error is raised."""
     try:
@@ -101,7 +95,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def draw_config(data: st.DataObject, name: str, *overrides: str) -> tuple[dict[str, Any], tuple[Any, ...]]:
     """A config with one value of any key replaced, and the key."""
-    config = copy.deepcopy(composed(name, *overrides))
+    config = compose_config(*overrides, name=name)
     leaf = data.draw(st.sampled_from(leaves(config)))
     *way, last = leaf
     node = config
@@ -120,7 +114,7 @@ def ends_in_one_line(main: Any, config: dict[str, Any], capsys: pytest.CaptureFi
 
 
 FEW = settings(
-    max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=30, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import json
 import re
 from pathlib import Path
@@ -49,6 +50,7 @@ def loaders(tmp_path_factory):
     path.prepend("test", f"file://{folder}")
     loader = ConfigLoaderImpl(path)
 
+    @functools.cache
     def load(name):
         master = loader.load_configuration(name, [], RunMode.MULTIRUN)
         return loader, master

@@ -1,5 +1,7 @@
 """A run that is killed in the middle of training goes on from its checkpoint, to the same bytes."""
 
+import functools
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Compose
+from conftest import ROOT, TINY, Compose, compose_config
 from hydra.utils import instantiate
 from warm_python import interpreter
 
@@ -27,6 +29,7 @@ SETTINGS = (
     "transfer=full",
     "transfer.epochs=4",
 )
+SHORT = (*SETTINGS, "subset=listed", "subset.keep=[A,B,C,7]")
 DROPOUT = (
     "model._target_=sourcewise.training.models.torchvision_backbone",
     "model.name=mobilenet_v3_small",
@@ -41,12 +44,22 @@ class BreakError(Exception):
     """Breaks a run off."""
 
 
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compose:
+    """Composes a run in a fresh folder, of which the config does not tell."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *overrides: compose_config(*TINY, "runs_dir=runs", *overrides)
+
+
 def undisturbed(config: dict) -> str:
-    """Digest of the run's record when nothing happens to it. The record is removed."""
-    train.train(config)
-    path = names.run_dir(config) / names.RECORD
-    digest = record.digest(record.read(path))
-    path.unlink()
+    """Digest of the run's record when nothing happens to it."""
+    return _digest(json.dumps(config))
+
+
+@functools.cache
+def _digest(config: str) -> str:
+    digest = finished(json.loads(config))
+    (names.run_dir(json.loads(config)) / names.RECORD).unlink()
     return digest
 
 
@@ -77,12 +90,12 @@ def finished(config: dict) -> str:
 
 
 def test_a_killed_command_goes_on(tiny: Compose, tmp_path: Path) -> None:
-    overrides = [*SETTINGS, "model.width=4", "logger=none", f"runs_dir={tmp_path}/runs"]
-    config = tiny(*overrides)
+    overrides = [*TINY, "runs_dir=runs", *SETTINGS]
+    config = compose_config(*overrides)
     folder = names.run_dir(config)
     digest = undisturbed(config)
     command = [interpreter(), str(ROOT / "train.py"), *overrides]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         for _ in range(6000):
             if (folder / "checkpoint-source.pt").exists() or process.poll() is not None:
@@ -96,7 +109,7 @@ def test_a_killed_command_goes_on(tiny: Compose, tmp_path: Path) -> None:
     assert "checkpoint-source.pt" in left(config)
     assert not names.is_done(folder)
 
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "going on after" in done.stderr
     assert left(config) == [names.RECORD]
@@ -107,7 +120,7 @@ def test_a_killed_command_goes_on(tiny: Compose, tmp_path: Path) -> None:
 def test_a_run_that_is_asked_to_stop_is_saved_whatever_the_time(
     tiny: Compose, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
-    config = tiny(*SETTINGS, "trainer.checkpoint_minutes=1000")
+    config = tiny(*SHORT, "trainer.checkpoint_minutes=1000")
     digest = undisturbed(config)
     epochs = iter(range(100))
     start = checkpoints.Checkpoint.on_train_epoch_start
@@ -159,14 +172,14 @@ def test_a_sweep_that_is_interrupted_lets_its_runs_save_a_checkpoint(tmp_path: P
 def test_from_every_place(
     tiny: Compose, monkeypatch: pytest.MonkeyPatch, stage: str, epoch: int, files: list[str]
 ) -> None:
-    config = tiny(*SETTINGS)
+    config = tiny(*SHORT)
     digest = undisturbed(config)
     assert interrupted(config, monkeypatch, stage, epoch) == files
     assert finished(config) == digest
 
 
 def test_dropout_goes_on_too(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny(*SETTINGS, *DROPOUT)
+    config = tiny(*SHORT, *DROPOUT)
     digest = undisturbed(config)
     interrupted(config, monkeypatch, "source", 1)
     torch.randn(5)  # whatever state torch's own generator is in
@@ -174,7 +187,7 @@ def test_dropout_goes_on_too(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_all_epochs_are_logged(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny(*SETTINGS)
+    config = tiny(*SHORT)
     interrupted(config, monkeypatch, "source", 5)
     parts = instantiate([config[name] for name in ("source", "target", "model", "trainer")], _convert_="all")
     seen: list[dict[str, float]] = []
@@ -195,7 +208,7 @@ def test_all_epochs_are_logged(tiny: Compose, monkeypatch: pytest.MonkeyPatch) -
 def test_a_checkpoint_of_something_else_is_left_aside(
     tiny: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, other = tiny(*SETTINGS), tiny(*SETTINGS, "seed=1")
+    config, other = tiny(*SHORT), tiny(*SHORT, "seed=1")
     digest = undisturbed(config)
     interrupted(other, monkeypatch, "source", 3)
     names.run_dir(config).mkdir(parents=True, exist_ok=True)
@@ -209,7 +222,7 @@ def test_a_checkpoint_of_something_else_is_left_aside(
 def test_a_truncated_checkpoint_is_left_aside(
     tiny: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: float
 ) -> None:
-    config = tiny(*SETTINGS)
+    config = tiny(*SHORT)
     digest = undisturbed(config)
     interrupted(config, monkeypatch, "source", 3)
     path = names.run_dir(config) / "checkpoint-source.pt"
@@ -222,7 +235,7 @@ def test_a_truncated_checkpoint_is_left_aside(
 def test_a_full_disk_costs_the_checkpoint_only(
     tiny: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = tiny(*SETTINGS)
+    config = tiny(*SHORT)
     digest = undisturbed(config)
 
     def full(state, file):
@@ -241,7 +254,7 @@ def test_without_the_setting_there_is_nothing_to_save(tiny: Compose, monkeypatch
 
 
 def test_a_failed_run_fails_again_at_once(tiny: Compose) -> None:
-    config = tiny(*SETTINGS, "source.pretraining.lr=1e30")
+    config = tiny(*SHORT, "source.pretraining.lr=1e30")
     for _ in range(2):
         with pytest.raises(RunFailed):
             train.train(config)

@@ -3,13 +3,14 @@
 import os
 import subprocess
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, compose_config
 from hydra.utils import instantiate
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from warm_python import interpreter
@@ -21,8 +22,7 @@ from sourcewise.data import embedded
 from sourcewise.lightning_modules.augmentation import Flip
 from sourcewise.lightning_modules.outputs import Outputs
 from sourcewise.records import record
-from sourcewise.training import metrics
-from sourcewise.training.logistic import logistic_regression
+from sourcewise.training import logistic, metrics
 from sourcewise.training.run import Run
 from sourcewise.training.settings import Target
 from sourcewise.training.transfers import Probe, class_weights
@@ -37,20 +37,22 @@ def blobs(classes: int, seed: int, count: int = 60) -> tuple[torch.Tensor, torch
     return torch.from_numpy(rng.normal(size=(len(labels), 5)) + 0.7 * labels[:, None]).float(), torch.from_numpy(labels)
 
 
+@settings(max_examples=25)
 @given(st.integers(2, 5), st.integers(0, 1000), st.sampled_from([0.01, 1.0, 30.0]), st.booleans())
 def test_logistic_regression_is_scikit_learn_s(classes: int, seed: int, strength: float, weighted: bool) -> None:
     features, labels = blobs(classes, seed)
     weights = class_weights(labels, classes)[labels] if weighted else None
-    ours = logistic_regression(features, labels, classes, strength, weights)(features).softmax(1)
+    with mock.patch.object(logistic, "TOLERANCE", 1e-10):  # closer than runs need
+        ours = logistic.logistic_regression(features, labels, classes, strength, weights)(features).softmax(1)
     balanced = "balanced" if weighted else None
-    theirs = LogisticRegression(C=strength, class_weight=balanced, tol=1e-10, max_iter=10_000)
+    theirs = LogisticRegression(C=strength, class_weight=balanced, solver="newton-cg", tol=1e-10, max_iter=10_000)
     theirs.fit(features.double().numpy(), labels.numpy())
-    np.testing.assert_allclose(ours, theirs.predict_proba(features.double().numpy()), atol=5e-5)
+    np.testing.assert_allclose(ours, theirs.predict_proba(features.double().numpy()), atol=1e-5)
 
 
 def test_a_class_without_examples_is_improbable_and_finite() -> None:
     features, labels = blobs(3, 0)
-    logits = logistic_regression(features, labels, 4)(features)
+    logits = logistic.logistic_regression(features, labels, 4)(features)
     assert torch.isfinite(logits).all()
     assert (logits.softmax(1)[:, 3] < 1e-3).all()
 

@@ -102,13 +102,13 @@ def read_study(config: dict[str, Any]) -> tuple["Reading", "Study"]:
 
     The counterfactual runs of further places are part of the study.
     """
+    from sourcewise.records.places import as_list
     from sourcewise.records.reading import Records
     from sourcewise.study.collect import collect, join_counterfactuals
 
     records = Records(config["records"], config["filters"], config["refresh"]).with_output(config["outputs"])
     study = collect(records, config["outputs"])
-    places = config["counterfactuals"] or []
-    for place in [places] if isinstance(places, str) else places:
+    for place in as_list(config["counterfactuals"] or ()):
         study = join_counterfactuals(study, Records(place, {}, config["refresh"]))
     return records, study
 

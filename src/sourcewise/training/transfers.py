@@ -25,7 +25,7 @@ from sourcewise.training import metrics
 from sourcewise.training.engine import Engine, SourceModel, as_examples
 from sourcewise.training.hardware import interruptible
 from sourcewise.training.logistic import logistic_regression
-from sourcewise.training.models import Head, Model, initialise
+from sourcewise.training.models import Model, initialise
 from sourcewise.training.views import View
 
 
@@ -156,9 +156,10 @@ class GradientTransfer(Optimisation, TransferMethod):
         engine, classes = task.engine, task.classes
         cached = isinstance(backbone, nn.Identity)
         features = task.source.network.head.in_features
-        head = initialise(lambda: Head(features, classes), task.seed("initialisation"))
         # Targets do not see each other: each starts from the source model's weights.
-        network = _with_head(backbone, head)
+        network = initialise(
+            lambda: Model(copy.deepcopy(backbone), features, classes).requires_grad_(True), task.seed("initialisation")
+        )
         if not cached:
             engine.hardware.prepare(network)
         module = Transfer(
@@ -261,9 +262,3 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
     """Return weights `[classes]` by which each class counts the same in a mean over examples; their mean there is 1."""
     counts = labels.bincount(minlength=classes)
     return len(labels) / (counts.gt(0).sum() * counts.clamp_min(1))
-
-
-def _with_head(backbone: nn.Module, head: Head) -> Model:
-    fresh = Model(copy.deepcopy(backbone), head.in_features, head.out_features)
-    fresh.head = head
-    return fresh.requires_grad_(True)
