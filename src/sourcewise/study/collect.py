@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +22,7 @@ from sourcewise.records.record import Header as Header  # also for the report
 from sourcewise.records.record import Record, TargetOutputs
 from sourcewise.study.outputs import UNITS, LabelAgreement, Outputs, is_correct, logit_scale, output_values
 from sourcewise.study.recipes import Sweeps, train_command
+from sourcewise.study.training_time import covered, stretches
 
 RANDOM = "random"
 """The curve of runs that remove random groups."""
@@ -239,35 +239,6 @@ class _Spool:
         """Return all rows `[records, columns]`, mapped from the file; the mapping outlives the spool."""
         self._file.flush()
         return np.memmap(self._file, dtype=self._dtype, mode="r", shape=self._shape)
-
-
-def covered(times: Iterable[tuple[float, float]]) -> float:
-    """Return the length of what intervals cover together, in their unit: what several cover counts once.
-
-    >>> covered([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0)])
-    4.0
-    """
-    total, reached = 0.0, -math.inf
-    for start, end in sorted(times):
-        total += max(end - max(start, reached), 0.0)
-        reached = max(reached, end)
-    return total
-
-
-def stretches(times: Sequence[tuple[float, float]]) -> int:
-    """Return how many stretches the intervals of runs form, in seconds; at least one.
-
-    A pause is longer than ten minutes, and than ten of the longest runs.
-
-    >>> stretches([(0.0, 60.0), (50.0, 100.0), (2000.0, 2060.0)])
-    2
-    """
-    pause = max([600.0, *(10 * (end - start) for start, end in times)])
-    count, reached = 1, math.inf
-    for start, end in sorted(times):
-        count += start - reached > pause
-        reached = end if reached == math.inf else max(reached, end)
-    return count
 
 
 class _Collector:
