@@ -24,6 +24,7 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
         OSError("libgomp.so.1: failed to map segment from shared object"),
         RuntimeError("can't start new thread"),
+        Exception("Unknown error: Failed to launch worker thread: Resource temporarily unavailable"),  # Arrow's
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8"
         ),
@@ -49,5 +50,6 @@ def test_an_array_that_is_too_large_is_one_line() -> None:
 
 def test_other_errors_are_none_of_memory() -> None:
     assert users_error(RuntimeError("shapes differ")) is None
+    assert one_line(SourcewiseError("a process was killed (out of memory?)")) == "a process was killed (out of memory?)"
     assert users_error(ImportError("no module named x")) is None
     assert one_line(raised(SourcewiseError("what the user did"), OSError("gone"))) == "what the user did"

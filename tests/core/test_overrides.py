@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from sourcewise.core.overrides import command, names_as_typed, quote
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.overrides import check_targets, command, names_as_typed, quote
 
 PARSER = OverridesParser.create()
 
@@ -104,3 +105,12 @@ def test_names_of_groups_are_read_as_they_are_typed(names: list[str], space: str
 )
 def test_nothing_else_gets_quotes(typed: str, read: str) -> None:
     assert names_as_typed([typed]) == [read]
+
+
+@pytest.mark.parametrize(
+    "word", ["target=[pets,pets]", "target=[flowers, pets, flowers]", "target=[pets],[flowers,flowers]"]
+)
+def test_a_target_that_is_chosen_twice_is_one_line(word: str) -> None:
+    with pytest.raises(SourcewiseError, match=r"(pets|flowers) is there twice, .*\+target@target.birds=named_folder"):
+        check_targets(["seed=0", word])
+    check_targets(["target=[pets,flowers],[pets]", "subset.drop=[a,a]", "target.pets.transfer.lr=[1,1]"])

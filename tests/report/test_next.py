@@ -32,7 +32,7 @@ def commands(summary: Summary) -> dict[str, list[str]]:
     [
         (None, 12, "To train 12 more models, as many again; how many it takes cannot be told yet"),
         (7, 7, "To train 7 more models"),
-        (1800, 36, "To train 36 more models, of the 1,800 that the verdict asks for"),
+        (1800, 36, "To train 36 more models, the first of those that the verdict asks for"),
         (0, 0, None),
     ],
 )

@@ -23,7 +23,7 @@ from sourcewise.commands.closing import closing
 from sourcewise.commands.datasets import build, fingerprints, resolve_data
 from sourcewise.core import exits, identity, names, settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.overrides import names_as_typed, recipe_overrides
+from sourcewise.core.overrides import check_targets, names_as_typed, recipe_overrides
 from sourcewise.designs import resolve as resolve_subset
 from sourcewise.records import wandb_tracker
 
@@ -164,5 +164,6 @@ def main() -> None:
     """Run the command: `python train.py`, `sourcewise-train`."""
     with exits.errors(), wandb_tracker.answering_agent():
         answer_version()
+        check_targets(sys.argv[1:])
         sys.argv[1:] = names_as_typed(sys.argv[1:])
         _main()

@@ -22,7 +22,8 @@ _VALUE_ERRORS = ("Config group override must be", "range() arg")
 """How a ValueError begins that Hydra lets through for a wrong override."""
 
 _MEMORY = re.compile(
-    r"out of memory|can(no|')t allocate memory|failed to map segment|can't start new thread", re.IGNORECASE
+    r"out of memory|can(no|')t allocate memory|failed to map segment|can't start new thread|failed to launch .*thread",
+    re.IGNORECASE,
 )
 """How libraries say that memory does not suffice, where they raise no MemoryError."""
 
@@ -89,7 +90,7 @@ def printable(text: str) -> str:
 
 def lacks_memory(error: BaseException) -> bool:
     """Return whether an exception says that this process, or its GPU, has no memory left."""
-    in_words = isinstance(error, ImportError | OSError | RuntimeError) and _MEMORY.search(str(error)) is not None
+    in_words = not isinstance(error, SourcewiseError) and _MEMORY.search(str(error)) is not None
     return isinstance(error, MemoryError) or in_words or (isinstance(error, OSError) and error.errno == ENOMEM)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sourcewise.core.errors import SourcewiseError
+
 _PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*", re.ASCII)
 _KEYWORDS = frozenset({"null", "true", "false", "inf", "nan"})
 """Words that the grammar reads as something other than text."""
@@ -64,6 +66,21 @@ def names_as_typed(arguments: Iterable[str]) -> list[str]:
         return f'{match[2]}"{word}"'
 
     return [_ELEMENT.sub(quoted, word) if _NAMES.match(word) else word for word in arguments]
+
+
+def check_targets(arguments: Iterable[str]) -> None:
+    """Raise SourcewiseError for a list of targets on a command line that has one twice: Hydra would train it once.
+
+    >>> check_targets(["target=[pets,flowers],[pets]", "seed=0"])
+    """
+    for word in arguments:
+        for listed in re.findall(r"\[([^][]*)\]", word) if word.startswith("target=") else ():
+            names = [name.strip() for name in listed.split(",")]
+            if repeated := [name for name in names if names.count(name) > 1]:
+                raise SourcewiseError(
+                    f"{word}: {repeated[0]} is there twice, which is one target; give each of your own a name:"
+                    " 'target=[]' +target@target.birds=named_folder target.birds.root=..."
+                )
 
 
 def command(program: str, overrides: Iterable[str]) -> str:

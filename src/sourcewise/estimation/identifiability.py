@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sourcewise.core.messages import first_names
 from sourcewise.estimation.arrays import Index, PackedMasks
 from sourcewise.estimation.inference import LEAST_SIDE
 
@@ -22,7 +23,8 @@ def never_apart(masks: PackedMasks) -> list[Index]:
     weights = np.random.default_rng(0).integers(0, 2**64, len(masks), dtype=np.uint64)
     sums = np.zeros(masks.groups, np.uint64)
     for rows in masks.blocks():
-        sums += weights[rows] @ masks[rows].unpack().astype(np.uint64)
+        for kept, weight in zip(masks[rows].unpack(), weights[rows], strict=True):
+            sums[kept] += weight  # a product would need eight bytes a cell
     shares = masks.kept_share()
     varying = np.flatnonzero((shares > 0) & (shares < 1))
     _, number, sizes = np.unique(sums[varying], return_inverse=True, return_counts=True)
@@ -37,10 +39,10 @@ def limits(masks: PackedMasks, names: Sequence[str]) -> list[str]:
     constant = np.flatnonzero(smaller == 0).tolist()
     few = np.flatnonzero((smaller > 0) & (smaller < LEAST_SIDE)).tolist()
     if constant:
-        listed = shortened([names[i] for i in constant])
+        listed = first_names([names[i] for i in constant])
         sentences.append(f"Groups in every subset, or in none, have no identifiable influence: {listed}.")
     if together := never_apart(masks):
-        sets = "; ".join(shortened([names[i] for i in members]) for members in together[:3])
+        sets = "; ".join(first_names([names[i] for i in members]) for members in together[:3])
         more = f"; and {len(together) - 3:,} more" if len(together) > 3 else ""
         sentences.append(f"Groups that are never apart have no identifiable influences of their own: {sets}{more}.")
     if few and len(few) + len(constant) == len(names):
@@ -48,15 +50,6 @@ def limits(masks: PackedMasks, names: Sequence[str]) -> list[str]:
             f"Fewer than {LEAST_SIDE} subsets keep, or drop, each group: nothing can be told from noise. Train more."
         )
     elif few:
-        listed = shortened([names[i] for i in few])
+        listed = first_names([names[i] for i in few])
         sentences.append(f"Fewer than {LEAST_SIDE} subsets keep, or drop, these groups; they get no q-value: {listed}.")
     return sentences
-
-
-def shortened(names: Sequence[str], most: int = 5) -> str:
-    """Return names as a list, the first of them where there are many.
-
-    >>> shortened(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

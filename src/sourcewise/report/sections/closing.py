@@ -34,7 +34,7 @@ def next_section(target: TargetContext) -> list[Section]:
         if more.asked is None:
             label += ", as many again; how many it takes cannot be told yet"
         else:
-            label += f", of the {more.asked:,} that the verdict asks for" * (more.asked > more.count)
+            label += ", the first of those that the verdict asks for" * (more.asked > more.count)
         commands.append((label, more.command))
     if summary.curation is None and summary.output in UNITS:
         commands.append(("To have groups proposed that can be removed", f"{summary.command} curate=true"))
