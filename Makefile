@@ -22,10 +22,10 @@ demo: $(VENV)/.ready  ## run the demo: 96 source models, their influences, a rep
 	$(RUN) estimate.py records=$(DEMO)/runs out=$(DEMO)
 
 test: $(VENV)/.ready  ## run the tests that need nothing but this machine's processor
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist worksteal
 
 test-slow: $(VENV)/.ready  ## run the tests marked slow and browser
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile -m 'slow or browser'
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist worksteal -m 'slow or browser'
 
 test-slurm: $(VENV)/.ready  ## run the tests on a Slurm of this machine's own
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m slurm

@@ -109,6 +109,7 @@ def test_one_run_is_one_of_the_sweep_s(sweep: Path, tmp_path: Path) -> None:
     assert alone.header.metrics == there.header.metrics
 
 
+@pytest.mark.slow
 def test_two_processes_cover_every_example_once(tmp_path: Path) -> None:
     ddp = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.sync_batchnorm=false")
     done = command("train.py", *TINY, *ddp, f"runs_dir={tmp_path}")

@@ -45,6 +45,7 @@ def test_precision_and_memory_format_change_outputs_little(
     assert np.abs(one - two).mean() < tolerance / 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("transfer", "batchnorm"), [("fixed", "frozen"), ("fixed", "adapting"), ("full", "adapting")])
 def test_a_compiled_run_trains_what_it_should(
     tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: str, batchnorm: str
