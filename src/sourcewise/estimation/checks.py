@@ -33,7 +33,7 @@ class Checks:
     Attributes:
         estimator: name of the one that was used.
         lds: held-out linear datamodeling score, cross-fitted; NaN with fewer than ten subsets.
-        lds_interval: the ends of its 95% bootstrap interval.
+        lds_interval: the ends of its 95% bootstrap interval, which is too narrow (see docs/method.md).
         noise_ceiling: the LDS of a perfect predictor; None without subsets trained with several seeds.
         noise_ceiling_interval: the ends of its 95% interval.
         split_half: reliability of influences from half of the models, over the table; None with too few models.
