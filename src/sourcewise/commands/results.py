@@ -98,9 +98,12 @@ def _write_figures(folder: Path, report: TargetReport, kind: str) -> None:
 
 
 def _draw(figure: go.Figure, kind: str) -> bytes:
-    """Return a figure as the content of a file, in the size that the page gives it."""
+    """Return a figure as the content of a file, in the size that the page gives it.
+
+    The page's script makes room for the title of the lower axis; a file needs a margin for it.
+    """
     try:
-        return bytes(figure.to_image(kind, width=WIDTH))
+        return bytes(go.Figure(figure).update_layout(margin_b=56).to_image(kind, width=WIDTH))
     except Exception as error:  # kaleido's and the browser's are of many kinds
         reason = " ".join(str(error).split())[:200]
         raise SourcewiseError(f"figures={kind}: Chrome or Chromium does not draw them ({reason})") from error
