@@ -27,17 +27,20 @@ settings.load_profile("ci")
 
 Compose = Callable[..., dict[str, Any]]
 
+READ_BY_CONFIGS = ("SOURCEWISE_DATA", "WANDB_ENTITY", "WANDB_PROJECT")
+"""Variables that `${oc.env:...}` reads."""
+
 TINY = ("source.pretraining.epochs=1", "model.width=4", "transfer.epochs=3", "logger=none")
 
 
 def compose_config(*overrides: str, name: str = "train") -> dict[str, Any]:
     """The resolved config that a command would run with."""
-    return copy.deepcopy(_composed(name, overrides, os.environ.get("SOURCEWISE_DATA")))
+    return copy.deepcopy(_composed(name, overrides, tuple(map(os.environ.get, READ_BY_CONFIGS))))
 
 
 @functools.cache
-def _composed(name: str, overrides: tuple[str, ...], data: str | None) -> dict[str, Any]:
-    """Composing takes a third of a second, and many tests have the same overrides. data: the variable that configs read."""
+def _composed(name: str, overrides: tuple[str, ...], environment: tuple[str | None, ...]) -> dict[str, Any]:
+    """Composing takes a third of a second, and many tests have the same overrides. environment: of READ_BY_CONFIGS."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return plain(compose(name, overrides=list(overrides)))
 

@@ -41,7 +41,7 @@ def example_level(groups: int, examples: int, models: int) -> Iterator[Record]:
 def test_example_level_groups_are_estimated_in_memory_that_does_not_hold_their_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, little_memory: None
 ) -> None:
-    groups, examples, models = 4200, 1000, 60  # more groups than ridge and lasso can do
+    groups, examples, models = 4200, 1500, 60  # more groups than ridge and lasso can do
     table = 4 * groups * examples
     tracemalloc.start()
     study = collect(example_level(groups, examples, models))

@@ -110,7 +110,7 @@ def class_rows(influences: xr.Dataset) -> list[list[Any]]:
     Unknown ones are left out.
     """
     columns = [influences[f"{key}_class"].values.astype(float) for key in KEYS]
-    known = np.isfinite(np.sum(columns, axis=0))
+    known = np.isfinite(columns[0] + columns[1])
     order = np.argsort(np.where(known, -np.abs(columns[0]), 1.0), axis=None, kind="stable")[: min(ROWS, known.sum())]
     rows, groups = np.unravel_index(order, known.shape)
     names = influences["class"].values[rows].tolist(), influences["group"].values[groups].tolist()

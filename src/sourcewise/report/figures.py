@@ -64,7 +64,7 @@ def heatmap(influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, m
     """
     unit = display_unit(str(influences.attrs.get("output", "prob")))
     value, error, q = arrays(influences, "_class", "class", "group")
-    value = np.where(np.isfinite(error) & np.isfinite(q), value, np.nan)
+    value = np.where(np.isfinite(error), value, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         evidence = np.nan_to_num(np.abs(value) / error, nan=0.0, posinf=1e9)
     rows, columns = _strongest(evidence, max_classes), _strongest(evidence.T, max_groups)

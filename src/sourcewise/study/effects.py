@@ -44,12 +44,13 @@ class ExampleEffect(GroupEffect):
 def effect_table(dataset: xr.Dataset, target_class: str | None = None) -> pd.DataFrame:
     """Return the effects of groups on a class (None: overall), from the most helpful to the most harmful.
 
-    Columns are group, influence, stderr, qvalue. Groups whose influence or error is unknown are left out.
+    Columns are group, influence, stderr, qvalue. Groups whose influence or error is unknown are left out; the
+    q-value of one that few subsets keep, or drop, is NaN.
     """
     suffix, where = ("_overall", {}) if target_class is None else ("_class", {"class": target_class})
     columns = [dataset[f"{key}{suffix}"].sel(where).values.astype(float) for key in KEYS]
     order = np.argsort(-columns[0], kind="stable")
-    order = order[np.isfinite(np.sum(columns, axis=0)[order])]
+    order = order[np.isfinite((columns[0] + columns[1])[order])]
     sorted_columns = {key: column[order] for key, column in zip(KEYS, columns, strict=True)}
     return pd.DataFrame({"group": dataset["group"].values[order], **sorted_columns})
 
