@@ -204,7 +204,7 @@ def test_the_embedded_default(shell: Shell) -> None:
     (more,) = printed(error)
     assert check_all(shell, printed(error), DEFAULT, 36) == {"full"}
     shell(shortened(more, "range(0,5)", "0,1"))
-    text = shell("python estimate.py records=runs out=outputs/first curate=true logger=none")
+    text = shell("python estimate.py records=runs out=outputs/first curate=true remove=2 logger=none")
     commands = printed(f"{text}\n{written(shell.folder / 'outputs/first')}")
     assert check_all(shell, commands, DEFAULT, 36) >= {"full", "ranked", "replicated", "example"}
     verify = next(line for line in printed(text) if "subset=ranked" in line)  # in the terminal: over several lines

@@ -21,7 +21,7 @@ from warm_python import interpreter
 
 from sourcewise.commands import train
 from sourcewise.core import names
-from sourcewise.records import record
+from sourcewise.records import record, uploads
 from sourcewise.records.reading import Reading, Records
 from sourcewise.records.record import Record
 from sourcewise.sweep import leases
@@ -251,6 +251,7 @@ def test_a_killed_run_of_a_sweep_that_a_plain_sweep_does_again_counts(
     process = user.start(*command, **agents, **soon)  # as an agent starts it
     try:
         until(lambda: any(run.state == "running" for run in user.server.runs.values()))
+        until(lambda: any(user.runs.rglob(uploads.NOTE)))  # which says whose sweep it is
     finally:
         process.kill()
         process.communicate()

@@ -141,7 +141,8 @@ def propose(masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[flo
             above zero. No more than the random subsets lack on average: beyond that, they hold no evidence.
 
     Raises:
-        SourcewiseError: fewer than two models of the full source, or fewer than twenty random subsets.
+        SourcewiseError: fewer than two models of the full source, fewer than twenty random subsets, or more groups to
+            remove than they hold evidence of.
     """
     if len(full) < 2:
         raise SourcewiseError(NO_FULL)
@@ -157,6 +158,8 @@ def propose(masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[flo
     slope = Mean.from_runs(full) - Mean.from_runs(subsets.outputs[:, 0])
     over_full = over_random - slope.scaled(np.arange(1.0, masks.shape[1]) / reach)
     most = max(1, min(int(np.isfinite(scores).sum()), round(reach)))
+    if remove > most:
+        raise SourcewiseError(f"remove={remove}: these random subsets hold evidence of removing {most} groups at most")
     errors = np.sqrt(over_full.variance)
     best = int(np.argmax((over_full.value - errors)[:most])) + 1
     number = remove or best * int(over_full.value[best - 1] > errors[best - 1])
@@ -262,7 +265,7 @@ def target_weights(setting: Any, targets: Sequence[str]) -> dict[str, float]:
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-def curate(study: Study, setting: Any, out: Path) -> Curation:
+def curate(study: Study, setting: Any, out: Path, remove: int | None = None) -> Curation:
     """Propose groups to remove, and judge the proposal by the models that verify it.
 
     An earlier proposal stays as long as the random models and the weights are those that it came from: runs that
@@ -272,6 +275,7 @@ def curate(study: Study, setting: Any, out: Path) -> Curation:
         study: with the models of chosen subsets from all places.
         setting: `curate`, as in `target_weights`.
         out: folder of results, where an earlier proposal may be and this one will be written.
+        remove: how many groups; None: as many as the earlier proposal removes, or as should gain.
 
     Raises SourcewiseError as `target_weights` and `propose` do, and for outputs or numbers of groups that cannot be
     curated.
@@ -293,7 +297,7 @@ def curate(study: Study, setting: Any, out: Path) -> Curation:
         raise SourcewiseError(f"{NO_FULL}; train some: {more}")
     content = hashlib.sha256(np.packbits(masks).tobytes() + outputs.tobytes() + repr(sorted(weights.items())).encode())
     mark = content.hexdigest()[:16]
-    proposal = propose(masks, outputs, study.seeds, full, _previous_removal(out / "drop.txt", mark))
+    proposal = propose(masks, outputs, study.seeds, full, remove or _previous_removal(out / "drop.txt", mark))
     order = np.argsort(proposal.scores, kind="stable")
     keep, drop = (tuple(names[i] for i in order if proposal.keep[i] == side) for side in (True, False))
     removed = proposal.removed

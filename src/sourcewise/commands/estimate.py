@@ -39,6 +39,7 @@ class Settings:
     top: PositiveInt
     counterfactuals: str | Sequence[str] | None
     curate: bool | Mapping[str, float] | None
+    remove: PositiveInt | None
     images: Literal["auto"] | Mapping[str, Any] | None
     sections: Sequence[str] | None
     figures: Literal["pdf", "svg", "png"] | None
@@ -88,7 +89,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
         config["looks"],
         counterfactuals=compare_all(study.counterfactual_runs, study.group_names, slopes),
         review=review(datasets, study.label_agreement, images, config["fdr"] / config["looks"]),
-        curation=curate(study, config["curate"], out) if config["curate"] else None,
+        curation=curate(study, config["curate"], out, config["remove"]) if config["curate"] else None,
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)
     results.write(out, datasets, summary, records.used, reports, config["top"], config["figures"])
