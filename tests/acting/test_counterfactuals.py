@@ -231,6 +231,15 @@ def test_no_more_is_proposed_than_random_subsets_go_without() -> None:
     assert curation.propose(*models(b, 0.1, 0), [b.sum()] * 3).removed == 12
 
 
+def test_a_proposal_removes_as_many_groups_as_are_asked_for() -> None:
+    b, full = np.linspace(-1, 1, 16), [0.0, 0.1, 0.2]
+    proposal = curation.propose(*models(b, 0.1, 0), full, remove=3)
+    assert np.flatnonzero(~proposal.keep).tolist() == [0, 1, 2]
+    assert proposal.expected.removed == 3
+    with pytest.raises(SourcewiseError, match="remove=15: these random subsets hold evidence of removing 8 groups"):
+        curation.propose(*models(b, 0.1, 0), full, remove=15)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
