@@ -1,5 +1,6 @@
 """Designs of chosen subsets: lists, rankings, and how their runs are named."""
 
+import hashlib
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from sourcewise import designs
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.designs.chosen_designs import full, listed
+from sourcewise.designs.chosen_designs import full, listed, ranked, ranked_curve
 
 GROUPS = list(string.digits + string.ascii_uppercase)
 
@@ -192,3 +193,27 @@ def test_bad_settings_are_one_clear_line(settings: dict, message: str) -> None:
     with pytest.raises(SourcewiseError, match=message) as caught:
         draw(GROUPS, **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_the_curve_of_a_ranked_run_is_its_order_and_ranking() -> None:
+    assert ranked_curve({"order": "random", "ranking": "scores.csv"}) == "random"
+    assert ranked_curve({"order": "worst", "ranking": "scores.csv"}) == "worst, scores.csv"
+    assert ranked_curve({"order": "best", "ranking": "other.csv"}) == "best, other.csv"
+    with pytest.raises(ValueError, match="^order=middle$"):
+        ranked_curve({"order": "middle", "ranking": "scores.csv"})
+
+
+@pytest.mark.parametrize(("ranking", "place"), [("", "subset.ranking"), ("scores.csv", "subset.ranking=scores.csv")])
+def test_a_ranking_of_other_groups_is_told_with_the_groups_of_this_source(ranking: str, place: str) -> None:
+    with pytest.raises(SourcewiseError) as caught:
+        ranked(["b", "a"], ["a"], "worst", ranking, ranks="0000000000")
+    assert str(caught.value) == (
+        f"{place}: it does not rank the source's 2 groups, which are 'b', 'a'; take a ranking of this source"
+    )
+
+
+def test_a_ranked_subset_lacks_the_groups_that_its_settings_name() -> None:
+    digest = hashlib.sha256(b"a\0b\0c").hexdigest()[:10]
+    assert ranked(["c", "a", "b"], ["c"], "worst", ranks=digest).tolist() == [False, True, True]
+    with pytest.raises(SourcewiseError, match=r"^subset\.remove: "):
+        ranked(["c", "a", "b"], ["d"], "worst", ranks=digest)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.estimation.arrays import PackedMasks
+from sourcewise.estimation.arrays import CELLS, PackedMasks, row_blocks
 from sourcewise.estimation.moments import sum_models
 
 FIELDS = ("count", "kept", "total", "square", "kept_total", "kept_square", "gram", "pairs")
@@ -73,3 +73,12 @@ def test_spread_without_pairs_is_the_sum_of_squares_about_the_mean():
     spread, free = sum_models([(masks, outputs)], 5, 3).squares_about_mean()
     np.testing.assert_allclose(spread, 40 * outputs.var(0))
     assert free == 39
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows"), [((10, CELLS // 8), 2), ((3, CELLS), 1), ((7, CELLS // 4 - 1), 1), ((5, 9), 5)]
+)
+def test_blocks_of_rows_cover_a_table_and_hold_a_quarter_of_the_cells_in_memory(shape, rows):
+    blocks = [range(*block.indices(shape[0])) for block in row_blocks(shape)]
+    assert [row for block in blocks for row in block] == list(range(shape[0]))
+    assert len(blocks[0]) == rows
