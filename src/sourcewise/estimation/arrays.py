@@ -80,12 +80,16 @@ class PackedMasks:
         counts = [np.bitwise_count(self.bits[rows]).sum(1, dtype=np.int64) for rows in self.blocks()]
         return np.concatenate([*counts, np.zeros(0, np.int64)])
 
-    def kept_share(self) -> Array:
-        """Return the share of the subsets that keep each group, float[G]."""
+    def kept(self) -> Array:
+        """Return how many subsets keep each group, float[G]."""
         total = np.zeros(self.groups)
         for rows in self.blocks():
             total += self[rows].unpack().sum(0)
-        return total / max(len(self), 1)
+        return total
+
+    def kept_share(self) -> Array:
+        """Return the share of the subsets that keep each group, float[G]."""
+        return self.kept() / max(len(self), 1)
 
     def mixes_sizes(self) -> bool:
         """Return whether subset sizes vary by more or less than independent draws would, though not fixed to one size.

@@ -25,16 +25,15 @@ def never_apart(masks: PackedMasks) -> list[Index]:
     for rows in masks.blocks():
         for kept, weight in zip(masks[rows].unpack(), weights[rows], strict=True):
             sums[kept] += weight  # a product would need eight bytes a cell
-    shares = masks.kept_share()
-    varying = np.flatnonzero((shares > 0) & (shares < 1))
+    kept_by = masks.kept()
+    varying = np.flatnonzero((kept_by > 0) & (kept_by < len(masks)))
     _, number, sizes = np.unique(sums[varying], return_inverse=True, return_counts=True)
     return [varying[number == i] for i in np.flatnonzero(sizes > 1)]
 
 
 def limits(masks: PackedMasks, names: Sequence[str]) -> list[str]:
     """Return what subsets cannot tell of the groups with these names, a sentence each; empty if there is nothing."""
-    shares, sentences = masks.kept_share(), []
-    kept = np.rint(shares * len(masks))
+    kept, sentences = masks.kept(), list[str]()
     smaller = np.minimum(kept, len(masks) - kept)
     constant = np.flatnonzero(smaller == 0).tolist()
     few = np.flatnonzero((smaller > 0) & (smaller < LEAST_SIDE)).tolist()

@@ -81,8 +81,7 @@ def _without_joint_effects(estimate: Estimate, partners: Index, groups: slice = 
 
 
 def _least_pvalues(subsets: Subsets) -> Array:
-    count = len(subsets.masks)
-    return least_pvalues(np.rint(subsets.masks.kept_share() * count), count, subsets.pairs)
+    return least_pvalues(subsets.masks.kept(), len(subsets.masks), subsets.pairs)
 
 
 def _on_disk(shape: tuple[int, int]) -> NDArray[Any]:
