@@ -43,6 +43,12 @@ def test_names_may_be_written_by_hand(tmp_path: Path) -> None:
     assert read_names(str(path), "subset.keep") == ["A", "E", "O"]
 
 
+def test_only_names_that_would_not_be_read_back_are_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "keep.txt"
+    write_names(path, "some names", ["A b", "# c", ""])
+    assert path.read_text(encoding="utf-8").splitlines()[1:] == ["A b", '"# c"', '""']
+
+
 def test_a_list_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "bytes.txt").write_bytes(b"\xff")
     (tmp_path / "open.txt").write_text('"a')

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Compose
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -83,6 +83,7 @@ def test_a_subset_of_a_million_groups_takes_no_time(design: str) -> None:
 
 
 @given(st.integers(1, 200), st.floats(0.01, 1), st.integers(0, 2**40))
+@example(20, 1.0, 3)
 def test_random_has_the_size_asked_for(groups: int, fraction: float, seed: int) -> None:
     listing = [str(i) for i in range(groups)]
     mask = random(listing, fraction, seed)

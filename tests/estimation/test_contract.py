@@ -91,8 +91,30 @@ def test_an_estimate_with_groups_missing_is_refused_as_are_missing_held_out_mode
     short = collapse(masks[:, :5], outputs).moments()
     with pytest.raises(SourcewiseError, match=r"must give an Estimate with influences \[20, 12\]"):
         Estimator("short", lambda _: difference(short)).estimate(moments)
-    with pytest.raises(SourcewiseError, match="tuned needs the moments of some held-out models"):
+    with pytest.raises(SourcewiseError, match=r"\[20, 12\], not array\(\[\["):
+        Estimator("short", lambda _: difference(short)).estimate(moments)
+    with pytest.raises(SourcewiseError, match=r"\[20, 12\], not 3$"):
+        Estimator("number", lambda _: 3).estimate(moments)  # type: ignore[arg-type, return-value]
+    with pytest.raises(SourcewiseError, match="^estimator tuned needs the moments of some held-out models$"):
         mine.estimate(moments)
+
+
+@pytest.mark.parametrize("estimator", [ESTIMATORS["difference"], mine])
+def test_a_part_of_the_table_is_estimated_from_the_columns_and_groups_that_it_holds(estimator):
+    masks, outputs, _ = planted(models=60, groups=20)
+    subsets, columns, groups = collapse(masks, outputs), slice(3, 9), slice(8, 20)
+    held_out = np.arange(0, 60, 7)
+    part = estimator.estimate_subsets(subsets, columns, groups, held_out)
+    alone = collapse(masks[:, groups], outputs[:, columns])
+    moments = alone.moments()
+    expected = estimator.estimate(moments, subsets.take(held_out, columns).moments(groups=groups))
+    np.testing.assert_allclose(part.influence, expected.influence, atol=1e-9)
+    np.testing.assert_allclose(part.slopes, expected.slopes, atol=1e-9)
+    first_fold = np.unique(subsets.unit[subsets.folds() == 0])
+    by_default = estimator.estimate_subsets(subsets, columns, groups)
+    np.testing.assert_array_equal(
+        by_default.slopes, estimator.estimate_subsets(subsets, columns, groups, first_fold).slopes
+    )
 
 
 def test_what_an_estimator_says_of_itself_decides_whether_it_competes():

@@ -156,6 +156,14 @@ def test_ols_drops_what_it_cannot_tell_apart():
     assert np.isfinite(result.influence[:, 2:]).all()
 
 
+def test_ols_needs_one_degree_of_freedom_and_no_more():
+    masks, outputs = study("bernoulli", models=9)  # 7 groups, size and mean leave one
+    masks, outputs = masks[:, :7], outputs
+    assert np.isfinite(ols(moments(masks, outputs, gram=True)).stderr).all()
+    with pytest.raises(SourcewiseError, match="^8 models are too few for ols of 7 groups; ridge can do$"):
+        ols(moments(masks[:8], outputs[:8], gram=True))
+
+
 @pytest.mark.parametrize(("models", "groups"), [(6, 8), (90, 8), (12, 40), (40, 90)])
 def test_ridge_coefficients_are_those_of_sklearn_at_the_penalty_of_least_gcv(models, groups):
     masks, outputs = study("random", models=models, groups=groups)

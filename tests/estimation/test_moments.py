@@ -66,6 +66,23 @@ def test_packed_masks_are_the_masks(seed, models, groups, left):
     np.testing.assert_array_equal(packed[1:5].unpack(slice(left, left + 11)), masks[1:5, left : left + 11])
     np.testing.assert_array_equal(packed.sizes(), masks.sum(1))
     np.testing.assert_allclose(packed.kept_share() * models, masks.sum(0))
+    complements = packed.complements()
+    np.testing.assert_array_equal(complements.unpack(), ~masks)
+    assert complements.groups == groups
+
+
+def test_masks_of_several_blocks_are_counted_together():
+    masks = np.random.default_rng(0).random((5000, 9)) < 0.5
+    packed = PackedMasks.pack(masks)
+    assert len(packed.blocks()) > 1
+    np.testing.assert_array_equal(packed.kept(), masks.sum(0))
+    np.testing.assert_array_equal(packed.sizes(), masks.sum(1))
+
+
+@pytest.mark.parametrize(("single", "free"), [(0, 6), (5, 10), (1, 6)])
+def test_a_pair_of_complements_has_one_degree_of_freedom(single, free):
+    masks, outputs = study(4, models=12 + single)
+    assert sum_models([(masks, outputs)], 5, 3, pairs=6).squares_about_mean()[1] == free
 
 
 def test_spread_without_pairs_is_the_sum_of_squares_about_the_mean():

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
+from sourcewise.core import names
+from sourcewise.core.hashing import fingerprint
 from sourcewise.designs import DESIGNS
 from sourcewise.records import record
-from sourcewise.records.record import Record, RecordError, TargetOutputs
+from sourcewise.records.record import Header, Record, RecordError, TargetOutputs
 
 
 def equal(one: Record, other: Record) -> bool:
@@ -174,6 +176,30 @@ def test_influences_rest_on_random_designs_by_name_unless_the_record_says_it(des
     assert header(design=design).is_random == DESIGNS[design].is_random
     for stated in (True, False):
         assert header(design=design, random_design=stated).is_random is stated
+
+
+def test_a_header_names_the_run_that_its_config_describes() -> None:
+    fields = {name: getattr(header(), name) for name in ("group_names", "class_names", "fingerprints", "metrics")}
+    rest = {"versions": {}, "commit": None, "device": "cpu"}
+    config = {**header().config, "target": {}, "model": {"name": "cnn", "width": 8}, "seed": 3}
+    config["trainer"] = {"precision": "32", "sync_batchnorm": False, "devices": 1}
+    config["subset"] = {"design": "random", "seed": 5}
+    made = Header.from_config(config, **fields, **rest)
+    assert (made.design, made.subset_seed, made.seed) == ("random", 5, 3)
+    assert (
+        made.recipe
+        == fingerprint(names.recipe(config))
+        != fingerprint(names.recipe(config | {"model": {"name": "cnn"}}))
+    )
+    assert (made.study, made.run) == (names.study_name(config), names.run_name(config))
+    chosen = config | {"subset": {"design": "full"}}
+    assert Header.from_config(chosen, **fields, **rest).subset_seed is None
+
+
+def test_a_pipe_in_place_of_a_record_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "record")
+    with pytest.raises(RecordError, match="record: not a regular file$"):
+        record.read(tmp_path / "record")
 
 
 def test_digest_ignores_wall_time_and_how_the_run_was_asked_for_and_nothing_else() -> None:
