@@ -11,17 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import ALL, CELLS, Array, Index, cuts, row_blocks
+from sourcewise.estimation.arrays import ALL, CELLS, Array, Index, Mask, cuts, row_blocks
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.identifiability import never_apart
 from sourcewise.estimation.inference import least_pvalues, pvalues, qvalues, qvalues_in_place
 from sourcewise.estimation.moments import GRAM_GROUPS
+from sourcewise.estimation.shrinkage import Posterior, adaptive_posterior
+
+POSTERIOR = ("mean", "sd", "lfsr")
+"""Tables of a `Posterior`."""
 
 
 def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, NDArray[np.floating[Any]]]:
     """Estimate influences and their q-values, both float[E, G].
 
+    The estimate has a posterior, adaptive shrinkage about the mean influence of a row where the estimator has none.
     Of groups that are never apart, nobody can tell the influences, which are NaN. To predictions, each adds an equal
     part of what they add together.
 
@@ -31,7 +36,7 @@ def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, ND
     shape = subsets.outputs.shape[1], subsets.masks.groups
     if shape[0] * shape[1] > CELLS and estimator.by_parts:
         return _estimate_by_parts(subsets, estimator, shape)
-    estimate = _without_joint_effects(estimator.estimate_subsets(subsets), _partners(subsets))
+    estimate = _finish(estimator.estimate_subsets(subsets), _partners(subsets))
     return estimate, qvalues(pvalues(estimate.influence, estimate.stderr, estimate.dof, _least_pvalues(subsets)))
 
 
@@ -46,16 +51,27 @@ def _estimate_by_parts(
     tables: dict[str, Array] = {}
     for tile in cuts(length, step):
         columns, groups = (ALL, tile) if by_groups else (tile, ALL)
-        part = _without_joint_effects(estimator.estimate_subsets(subsets, columns, groups), partners, groups)
-        for name in ("influence", "stderr", "dof", "coefficients"):
-            if (values := getattr(part, name)) is not None:
+        part = _finish(estimator.estimate_subsets(subsets, columns, groups), partners, groups)
+        values = {name: getattr(part, name) for name in ("influence", "stderr", "dof", "coefficients")}
+        values |= {name: getattr(part.posterior, name) for name in POSTERIOR}
+        for name, value in values.items():
+            if value is not None:
                 if name not in tables:
                     tables[name] = _on_disk(shape)
-                tables[name][columns, groups] = values
+                tables[name][columns, groups] = value
         mean[columns], kept_share[groups] = part.mean, part.kept_share
         q[columns, groups] = pvalues(part.influence, part.stderr, part.dof, least[groups])
     qvalues_in_place(q, row_blocks(shape))
-    return Estimate(**tables, kept_share=kept_share, mean=mean), q
+    posterior = Posterior(*(tables.pop(name) for name in POSTERIOR))
+    return Estimate(
+        influence=tables["influence"],
+        stderr=tables["stderr"],
+        dof=tables["dof"],
+        kept_share=kept_share,
+        mean=mean,
+        coefficients=tables.get("coefficients"),
+        posterior=posterior,
+    ), q
 
 
 def _partners(subsets: Subsets) -> Index:
@@ -66,18 +82,23 @@ def _partners(subsets: Subsets) -> Index:
     return partners
 
 
-def _without_joint_effects(estimate: Estimate, partners: Index, groups: slice = ALL) -> Estimate:
-    """Return the estimate of some groups without influences of those that are never apart from others."""
-    if partners.max(initial=1) == 1:
-        return estimate
-    single = partners[groups] == 1
-    influence, stderr, dof = (
-        np.where(single, table, np.nan) for table in (estimate.influence, estimate.stderr, estimate.dof)
-    )
+def _finish(estimate: Estimate, partners: Index, groups: slice = ALL) -> Estimate:
+    """Return the estimate of some groups with a posterior, and without influences of those never apart from others."""
+    joint = partners[groups] > 1
+    influence, stderr, dof = (_without(table, joint) for table in (estimate.influence, estimate.stderr, estimate.dof))
     coefficients = estimate.coefficients
-    if coefficients is None:
+    if coefficients is None and joint.any():
         coefficients = estimate.slopes / partners[groups]
-    return replace(estimate, influence=influence, stderr=stderr, dof=dof, coefficients=coefficients)
+    posterior = estimate.posterior or adaptive_posterior(influence, stderr)
+    posterior = Posterior(*(_without(getattr(posterior, name), joint) for name in POSTERIOR))
+    return replace(
+        estimate, influence=influence, stderr=stderr, dof=dof, coefficients=coefficients, posterior=posterior
+    )
+
+
+def _without(table: Array, groups: Mask) -> Array:
+    """Return the table float[E, G] with NaN for some groups."""
+    return np.where(groups, np.nan, table) if groups.any() else table
 
 
 def _least_pvalues(subsets: Subsets) -> Array:
