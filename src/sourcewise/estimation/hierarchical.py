@@ -33,7 +33,7 @@ from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.moments import HierarchyMoments, Moments
 from sourcewise.estimation.normal_equations import NormalEquations, Projection, relative_likelihood
 from sourcewise.estimation.ridge import RIDGE
-from sourcewise.estimation.shrinkage import Posterior, fit_mixture, normal_posterior, shrink
+from sourcewise.estimation.shrinkage import Posterior, adaptive_posterior, normal_posterior
 
 
 def hierarchical(moments: Moments) -> Estimate:
@@ -85,9 +85,8 @@ def fit_classes(normal: NormalEquations, priors: Mapping[str, Array]) -> ClassEf
     rest = normal.with_outputs(_without_slopes(normal, expected_slopes)).estimate()
     factor = 1.0 if normal.sizes_vary or k == 1 else k / (k - 1)
     deviation, stderr = rest.influence[:, groups], rest.stderr[:, groups]
-    center = deviation.mean(1, keepdims=True) if normal.sizes_vary else 0.0
     expected = expected_slopes * factor
-    posterior = shrink(deviation + expected, stderr, center + expected, fit_mixture(deviation - center, stderr))
+    posterior = adaptive_posterior(deviation + expected, stderr, expected)
     slopes = posterior.mean / factor
     if not normal.sizes_vary:
         slopes = slopes - slopes.mean(1, keepdims=True)

@@ -14,9 +14,9 @@ from scipy import special
 
 from sourcewise.estimation.arrays import Array, row_blocks
 
-STEPS = 18
-"""Scales of the mixture beside zero, each the square root of two times the one before."""
-FITTED_CELLS = 2**16
+PRIOR_CELLS = 0.25
+"""Effects seen beforehand at each scale: few estimates are not to single out one of several that do as well."""
+FITTED_CELLS = 2**13
 """Cells, evenly spaced, that the weights of the mixture are fitted to, at most."""
 
 
@@ -40,12 +40,14 @@ class Mixture:
     """A distribution of effects about their expectation: normals of several scales.
 
     Attributes:
-        scales: float[S], standard deviations, the first of which is zero.
+        scales: float[S], standard deviations, zero among them.
         weights: float[S], which sum to one.
+        log_likelihood: mean over the estimates that it was fitted to.
     """
 
     scales: Array
     weights: Array
+    log_likelihood: float = 0.0
 
 
 def normal_posterior(mean: Array, sd: Array) -> Posterior:
@@ -56,7 +58,7 @@ def normal_posterior(mean: Array, sd: Array) -> Posterior:
 
 
 def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
-    """Fit the distribution of effects about their expectation to estimates with errors, by maximum likelihood.
+    """Fit the distribution of effects about their expectation to estimates with errors, by greatest posterior density.
 
     Args:
         deviation: float[...], estimates less what is expected; NaN are left out.
@@ -67,27 +69,54 @@ def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
         return Mixture(np.zeros(1), np.ones(1))
     known = known[np.linspace(0, known.size - 1, min(known.size, FITTED_CELLS)).astype(np.int64)]
     x, error = deviation.ravel()[known].astype(np.float64), stderr.ravel()[known].astype(np.float64)
-    largest = np.sqrt(max(float((x**2 - error**2).max()), float(np.median(error)) ** 2))
-    scales = np.concatenate([[0.0], 2 * largest * np.sqrt(0.5) ** np.arange(STEPS)[::-1]])
+    typical = float(np.median(error))
+    largest = 2 * np.sqrt(max(float((x**2 - error**2).max()), typical**2))
+    steps = int(np.ceil(2 * np.log2(largest / typical) + 2))
+    scales = np.concatenate([[0.0], largest * np.sqrt(0.5) ** np.arange(steps)[::-1]])  # from half an error on
     likelihood, weights = _likelihood(x, error, scales), np.full(len(scales), 1 / len(scales))
-    for _ in range(500):  # expectation-maximisation
+    for _ in range(300):  # expectation-maximisation
         share = likelihood * weights
-        new = (share / share.sum(1, keepdims=True)).mean(0)
-        moved = np.abs(new - weights).max()
-        weights = new
-        if moved < 1e-4:
+        new = (share / share.sum(1, keepdims=True)).sum(0) + PRIOR_CELLS
+        moved, weights = np.abs(new / new.sum() - weights).max(), new / new.sum()
+        if moved < 1e-5:
             break
-    return Mixture(scales[weights > 1e-6], weights[weights > 1e-6] / weights[weights > 1e-6].sum())
+    largest_log, _ = _log_density(x, error, scales)
+    log_likelihood = float((np.log(likelihood @ weights) + largest_log[:, 0]).mean())
+    weights[weights < 1e-4] = 0.0
+    return Mixture(scales[weights > 0], weights[weights > 0] / weights.sum(), log_likelihood)
 
 
-def adaptive_posterior(influence: Array, stderr: Array) -> Posterior:
-    """Return the posterior of influences float[E, G] about the mean of each row, all rows being of one kind."""
-    known = np.isfinite(influence)
-    center = np.where(known, influence, 0.0).sum(1, keepdims=True) / np.maximum(known.sum(1, keepdims=True), 1)
-    return shrink(influence, stderr, center, fit_mixture(influence - center, stderr))
+def adaptive_posterior(influence: Array, stderr: Array, expected: Array | float = 0.0) -> Posterior:
+    """Return the posterior of effects from unbiased influences float[E, G].
+
+    Effects are about what is expected of them, or about that plus the mean of their row (where more data helps, all
+    groups help), whichever has the smaller Bayesian information criterion.
+    """
+    deviation = influence - expected
+    center, error = row_center(deviation, stderr)
+    plain, about_mean = fit_mixture(deviation, stderr), fit_mixture(deviation - center, stderr)
+    groups = max(influence.shape[1], 2)
+    if plain.log_likelihood >= about_mean.log_likelihood - np.log(groups) / (2 * groups):
+        return shrink(influence, stderr, expected, plain)
+    return shrink(influence, stderr, expected + center, about_mean, error)
 
 
-def shrink(estimate: Array, stderr: Array, expected: Array, mixture: Mixture) -> Posterior:
+def row_center(influence: Array, stderr: Array) -> tuple[Array, Array]:
+    """Return the mean influence of each row and its standard error, float[E, 1] each.
+
+    Both are zero where influences are relative to that mean, as with subsets of one size.
+    """
+    known = np.isfinite(influence + stderr)
+    count = np.maximum(known.sum(1, keepdims=True), 1)
+    center = np.where(known, influence, 0.0).sum(1, keepdims=True) / count
+    error = np.sqrt(np.where(known, stderr**2, 0.0).sum(1, keepdims=True)) / count
+    relative = np.abs(center) <= 1e-6 * error
+    return np.where(relative, 0.0, center), np.where(relative, 0.0, error)
+
+
+def shrink(
+    estimate: Array, stderr: Array, expected: Array | float, mixture: Mixture, expected_error: Array | float = 0.0
+) -> Posterior:
     """Return the posterior of effects from their estimates, float[E, G], under the mixture about `expected`.
 
     Args:
@@ -95,15 +124,20 @@ def shrink(estimate: Array, stderr: Array, expected: Array, mixture: Mixture) ->
         stderr: float[E, G], standard errors of the estimates; where zero, the estimate is taken as it is.
         expected: float[E, G], or what broadcasts to it.
         mixture: of effects less what is expected.
+        expected_error: standard error of `expected`, or what broadcasts to it.
     """
     mean, sd, lfsr = np.empty((3, *estimate.shape))
-    expected = np.broadcast_to(expected, estimate.shape)
+    center, center_error = (np.broadcast_to(table, estimate.shape) for table in (expected, expected_error))
     for rows in row_blocks((len(estimate), estimate.shape[1] * len(mixture.scales))):
-        mean[rows], sd[rows], lfsr[rows] = _shrink_rows(estimate[rows], stderr[rows], expected[rows], mixture)
+        mean[rows], sd[rows], lfsr[rows] = _shrink_rows(
+            estimate[rows], stderr[rows], center[rows], center_error[rows], mixture
+        )
     return Posterior(mean, sd, lfsr)
 
 
-def _shrink_rows(estimate: Array, stderr: Array, expected: Array, mixture: Mixture) -> tuple[Array, Array, Array]:
+def _shrink_rows(
+    estimate: Array, stderr: Array, expected: Array, expected_error: Array, mixture: Mixture
+) -> tuple[Array, Array, Array]:
     error = stderr[..., None]
     deviation, square = (estimate - expected)[..., None], mixture.scales**2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -111,7 +145,7 @@ def _shrink_rows(estimate: Array, stderr: Array, expected: Array, mixture: Mixtu
         share /= share.sum(-1, keepdims=True)
         kept = np.where(error > 0, square / (square + error**2), 1.0)
         means = expected[..., None] + kept * deviation
-        variances = kept * error**2
+        variances = kept * error**2 + ((1 - kept) * expected_error[..., None]) ** 2
         mean = (share * means).sum(-1)
         variance = (share * (variances + (means - mean[..., None]) ** 2)).sum(-1)
         positive = np.where(variances > 0, special.ndtr(means / np.sqrt(variances)), np.where(means > 0, 1.0, 0.0))
@@ -123,6 +157,12 @@ def _shrink_rows(estimate: Array, stderr: Array, expected: Array, mixture: Mixtu
 
 def _likelihood(deviation: Array, stderr: Array, scales: Array) -> Array:
     """Return the density of deviations under each scale, float[..., S], relative to the largest one."""
+    largest, log_density = _log_density(deviation, stderr, scales)
+    return np.asarray(np.exp(log_density - largest))
+
+
+def _log_density(deviation: Array, stderr: Array, scales: Array) -> tuple[Array, Array]:
+    """Return the largest log density of each deviation, float[..., 1], and all of them, float[..., S]."""
     variance = np.maximum(scales**2 + stderr[..., None] ** 2, 1e-300)
     log_density = -0.5 * (np.log(variance) + deviation[..., None] ** 2 / variance)
-    return np.asarray(np.exp(log_density - log_density.max(-1, keepdims=True)))
+    return log_density.max(-1, keepdims=True), log_density

@@ -22,30 +22,27 @@ ALL_KEYS = (*KEYS, *POSTERIOR_KEYS)
 
 @dataclass(frozen=True, kw_only=True)
 class EffectEstimate:
-    """An estimated effect in units of the output; positive: keeping helps.
-
-    Attributes:
-        influence: unbiased.
-        stderr: its standard error.
-        qvalue: of the influence.
-        posterior: the effect to expect after all, shrunken.
-        posterior_sd: its standard deviation.
-        lfsr: local false sign rate, the probability that the effect does not have the sign of `posterior`.
-    """
+    """An estimated effect in units of the output, with its standard error and q-value; positive: keeping helps."""
 
     influence: float
     stderr: float
     qvalue: float
-    posterior: float
-    posterior_sd: float
-    lfsr: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupEffect(EffectEstimate):
-    """The effect of keeping one source group."""
+    """The effect of keeping one source group.
+
+    Attributes:
+        posterior: the effect to expect after all, shrunken; None where nobody estimated that.
+        posterior_sd: its standard deviation.
+        lfsr: local false sign rate, the probability that the effect does not have the sign of `posterior`.
+    """
 
     group: str
+    posterior: float | None = None
+    posterior_sd: float | None = None
+    lfsr: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
