@@ -47,6 +47,7 @@ class Settings:
     logger: Mapping[str, Any]
     seed: NonNegativeInt
     runs_dir: str
+    proxy: Mapping[str, Any] | None = None
     study: str | None = None
     only: Literal["prepare", "dry_run"] | None = None
     retrain: bool = False

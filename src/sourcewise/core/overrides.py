@@ -29,7 +29,7 @@ _INTEGER = re.compile(r"0|-?[1-9]\d*")
 _RECIPE = frozenset(
     {"experiment", "study", "trainer", "trainer.precision", "trainer.sync_batchnorm", "trainer.devices"}
 )
-"""Settings of the recipe besides all of the source, targets, model and transfer."""
+"""Settings of the recipe besides all of the source, targets, model, transfer and proxy."""
 
 
 def quote(value: Any) -> str:
@@ -133,7 +133,7 @@ def recipe_overrides(overrides: Iterable[str]) -> list[str]:
 
 
 def _is_recipe(key: str) -> bool:
-    return key in _RECIPE or key.partition(".")[0] in ("source", "target", "model", "transfer")
+    return key in _RECIPE or key.partition(".")[0] in ("source", "target", "model", "transfer", "proxy")
 
 
 def _key(key: Any) -> str:
