@@ -10,7 +10,7 @@ INTRODUCTION = """# Settings
 
 Every setting is a line of one of these files, with a comment that explains it. Set it with `key=value`, choose an
 option of a group with `group=option` (such as `subset=hadamard`), and keep your own options in a folder that you pass
-with `--config-dir`. `experiment=` is applied last.
+with `--config-dir`. `experiment=` is applied after all others, and `proxy=` after it.
 """
 
 

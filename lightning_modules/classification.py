@@ -22,7 +22,11 @@ class Diverged(RuntimeError):  # noqa: N818  # what has happened, not where
 
 @dataclass(frozen=True)
 class Optimisation:
-    """SGD with momentum, its schedule and length. lr: the peak learning rate."""
+    """SGD with momentum, its schedule and length.
+
+    lr: the peak learning rate. length: the share of the epochs that are trained, for cheap proxies of a recipe; the
+    schedule runs through as much faster.
+    """
 
     epochs: PositiveInt
     batch_size: PositiveInt
@@ -31,6 +35,30 @@ class Optimisation:
     weight_decay: NonNegativeFloat = 0.0
     label_smoothing: Annotated[float, Interval(ge=0, le=1)] = 0.0
     schedule: Schedule = field(default_factory=Constant)
+    length: Annotated[float, Interval(gt=0, le=1)] = 1.0
+
+    @property
+    def trained_epochs(self) -> int:
+        """The number of epochs that are trained."""
+        return trained_epochs(self.epochs, self.length)
+
+    @property
+    def speed(self) -> float:
+        """Epochs of the recipe that pass in one that is trained; exactly 1 for the whole length."""
+        return self.epochs / self.trained_epochs
+
+    def factor(self, epoch: float) -> float:
+        """Return the factor of the peak learning rate at a time in epochs that are trained."""
+        return self.schedule(epoch * self.speed, self.epochs)
+
+
+def trained_epochs(epochs: int, length: float) -> int:
+    """Return how many epochs are trained at a share of them, at least one.
+
+    >>> trained_epochs(6, 0.3333), trained_epochs(2, 0.1)
+    (2, 1)
+    """
+    return max(1, round(length * epochs))
 
 
 class Classification(pl.LightningModule):
@@ -89,7 +117,7 @@ class Classification(pl.LightningModule):
         accuracy = self.train_accuracy(torch.cat(predictions), torch.cat(labels))
         schedule: Any = self.lr_schedulers()
         time = (schedule.last_epoch - 1) / self.steps_per_epoch  # of the last step, in epochs
-        lr = self.optimisation.lr * self.optimisation.schedule(time, self.optimisation.epochs)
+        lr = self.optimisation.lr * self.optimisation.factor(time)
         self.log_dict({"loss": loss, "accuracy": accuracy, "lr": lr}, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> Any:
@@ -101,7 +129,7 @@ class Classification(pl.LightningModule):
         )
 
         def factor(step: int) -> float:
-            return settings.schedule(step / self.steps_per_epoch, settings.epochs)
+            return settings.factor(step / self.steps_per_epoch)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -39,6 +39,14 @@ def test_subset_and_seeds_do_not_change_the_study_but_name_the_run(tiny: Compose
         assert names.run_name(changed) != names.run_name(base)
 
 
+def test_a_proxy_is_a_study_of_its_own(tiny: Compose) -> None:
+    proxies = ("", "proxy=short", "proxy=short_halves", "proxy=quarters", "proxy=quarters proxy.fraction=0.3")
+    studies = [names.study_name(tiny(*shlex.split(proxy))) for proxy in proxies]
+    assert len(set(studies)) == len(studies)
+    assert "-quarters-" in studies[3]
+    assert names.study_name(tiny("study=mine", "proxy=short")).startswith("mine-short-")
+
+
 def test_what_decides_outputs_changes_the_study(tiny: Compose) -> None:
     base = names.study_name(tiny())
     for override in (

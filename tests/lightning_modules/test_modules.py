@@ -9,6 +9,8 @@ from scipy.special import log_softmax, logsumexp
 from torch import nn
 
 from sourcewise.lightning_modules import augmentation, schedules
+from sourcewise.lightning_modules.classification import Optimisation
+from sourcewise.lightning_modules.crops import Faster, Progressive
 from sourcewise.lightning_modules.data import Batches, Examples, Normalise, batches_per_epoch
 from sourcewise.lightning_modules.outputs import ExampleOutputs, correct_class
 
@@ -71,6 +73,17 @@ def test_triangular_is_the_paper_s() -> None:
     np.testing.assert_allclose(
         [schedule(e, 16) for e in epochs], np.interp(epochs, [0, 2, 16], [0.2, 1, 0]), atol=1e-12
     )
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_shortened_training_runs_through_the_whole_schedule(schedule: schedules.Schedule) -> None:
+    times = np.linspace(0, 2, 301)
+    whole, third = (Optimisation(6, 1, 0.1, schedule=schedule, length=length) for length in (1.0, 0.3333))
+    assert (whole.trained_epochs, third.trained_epochs) == (6, 2)
+    assert [third.factor(time) for time in times] == [schedule(time * 3, 6) for time in times]
+    assert [whole.factor(time) for time in times] == [schedule(time, 6) for time in times]
+    sides = Progressive(64, 128, 3, 6)
+    assert [Faster(sides, third.speed)(epoch) for epoch in (0, 1, 2)] == [sides(epoch) for epoch in (0, 3, 6)]
 
 
 def test_step_is_torch_s() -> None:

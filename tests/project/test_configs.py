@@ -10,7 +10,7 @@ from hydra.utils import get_object
 
 CHOICES = sorted(
     (path.parent.name, path.stem)
-    for group in ("source", "target", "subset", "model", "transfer", "trainer", "logger", "experiment")
+    for group in ("source", "target", "subset", "model", "transfer", "trainer", "logger", "experiment", "proxy")
     for path in (ROOT / "conf" / group).glob("*.yaml")
     if not path.stem.startswith(("base", "named"))
 )
@@ -68,6 +68,18 @@ def test_several_folders_are_targets_under_names_of_their_own(named: str, plain:
 def test_every_config_says_what_it_is() -> None:
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert path.read_text().startswith("# "), path
+
+
+def test_a_proxy_cheapens_any_recipe_and_the_user_has_the_last_word() -> None:
+    for recipe in ((), ("experiment=photographs",), ("source=cifar10", "model=resnet9")):
+        full, proxy = compose_config(*recipe), compose_config(*recipe, "proxy=short")
+        assert (full["source"]["pretraining"].pop("length"), full["subset"].pop("fraction")) == (1.0, 0.5)
+        assert (proxy["source"]["pretraining"].pop("length"), proxy["subset"].pop("fraction")) == (0.3333, 0.25)
+        del proxy["proxy"]
+        assert proxy == full
+    assert compose_config("proxy=short", "subset.fraction=0.4")["subset"]["fraction"] == 0.4
+    assert compose_config("proxy=short", "proxy.epochs=0.5")["source"]["pretraining"]["length"] == 0.5
+    assert compose_config("proxy=short", "subset=full")["subset"] == {"design": "full"}
 
 
 def test_an_experiment_has_the_last_word() -> None:

@@ -319,13 +319,16 @@ def test_every_scalar_is_named_by_its_stage(tiny: Compose, lr: str, stages: list
 
 
 def test_the_learning_rate_is_that_of_the_last_step_of_an_epoch(tiny: Compose) -> None:
-    config = tiny("source.pretraining.epochs=4")
+    config = tiny(
+        "source.pretraining.epochs=8", "source.pretraining.schedule.peak=4", "proxy=short", "proxy.epochs=0.5"
+    )
     parts = instantiate([config[name] for name in ("source", "target", "model", "trainer")], _convert_="all")
     seen: list[float] = []
     run = Run(*parts, config["subset"], config["seed"], lambda values: seen.append(values.get("source/train/lr", -1)))
     run.execute(config)
     steps = -(-int(run.source.train.keep_groups(run.mask).labels.numel()) // 64)
-    # Triangular: from 0.2 to 1 of 0.05 at epoch 2, then to 0 at epoch 4.
+    # Triangular in half of its 8 epochs: from 0.2 to 1 of 0.05 at epoch 2, then to 0 at epoch 4.
+    assert len([rate for rate in seen if rate >= 0]) == 4
     times = np.arange(1, 5) - 1 / steps
     np.testing.assert_allclose(seen[1:5], 0.05 * np.interp(times, [0, 2, 4], [0.2, 1, 0]), rtol=1e-5)
 

@@ -20,6 +20,7 @@ from sourcewise.data.store import Listing
 from sourcewise.designs import find_design
 from sourcewise.training.hardware import Hardware
 from sourcewise.training.run import Run
+from sourcewise.training.settings import trained_epochs
 
 BATCH = 8
 CLASSES = 40
@@ -73,7 +74,8 @@ def plan(config: Config) -> str:
         classes, metric = f"{number} classes" if number else "", section.get("metric", "")
         training = f" {method['_target_'].rpartition('.')[2].lower()}"
         if "epochs" in method:
-            training = f"{method['epochs']:>4} epochs of batches of {method['batch_size']}, lr {method['lr']}"
+            epochs = trained_epochs(method["epochs"], method.get("length", 1.0))
+            training = f"{epochs:>4} epochs of batches of {method['batch_size']}, lr {method['lr']}"
         lines.append(f"  {name:<22}{classes:>13}{training} {metric}")
     return "\n".join(lines)
 

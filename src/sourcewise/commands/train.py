@@ -47,6 +47,7 @@ class Settings:
     logger: Mapping[str, Any]
     seed: NonNegativeInt
     runs_dir: str
+    proxy: Mapping[str, Any] | None = None
     study: str | None = None
     only: Literal["prepare", "dry_run"] | None = None
     retrain: bool = False
@@ -164,6 +165,6 @@ def main() -> None:
     """Run the command: `python train.py`, `sourcewise-train`."""
     with exits.errors(), wandb_tracker.answering_agent():
         answer_version()
-        check_targets(sys.argv[1:])
+        check_targets(sys.argv[1:], Path(CONFIGS, "target"))
         sys.argv[1:] = names_as_typed(sys.argv[1:])
         _main()

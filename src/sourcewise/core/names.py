@@ -26,6 +26,8 @@ NOT_RECIPE = frozenset({"root", "cache_dir", "obtain", "num_workers"})
 LATER: Mapping[str, Any] = {
     "source.groups": "class",
     "source.outputs": False,
+    "source.pretraining.length": 1.0,
+    "target.*.transfer.length": 1.0,
     "target.*.transfer.weighted": False,
 }
 """Settings that came after the first studies, each with its default; `*` is any target.
@@ -47,6 +49,8 @@ Config = Mapping[str, Any]
 def recipe(config: Config) -> dict[str, Any]:
     """Return all settings of a resolved run config that decide outputs, apart from the subset, the seeds and the data.
 
+    The choice of a proxy is part of it, though one may change the share of the groups alone: models of quarters and
+    of halves do not share a study.
     Objects of ours are named without their module, so that code may move; those of others by their full path.
     """
     trainer = config["trainer"]
@@ -55,6 +59,7 @@ def recipe(config: Config) -> dict[str, Any]:
         "source": _decisive(_without_data(config["source"]), "source"),
         "target": {name: _decisive(_without_data(target), "target.*") for name, target in config["target"].items()},
         "model": _decisive(config["model"], "model"),
+        **({"proxy": config["proxy"]} if config.get("proxy") else {}),
         "precision": trainer["precision"],
         # Each device normalises its own part of a batch, unless the devices share their statistics.
         "batchnorm_parts": 1 if trainer["sync_batchnorm"] else trainer["devices"],
@@ -76,6 +81,7 @@ def study_name(config: Config) -> str:
     transfers = "+".join(sorted({_transfer_name(target["transfer"]) for target in config["target"].values()}))
     parts = (config["source"]["name"], "+".join(config["target"]), config["model"]["name"], transfers)
     readable = config.get("study") or "-".join(map(str, parts))
+    readable = "-".join([str(readable), *([str(proxy["name"])] if (proxy := config.get("proxy")) else [])])
     hashes = [fingerprint(recipe(config)), *([fingerprint(known, length=8)] if (known := data(config)) else [])]
     return "-".join([_slug(str(readable)), *hashes])
 

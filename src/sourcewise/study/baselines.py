@@ -1,9 +1,9 @@
-"""Label and feature mapping, which one model of the full source gives, beside influences: how far both agree."""
+"""Label and feature mapping, which models of the full source give, beside influences: how far both agree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import stats
 
-from sourcewise.records.record import TargetOutputs
+from sourcewise.records.record import Record, TargetOutputs
+
+MAPPINGS = ("label_mapping", "feature_mapping")
+"""The baselines, as records name them."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,30 @@ class Baseline:
     lds_class: float | None
 
 
+class MeanMappings:
+    """The mean of both mappings over runs that keep all groups, to which runs are added one by one."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, TargetOutputs] = {}
+        self._sums: dict[tuple[str, str], tuple[NDArray[np.float64], int]] = {}
+
+    def add(self, record: Record) -> None:
+        """Add a run; one that does not keep all groups has no mapping."""
+        for name, outputs in record.targets.items() if record.mask.all() else ():
+            self._first.setdefault(name, outputs)
+            for key in MAPPINGS:
+                if (table := getattr(outputs, key)) is not None:
+                    total, runs = self._sums.get((name, key), (np.zeros(table.shape), 0))
+                    self._sums[name, key] = total + table, runs + 1
+
+    def means(self) -> dict[str, TargetOutputs]:
+        """Return the outputs of the first run with the mean mappings over all, by target."""
+        found: dict[str, dict[str, Any]] = {name: {} for name in self._first}
+        for (name, key), (total, runs) in self._sums.items():
+            found[name][key] = (total / runs).astype(np.float32)
+        return {name: replace(outputs, **found[name]) for name, outputs in self._first.items()}
+
+
 def compare_baselines(
     outputs: TargetOutputs,
     influences: xr.Dataset,
@@ -51,7 +78,7 @@ def compare_baselines(
     """Compare both baselines with the estimated influences; return them by name, none when the record has none.
 
     Args:
-        outputs: of the run that kept all groups.
+        outputs: of a run that kept all groups, with the mean mappings over all such runs.
         influences: on the same target, as docs/architecture.md has them.
         masks: bool[models, groups] of the study's random subsets; with `means`, the LDS of the baselines is computed.
         means: float[models, classes], class means of the outputs of those models.
@@ -62,8 +89,8 @@ def compare_baselines(
     counts = np.bincount(outputs.labels, minlength=len(classes))
     filled = np.flatnonzero(counts).tolist()
     baselines: dict[str, Baseline] = {}
-    for name, table in (("label_mapping", outputs.label_mapping), ("feature_mapping", outputs.feature_mapping)):
-        if table is None:
+    for name in MAPPINGS:
+        if (table := getattr(outputs, name)) is None:
             continue
         score, lds = counts @ table / counts.sum(), None
         if masks is not None and means is not None:

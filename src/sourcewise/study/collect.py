@@ -20,7 +20,16 @@ from sourcewise.records.reading import METRIC
 from sourcewise.records.reading import LeftOut as LeftOut  # for the report
 from sourcewise.records.record import Header as Header  # also for the report
 from sourcewise.records.record import Record, TargetOutputs
-from sourcewise.study.outputs import UNITS, LabelAgreement, Outputs, is_correct, logit_scale, output_values
+from sourcewise.study.baselines import MeanMappings
+from sourcewise.study.outputs import (
+    UNITS,
+    LabelAgreement,
+    Outputs,
+    class_means,
+    is_correct,
+    logit_scale,
+    output_values,
+)
 from sourcewise.study.recipes import Sweeps, train_command
 from sourcewise.study.training_time import covered, stretches
 
@@ -121,7 +130,8 @@ class Study:
         masks: subsets of the records that influences rest on, those drawn at random.
         seeds: their training seeds, str[models].
         targets: their outputs, by target.
-        mappings: outputs of the first run that kept all groups, with label and feature mapping, by target.
+        mappings: outputs of the first run that kept all groups, by target, with the mean label and feature mapping over
+            all such runs.
         counterfactual_runs: models of chosen subsets.
         full_runs: of those that keep all groups, the outputs on every example, by target.
         runs_without: of those that keep all groups but one, the outputs on every example, by target and number of the
@@ -252,7 +262,7 @@ class _Collector:
         self._random_times: list[tuple[float, float]] = []
         self._seeds: list[str] = []
         self._targets: dict[str, _TargetCollector] = {}
-        self._mappings: Mapping[str, TargetOutputs] = {}
+        self._mappings = MeanMappings()
         self._runs: list[CounterfactualRun] = []
         self._single: dict[str, dict[int, list[NDArray[np.float16]]]] = defaultdict(lambda: defaultdict(list))
         self._agreement: LabelAgreement | None = None
@@ -263,8 +273,7 @@ class _Collector:
         self._seconds.update(dict(record.header.seconds))
         if (end := record.header.finished) is not None:
             self._times.append((end - sum(record.header.seconds.values()), end))
-        if record.mask.all():
-            self._mappings = self._mappings or record.targets
+        self._mappings.add(record)
         if record.header.is_random:
             self._random_times += self._times[-1:] if end is not None else []
             self._add_random(record)
@@ -309,7 +318,7 @@ class _Collector:
             masks=PackedMasks(self.masks.array(), self._groups),
             seeds=np.array(self._seeds),
             targets={name: target.target() for name, target in self._targets.items()},
-            mappings=self._mappings,
+            mappings=self._mappings.means(),
             counterfactual_runs=tuple(self._runs),
             full_runs={name: runs.pop(-1) for name, runs in single.items() if -1 in runs},
             runs_without=single,
@@ -323,7 +332,6 @@ class _TargetCollector:
 
     def __init__(self, first: TargetOutputs, class_names: Iterable[str], output: str) -> None:
         self._first, self._class_names, self._output = first, tuple(class_names), output
-        self._sizes = np.bincount(first.labels, minlength=len(self._class_names))
         self._examples, self._logits = _Spool(), _Spool()
         self._class_means: list[NDArray[np.float64]] = []
         self._overall_means, self._scores = list[float](), list[float]()
@@ -332,10 +340,8 @@ class _TargetCollector:
         values = output_values(outputs, self._output)
         self._examples.append(values)
         self._logits.append(logit_scale(outputs, self._output))
-        wide = values.astype(np.float64)
-        totals = np.bincount(self._first.labels, wide, len(self._class_names))
-        self._class_means.append(totals / np.maximum(self._sizes, 1))
-        self._overall_means.append(float(wide.mean()))
+        self._class_means.append(class_means(values, self._first.labels, len(self._class_names)))
+        self._overall_means.append(float(values.astype(np.float64).mean()))
         scores = values if self._output.startswith(METRIC) else is_correct(outputs)
         self._scores.append(float(scores.mean()))
 

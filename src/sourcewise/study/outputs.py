@@ -40,6 +40,12 @@ def is_correct(outputs: TargetOutputs) -> NDArray[np.bool_]:
     return correct
 
 
+def class_means(values: Outputs, labels: NDArray[np.int32], classes: int) -> NDArray[np.float64]:
+    """Return the mean over the examples of each class, `float[classes]`; 0 for a class without any."""
+    sizes = np.bincount(labels, minlength=classes)
+    return np.bincount(labels, values.astype(np.float64), classes) / np.maximum(sizes, 1)
+
+
 class LabelAgreement:
     """Outputs of models on the labels of source examples, as sums to which models are added one by one.
 

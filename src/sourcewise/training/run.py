@@ -135,13 +135,13 @@ class Run:
         module = Pretraining(self.hardware.prepare(model), settings, steps, classes=classes)
         data = ImageData(engine.shuffled(as_examples(kept), settings.batch_size, source))
         self.log({"source/parameters": sum(parameter.numel() for parameter in model.parameters())})
-        trainer, last = engine.fit(module, data, settings.epochs, "source")
+        trainer, last = engine.fit(module, data, settings.trained_epochs, "source")
         scalars = {f"source/{name}": last[name] for name in ("loss", "accuracy")}
-        return SourceModel(model, trainer.strategy.root_device, settings.epochs, scalars)
+        return SourceModel(model, trainer.strategy.root_device, settings.trained_epochs, scalars)
 
     def initial_model(self) -> Model:
         """Return the untrained source model. Raises SourcewiseError when it does not take images of the run's sizes."""
-        train, epochs = self.source.train, self.source.pretraining.epochs
+        train, epochs = self.source.train, self.source.pretraining.trained_epochs
         build = functools.partial(self.build, channels=train.channels, classes=len(train.class_names))
         model = initialise(build, self._derive_seed("initialisation"))
         views = ((self.source, train), *((target, target.test) for target in self.targets.values()))

@@ -7,6 +7,8 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.identity import dataset_names
 from sourcewise.data import ImageDataset, regroup
 from sourcewise.lightning_modules.classification import Optimisation
+from sourcewise.lightning_modules.classification import trained_epochs as trained_epochs  # for the dry run
+from sourcewise.lightning_modules.crops import Faster
 from sourcewise.lightning_modules.data import Normalise
 from sourcewise.training import metrics
 from sourcewise.training.transfers import TransferMethod
@@ -35,6 +37,8 @@ class Source(View):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "train", regroup(self.train, self.groups))
+        if callable(self.resolution):
+            object.__setattr__(self, "resolution", Faster(self.resolution, self.pretraining.speed))
         if {len(self.normalise.mean), len(self.normalise.std)} != {self.train.channels}:
             raise SourcewiseError(
                 f"source {self.name}: its images have {self.train.channels} colour channels;"

@@ -173,7 +173,7 @@ class GradientTransfer(Optimisation, TransferMethod):
             class_weights=class_weights(train.labels, classes) if self.weighted else None,
         )
         # A head trains in milliseconds an epoch: one long Lightning epoch spares the cost of many short ones.
-        epochs, passes = (1, self.epochs) if cached else (self.epochs, 1)
+        epochs, passes = (1, self.trained_epochs) if cached else (self.trained_epochs, 1)
         shuffled = engine.shuffled(train, self.batch_size, task.view, f"/{task.name}", passes)
         data = ImageData(shuffled, engine.in_order(test, task.view))
         trainer, _ = engine.fit(module, data, epochs, f"target/{task.name}{stage}", passes)

@@ -1,0 +1,199 @@
+"""What else is known of the groups of a study: tables that its estimate takes as prior means.
+
+An estimate fits the weight of each table from the records, so neither the scale nor the zero of a table matters, and
+one that says nothing gets no weight. Tables come from label and feature mapping of full runs, from an estimate of
+another study of the same groups, or from its records: another architecture, another target, or a proxy.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.estimation.arrays import PackedMasks
+from sourcewise.estimation.fitting import fit
+from sourcewise.estimation.moments import GRAM_GROUPS
+from sourcewise.records.places import as_list
+from sourcewise.records.reading import Records
+from sourcewise.records.record import Header, Record, TargetOutputs
+from sourcewise.study.baselines import MAPPINGS, MeanMappings
+from sourcewise.study.collect import Study
+from sourcewise.study.outputs import class_means, output_values
+
+PriorSetting = Literal["auto"] | str | Sequence[str] | None
+"""auto: the mappings of the study's own full runs; places: what is known from there too; None: nothing."""
+
+Priors = dict[str, dict[str, NDArray[np.float64]]]
+"""Tables float[classes, groups] by target and name."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """How far each group helps each class, in any unit.
+
+    Attributes:
+        name: what results call it.
+        target: which target's classes these are.
+        classes: their names.
+        groups: names of the groups.
+        values: float[classes, groups]; NaN where that is not known.
+    """
+
+    name: str
+    target: str
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    values: NDArray[np.float64]
+
+    def aligned(self, classes: Sequence[str], groups: Sequence[str]) -> NDArray[np.float64]:
+        """Return the table for other classes and an other order of the groups, float[classes, groups].
+
+        A class that the table does not know gets the mean over those that it knows. What is not known of a group is
+        the mean over the class's groups, which says nothing.
+
+        Raises SourcewiseError when the groups are not the same.
+        """
+        if differ := sorted(set(self.groups) ^ set(groups)):
+            where = "there alone" if differ[0] in self.groups else "missing there"
+            raise SourcewiseError(
+                f"its {len(self.groups)} groups are not the {len(groups)} of this study: {differ[0]} is {where};"
+                " a prior needs the same groups"
+            )
+        column = {name: number for number, name in enumerate(self.groups)}
+        values = self.values[:, [column[name] for name in groups]].astype(np.float64)
+        known = np.isfinite(values).any(1)
+        values = values[known] if known.any() else np.zeros((1, len(groups)))
+        counts = np.isfinite(values).sum(1, keepdims=True)
+        values = np.where(np.isfinite(values), values, np.nansum(values, 1, keepdims=True) / counts)
+        row = {name: number for number, name in enumerate(np.array(self.classes)[known].tolist())}
+        overall = values.mean(0)
+        return np.array([values[row[name]] if name in row else overall for name in classes])
+
+
+def find_priors(study: Study, setting: PriorSetting, refresh: bool = True) -> Priors:
+    """Return the tables that a setting asks for, by target of the study and name.
+
+    refresh: whether to ask W&B for new runs of places there, see `Records`.
+
+    Raises SourcewiseError for a place without anything that could be a prior, of other groups, or of this study.
+    """
+    if setting is None:
+        return {name: {} for name in study.targets}
+    tables = list(mapping_tables(study.mappings, study.header))
+    places: dict[str, list[Table]] = {"the full runs of this study": tables}
+    for place in as_list(setting) if setting != "auto" else ():
+        places[f"priors={place}"] = _place_tables(place, study, refresh)
+    return {name: _for_target(study, name, places) for name in study.targets}
+
+
+def _for_target(study: Study, target: str, places: Mapping[str, Sequence[Table]]) -> dict[str, NDArray[np.float64]]:
+    """Return the tables for one target: of each place those on the target of that name, or on all where none has it."""
+    found: dict[str, NDArray[np.float64]] = {}
+    for place, tables in places.items():
+        same = [table for table in tables if table.target == target]
+        for table in same or tables:
+            name = table.name if same else f"{table.name} on {table.target}"
+            if name in found:
+                raise SourcewiseError(f"{place}: a prior from {name} is there twice; leave one of them out")
+            try:
+                values = table.aligned(study.targets[target].class_names, study.group_names)
+            except SourcewiseError as error:
+                raise SourcewiseError(f"{place}: {error}") from error
+            if (np.ptp(values, axis=1) > 0).any():  # else it says nothing
+                found[name] = values
+    return found
+
+
+def mapping_tables(mappings: Mapping[str, TargetOutputs], header: Header, name: str = "") -> Iterator[Table]:
+    """Yield label and feature mapping of full runs, for the classes that have examples.
+
+    name: of their study, where that is another one.
+    """
+    for target, outputs in mappings.items():
+        names = np.array(header.class_names[target])
+        present = np.unique(outputs.labels)
+        for key in MAPPINGS:
+            if (values := getattr(outputs, key)) is not None:
+                groups = header.group_names or list(map(str, range(values.shape[1])))
+                label = f"{key} of {name}" if name else key
+                yield Table(label, target, tuple(names[present].tolist()), tuple(groups), values[present])
+
+
+def _place_tables(place: str, study: Study, refresh: bool) -> list[Table]:
+    """Return the tables in a place: an influences.nc, the folder of an estimate, or a place of records."""
+    path, own = Path(place), study.header.study
+    files = [path] if path.suffix == ".nc" else sorted([*path.glob("influences.nc"), *path.glob("*/influences.nc")])
+    try:
+        if files:
+            return [_influence_table(file, own) for file in files]
+        return record_tables(Records(place, {}, refresh).with_output(study.output), study.output, own)
+    except SourcewiseError as error:
+        raise SourcewiseError(f"priors={place}: {str(error).removeprefix(f'records={place}: ')}") from error
+
+
+def _influence_table(path: Path, own: str) -> Table:
+    """Return influences on classes from an influences.nc; their posterior means, where it holds these."""
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            values = dataset["posterior_class" if "posterior_class" in dataset else "influence_class"]
+            table = Table(
+                name=str(dataset.attrs["study"]),
+                target=str(dataset.attrs["target"]),
+                classes=tuple(dataset["class"].values.astype(str).tolist()),
+                groups=tuple(dataset["group"].values.astype(str).tolist()),
+                values=values.transpose("class", "group").values.astype(np.float64),
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise SourcewiseError(f"{path} is not an influences.nc of an estimate ({error})") from error
+    _check_other(table.name, own)
+    return table
+
+
+def record_tables(records: Iterable[Record], output: str, own: str = "") -> list[Table]:
+    """Return what the records of another study say: influences on classes by ridge, and mappings of its full runs.
+
+    own: name of the study that takes them.
+
+    Raises SourcewiseError for records of that study, or that say nothing.
+    """
+    header: Header | None = None
+    bits, mappings = list[NDArray[np.uint8]](), MeanMappings()
+    means: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    present: dict[str, NDArray[np.int32]] = {}
+    groups = 0
+    for record in records:
+        header, groups = header or record.header, len(record.mask)
+        mappings.add(record)
+        if not record.header.is_random:
+            continue
+        bits.append(np.packbits(record.mask))
+        for target, outputs in record.targets.items():
+            present[target] = np.unique(outputs.labels)
+            values = class_means(output_values(outputs, output), outputs.labels, len(header.class_names[target]))
+            means[target].append(values[present[target]])
+    if header is None:
+        raise SourcewiseError("there are no records")
+    _check_other(header.study, own)
+    tables = list(mapping_tables(mappings.means(), header, header.study))
+    names = tuple(header.group_names or map(str, range(groups)))
+    estimator = "ridge" if groups <= GRAM_GROUPS else "difference"
+    for target, rows in means.items() if len(bits) > 1 else ():
+        slopes = fit(PackedMasks(np.array(bits), groups), np.array(rows), estimator, level="class").estimate.slopes
+        classes = np.array(header.class_names[target])[present[target]]
+        tables.append(Table(header.study, target, tuple(classes.tolist()), names, slopes))
+    if not tables:
+        raise SourcewiseError("neither two random subsets nor a full run with label mapping, so there is no prior here")
+    return tables
+
+
+def _check_other(study: str, own: str) -> None:
+    if study == own:
+        raise SourcewiseError("this is the study itself, whose records would count twice; leave it out")
