@@ -70,11 +70,12 @@ def test_example_level_groups_are_estimated_in_memory_that_does_not_hold_their_t
         assert ratio.max() < 1 + 1 / 2048 + 1e-5
         assert (dataset["qvalue"][:, 0] < 0.05).mean() > (dataset["qvalue"][:, 1:] < 0.05).mean()
         top = pd.read_parquet(tmp_path / "pets" / "top.parquet")
-        best = top[top["rank"] == 1].set_index("example")["influence"].loc[dataset["example"].values]
-        np.testing.assert_allclose(best, dataset["influence"].values.max(1), rtol=1e-6)
+        best = top[top["rank"] == 1].set_index("example")["posterior"].loc[dataset["example"].values]
+        np.testing.assert_allclose(best, dataset["posterior"].values.max(1), rtol=1e-6)
+        np.testing.assert_allclose(dataset["posterior"], whole["posterior"], atol=0.05 * whole["stderr"].values.max())
 
 
-@pytest.mark.parametrize("name", ["difference", "ridge", "ols", "lasso"])
+@pytest.mark.parametrize("name", ["difference", "ridge", "ols", "lasso", "hierarchical"])
 def test_a_table_made_by_examples_is_that_of_one_pass(
     name: str, monkeypatch: pytest.MonkeyPatch, little_memory: None
 ) -> None:

@@ -105,7 +105,7 @@ def _track_target(tracked: TrackedRun, report: TargetReport) -> None:
 
 
 def class_rows(influences: xr.Dataset) -> list[list[Any]]:
-    """Return the influences of groups on classes as rows, the strongest first: class, group and the columns of `ALL_KEYS`.
+    """Return the influences of groups on classes as rows, the strongest first: class, group and `ALL_KEYS`.
 
     Unknown ones are left out.
     """

@@ -163,7 +163,7 @@ def one_class(subsets: Subsets) -> Hierarchy:
 
 
 def make_hierarchy(logits: Subsets, labels: Index, scale: Array, priors: Mapping[str, Array]) -> Hierarchy:
-    """Return the hierarchy of columns with these logits; see `Hierarchy`. A class without columns has logits of zero."""
+    """Return the hierarchy of columns with these logits. A class without columns has logits of zero."""
     classes = max(int(labels.max(initial=0)) + 1, *(len(table) for table in priors.values()), 1)
     member = sparse.csr_array((np.ones(len(labels)), (np.arange(len(labels)), labels)), (len(labels), classes))
     sizes = np.maximum(np.bincount(labels, minlength=classes), 1)

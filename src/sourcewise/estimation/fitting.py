@@ -184,10 +184,10 @@ def _check_knowledge(
     priors: Mapping[str, ArrayLike],
     scale: ArrayLike | None,
 ) -> Knowledge | None:
-    """Return what is known of the columns; None if that is nothing. Raises SourcewiseError for shapes that do not fit."""
+    """Return what is known of the columns, or None. Raises SourcewiseError for shapes that do not fit."""
     if logits is None and labels is None and not priors:
         return None
-    models, columns = outputs.shape
+    columns = outputs.shape[1]
     label = np.zeros(columns, np.int64) if labels is None else np.asarray(labels)
     if label.shape != (columns,) or label.dtype.kind not in "iu" or label.min(initial=0) < 0:
         raise SourcewiseError(f"labels must be {columns} numbers of classes, not {label.dtype}{list(label.shape)}")

@@ -86,19 +86,43 @@ def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
     return Mixture(scales[weights > 0], weights[weights > 0] / weights.sum(), log_likelihood)
 
 
-def adaptive_posterior(influence: Array, stderr: Array, expected: Array | float = 0.0) -> Posterior:
-    """Return the posterior of effects from unbiased influences float[E, G].
+@dataclass(frozen=True)
+class Adaptation:
+    """How effects are distributed, as unbiased influences let one think.
+
+    Attributes:
+        mixture: of effects about what is expected.
+        about_mean: whether what is expected takes in the mean of a row.
+    """
+
+    mixture: Mixture
+    about_mean: bool
+
+    def posterior(self, influence: Array, stderr: Array, expected: Array | float = 0.0) -> Posterior:
+        """Return the posterior of effects from unbiased influences float[E, G], about what is expected of them."""
+        if not self.about_mean:
+            return shrink(influence, stderr, expected, self.mixture)
+        center, error = row_center(influence - expected, stderr)
+        return shrink(influence, stderr, expected + center, self.mixture, error)
+
+
+def adapt(influence: Array, stderr: Array, expected: Array | float = 0.0) -> Adaptation:
+    """Fit the distribution of effects to unbiased influences float[E, G].
 
     Effects are about what is expected of them, or about that plus the mean of their row (where more data helps, all
     groups help), whichever has the smaller Bayesian information criterion.
     """
-    deviation = influence - expected
-    center, error = row_center(deviation, stderr)
+    deviation, groups = influence - expected, max(influence.shape[1], 2)
+    center, _ = row_center(deviation, stderr)
     plain, about_mean = fit_mixture(deviation, stderr), fit_mixture(deviation - center, stderr)
-    groups = max(influence.shape[1], 2)
     if plain.log_likelihood >= about_mean.log_likelihood - np.log(groups) / (2 * groups):
-        return shrink(influence, stderr, expected, plain)
-    return shrink(influence, stderr, expected + center, about_mean, error)
+        return Adaptation(plain, about_mean=False)
+    return Adaptation(about_mean, about_mean=True)
+
+
+def adaptive_posterior(influence: Array, stderr: Array, expected: Array | float = 0.0) -> Posterior:
+    """Return the posterior of effects from unbiased influences float[E, G], see `adapt`."""
+    return adapt(influence, stderr, expected).posterior(influence, stderr, expected)
 
 
 def row_center(influence: Array, stderr: Array) -> tuple[Array, Array]:

@@ -17,7 +17,7 @@ from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.identifiability import never_apart
 from sourcewise.estimation.inference import least_pvalues, pvalues, qvalues, qvalues_in_place
 from sourcewise.estimation.moments import GRAM_GROUPS
-from sourcewise.estimation.shrinkage import Posterior, adaptive_posterior
+from sourcewise.estimation.shrinkage import Posterior, adapt, adaptive_posterior
 
 POSTERIOR = ("mean", "sd", "lfsr")
 """Tables of a `Posterior`."""
@@ -36,7 +36,9 @@ def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, ND
     shape = subsets.outputs.shape[1], subsets.masks.groups
     if shape[0] * shape[1] > CELLS and estimator.by_parts:
         return _estimate_by_parts(subsets, estimator, shape)
-    estimate = _finish(estimator.estimate_subsets(subsets), _partners(subsets))
+    estimate = _without_joint_effects(estimator.estimate_subsets(subsets), _partners(subsets))
+    if estimate.posterior is None:
+        estimate = replace(estimate, posterior=adaptive_posterior(estimate.influence, estimate.stderr))
     return estimate, qvalues(pvalues(estimate.influence, estimate.stderr, estimate.dof, _least_pvalues(subsets)))
 
 
@@ -51,9 +53,9 @@ def _estimate_by_parts(
     tables: dict[str, Array] = {}
     for tile in cuts(length, step):
         columns, groups = (ALL, tile) if by_groups else (tile, ALL)
-        part = _finish(estimator.estimate_subsets(subsets, columns, groups), partners, groups)
+        part = _without_joint_effects(estimator.estimate_subsets(subsets, columns, groups), partners, groups)
         values = {name: getattr(part, name) for name in ("influence", "stderr", "dof", "coefficients")}
-        values |= {name: getattr(part.posterior, name) for name in POSTERIOR}
+        values |= {name: getattr(part.posterior, name, None) for name in POSTERIOR}
         for name, value in values.items():
             if value is not None:
                 if name not in tables:
@@ -62,7 +64,9 @@ def _estimate_by_parts(
         mean[columns], kept_share[groups] = part.mean, part.kept_share
         q[columns, groups] = pvalues(part.influence, part.stderr, part.dof, least[groups])
     qvalues_in_place(q, row_blocks(shape))
-    posterior = Posterior(*(tables.pop(name) for name in POSTERIOR))
+    if "mean" not in tables:
+        _add_posterior(tables)
+    posterior = Posterior(*(tables[name] for name in POSTERIOR))
     return Estimate(
         influence=tables["influence"],
         stderr=tables["stderr"],
@@ -74,6 +78,18 @@ def _estimate_by_parts(
     ), q
 
 
+def _add_posterior(tables: dict[str, Array]) -> None:
+    """Add the posterior of influences in a table too large for memory, fitted to evenly spaced rows."""
+    influence, stderr = tables["influence"], tables["stderr"]
+    rows = np.linspace(0, len(influence) - 1, min(len(influence), 1 + CELLS // 8 // influence.shape[1])).astype(int)
+    adaptation = adapt(influence[rows].astype(np.float64), stderr[rows].astype(np.float64))
+    tables |= {name: _on_disk(influence.shape) for name in POSTERIOR}
+    for block in row_blocks(influence.shape):
+        posterior = adaptation.posterior(influence[block].astype(np.float64), stderr[block].astype(np.float64))
+        for name in POSTERIOR:
+            tables[name][block] = getattr(posterior, name)
+
+
 def _partners(subsets: Subsets) -> Index:
     """Return of how many groups each is one that are never apart, int[G]."""
     partners = np.ones(subsets.masks.groups, np.int64)
@@ -82,15 +98,17 @@ def _partners(subsets: Subsets) -> Index:
     return partners
 
 
-def _finish(estimate: Estimate, partners: Index, groups: slice = ALL) -> Estimate:
-    """Return the estimate of some groups with a posterior, and without influences of those never apart from others."""
+def _without_joint_effects(estimate: Estimate, partners: Index, groups: slice = ALL) -> Estimate:
+    """Return the estimate of some groups without influences of those that are never apart from others."""
     joint = partners[groups] > 1
+    if not joint.any():
+        return estimate
     influence, stderr, dof = (_without(table, joint) for table in (estimate.influence, estimate.stderr, estimate.dof))
-    coefficients = estimate.coefficients
-    if coefficients is None and joint.any():
+    coefficients, posterior = estimate.coefficients, estimate.posterior
+    if coefficients is None:
         coefficients = estimate.slopes / partners[groups]
-    posterior = estimate.posterior or adaptive_posterior(influence, stderr)
-    posterior = Posterior(*(_without(getattr(posterior, name), joint) for name in POSTERIOR))
+    if posterior is not None:
+        posterior = Posterior(*(_without(getattr(posterior, name), joint) for name in POSTERIOR))
     return replace(
         estimate, influence=influence, stderr=stderr, dof=dof, coefficients=coefficients, posterior=posterior
     )
@@ -98,7 +116,7 @@ def _finish(estimate: Estimate, partners: Index, groups: slice = ALL) -> Estimat
 
 def _without(table: Array, groups: Mask) -> Array:
     """Return the table float[E, G] with NaN for some groups."""
-    return np.where(groups, np.nan, table) if groups.any() else table
+    return np.where(groups, np.nan, table)
 
 
 def _least_pvalues(subsets: Subsets) -> Array:

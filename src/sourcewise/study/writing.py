@@ -61,7 +61,7 @@ def _top(dataset: xr.Dataset, top: int) -> pa.Table:
     count = min(top, posterior.shape[1])
     columns = np.concatenate([order[:, :count], order[:, ::-1][:, :count]], axis=1)
     rows = np.repeat(np.arange(len(posterior)), columns.shape[1])
-    rank = np.tile(np.concatenate([np.arange(1, count + 1), -np.arange(1, count + 1)]), len(influence))
+    rank = np.tile(np.concatenate([np.arange(1, count + 1), -np.arange(1, count + 1)]), len(posterior))
     cells = (rows, columns.ravel())
     keep = np.sign(posterior[cells]) == np.sign(rank)  # the most harmful groups are those that harm
     groups = dataset["group"].values.astype(str)
