@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from sourcewise.study.collect import Header, LeftOut, Study
 from sourcewise.study.effects import KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
 from sourcewise.study.outputs import UNITS
-from sourcewise.study.priors import Priors, PriorScore, score_priors
+from sourcewise.study.priors import Prior, Priors, PriorScore, score_priors
 from sourcewise.study.recipes import train_command
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
@@ -203,10 +203,7 @@ def summarise(
         seconds={stage: total / records for stage, total in study.seconds.items()},
         notes=_notes(study, looks),
         targets={
-            name: replace(
-                _summarise_target(study, name, item, fdr, looks, titles[name]),
-                priors=score_priors(study, name, (priors or {}).get(name, {})),
-            )
+            name: _summarise_target(study, name, item, fdr, looks, titles[name], (priors or {}).get(name, {}))
             for name, item in estimated.items()
         },
         counterfactuals=counterfactuals,
@@ -274,7 +271,7 @@ def dataset_titles(header: Header) -> dict[str, str]:
 
 
 def _summarise_target(
-    study: Study, name: str, estimated: Estimated, fdr: float, looks: int, title: str
+    study: Study, name: str, estimated: Estimated, fdr: float, looks: int, title: str, priors: Mapping[str, Prior]
 ) -> TargetSummary:
     dataset, scores = estimated.dataset, study.targets[name].scores
     counts: dict[str, int] = {}
@@ -299,6 +296,7 @@ def _summarise_target(
         unexamined=large,
         title=title,
         harmful=harmful_groups(study, name, dataset, fdr / looks),
+        priors=score_priors(study, name, priors),
     )
 
 
