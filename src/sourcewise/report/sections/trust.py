@@ -89,7 +89,7 @@ def trust_section(target: TargetContext) -> Section:
     lead = [*verdicts, definition + (f" LDS of the estimators tried: {tried}." if tried else ""), agreement]
     commands = []
     if not baselines and "full" not in target.summary.designs:
-        label = "Two models of the full source: label and feature mapping, which this estimate takes as priors"
+        label = "Two models of the full source: label and feature mapping, which alone predict much"
         commands.append((label, train("subset=full", "seed=range(0,2)")))
     if all(check.noise_ceiling is None for check in checks.values()):
         lead.append("The noise ceiling is not known: it needs subsets that are trained with several seeds.")
