@@ -26,7 +26,7 @@ from sourcewise.designs.random_designs import random
 from sourcewise.estimation.inference import Mean
 from sourcewise.records import record
 from sourcewise.report.figures import removal
-from sourcewise.report.sections.counterfactuals import proposal_sentences
+from sourcewise.report.sections.counterfactuals import _table, proposal_sentences
 from sourcewise.report.summary import Summary
 from sourcewise.study.collect import CounterfactualRun
 
@@ -50,6 +50,24 @@ def test_a_difference_of_means_is_welch_s() -> None:
     single = stats.t.interval(0.95, 11, one.mean(), stats.sem(one))
     assert Mean.from_runs(one).interval() == pytest.approx(single)
     assert np.isnan(Mean.from_runs([1.0]).interval()).all()
+
+
+@pytest.mark.parametrize("runs", [1, 2, 3])
+def test_two_runs_have_no_interval(runs: int) -> None:
+    """Neither as a score, nor in a gain over many runs, nor in sentences; the table's caption says so."""
+    trials = [trial(without(0), "", seed, 0.7 + 0.1 * seed) for seed in range(runs)]
+    trials += [trial(np.ones(24, bool), "", seed, 0.5 + 0.01 * seed) for seed in range(5)]
+    found = compare_runs(trials, "pets", NAMES)
+    (point,) = found.listed
+    for interval in (point.score, point.output, point.full):
+        assert [end is None for end in (interval.low, interval.high)] == [runs < 3] * 2
+    table = _table(found, "x")
+    assert ["(" in table.rows[1].cells[i] for i in (2, 3)] == [runs == 3] * 2
+    assert "of fewer than 3 runs: none" in table.caption
+    verified = {"pets": VerifiedGain(full=point.full, random=None, output=point.full, runs=runs, runs_full=5)}
+    curation = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(point.full, point.full, 1), verified, "x", {}, "")
+    text = "\n".join(proposal_sentences(curation, "prob"))
+    assert ("points (too few runs for an interval) over the full source" in text) == (runs < 3)
 
 
 def additive(b: np.ndarray, seeds: int = 3) -> list[CounterfactualRun]:

@@ -50,6 +50,9 @@ def test_stores_are_removed_by_name_or_all(cache: Path, capsys: pytest.CaptureFi
     assert "2 stores removed" in capsys.readouterr().out
     assert not list(cache.glob(f"*{name}*"))
     assert not list(cache.glob(".half*"))
+    with pytest.raises(SystemExit):
+        stores.main(["--clear"])
+    assert "--clear: give the names of stores, or all" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         stores.main(["--clear", "torn.arow"])
     assert ended.value.code == 2

@@ -3,6 +3,7 @@
 import math
 import shlex
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import check_targets, command, names_as_typed, quote
 
+OPTIONS = Path(__file__).parents[2] / "conf" / "target"
 PARSER = OverridesParser.create()
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -99,7 +101,9 @@ def test_names_of_groups_are_read_as_they_are_typed(names: list[str], space: str
     [
         ("subset.keep=[1_1],[b,1e3]", 'subset.keep=["1_1"],[b,"1e3"]'),
         ("""+subset.drop=["1_1",'a,1_1,b',x 1_1]""", """+subset.drop=["1_1",'a,1_1,b',x 1_1]"""),
-        ("subset.drop=1_1", "subset.drop=1_1"),
+        ("subset.drop=1_1,11,a.txt", 'subset.drop="1_1","11",a.txt'),
+        ("subset.drop=null", "subset.drop=null"),
+        ("subset.drop='1_1'", "subset.drop='1_1'"),
         ("subset.remove=[1_1]", "subset.remove=[1_1]"),
     ],
 )
@@ -112,5 +116,10 @@ def test_nothing_else_gets_quotes(typed: str, read: str) -> None:
 )
 def test_a_target_that_is_chosen_twice_is_one_line(word: str) -> None:
     with pytest.raises(SourcewiseError, match=r"(pets|flowers) is there twice, .*\+target@target.birds=named_folder"):
-        check_targets(["seed=0", word])
-    check_targets(["target=[pets,flowers],[pets]", "subset.drop=[a,a]", "target.pets.transfer.lr=[1,1]"])
+        check_targets(["seed=0", word], OPTIONS)
+    check_targets(["target=[pets,flowers],[pets]", "subset.drop=[a,a]", "target.pets.transfer.lr=[1,1]"], OPTIONS)
+
+
+def test_two_files_of_one_target_are_one_line() -> None:
+    with pytest.raises(SourcewiseError, match="imagefolder and folders are both imagefolder, which is one target"):
+        check_targets(["target=[folders,digits,imagefolder]"], OPTIONS)

@@ -93,6 +93,19 @@ def test_heic_is_read_where_there_is_a_decoder(
     assert classes(small(Folder(str(root)))) == {"a": 3, "b": 3, "c": 1}
 
 
+def test_an_image_that_is_heic_under_another_name_says_what_it_needs(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    pictures.readable.cache_clear()
+    (root / "b" / "photo.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(SourcewiseError, match=r"photo.jpg: .* \(HEIC needs pip install pillow-heif\); .*broken=skip"):
+        small(Folder(str(root)))
+    (root / "b" / "photo.jpg").write_bytes(b"neither")
+    with pytest.raises(SourcewiseError, match=r"photo.jpg: .* \(cannot identify image file\)"):
+        small(Folder(str(root)))
+
+
 def test_links_in_circles_are_not_entered(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (root / "a" / "all").symlink_to("..")
     (root / "b" / "up").symlink_to(root.parent)

@@ -52,9 +52,11 @@ def test_only_names_that_would_not_be_read_back_are_quoted(tmp_path: Path) -> No
 def test_a_list_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "bytes.txt").write_bytes(b"\xff")
     (tmp_path / "open.txt").write_text('"a')
-    for name in ("missing.txt", "bytes.txt", "open.txt"):
+    for name in ("bytes.txt", "open.txt"):
         with pytest.raises(SourcewiseError, match=rf"^subset.drop=.*{name}: cannot read this list of names \("):
             read_names(str(tmp_path / name), "subset.drop")
+    with pytest.raises(SourcewiseError, match=r"^subset.drop=1_1: .* names .* in brackets: 'subset.drop=\[1_1\]'$"):
+        read_names("1_1", "subset.drop")
 
 
 # The csv module of Python 3.11 does not quote a carriage return.

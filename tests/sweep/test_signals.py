@@ -64,6 +64,7 @@ def test_a_second_signal_is_immediate(sweeps, finish_within):
     process.communicate(timeout=200)
     assert process.returncode == 130
     until(lambda: all(leases._birth(pid) == "gone" for pid in pids))
+    assert not list(sweeps.runs.glob("*/*/lease*"))
 
 
 def test_a_signal_while_workers_still_import(sweeps, tmp_path, monkeypatch):

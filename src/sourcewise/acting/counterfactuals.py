@@ -2,6 +2,7 @@
 
 Runs of different subsets share no randomness, whatever their seeds (see `randomness.derive_seed`): they are
 independent, and pairing them by seed would gain nothing. Intervals are Student's t over seeds; differences are Welch's.
+Two runs have none: theirs would be 13 times as wide as they lie apart, and the next run would change it at will.
 """
 
 from __future__ import annotations
@@ -19,19 +20,22 @@ from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.inference import Mean
 from sourcewise.study.collect import RANDOM, CounterfactualRun
 
+FEWEST = 3
+"""Runs from which on a mean has an interval."""
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95% interval; the ends are None for a single run."""
+    """A value with its 95% interval; the ends are None for fewer than three runs, on one side of a difference too."""
 
     value: float
     low: float | None
     high: float | None
 
     @classmethod
-    def around(cls, mean: Mean) -> Interval:
-        """Return the interval of a mean, or of a difference of means."""
-        low, high = (None if np.isnan(end) else float(end) for end in mean.interval())
+    def around(cls, mean: Mean, runs: int) -> Interval:
+        """Return the interval of a mean of runs, or of a difference of means, of which the smaller has so many."""
+        low, high = map(float, mean.interval()) if runs >= FEWEST else (None, None)
         return cls(float(mean.value), low, high)
 
 
@@ -151,10 +155,10 @@ def compare_runs(
         return RemovalPoint(
             removed=count,
             runs=len(chosen),
-            score=Interval.around(Mean.from_runs(scores)),
+            score=Interval.around(Mean.from_runs(scores), len(scores)),
             full=gain(scores, full_scores) if len(full_scores) > 1 else None,
             random=gain(scores, peer_scores) if len(peer_scores) > 1 else None,
-            output=Interval.around(Mean.from_runs(outputs)),
+            output=Interval.around(Mean.from_runs(outputs), len(outputs)),
             predicted=predicted,
         )
 
@@ -208,7 +212,7 @@ def unit_means(runs: Iterable[CounterfactualRun], target: str) -> tuple[list[flo
 
 def gain(values: Sequence[float], baseline: Sequence[float]) -> Interval:
     """Return the difference of the means of independent values."""
-    return Interval.around(Mean.from_runs(values) - Mean.from_runs(baseline))
+    return Interval.around(Mean.from_runs(values) - Mean.from_runs(baseline), min(len(values), len(baseline)))
 
 
 def _subset_name(run: CounterfactualRun, names: Sequence[str]) -> str:

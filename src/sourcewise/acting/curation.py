@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sourcewise.acting.counterfactuals import Interval, gain, unit_means
+from sourcewise.acting.counterfactuals import FEWEST, Interval, gain, unit_means
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import quote
 from sourcewise.core.results import json_name
@@ -168,9 +168,10 @@ def propose(masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[flo
     keep[worst_first[:number]] = False
     considered = number or best
     width = simultaneous_width(subsets, worst_first[:most], float(over_full.dof[considered - 1]))
-    expected = ExpectedGain(
-        _interval(over_full, considered, width), _interval(over_random, considered, width), considered
-    )
+    above_full, above_random = (_interval(gain, considered, width) for gain in (over_full, over_random))
+    if len(full) < FEWEST:
+        above_full = Interval(above_full.value, None, None)
+    expected = ExpectedGain(above_full, above_random, considered)
     return Proposal(keep, scores, expected)
 
 

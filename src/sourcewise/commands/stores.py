@@ -25,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser = argparse.ArgumentParser(
             "sourcewise-stores", description=usage, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        parser.add_argument("--clear", nargs="+", metavar="NAME", help="remove these stores, or all")
+        parser.add_argument("--clear", nargs="*", metavar="NAME", help="remove these stores, or all")
         parser.add_argument("--folder", type=Path, help="where stores lie (cache_dir); else the cache of this user")
         chosen = parser.parse_args(arguments)
         folder = chosen.folder or cache_folder()
-        print(clear(folder, chosen.clear) if chosen.clear else table(folder))
+        print(table(folder) if chosen.clear is None else clear(folder, chosen.clear))
 
 
 def table(folder: Path) -> str:
@@ -43,6 +43,8 @@ def clear(folder: Path, names: Sequence[str]) -> str:
     """Remove stores by name, or `all`, and say what was freed. Raises SourcewiseError for a name that is not there."""
     from sourcewise.data import store  # torch is slow to import
 
+    if not names:
+        raise SourcewiseError("--clear: give the names of stores, or all")
     files = {file.name: file for file in _stores(folder)}
     if unknown := [name for name in names if name not in files and name != "all"]:
         raise SourcewiseError(f"{folder}: no store {unknown[0]}{did_you_mean(unknown[0], files)}")

@@ -165,6 +165,6 @@ def main() -> None:
     """Run the command: `python train.py`, `sourcewise-train`."""
     with exits.errors(), wandb_tracker.answering_agent():
         answer_version()
-        check_targets(sys.argv[1:])
+        check_targets(sys.argv[1:], Path(CONFIGS, "target"))
         sys.argv[1:] = names_as_typed(sys.argv[1:])
         _main()

@@ -18,6 +18,8 @@ _KEYWORDS = frozenset({"null", "true", "false", "inf", "nan"})
 """Words that the grammar reads as something other than text."""
 _NAMES = re.compile(r"\+{0,2}subset\.(keep|drop)=\[")
 """How an override begins that lists names of groups."""
+_BARE = re.compile(r"""(\+{0,2}subset\.(?:keep|drop)=)([^\s\[\](){}"']+)""")
+"""An override that gives one word in place of such a list, or several for a sweep."""
 _ELEMENT = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?<=[\[,])(\s*)([^\s,\[\](){}"']+)(?=\s*[\],])""")
 """An element of a list: in quotes, or one word."""
 _NUMBER = r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d[\d_]*)?"
@@ -55,8 +57,10 @@ def quote(value: Any) -> str:
 def names_as_typed(arguments: Iterable[str]) -> list[str]:
     """Return the words of a command line, with quotes for names of groups that the grammar would not read as text.
 
-    >>> names_as_typed(["subset.drop=[1_1,1e3,null,11,a]", "seed=1_1"])
-    ['subset.drop=["1_1","1e3","null",11,a]', 'seed=1_1']
+    One word without brackets is a file, and null none.
+
+    >>> names_as_typed(["subset.drop=[1_1,1e3,null,11,a]", "subset.keep=1_1", "seed=1_1"])
+    ['subset.drop=["1_1","1e3","null",11,a]', 'subset.keep="1_1"', 'seed=1_1']
     """
 
     def quoted(match: re.Match[str]) -> str:
@@ -65,22 +69,40 @@ def names_as_typed(arguments: Iterable[str]) -> list[str]:
             return match[0]
         return f'{match[2]}"{word}"'
 
-    return [_ELEMENT.sub(quoted, word) if _NAMES.match(word) else word for word in arguments]
+    def text(word: str) -> str:
+        return f'"{word}"' if _NO_TEXT.fullmatch(word) and word.lower() != "null" else word
+
+    def read(word: str) -> str:
+        if bare := _BARE.fullmatch(word):
+            return bare[1] + ",".join(map(text, bare[2].split(",")))
+        return _ELEMENT.sub(quoted, word) if _NAMES.match(word) else word
+
+    return [read(word) for word in arguments]
 
 
-def check_targets(arguments: Iterable[str]) -> None:
+def check_targets(arguments: Iterable[str], options: Path) -> None:
     """Raise SourcewiseError for a list of targets on a command line that has one twice: Hydra would train it once.
 
-    >>> check_targets(["target=[pets,flowers],[pets]", "seed=0"])
+    options: the folder of files that each hold a target, which may have another name than its file.
     """
     for word in arguments:
         for listed in re.findall(r"\[([^][]*)\]", word) if word.startswith("target=") else ():
-            names = [name.strip() for name in listed.split(",")]
-            if repeated := [name for name in names if names.count(name) > 1]:
-                raise SourcewiseError(
-                    f"{word}: {repeated[0]} is there twice, which is one target; give each of your own a name:"
-                    " 'target=[]' +target@target.birds=named_folder target.birds.root=..."
-                )
+            targets: dict[str, str] = {}
+            for option in (name.strip() for name in listed.split(",")):
+                target = _target(options / f"{option}.yaml")
+                if target in targets:
+                    both = "is there twice" if targets[target] == option else f"and {targets[target]} are both {target}"
+                    raise SourcewiseError(
+                        f"{word}: {option} {both}, which is one target; give each of your own a name:"
+                        " 'target=[]' +target@target.birds=named_folder target.birds.root=..."
+                    )
+                targets[target] = option
+
+
+def _target(file: Path) -> str:
+    """Return the name of the target in a file of a config, or of the file where it does not say."""
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return next((key for key in re.findall(r"^(\w+):", text, re.MULTILINE) if key != "defaults"), file.stem)
 
 
 def command(program: str, overrides: Iterable[str]) -> str:

@@ -47,14 +47,24 @@ def suffix(file: str) -> str:
 
 def open_image(path: str | Path) -> "Image":
     """Open an image file as `picture` does. Raises OSError, with its path first, for one that is broken."""
-    from PIL import Image  # slow to import, and only needed here
+    from PIL import Image, UnidentifiedImageError  # slow to import, and only needed here
 
+    formats = readable()  # whatever its suffix says, the file may be of any of them
     try:
         with Image.open(path) as image:
             return picture(image)
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, UnidentifiedImageError) and ".heic" not in formats and _is_heic(path):
+            reason = "HEIC needs pip install pillow-heif"
         raise OSError(f"{path}: this image cannot be opened ({reason.replace(f' {str(path)!r}', '')})") from error
+
+
+def _is_heic(path: str | Path) -> bool:
+    """Return whether a file begins as those of cameras and telephones that save HEIC."""
+    with Path(path).open("rb") as file:
+        start = file.read(12)
+    return start[4:8] == b"ftyp" and start[8:] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc")
 
 
 def picture(image: "Image | None") -> "Image":

@@ -39,6 +39,10 @@ def read_names(path: str, setting: str) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
         names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         return [str(json.loads(name)) if name.startswith('"') else name for name in names]
+    except FileNotFoundError as error:
+        raise SourcewiseError(
+            f"{setting}={path}: there is no such file of names; names themselves go in brackets: '{setting}=[{path}]'"
+        ) from error
     except (OSError, ValueError) as error:
         raise SourcewiseError(f"{setting}={path}: cannot read this list of names ({error})") from error
 

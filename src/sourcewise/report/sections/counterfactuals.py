@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sourcewise.acting.counterfactuals import Comparison, Interval, RemovalPoint
+from sourcewise.acting.counterfactuals import FEWEST, Comparison, Interval, RemovalPoint
 from sourcewise.acting.curation import Curation, VerifiedGain
 from sourcewise.core.overrides import quote
 from sourcewise.report.figures import removal
@@ -13,6 +13,7 @@ from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
 
 SUBSET_COLUMNS = ("Subset", "Removed", "Runs", "Score, %", "Gain over the full source", "Gain over random removal")
+FEW = " (too few runs for an interval)"
 BRIEF_SUBSETS = 20
 """Subsets that a terminal lists."""
 
@@ -84,7 +85,8 @@ def _figures(target: TargetContext, comparison: Comparison, id: str) -> list[Fig
 
 def _table(comparison: Comparison, id: str) -> Table:
     rows = [Row(name, _cells(point)) for name, point in comparison.points]
-    caption = f"Score on {_place(comparison)} after retraining, and gains in points, with 95% intervals"
+    few = f"of fewer than {FEWEST} runs: none"
+    caption = f"Score on {_place(comparison)} after retraining, and gains in points, with 95% intervals ({few})"
     return Table(id, caption, SUBSET_COLUMNS, rows, (1, 2, 3, 4, 5))
 
 
@@ -150,5 +152,5 @@ def _gain(gain: Interval, output: str) -> str:
     unit = display_unit(output)
     points = f" {unit.name}" if unit.factor != 1 else ""
     known = gain.low is not None and gain.high is not None
-    interval = f" (95% interval {unit.show(gain.low)} to {unit.show(gain.high)})" if known else ""
+    interval = f" (95% interval {unit.show(gain.low)} to {unit.show(gain.high)})" if known else FEW
     return f"{unit.show(gain.value)}{points}{interval}"
