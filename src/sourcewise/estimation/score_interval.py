@@ -22,7 +22,7 @@ from scipy import stats
 from sourcewise.estimation.arrays import CELLS, Array, Index, PackedMasks, cuts
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimator
-from sourcewise.estimation.scoring import estimate_without_errors, predictions, ranks
+from sourcewise.estimation.scoring import Score, estimate_without_errors, predictions, ranks
 
 DEALS = 20
 """How often outputs are dealt anew to the units, without effects."""
@@ -48,6 +48,15 @@ def score_interval(subsets: Subsets, estimator: Estimator, seed: int = 0) -> tup
     error = stats.t.ppf(0.975, free) * np.sqrt(variance[0] * (1 + noise_share * excess))
     low, high = gain * (value - error), gain * (value + error)
     return float(np.clip(min(low, value), -1, 1)), float(np.clip(max(high, value), -1, 1))
+
+
+def score_without_fit(predicted: Array, subsets: Subsets) -> Score:
+    """Score predictions that owe nothing to these subsets; the interval is that of the jackknife over units."""
+    score, variance = _jackknife(predicted, subsets, np.zeros(len(subsets.masks), np.int64), subsets.outputs.shape[1])
+    if np.isnan(score).all():
+        return Score(float("nan"), float("nan"), float("nan"))
+    value, error = float(_mean_of_known(score, (0, 1))), 1.96 * float(np.sqrt(variance[0]))
+    return Score(value, max(value - error, -1.0), min(value + error, 1.0))
 
 
 def _jackknife(predicted: Array, subsets: Subsets, fold: Index, block: int) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ What is held out is whole units: a subset with all its seeds, and its complement
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,15 @@ LEAST_UNITS = 10
 """Units below which nothing can be held out."""
 LEAST_TO_COMPETE = 20
 """Units below which the first estimator is used: the held-out scores of so few choose by chance."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A linear datamodeling score with the ends of its 95% interval; NaN where it cannot be told."""
+
+    value: float
+    low: float
+    high: float
 
 
 def predictions(subsets: Subsets, estimator: Estimator, fold: Index) -> Array:
