@@ -11,7 +11,7 @@ import xarray as xr
 from fake_records import make
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation import arrays, fitting, tables
+from sourcewise.estimation import arrays, fitting, score_interval, tables
 from sourcewise.estimation.estimators import Estimate, Estimator, ridge
 from sourcewise.estimation.fitting import fit
 from sourcewise.estimation.inference import pvalues, qvalues, qvalues_in_place
@@ -25,7 +25,7 @@ from sourcewise.study.influences import estimate
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (arrays, fitting, tables):
+    for module in (arrays, fitting, score_interval, tables):
         monkeypatch.setattr(module, "CELLS", 2**17)
 
 

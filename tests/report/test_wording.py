@@ -11,7 +11,7 @@ import fake_records as records
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from fake_reports import EVIL, Page, build, changed, make, make_summary, make_target, render
+from fake_reports import EVIL, Page, build, changed, context, make, make_summary, make_target, render
 from planted_models import planted_summary
 
 from sourcewise.commands import results
@@ -19,10 +19,13 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, regroup
 from sourcewise.data.load import stored
 from sourcewise.data.store import Listing, prepared
+from sourcewise.estimation.scoring import Score
 from sourcewise.report import terminal
 from sourcewise.report.formatting import display_unit
 from sourcewise.report.parts import Effect, Row, Table
+from sourcewise.report.sections.trust import trust_section
 from sourcewise.report.summary import dataset_titles
+from sourcewise.study.priors import PriorScore
 from tests.report.test_pictures import dataset, facts, half_and_half, review_rows
 
 
@@ -209,3 +212,22 @@ def test_a_browser_that_fails_is_one_line_before_the_work(monkeypatch: pytest.Mo
     monkeypatch.setattr(go.Figure, "to_image", draw)
     with pytest.raises(SourcewiseError, match=r"figures=svg: Chrome or .* \(The browser seemed to close.\)"):
         results.check_figures("svg")
+
+
+def test_what_else_is_known_says_how_well_it_predicts_the_models() -> None:
+    datasets, summary = make(examples=3)
+    priors = {
+        "label_mapping": PriorScore(None, None, Score(0.4, 0.3, 0.5)),
+        "digits-short_halves-0123456789": PriorScore(96, 16.04, Score(0.55, 0.5, 0.6)),
+    }
+    facts = replace(summary.targets["digits"], priors=priors)
+    section = trust_section(context("digits", datasets["digits"], replace(summary, targets={"digits": facts})))
+    assert section.brief is not None
+    text = "LDS: digits-short_halves-0123456789 0.55 (0.50 to 0.60); label mapping 0.40 (0.30 to 0.50)."
+    assert section.lead[-1].endswith(text)
+    assert section.brief.lead[-1].endswith(text)
+    (table,) = [table for table in section.tables if table.id == "priors"]
+    assert [(row.header, *row.cells) for row in table.rows] == [
+        ("digits-short_halves-0123456789", "96", "16.0", "0.55 (0.50 to 0.60)"),
+        ("label mapping", "–", "–", "0.40 (0.30 to 0.50)"),
+    ]

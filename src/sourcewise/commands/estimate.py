@@ -34,6 +34,7 @@ class Settings:
     out: str
     outputs: str
     estimator: str | Sequence[str]
+    priors: str | Sequence[str] | None
     fdr: Annotated[float, Interval(gt=0, lt=1)]
     looks: PositiveInt
     top: PositiveInt
@@ -63,7 +64,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     from sourcewise.core.files import check_place
     from sourcewise.report import contents
     from sourcewise.report.summary import summarise
-    from sourcewise.study import influences
+    from sourcewise.study import influences, priors
     from sourcewise.study.recipes import train_command
 
     out = Path(config["out"])
@@ -75,6 +76,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
         tracker.check_report()
     records, study = read_study(config)
     images = find_images(config["images"], study.header)
+    known = priors.find_priors(study, config["priors"], config["refresh"])
     try:
         estimated = influences.estimate(study, config["estimator"], looks=config["looks"])
     except SourcewiseError as error:  # such as too few records
@@ -90,6 +92,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
         counterfactuals=compare_all(study.counterfactual_runs, study.group_names, slopes),
         review=review(datasets, study.label_agreement, images, config["fdr"] / config["looks"]),
         curation=curate(study, config["curate"], out, config["remove"]) if config["curate"] else None,
+        priors=known,
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)
     results.write(out, datasets, summary, records.used, reports, config["top"], config["figures"])

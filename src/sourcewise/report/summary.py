@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sourcewise.study.collect import Header, LeftOut, Study
 from sourcewise.study.effects import ALL_KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
 from sourcewise.study.outputs import UNITS
+from sourcewise.study.priors import Prior, Priors, PriorScore, score_priors
 from sourcewise.study.recipes import train_command
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
 
@@ -62,6 +63,7 @@ class TargetSummary:
         overall: overall effects, from the most helpful group to the most harmful.
         verdict: how far influences at class level can be trusted.
         checks, baselines: as in `Estimated`.
+        priors: what else is known of the groups, and how well it predicts these models, by name.
         subpopulations, brittle: None where examples cannot be examined.
         unexamined: whether that is because outputs or influences are too many.
         harmful: groups that really hurt overall, where all subsets have one size: by models of the full source, which
@@ -89,6 +91,7 @@ class TargetSummary:
     unexamined: bool = False
     title: str = ""
     harmful: tuple[str, ...] | None = None
+    priors: Mapping[str, PriorScore] = field(default_factory=dict)
 
     @property
     def is_significant(self) -> bool:
@@ -172,9 +175,11 @@ def summarise(
     counterfactuals: Sequence[Comparison] = (),
     review: Sequence[ReviewRow] = (),
     curation: Curation | None = None,
+    priors: Priors | None = None,
 ) -> Summary:
     """Summarise influences and what analyses make of them.
 
+    priors: those that the estimate took.
     fdr: false discovery rate, over `looks` looks at a growing study together.
     """
     header, records, first = study.header, sum(study.designs.values()), next(iter(estimated.values()))
@@ -198,7 +203,8 @@ def summarise(
         seconds={stage: total / records for stage, total in study.seconds.items()},
         notes=_notes(study, looks),
         targets={
-            name: _summarise_target(study, name, item, fdr, looks, titles[name]) for name, item in estimated.items()
+            name: _summarise_target(study, name, item, fdr, looks, titles[name], (priors or {}).get(name, {}))
+            for name, item in estimated.items()
         },
         counterfactuals=counterfactuals,
         review=review,
@@ -265,7 +271,7 @@ def dataset_titles(header: Header) -> dict[str, str]:
 
 
 def _summarise_target(
-    study: Study, name: str, estimated: Estimated, fdr: float, looks: int, title: str
+    study: Study, name: str, estimated: Estimated, fdr: float, looks: int, title: str, priors: Mapping[str, Prior]
 ) -> TargetSummary:
     dataset, scores = estimated.dataset, study.targets[name].scores
     counts: dict[str, int] = {}
@@ -290,6 +296,7 @@ def _summarise_target(
         unexamined=large,
         title=title,
         harmful=harmful_groups(study, name, dataset, fdr / looks),
+        priors=score_priors(study, name, priors),
     )
 
 

@@ -19,8 +19,11 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import PackedMasks
+from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.fitting import fit
 from sourcewise.estimation.moments import GRAM_GROUPS
+from sourcewise.estimation.score_interval import score_without_fit
+from sourcewise.estimation.scoring import Score
 from sourcewise.records.places import as_list
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Header, Record, TargetOutputs
@@ -31,13 +34,45 @@ from sourcewise.study.outputs import class_means, output_values
 PriorSetting = Literal["auto"] | str | Sequence[str] | None
 """auto: the mappings of the study's own full runs; places: what is known from there too; None: nothing."""
 
-Priors = dict[str, dict[str, NDArray[np.float64]]]
-"""Tables float[classes, groups] by target and name."""
+
+@dataclass(frozen=True)
+class Prior:
+    """How far each group helps each class, in any unit.
+
+    Attributes:
+        values: float[classes, groups], of the study that takes it.
+        models: how many models of random subsets it comes from; None for what full runs say.
+        seconds: mean wall time of one of them; None where that is not known.
+    """
+
+    values: NDArray[np.float64]
+    models: int | None = None
+    seconds: float | None = None
+
+
+Priors = dict[str, dict[str, Prior]]
+"""By target and name."""
+
+
+@dataclass(frozen=True)
+class PriorScore:
+    """How well a prior alone predicts the models of a study.
+
+    Attributes:
+        models: how many models of random subsets it comes from; None for what full runs say.
+        cost: what these took, in models of the study; None where that is not known.
+        lds: rank correlation of predictions and class means over the study's subsets, mean over classes, with the ends
+            of its 95% interval. Classes and scale do not matter, and the study's models are all held out.
+    """
+
+    models: int | None
+    cost: float | None
+    lds: Score
 
 
 @dataclass(frozen=True)
 class Table:
-    """How far each group helps each class, in any unit.
+    """What a place knows about one target, in its own classes and order of the groups.
 
     Attributes:
         name: what results call it.
@@ -45,6 +80,7 @@ class Table:
         classes: their names.
         groups: names of the groups.
         values: float[classes, groups]; NaN where that is not known.
+        models, seconds: as in `Prior`.
     """
 
     name: str
@@ -52,6 +88,8 @@ class Table:
     classes: tuple[str, ...]
     groups: tuple[str, ...]
     values: NDArray[np.float64]
+    models: int | None = None
+    seconds: float | None = None
 
     def aligned(self, classes: Sequence[str], groups: Sequence[str]) -> NDArray[np.float64]:
         """Return the table for other classes and an other order of the groups, float[classes, groups].
@@ -79,7 +117,7 @@ class Table:
 
 
 def find_priors(study: Study, setting: PriorSetting, refresh: bool = True) -> Priors:
-    """Return the tables that a setting asks for, by target of the study and name.
+    """Return the priors that a setting asks for, by target of the study and name.
 
     refresh: whether to ask W&B for new runs of places there, see `Records`.
 
@@ -94,9 +132,29 @@ def find_priors(study: Study, setting: PriorSetting, refresh: bool = True) -> Pr
     return {name: _for_target(study, name, places) for name in study.targets}
 
 
-def _for_target(study: Study, target: str, places: Mapping[str, Sequence[Table]]) -> dict[str, NDArray[np.float64]]:
+def values(priors: Priors) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Return the tables alone, float[classes, groups] by target and name."""
+    return {target: {name: prior.values for name, prior in found.items()} for target, found in priors.items()}
+
+
+def score_priors(study: Study, target: str, priors: Mapping[str, Prior]) -> dict[str, PriorScore]:
+    """Return how well each prior alone predicts the class means of the study's models, by name."""
+    outputs = study.targets[target]
+    present = outputs.class_sizes > 0
+    subsets = collapse(study.masks, outputs.class_means[:, present], study.seeds)
+    seconds = sum(study.seconds.values()) / sum(study.designs.values())
+    scores: dict[str, PriorScore] = {}
+    for name, prior in priors.items():
+        blocks = [subsets.masks[rows].unpack() @ prior.values[present].T for rows in subsets.masks.blocks()]
+        score = score_without_fit(np.concatenate(blocks), subsets)
+        cost = prior.models * prior.seconds / seconds if prior.models and prior.seconds and seconds else None
+        scores[name] = PriorScore(prior.models, cost, score)
+    return scores
+
+
+def _for_target(study: Study, target: str, places: Mapping[str, Sequence[Table]]) -> dict[str, Prior]:
     """Return the tables for one target: of each place those on the target of that name, or on all where none has it."""
-    found: dict[str, NDArray[np.float64]] = {}
+    found: dict[str, Prior] = {}
     for place, tables in places.items():
         same = [table for table in tables if table.target == target]
         for table in same or tables:
@@ -104,11 +162,11 @@ def _for_target(study: Study, target: str, places: Mapping[str, Sequence[Table]]
             if name in found:
                 raise SourcewiseError(f"{place}: a prior from {name} is there twice; leave one of them out")
             try:
-                values = table.aligned(study.targets[target].class_names, study.group_names)
+                aligned = table.aligned(study.targets[target].class_names, study.group_names)
             except SourcewiseError as error:
                 raise SourcewiseError(f"{place}: {error}") from error
-            if (np.ptp(values, axis=1) > 0).any():  # else it says nothing
-                found[name] = values
+            if (np.ptp(aligned, axis=1) > 0).any():  # else it says nothing
+                found[name] = Prior(aligned, table.models, table.seconds)
     return found
 
 
@@ -150,6 +208,7 @@ def _influence_table(path: Path, own: str) -> Table:
                 classes=tuple(dataset["class"].values.astype(str).tolist()),
                 groups=tuple(dataset["group"].values.astype(str).tolist()),
                 values=values.transpose("class", "group").values.astype(np.float64),
+                models=int(dataset.attrs["models"]),
             )
     except (OSError, ValueError, KeyError) as error:
         raise SourcewiseError(f"{path} is not an influences.nc of an estimate ({error})") from error
@@ -168,13 +227,14 @@ def record_tables(records: Iterable[Record], output: str, own: str = "") -> list
     bits, mappings = list[NDArray[np.uint8]](), MeanMappings()
     means: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
     present: dict[str, NDArray[np.int32]] = {}
-    groups = 0
+    groups, seconds = 0, 0.0
     for record in records:
         header, groups = header or record.header, len(record.mask)
         mappings.add(record)
         if not record.header.is_random:
             continue
         bits.append(np.packbits(record.mask))
+        seconds += sum(record.header.seconds.values())
         for target, outputs in record.targets.items():
             present[target] = np.unique(outputs.labels)
             values = class_means(output_values(outputs, output), outputs.labels, len(header.class_names[target]))
@@ -188,7 +248,8 @@ def record_tables(records: Iterable[Record], output: str, own: str = "") -> list
     for target, rows in means.items() if len(bits) > 1 else ():
         slopes = fit(PackedMasks(np.array(bits), groups), np.array(rows), estimator, level="class").estimate.slopes
         classes = np.array(header.class_names[target])[present[target]]
-        tables.append(Table(header.study, target, tuple(classes.tolist()), names, slopes))
+        models = len(bits)
+        tables.append(Table(header.study, target, tuple(classes.tolist()), names, slopes, models, seconds / models))
     if not tables:
         raise SourcewiseError("neither two random subsets nor a full run with label mapping, so there is no prior here")
     return tables

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from sourcewise.core.messages import first_names
 from sourcewise.report import figures
 from sourcewise.report.formatting import count, join, number
 from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
-from sourcewise.study.baselines import Baseline
+from sourcewise.study.baselines import MAPPINGS, Baseline
 from sourcewise.study.influences import Checks
+from sourcewise.study.priors import PriorScore
 
 TITLE = "How far to trust this"
 
@@ -86,7 +89,8 @@ def trust_section(target: TargetContext) -> Section:
     lead = [*verdicts, definition + (f" LDS of the estimators tried: {tried}." if tried else ""), agreement]
     commands = []
     if not baselines and "full" not in target.summary.designs:
-        commands.append(("A model of the full source, which gives label and feature mapping", train("subset=full")))
+        label = "Two models of the full source: label and feature mapping, which alone predict much"
+        commands.append((label, train("subset=full", "seed=range(0,2)")))
     if all(check.noise_ceiling is None for check in checks.values()):
         lead.append("The noise ceiling is not known: it needs subsets that are trained with several seeds.")
         replicated = train("subset=replicated", "subset.seed=range(0,128)")
@@ -107,8 +111,47 @@ def trust_section(target: TargetContext) -> Section:
             " more models would help."
         )
         drawn.append(Figure("convergence", figures.convergence(checks), caption))
-    brief = Section("trust", TITLE, [*verdicts, agreement] if baselines else verdicts)
-    return Section("trust", TITLE, [*lead, *phrases], figures=drawn, tables=[table], code=code, brief=brief)
+    known = _known(target.facts.priors)
+    lead += known
+    brief = Section("trust", TITLE, [*verdicts, *([agreement] if baselines else []), *known])
+    tables = [table, *_prior_tables(target.facts.priors)]
+    return Section("trust", TITLE, [*lead, *phrases], figures=drawn, tables=tables, code=code, brief=brief)
+
+
+def _known(priors: Mapping[str, PriorScore]) -> list[str]:
+    """Return a sentence on how well priors alone predict the models, if there are any."""
+    parts = [f"{_title(name)} {_score(prior)}" for name, prior in _best_first(priors)]
+    if not parts:
+        return []
+    return [
+        f"What else is known of the groups predicts these models, without any of them, with LDS: {'; '.join(parts)}."
+    ]
+
+
+def _best_first(priors: Mapping[str, PriorScore]) -> list[tuple[str, PriorScore]]:
+    return sorted(priors.items(), key=lambda item: -np.nan_to_num(item[1].lds.value, nan=-2.0))
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ", 1) if name.startswith(MAPPINGS) else name
+
+
+def _score(prior: PriorScore) -> str:
+    return number(prior.lds.value, unknown="unknown") + _ends(*map(number, (prior.lds.low, prior.lds.high)))
+
+
+def _prior_tables(priors: Mapping[str, PriorScore]) -> list[Table]:
+    """Return the table of what else is known of the groups, if anything is."""
+    caption = (
+        "What else is known of the groups: from how many models, what these cost in models of this recipe, and how well"
+        " it alone predicts the class means of the models here (LDS with 95% interval)"
+    )
+    rows = []
+    for name, prior in _best_first(priors):
+        cost = "–" if prior.cost is None else f"{prior.cost:,.1f}"
+        models = "–" if prior.models is None else f"{prior.models:,}"
+        rows.append(Row(_title(name), [models, cost, _score(prior)]))
+    return [Table("priors", caption, ["Prior", "Models", "Cost", "LDS"], rows, (1, 2, 3))] if rows else []
 
 
 def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
@@ -124,7 +167,7 @@ def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
         f" {number(item.spearman_overall, unknown='unknown')} overall"
         for name, item in baselines.items()
     ]
-    return f"Rank correlation of influences with what one model of the full source says: {'; '.join(parts)}."
+    return f"Rank correlation of influences with what models of the full source say: {'; '.join(parts)}."
 
 
 def _row(level: str, check: Checks) -> Row:
