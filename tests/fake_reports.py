@@ -20,6 +20,7 @@ from sourcewise.report import contents
 from sourcewise.report.contents import TargetReport
 from sourcewise.report.sections.context import TargetContext
 from sourcewise.report.summary import Summary, TargetSummary
+from sourcewise.study.effects import ALL_KEYS
 from sourcewise.study.influences import Checks
 
 EVIL = "<script>alert(1)</script>"
@@ -63,9 +64,12 @@ def make_target(
         for field, array in zip(("influence", "stderr", "qvalue"), arrays, strict=True):
             array[..., list(missing)] = np.nan
             variables[field + suffix] = (dims, array)
+        influence, error, _ = arrays
+        posterior = {"posterior": influence, "posterior_sd": error, "lfsr": norm.sf(np.abs(influence / error))}
+        variables |= {field + suffix: (dims, array) for field, array in posterior.items()}
     variables["interval_overall"] = ("group",), 1.98 * variables["stderr_overall"][1]
     empty = np.broadcast_to(np.float32(0), (examples, len(groups)))
-    variables |= dict.fromkeys(("influence", "stderr", "qvalue"), (("example", "group"), empty))
+    variables |= dict.fromkeys(ALL_KEYS, (("example", "group"), empty))
     dataset = xr.Dataset(
         variables,
         {

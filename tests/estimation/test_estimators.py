@@ -13,7 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import PackedMasks
 from sourcewise.estimation.collapse import collapse
-from sourcewise.estimation.estimators import ESTIMATORS, difference, lasso, ols, ridge
+from sourcewise.estimation.estimators import ESTIMATORS, difference, hierarchical, lasso, ols, ridge
 from sourcewise.estimation.inference import pvalues, qvalues, uneven_noise_ratio
 from sourcewise.estimation.lasso import SHRINKAGES, GramProduct, centred_products, shrink
 from sourcewise.estimation.moments import sum_models
@@ -114,6 +114,7 @@ def test_estimators_are_registered_by_their_names():
         "ridge": ridge,
         "ols": ols,
         "lasso": lasso,
+        "hierarchical": hierarchical,
     }
     assert all(estimator.name == name for name, estimator in ESTIMATORS.items())
 

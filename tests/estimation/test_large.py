@@ -11,7 +11,7 @@ import xarray as xr
 from fake_records import make
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation import arrays, fitting, tables
+from sourcewise.estimation import arrays, fitting, score_interval, tables
 from sourcewise.estimation.estimators import Estimate, Estimator, ridge
 from sourcewise.estimation.fitting import fit
 from sourcewise.estimation.inference import pvalues, qvalues, qvalues_in_place
@@ -25,7 +25,7 @@ from sourcewise.study.influences import estimate
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (arrays, fitting, tables):
+    for module in (arrays, fitting, score_interval, tables):
         monkeypatch.setattr(module, "CELLS", 2**17)
 
 
@@ -70,11 +70,12 @@ def test_example_level_groups_are_estimated_in_memory_that_does_not_hold_their_t
         assert ratio.max() < 1 + 1 / 2048 + 1e-5
         assert (dataset["qvalue"][:, 0] < 0.05).mean() > (dataset["qvalue"][:, 1:] < 0.05).mean()
         top = pd.read_parquet(tmp_path / "pets" / "top.parquet")
-        best = top[top["rank"] == 1].set_index("example")["influence"].loc[dataset["example"].values]
-        np.testing.assert_allclose(best, dataset["influence"].values.max(1), rtol=1e-6)
+        best = top[top["rank"] == 1].set_index("example")["posterior"].loc[dataset["example"].values]
+        np.testing.assert_allclose(best, dataset["posterior"].values.max(1), rtol=1e-6)
+        np.testing.assert_allclose(dataset["posterior"], whole["posterior"], atol=0.25 * whole["stderr"].values.max())
 
 
-@pytest.mark.parametrize("name", ["difference", "ridge", "ols", "lasso"])
+@pytest.mark.parametrize("name", ["difference", "ridge", "ols", "lasso", "hierarchical"])
 def test_a_table_made_by_examples_is_that_of_one_pass(
     name: str, monkeypatch: pytest.MonkeyPatch, little_memory: None
 ) -> None:
@@ -89,9 +90,10 @@ def test_a_table_made_by_examples_is_that_of_one_pass(
         assert (ours is None) == (theirs is None)
         if ours is not None:
             assert ours.dtype == np.float32
-            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+            # The hierarchy pools the variance of rests over the columns that it sees at a time.
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-3 if name == "hierarchical" else 1e-6)
     np.testing.assert_allclose(parts.qvalue, whole.qvalue, rtol=1 / 2048 + 1e-4)
-    np.testing.assert_allclose(parts.predict(masks[:3]), whole.predict(masks[:3]), atol=1e-4)
+    np.testing.assert_allclose(parts.predict(masks[:3]), whole.predict(masks[:3]), atol=5e-3)
 
 
 def test_an_estimator_that_cannot_do_parts_gets_the_whole_table(little_memory: None) -> None:

@@ -192,10 +192,10 @@ def test_top_holds_the_groups_that_matter_most_for_each_example(tmp_path: Path) 
     writing.write({"pets": found}, tmp_path, top=3)
     table = pd.read_parquet(tmp_path / "pets" / "top.parquet")
     for example, rows in table.groupby("example"):
-        values = found["influence"].sel(example=example).values
+        values = found["posterior"].sel(example=example).values
         for sign in (1, -1):
             side = rows[np.sign(rows["rank"]) == sign].sort_values("rank", key=abs)
             best = np.sort(values[np.sign(values) == sign] * -sign)[:3] * -sign
-            np.testing.assert_allclose(side["influence"], best)
+            np.testing.assert_allclose(side["posterior"], best)
             names = [str(found["group"].values[np.flatnonzero(values == v)[0]]) for v in best]
             assert list(side["group"]) == names

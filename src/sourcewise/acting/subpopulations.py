@@ -164,14 +164,14 @@ def strongest_groups(dataset: xr.Dataset, groups: int = 8, most: int = 5) -> tup
 
 
 def _most_affected(dataset: xr.Dataset, group: int, sign: int, most: int) -> tuple[ExampleEffect, ...]:
-    column = sign * np.nan_to_num(dataset["influence"].values[:, group])
+    column = sign * np.nan_to_num(dataset["posterior"].values[:, group])
     rows = np.argsort(-column, kind="stable")[:most].tolist()
     return tuple(example_effect(dataset, row, group) for row in rows if column[row] > 0)
 
 
 def _most_supported(effects: xr.Dataset) -> tuple[int, ...]:
-    """Return the ids of examples, those that a group supports most first, from its influences on them."""
-    order = np.argsort(-effects["influence"].values, kind="stable")
+    """Return the ids of examples, those that a group supports most first, from its posterior effects on them."""
+    order = np.argsort(-effects["posterior"].values, kind="stable")
     return tuple(effects["example"].values[order].tolist())
 
 

@@ -18,7 +18,7 @@ from sourcewise.core.results_folder import replacing
 from sourcewise.designs.files import write_ranking
 from sourcewise.report import contents
 from sourcewise.study import writing
-from sourcewise.study.effects import KEYS
+from sourcewise.study.effects import ALL_KEYS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -85,7 +85,7 @@ def _write_tables(folder: Path, report: TargetReport) -> None:
     name, influences = report.target.name, report.target.influences
     for table in (table for section in report.sections for table in section.tables):
         write_atomically(folder / f"{name}-{table.id}.csv", table.csv().encode())
-    for key in KEYS:
+    for key in ALL_KEYS:
         matrix = influences[f"{key}_class"].transpose("class", "group").to_pandas()
         content = matrix.to_csv(lineterminator="\n", float_format="%.6g")
         write_atomically(folder / f"{name}-{key}_class.csv", content.encode())

@@ -11,7 +11,7 @@ import numpy as np
 
 from sourcewise.acting import counterfactuals
 from sourcewise.records.places import page
-from sourcewise.study.effects import KEYS
+from sourcewise.study.effects import ALL_KEYS
 from sourcewise.study.influences import LEVELS
 
 if TYPE_CHECKING:
@@ -99,17 +99,17 @@ def _track_target(tracked: TrackedRun, report: TargetReport) -> None:
             tracked.figure(f"{place}/{figure.id}", figure.figure)
         for table in section.tables:
             tracked.images(f"{place}/{table.id}", table.images)
-    rows = [[row.group, row.influence, row.stderr, row.qvalue] for row in report.target.facts.overall]
-    tracked.table(f"{place}/overall", ["group", *KEYS], rows)
-    tracked.table(f"{place}/class", ["class", "group", *KEYS], class_rows(report.target.influences))
+    rows = [[getattr(row, key) for key in ("group", *ALL_KEYS)] for row in report.target.facts.overall]
+    tracked.table(f"{place}/overall", ["group", *ALL_KEYS], rows)
+    tracked.table(f"{place}/class", ["class", "group", *ALL_KEYS], class_rows(report.target.influences))
 
 
 def class_rows(influences: xr.Dataset) -> list[list[Any]]:
-    """Return the influences of groups on classes as rows, the strongest first: class, group and the columns of KEYS.
+    """Return the influences of groups on classes as rows, the strongest first: class, group and `ALL_KEYS`.
 
     Unknown ones are left out.
     """
-    columns = [influences[f"{key}_class"].values.astype(float) for key in KEYS]
+    columns = [influences[f"{key}_class"].values.astype(float) for key in ALL_KEYS]
     known = np.isfinite(columns[0] + columns[1])
     order = np.argsort(np.where(known, -np.abs(columns[0]), 1.0), axis=None, kind="stable")[: min(ROWS, known.sum())]
     rows, groups = np.unravel_index(order, known.shape)

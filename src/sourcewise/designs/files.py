@@ -85,7 +85,8 @@ def _read_ranking(path: Path, changed: int, target: str | None) -> Ranking:
         import xarray as xr  # slow to import, and most runs need none of it
 
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
-            values = dataset["influence_overall"].values.astype(float).tolist()
+            key = "posterior_overall" if "posterior_overall" in dataset else "influence_overall"  # of older files
+            values = dataset[key].values.astype(float).tolist()
             rows = list(zip(dataset["group"].values.astype(str).tolist(), values, strict=True))
             estimated_on = dataset.attrs["target"]
         if target not in (None, estimated_on):

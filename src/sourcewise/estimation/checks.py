@@ -15,7 +15,8 @@ import numpy as np
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.reliability import GOAL, Reliability, forecast, noise_ceiling, split_half
-from sourcewise.estimation.scoring import LEAST_UNITS, Score, cross_fitted_lds
+from sourcewise.estimation.score_interval import score_interval
+from sourcewise.estimation.scoring import LEAST_UNITS, cross_fitted_lds
 
 
 class Point(NamedTuple):
@@ -33,7 +34,8 @@ class Checks:
     Attributes:
         estimator: name of the one that was used.
         lds: held-out linear datamodeling score, cross-fitted; NaN with fewer than ten subsets.
-        lds_interval: the ends of its 95% bootstrap interval, which is too narrow (see docs/method.md).
+        lds_interval: 95% interval of the LDS of the fit of all models, which mostly lies above `lds`: each of the
+            fits that are scored lacks a fold (see `score_interval`).
         noise_ceiling: the LDS of a perfect predictor; None without subsets trained with several seeds.
         noise_ceiling_interval: the ends of its 95% interval.
         split_half: reliability of influences from half of the models, over the table; None with too few models.
@@ -61,25 +63,24 @@ class Checks:
     more_models_interval: tuple[int | None, int | None] | None = None
 
 
-def check(method: Estimator, scores: Mapping[str, Score], sample: Subsets, models: int, level: str) -> Checks:
+def check(method: Estimator, scores: Mapping[str, float], sample: Subsets, models: int, level: str) -> Checks:
     """Check an estimator on a sample of the columns.
 
     Args:
         method: the estimator.
-        scores: of all that were tried, by name, the best first.
+        scores: cross-fitted LDS of all that were tried, by name, the best first.
         sample: subsets with these columns.
         models: how many models the subsets were collapsed from.
         level: what a column is, for the verdict.
     """
-    score = scores.get(method.name, Score(np.nan, np.nan, np.nan))
     result = Checks(
         estimator=method.name,
-        lds=score.value,
-        lds_interval=(score.low, score.high),
+        lds=scores.get(method.name, np.nan),
+        lds_interval=score_interval(sample, method) if method.name in scores else (np.nan, np.nan),
         noise_ceiling=None,
         split_half=None,
         more_models=None,
-        candidates={name: tried.value for name, tried in scores.items()},
+        candidates=dict(scores),
         verdict="",
     )
     if (ceiling := noise_ceiling(sample)) is not None:
@@ -161,6 +162,6 @@ def curve(subsets: Subsets, estimator: Estimator, seed: int = 0) -> list[Point]:
         if count < 2 * LEAST_UNITS:
             continue
         part = subsets.take(order[:count])
-        score = cross_fitted_lds(part, estimator, draws=1)
-        points.append(Point(int(part.runs.sum()), score.value, split_half(part, estimator, seed).pooled))
+        score = cross_fitted_lds(part, estimator)
+        points.append(Point(int(part.runs.sum()), score, split_half(part, estimator, seed).pooled))
     return points

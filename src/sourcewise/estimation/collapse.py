@@ -6,17 +6,17 @@ subsets, not models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
+from scipy import sparse, special
 
 from sourcewise.estimation.arrays import ALL, BLOCK_ROWS, Array, Index, Mask, PackedMasks, cuts
-from sourcewise.estimation.moments import GRAM_GROUPS, Moments, sum_models
+from sourcewise.estimation.moments import GRAM_GROUPS, HierarchyMoments, Moments, sum_models
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Subsets:
         pairs: the first 2 * pairs rows are pairs of complements.
         center: float[E], mean output of those rows; None without pairs.
         squares: float[S, E], sum of squares of the models of each subset about their mean; None where each has one.
+        hierarchy: the columns' logits and classes; None where nobody gave them.
     """
 
     masks: PackedMasks
@@ -41,6 +42,7 @@ class Subsets:
     pairs: int = 0
     center: Array | None = None
     squares: NDArray[Any] | None = None
+    hierarchy: Hierarchy | None = None
 
     @property
     def units(self) -> int:
@@ -55,7 +57,8 @@ class Subsets:
         pairs = int((rows < 2 * self.pairs).sum()) // 2
         cells = np.ix_(rows, np.arange(self.outputs.shape[1])[columns])
         squares = None if self.squares is None else self.squares[cells]
-        return Subsets(self.masks[rows], self.outputs[cells], self.runs[rows], unit, pairs, center, squares)
+        hierarchy = None if self.hierarchy is None else self.hierarchy.take(units, columns)
+        return Subsets(self.masks[rows], self.outputs[cells], self.runs[rows], unit, pairs, center, squares, hierarchy)
 
     def folds(self, seed: int = 0) -> Index:
         """Return the fold, of two to five, that each row belongs to, int[S]. Rows of one unit share it."""
@@ -63,11 +66,17 @@ class Subsets:
         unit_folds = np.random.default_rng(seed).permutation(self.units) % count
         return np.asarray(unit_folds[self.unit], dtype=np.int64)
 
-    def moments(self, columns: slice = ALL, groups: slice = ALL) -> Moments:
+    def moments(self, columns: slice = ALL, groups: slice = ALL, hierarchy: bool = False) -> Moments:
         """Return the moments of all rows, each with the weight of one; with a Gram matrix up to GRAM_GROUPS groups.
 
         With a Gram matrix, what a subset and its complement have in common (interactions of two groups, for instance)
         is left out. It cancels from every influence, and so must not count as noise.
+
+        Args:
+            columns: those of the moments.
+            groups: those of the moments.
+            hierarchy: whether to sum the columns' logits and their classes too. Columns without a hierarchy are
+                examples of one class.
         """
         gram = self.masks.groups <= GRAM_GROUPS
         width, height = len(range(*groups.indices(self.masks.groups))), self.outputs[:1, columns].shape[1]
@@ -84,10 +93,94 @@ class Subsets:
                     outputs[1:paired:2] = self.center[columns] - half
                 yield self.masks[rows].unpack(groups), outputs
 
-        return replace(sum_models(chunks(), width, height, gram, pairs), models=chunks)
+        moments = replace(sum_models(chunks(), width, height, gram, pairs), models=chunks)
+        if not hierarchy:
+            return moments
+        known = self.hierarchy or one_class(self)
+        return replace(moments, hierarchy=known.moments(columns, groups))
 
 
-def collapse(masks: Mask | PackedMasks, outputs: NDArray[Any], seeds: NDArray[Any] | None = None) -> Subsets:
+@dataclass(frozen=True)
+class Knowledge:
+    """What somebody knows of the columns of outputs, models in rows; fields as in `Hierarchy`.
+
+    Attributes:
+        labels: int[E].
+        scale: float[E].
+        priors: float[C, G] by name.
+        logits: float[models, E]; None where nobody knows any.
+    """
+
+    labels: Index
+    scale: Array
+    priors: Mapping[str, Array]
+    logits: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """What is known of columns besides their outputs.
+
+    Attributes:
+        labels: int[E], the class of each column.
+        scale: float[E], units of the output that one unit of the logit is worth.
+        logits: the columns on a scale where the effects of groups add up; the outputs themselves, if nobody knows any.
+        classes: means of the logits by class.
+        priors: tables float[C, G] by name, each of them in proportion to what one expects of the classes' effects.
+    """
+
+    labels: Index
+    scale: Array
+    logits: Subsets
+    classes: Subsets
+    priors: Mapping[str, Array]
+
+    def take(self, units: Index, columns: slice | Index) -> Hierarchy:
+        """Return what is known of some units and columns; classes keep the means over all columns."""
+        return replace(
+            self,
+            labels=self.labels[columns],
+            scale=self.scale[columns],
+            logits=self.logits.take(units, columns),
+            classes=self.classes.take(units),
+        )
+
+    def moments(self, columns: slice, groups: slice) -> HierarchyMoments:
+        """Return the moments of all rows, for some columns and groups."""
+        logits, classes = self.logits.moments(columns, groups), self.classes.moments(ALL, groups)
+        labels, products = self.labels[columns], np.zeros(logits.columns)
+        if logits.models is not None and classes.models is not None:
+            for (_, example_rows), (_, class_rows) in zip(logits.models(), classes.models(), strict=True):
+                products += np.einsum("me,me->e", example_rows, class_rows.astype(np.float64)[:, labels])
+        priors = {name: table[:, groups] for name, table in self.priors.items()}
+        return HierarchyMoments(labels, self.scale[columns], priors, logits, classes, products)
+
+
+def one_class(subsets: Subsets) -> Hierarchy:
+    """Return the hierarchy of columns of which nothing is known: examples of one class, outputs in place of logits."""
+    columns = subsets.outputs.shape[1]
+    return make_hierarchy(subsets, np.zeros(columns, np.int64), np.ones(columns), {})
+
+
+def make_hierarchy(logits: Subsets, labels: Index, scale: Array, priors: Mapping[str, Array]) -> Hierarchy:
+    """Return the hierarchy of columns with these logits. A class without columns has logits of zero."""
+    classes = max(int(labels.max(initial=0)) + 1, *(len(table) for table in priors.values()), 1)
+    member = sparse.csr_array((np.ones(len(labels)), (np.arange(len(labels)), labels)), (len(labels), classes))
+    sizes = np.maximum(np.bincount(labels, minlength=classes), 1)
+    means = np.empty((len(logits.outputs), classes))
+    for rows in cuts(len(means), BLOCK_ROWS):
+        means[rows] = logits.outputs[rows].astype(np.float64) @ member / sizes
+    center = None if logits.center is None else means[: 2 * logits.pairs].mean(0)
+    of_classes = replace(logits, outputs=means, center=center, squares=None)
+    return Hierarchy(labels, scale, logits, of_classes, priors)
+
+
+def collapse(
+    masks: Mask | PackedMasks,
+    outputs: NDArray[Any],
+    seeds: NDArray[Any] | None = None,
+    knowledge: Knowledge | None = None,
+) -> Subsets:
     """Average the models of one subset over their seeds, and put complementary subsets side by side.
 
     Equal or complementary masks that no more than chance brings about, as with a handful of groups, are left alone.
@@ -98,10 +191,15 @@ def collapse(masks: Mask | PackedMasks, outputs: NDArray[Any], seeds: NDArray[An
         masks: bool[models, G].
         outputs: float[models, E].
         seeds: training seeds [models], of any type that sorts.
+        knowledge: what is known of the outputs' columns.
     """
     packed = masks if isinstance(masks, PackedMasks) else PackedMasks.pack(masks)
+    logits = None if knowledge is None else knowledge.logits
     if seeds is not None:
-        packed, outputs = _without_repeated_runs(packed, outputs, seeds)
+        first = _first_runs(packed, outputs, seeds)
+        if len(first) < len(packed):
+            packed, outputs = packed[first], outputs[first]
+            logits = None if logits is None else logits[first]
     equal_by_chance, complements_by_chance = _expected_by_chance(packed)
     subset, first = _numbered(_digests(packed.bits))
     runs = np.bincount(subset)
@@ -110,28 +208,39 @@ def collapse(masks: Mask | PackedMasks, outputs: NDArray[Any], seeds: NDArray[An
         runs = np.ones(len(packed), dtype=np.int64)
     elif len(first) < len(packed):
         outputs, squares = _averaged(outputs, subset, runs)
+        logits = None if logits is None else _averaged(logits, subset, runs)[0]
         packed = packed[first]
-    pairs = _complementary_rows(packed)
+    unit, pairs, center = None, _complementary_rows(packed), None
     if len(pairs) <= 3 * (complements_by_chance + 1):
-        return Subsets(packed, outputs, runs, _numbered_by_content(packed, outputs), squares=squares)
-    paired = pairs.ravel()
-    single = np.setdiff1d(np.arange(len(packed)), paired)
-    order = np.concatenate([paired, single])
-    unit = np.concatenate([np.repeat(np.arange(len(pairs)), 2), len(pairs) + np.arange(len(single))])
-    packed, outputs = packed[order], outputs[order]
+        pairs = pairs[:0]
+    if len(pairs):
+        paired = pairs.ravel()
+        single = np.setdiff1d(np.arange(len(packed)), paired)
+        order = np.concatenate([paired, single])
+        unit = np.concatenate([np.repeat(np.arange(len(pairs)), 2), len(pairs) + np.arange(len(single))])
+        packed, outputs, runs = packed[order], outputs[order], runs[order]
+        center = outputs[: len(paired)].mean(0, dtype=np.float64)
+        squares = None if squares is None else squares[order]
+        logits = None if logits is None else logits[order]
     unit = _numbered_by_content(packed, outputs, unit)
-    center = outputs[: len(paired)].mean(0, dtype=np.float64)
-    squares = None if squares is None else squares[order]
-    return Subsets(packed, outputs, runs[order], unit, len(pairs), center, squares)
+    subsets = Subsets(packed, outputs, runs, unit, len(pairs), center, squares)
+    if knowledge is None:
+        return subsets
+    if logits is not None:
+        logit_center = logits[: 2 * len(pairs)].mean(0, dtype=np.float64) if len(pairs) else None
+        logit_subsets = replace(subsets, outputs=logits, center=logit_center, squares=None)
+    else:
+        logit_subsets = replace(subsets, squares=None)
+    return replace(
+        subsets, hierarchy=make_hierarchy(logit_subsets, knowledge.labels, knowledge.scale, knowledge.priors)
+    )
 
 
-def _without_repeated_runs(
-    masks: PackedMasks, outputs: NDArray[Any], seeds: NDArray[Any]
-) -> tuple[PackedMasks, NDArray[Any]]:
+def _first_runs(masks: PackedMasks, outputs: NDArray[Any], seeds: NDArray[Any]) -> Index:
+    """Return the rows at which runs (same subset, seed and outputs) appear first."""
     keys = _digests(masks.bits), seeds, _digests(outputs)
     runs = np.column_stack([np.unique(key, return_inverse=True)[1] for key in keys])
-    first = np.sort(np.unique(runs, axis=0, return_index=True)[1])
-    return (masks[first], outputs[first]) if len(first) < len(masks) else (masks, outputs)
+    return np.sort(np.unique(runs, axis=0, return_index=True)[1])
 
 
 def _averaged(outputs: NDArray[Any], subset: Index, runs: Index) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -17,8 +17,8 @@ unbiased.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import ALL, Array, Index, PackedMasks
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.moments import Moments
+from sourcewise.estimation.shrinkage import Posterior
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Estimate:
         mean: float[E], mean output.
         coefficients: float[E, G], what `predict` uses; None if that is the influence.
         penalty: float[E], chosen a column at a time; None without one.
+        posterior: what to expect of the effects after all; None where the estimator leaves that to the table.
+        weights: weight of each prior, by name, in units of the logit; empty without any.
     """
 
     influence: Array
@@ -49,6 +52,8 @@ class Estimate:
     mean: Array
     coefficients: Array | None = None
     penalty: Array | None = None
+    posterior: Posterior | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def slopes(self) -> Array:
@@ -84,6 +89,7 @@ class Estimator:
         needs_gram: whether the moments must hold the Gram matrix of the masks, which studies of more than
             `GRAM_GROUPS` groups do not have.
         needs_held_out: whether it tunes itself on some models held out from the others.
+        needs_hierarchy: whether the moments must hold those of the columns' logits and classes (`Moments.hierarchy`).
         least_subsets: fewest subsets, given the number of groups, with which it is tried when estimators compete.
         substitute: estimator of the influences from a part of the models, for the reliability of split halves; None:
             this estimator.
@@ -98,6 +104,7 @@ class Estimator:
     function: Callable[..., Estimate]
     needs_gram: bool = True
     needs_held_out: bool = False
+    needs_hierarchy: bool = False
     least_subsets: Callable[[int], int] = lambda groups: 2
     substitute: Estimator | None = None
     joint: bool = True
@@ -134,7 +141,8 @@ class Estimator:
 
         If held-out models are needed, these are the units `held_out`, by default those of the first fold.
         """
+        moments = subsets.moments(columns, groups, self.needs_hierarchy)
         if not self.needs_held_out:
-            return self.estimate(subsets.moments(columns, groups))
+            return self.estimate(moments)
         units = np.unique(subsets.unit[subsets.folds() == 0]) if held_out is None else held_out
-        return self.estimate(subsets.moments(columns, groups), subsets.take(units, columns).moments(ALL, groups))
+        return self.estimate(moments, subsets.take(units, columns).moments(ALL, groups, self.needs_hierarchy))

@@ -68,7 +68,8 @@ def _given_masks(moments: Moments, estimate: Estimate) -> Estimate:
     stderr, dof = np.full((2, moments.columns, moments.groups), np.nan)
     for tile in cuts(moments.columns, TILE_COLUMNS):
         fits = normal.fit(tile)
-        mean_effect = fits.size_product / normal.size_square if normal.sizes_vary else np.zeros(len(fits.size_product))
+        size_product = fits.projection.size_product
+        mean_effect = size_product / normal.size_square if normal.sizes_vary else np.zeros(len(size_product))
         size_leak = np.outer(mean_effect**2, leak.sum(1) ** 2)
         variance = fits.noise[:, None] / np.diag(gram) + np.outer(fits.effects, (leak**2).sum(1)) + size_leak
         stderr[tile][:, groups], dof[tile][:, groups] = np.sqrt(variance), normal.free

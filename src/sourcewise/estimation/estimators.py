@@ -8,13 +8,25 @@ from sourcewise.core import extensions
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.difference import DIFFERENCE, difference
+from sourcewise.estimation.hierarchical import HIERARCHICAL, hierarchical
 from sourcewise.estimation.lasso import LASSO, lasso
 from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.estimation.ridge import OLS, RIDGE, ols, ridge
 
-__all__ = ["AUTO", "ESTIMATORS", "Estimate", "Estimator", "difference", "find_estimators", "lasso", "ols", "ridge"]
+__all__ = [
+    "AUTO",
+    "ESTIMATORS",
+    "Estimate",
+    "Estimator",
+    "difference",
+    "find_estimators",
+    "hierarchical",
+    "lasso",
+    "ols",
+    "ridge",
+]
 
-ESTIMATORS = {estimator.name: estimator for estimator in (DIFFERENCE, RIDGE, OLS, LASSO)}
+ESTIMATORS = {estimator.name: estimator for estimator in (DIFFERENCE, RIDGE, OLS, LASSO, HIERARCHICAL)}
 """Our estimators by the name that configs and results use."""
 AUTO = "auto"
 """The setting that lets all of ESTIMATORS compete."""
@@ -27,7 +39,7 @@ def find_estimators(setting: EstimatorSetting, groups: int) -> tuple[Estimator, 
     """Return the estimators that compete: one, or of those that a list or `auto` stands for all that can do the groups.
 
     >>> [estimator.name for estimator in find_estimators("auto", groups=50)]
-    ['difference', 'ridge', 'ols', 'lasso']
+    ['difference', 'ridge', 'ols', 'lasso', 'hierarchical']
     >>> [estimator.name for estimator in find_estimators("auto", groups=50_000)]
     ['difference']
 

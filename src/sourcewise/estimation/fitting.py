@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +21,12 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation import checks, scoring
 from sourcewise.estimation.arrays import BLOCK_ROWS, CELLS, Array, PackedMasks, cuts
 from sourcewise.estimation.checks import Checks, Point
-from sourcewise.estimation.collapse import Subsets, collapse
+from sourcewise.estimation.collapse import Knowledge, Subsets, collapse
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting, find_estimators
 from sourcewise.estimation.identifiability import limits
 from sourcewise.estimation.inference import intervals
+from sourcewise.estimation.shrinkage import Posterior
 from sourcewise.estimation.tables import estimate_table
 
 SAMPLE = 1000
@@ -61,6 +62,12 @@ class Fit:
     def stderr(self) -> Array:
         """Standard errors of the influences, float[E, G]."""
         return self.estimate.stderr
+
+    @property
+    def posterior(self) -> Posterior:
+        """What to expect of the effects after all, float[E, G] each."""
+        assert self.estimate.posterior is not None, "`fit` makes one"
+        return self.estimate.posterior
 
     @property
     def verdict(self) -> str:
@@ -99,6 +106,10 @@ def fit(
     seeds: ArrayLike | None = None,
     groups: Sequence[str] | None = None,
     level: str = "example",
+    logits: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    priors: Mapping[str, ArrayLike] | None = None,
+    scale: ArrayLike | None = None,
 ) -> Fit:
     """Estimate influences, their errors, and how well they predict models they have not seen.
 
@@ -114,6 +125,12 @@ def fit(
         seeds: training seeds [models]. Models of one subset are averaged, and errors count subsets, not models.
         groups: names of the groups.
         level: what a column is, for the verdict: example, class, overall.
+        logits: float[models, E], the outputs, which are probabilities then, on the scale where effects of groups add
+            up best. Only estimators with a hierarchy use these, and what follows.
+        labels: int[E], the class of each example; None: all are of one class.
+        priors: float[classes, G] by name, tables that may be in proportion to the groups' effects on classes, such as
+            similarities. How much each counts is fitted.
+        scale: float[E], what one unit of the logit is worth in units of the output; None: the mean of p (1 - p).
 
     Raises:
         SourcewiseError: fewer than two models, shapes that do not fit, NaN (with its rows), outputs that are all
@@ -128,7 +145,8 @@ def fit(
     if seed_of is not None and len(seed_of) != len(packed):
         raise SourcewiseError(f"{len(seed_of)} seeds for {len(packed)} models")
     candidates = find_estimators(estimator, packed.groups)
-    subsets = collapse(packed, table, seed_of)
+    knowledge = _check_knowledge(table, packed.groups, logits, labels, priors or {}, scale)
+    subsets = collapse(packed, table, seed_of, knowledge)
     sample = _sample_columns(subsets)
     scores = scoring.compare_estimators(candidates, sample)
     method = next((item for item in candidates if item.name == next(iter(scores), "")), candidates[0])
@@ -156,6 +174,50 @@ def strongest_lines(
         value, error, q = influence[row, group], stderr[row, group], qvalue[row, group]
         lines.append(f"  {groups[group]}{where}: {value:+.3g} ± {error:.2g}, q = {q:.2g}")
     return lines
+
+
+def _check_knowledge(
+    outputs: NDArray[Any],
+    groups: int,
+    logits: ArrayLike | None,
+    labels: ArrayLike | None,
+    priors: Mapping[str, ArrayLike],
+    scale: ArrayLike | None,
+) -> Knowledge | None:
+    """Return what is known of the columns, or None. Raises SourcewiseError for shapes that do not fit."""
+    if logits is None and labels is None and not priors:
+        return None
+    columns = outputs.shape[1]
+    label = np.zeros(columns, np.int64) if labels is None else np.asarray(labels)
+    if label.shape != (columns,) or label.dtype.kind not in "iu" or label.min(initial=0) < 0:
+        raise SourcewiseError(f"labels must be {columns} numbers of classes, not {label.dtype}{list(label.shape)}")
+    classes = int(label.max()) + 1
+    tables = {name: np.asarray(table, dtype=np.float64) for name, table in priors.items()}
+    for name, prior in tables.items():
+        if prior.ndim != 2 or len(prior) < classes or prior.shape[1] != groups or not np.isfinite(prior).all():
+            raise SourcewiseError(
+                f"prior {name}: needs finite numbers [{classes} classes, {groups} groups], not {list(prior.shape)}"
+            )
+    if len({len(prior) for prior in tables.values()}) > 1:
+        raise SourcewiseError(f"priors {', '.join(tables)}: all need the same number of classes")
+    if logits is None:
+        return Knowledge(label.astype(np.int64), np.ones(columns), tables)
+    logit_table = _check_outputs(logits)
+    if logit_table.shape != outputs.shape:
+        raise SourcewiseError(f"logits need the shape of the outputs, {outputs.shape}, not {logit_table.shape}")
+    slope = np.broadcast_to(np.asarray(logit_scale(outputs) if scale is None else scale, np.float64), (columns,))
+    if (slope < 0).any():
+        raise SourcewiseError("logits go with outputs that are probabilities, between 0 and 1")
+    return Knowledge(label.astype(np.int64), slope, tables, logit_table)
+
+
+def logit_scale(probabilities: NDArray[Any]) -> Array:
+    """Return what one unit of the logit is worth in units of the probability, mean of p (1 - p) over rows, float[E]."""
+    scale = np.zeros(probabilities.shape[1])
+    for rows in cuts(len(probabilities), BLOCK_ROWS):
+        p = probabilities[rows].astype(np.float64)
+        scale += (p * (1 - p)).sum(0) / len(probabilities)
+    return scale
 
 
 def _sample_columns(subsets: Subsets) -> Subsets:

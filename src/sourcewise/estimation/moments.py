@@ -6,7 +6,7 @@ before anything is squared, so that large means do not cost precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +38,7 @@ class Moments:
         precision: rounding unit of the products.
         models: gives masks bool[m, G] and outputs float[m, E] of the models again, in chunks, for a second pass; None
             where these are sums or differences of moments.
+        hierarchy: sums of the columns' logits and of their classes; None where nobody asked for them.
     """
 
     count: int
@@ -51,6 +52,7 @@ class Moments:
     pairs: int = 0
     precision: float = float(np.finfo(np.float64).eps)
     models: Callable[[], Iterable[tuple[Mask, NDArray[Any]]]] | None = None
+    hierarchy: HierarchyMoments | None = None
 
     @property
     def groups(self) -> int:
@@ -156,18 +158,52 @@ class Moments:
 
     def __add__(self, right: Moments) -> Moments:
         """Return the moments of the models of both."""
-        return self._combine(right, 1) if self.count else right._combine(self, 1)
+        return self.combine(right, 1) if self.count else right.combine(self, 1)
 
     def __sub__(self, part: Moments) -> Moments:
         """Return the moments of the models that are not in `part`, which must be some of these."""
-        return self._combine(part, -1)
+        return self.combine(part, -1)
 
-    def _combine(self, right: Moments, sign: int) -> Moments:
+    def combine(self, right: Moments, sign: int) -> Moments:
+        """Return the moments of the models of both, or without those of `right` where the sign is negative."""
         right = right.recentred(self.reference)
         names = ["count", "kept", "total", "square", "kept_total", "kept_square", "pairs"]
         names += ["gram"] if self.gram is not None else []
         sums = {name: getattr(self, name) + sign * getattr(right, name) for name in names}
-        return replace(self, precision=max(self.precision, right.precision), models=None, **sums)
+        precision, hierarchy = max(self.precision, right.precision), None
+        if self.hierarchy is not None and right.hierarchy is not None:
+            hierarchy = self.hierarchy.combine(right.hierarchy, sign)
+        return replace(self, precision=precision, models=None, hierarchy=hierarchy, **sums)
+
+
+@dataclass(frozen=True)
+class HierarchyMoments:
+    """Sums of columns that are examples of classes, on a scale where the effects of groups add up: the logit.
+
+    Attributes:
+        labels: int[E], class of each column.
+        scale: float[E], units of the output that one unit of the logit is worth.
+        priors: tables float[C, G] by name, each of them in proportion to what one expects of the classes' effects.
+        logits: of the columns' logits.
+        classes: of the mean logit of each class.
+        products: float[E], sum of the products of a column's logit and the mean logit of its class.
+    """
+
+    labels: Index
+    scale: Array
+    priors: Mapping[str, Array]
+    logits: Moments
+    classes: Moments
+    products: Array
+
+    def combine(self, right: HierarchyMoments, sign: int) -> HierarchyMoments:
+        """Return the moments of the models of both, or without those of `right` where the sign is negative."""
+        return replace(
+            self,
+            logits=self.logits.combine(right.logits, sign),
+            classes=self.classes.combine(right.classes, sign),
+            products=self.products + sign * right.products,
+        )
 
 
 def sum_models(

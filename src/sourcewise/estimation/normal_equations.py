@@ -12,13 +12,14 @@ groups, and the penalty that predicts best makes its error smallest too.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import TILE_COLUMNS, Array, Index, cuts
+from sourcewise.estimation.arrays import ALL, TILE_COLUMNS, Array, Index, cuts
 from sourcewise.estimation.contract import Estimate
 from sourcewise.estimation.inference import uneven_noise_ratio, uneven_sides
 from sourcewise.estimation.moments import Moments
@@ -44,25 +45,56 @@ def eigen(gram: Array, count: int) -> tuple[Array, Array]:
     return values, basis @ vectors
 
 
+def relative_likelihood(deviance: Array) -> Array:
+    """Return the likelihoods of the rows, which sum to one in each column, from their deviances."""
+    likelihood = np.exp((deviance.min(0) - deviance) / 2)
+    return np.asarray(likelihood / likelihood.sum(0))
+
+
 @dataclass(frozen=True)
-class ColumnFits:
-    """One tile of e columns against the eigenvectors. Shapes: rotated [e, rank], the others [e].
+class Projection:
+    """A tile of e columns against the eigenvectors. Shapes: rotated [e, rank], the others [e].
 
     Attributes:
         rotated: product of the eigenvectors with the masks and the outputs.
         size_product: product of the subset size with the outputs.
+        total: sum of the squares of the outputs about their mean, without what the subset size explains.
+        floor: rounding of sums of squares.
+    """
+
+    rotated: Array
+    size_product: Array
+    total: Array
+    floor: Array
+
+
+@dataclass(frozen=True)
+class ColumnFits:
+    """What suits a tile of e columns. Shapes: [e].
+
+    Attributes:
+        projection: of the columns.
         noise: variance of the noise, sigma^2.
         effects: variance of the effects, tau^2.
         best: index of the penalty of least generalised cross-validation.
         residual: sum of squares that least squares leaves.
     """
 
-    rotated: Array
-    size_product: Array
+    projection: Projection
     noise: Array
     effects: Array
     best: Index
     residual: Array
+
+
+Choice = Callable[[ColumnFits], tuple[Index, Array, Array]]
+"""From the fits of e columns, int[e], indices into the penalties, and float[e], the variances of the noise and of the
+effects of other groups, which leak."""
+
+
+def least_cross_validation(fits: ColumnFits) -> tuple[Index, Array, Array]:
+    """Return the penalties of least generalised cross-validation, and the variances by likelihood."""
+    return fits.best, fits.noise, fits.effects
 
 
 class NormalEquations:
@@ -74,9 +106,11 @@ class NormalEquations:
         size_square: sum of squares of the subset size; 0 where it does not vary, or one group alone varies.
         sizes_vary: whether sizes vary enough to tell effects themselves, not only relative to those of other groups.
         free: degrees of freedom that the mean and the subset size leave.
+        values, vectors: float[rank] and float[K, rank], eigenvalues and eigenvectors.
         rank: directions that the masks span.
         penalties: float[L], the last of which is zero.
         filters: float[L, rank], 1 / (eigenvalue + penalty).
+        log_determinant: float[L - 1], what the likelihood of each positive penalty has of the masks.
         shrinkage: float[L, K], H_kk; NaN where the group cannot be told from the others at all.
         noise_gain, leak_gain: float[L, K], variance that noise, and effects of other groups, of unit variance give the
             influence.
@@ -102,12 +136,29 @@ class NormalEquations:
         self.sizes_vary = self.size_square > 0.1 * scale
         values, vectors = eigen(gram, moments.count)
         spanned = values > 1e-9 * max(float(values[-1]), 1e-9 * scale)
-        self._values, self._vectors, self.rank = values[spanned], vectors[:, spanned], int(spanned.sum())
-        self.penalties = np.append(PENALTIES * (self._values.mean() if self.rank else 1.0), 0.0)
-        self.filters = 1 / (self._values + self.penalties[:, None])
-        shrinkage = (self._values * self.filters) @ (self._vectors**2).T
+        self.values, self.vectors, self.rank = values[spanned], vectors[:, spanned], int(spanned.sum())
+        self.penalties = np.append(PENALTIES * (self.values.mean() if self.rank else 1.0), 0.0)
+        self.filters = 1 / (self.values + self.penalties[:, None])
+        self.log_determinant = np.log1p(self.values / self.penalties[:-1, None]).sum(1)
+        shrinkage = (self.values * self.filters) @ (self.vectors**2).T
         self.shrinkage = np.where(shrinkage > 1e-9, shrinkage, np.nan)
-        self.noise_gain, self.leak_gain = self._gains(self._values * self.filters)
+        self.noise_gain, self.leak_gain = self._gains(self.values * self.filters)
+
+    def with_outputs(self, moments: Moments) -> NormalEquations:
+        """Return the equations of other outputs of the same models."""
+        result = copy.copy(self)
+        result.moments, result._squares = moments, moments.squares_about_mean()[0]
+        return result
+
+    def project(self, tile: slice = ALL) -> Projection:
+        """Return a tile of columns against the eigenvectors."""
+        m = self.moments
+        cross = m.kept_total[tile][:, self.groups] - np.outer(m.total[tile] / m.count, m.kept[self.groups])
+        size_product = cross.sum(1)
+        cross -= np.outer(size_product, self.size_weight)
+        squares = self._squares[tile]
+        total = squares - (size_product**2 / self.size_square if self.size_square else 0.0)
+        return Projection(cross @ self.vectors, size_product, total, 64 * m.precision * squares + 1e-300)
 
     def fit(self, tile: slice) -> ColumnFits:
         """Choose the penalty and the variances of a tile of columns.
@@ -115,35 +166,29 @@ class NormalEquations:
         Generalised cross-validation needs one eigendecomposition for all columns and penalties (Golub, Heath & Wahba,
         Technometrics 21, 1979).
         """
-        m, free = self.moments, self.free
-        cross = m.kept_total[tile][:, self.groups] - np.outer(m.total[tile] / m.count, m.kept[self.groups])
-        size_product = cross.sum(1)
-        cross -= np.outer(size_product, self.size_weight)
-        rotated = cross @ self._vectors
-        square = rotated**2
-        total = self._squares[tile] - (size_product**2 / self.size_square if self.size_square else 0.0)
+        projection, free = self.project(tile), self.free
+        square, total, floor = projection.rotated**2, projection.total, projection.floor
         constant = self._squares[tile] == 0
-        floor = 64 * m.precision * self._squares[tile] + 1e-300
-        filters, shares = self.filters, self._values * self.filters
+        filters, shares = self.filters, self.values * self.filters
         quadratic = np.maximum(total - filters @ square.T, floor)
         residual = np.maximum(total - (filters * (2 - shares)) @ square.T, floor)
         shrunk = shares[:-1].sum(1)[:, None]
-        log_determinant = np.log1p(self._values / self.penalties[:-1, None]).sum(1)[:, None]
-        deviance = free * np.log(quadratic[:-1]) + log_determinant
-        likelihood = np.exp((deviance.min(0) - deviance) / 2)
+        likelihood = relative_likelihood(free * np.log(quadratic[:-1]) + self.log_determinant[:, None])
         best = (residual[:-1] / (free - shrunk) ** 2).argmin(0)
         quadratic[:, constant] = residual[:, constant] = 0.0
-        noise = likelihood * quadratic[:-1] / (likelihood.sum(0) * free)
+        noise = likelihood * quadratic[:-1] / free
         effects = noise / self.penalties[:-1, None]
-        return ColumnFits(rotated, size_product, noise.sum(0), effects.sum(0), best, residual[-1])
+        return ColumnFits(projection, noise.sum(0), effects.sum(0), best, residual[-1])
 
-    def estimate(self, choose: Callable[[ColumnFits], tuple[Index, Array, Array]]) -> Estimate:
-        """Estimate all columns; groups that do not vary are NaN, their coefficients zero.
+    def group_slopes(self, rotated: Array, size_product: Array) -> Array:
+        """Return the slopes of the groups, float[e, K], that those along the eigenvectors [e, rank] stand for."""
+        slopes = rotated @ self.vectors.T
+        if self.sizes_vary:
+            slopes += (size_product / self.size_square - slopes @ self.size_weight)[:, None]
+        return slopes
 
-        Args:
-            choose: from the fits of e columns, returns int[e], indices into `penalties`, and float[e], the variances
-                of the noise and of the effects of other groups, which leak.
-        """
+    def estimate(self, choose: Choice = least_cross_validation) -> Estimate:
+        """Estimate all columns; groups that do not vary are NaN, their coefficients zero."""
         m, groups, k = self.moments, self.groups, self.groups.size
         influence, stderr, dof = np.full((3, m.columns, m.groups), np.nan)
         coefficients, penalties = np.zeros((m.columns, m.groups)), np.empty(m.columns)
@@ -151,10 +196,11 @@ class NormalEquations:
         for tile in cuts(m.columns, TILE_COLUMNS):
             fits = self.fit(tile)
             penalty, noise, effects = choose(fits)
-            slopes = (fits.rotated * self.filters[penalty]) @ self._vectors.T
+            projection = fits.projection
+            slopes = (projection.rotated * self.filters[penalty]) @ self.vectors.T
             effect = slopes / self.shrinkage[penalty]
             if self.sizes_vary:
-                mean_effect = (fits.size_product / self.size_square - slopes @ self.size_weight)[:, None]
+                mean_effect = (projection.size_product / self.size_square - slopes @ self.size_weight)[:, None]
                 effect, slopes = mean_effect + (k - 1) / k * effect, mean_effect + slopes
             noise_gain = self.noise_gain[penalty]
             if uneven.any():
@@ -185,11 +231,11 @@ class NormalEquations:
         for masks, outputs in m.models():
             centred = masks[:, self.groups] - m.kept_share[self.groups]
             size = centred.sum(1)
-            rotated = (centred - np.outer(size, self.size_weight)) @ self._vectors
+            rotated = (centred - np.outer(size, self.size_weight)) @ self.vectors
             residual = outputs[:, tile] - m.mean[tile] - centred @ slopes.T
             for i, chosen in enumerate(used):
                 columns = np.flatnonzero(column_penalty == i)
-                slope_weight = (rotated * self.filters[chosen]) @ self._vectors.T
+                slope_weight = (rotated * self.filters[chosen]) @ self.vectors.T
                 leverage = 1 / m.count + rotated**2 @ self.filters[chosen]
                 weight = slope_weight / self.shrinkage[chosen]
                 if self.size_square:
@@ -214,15 +260,15 @@ class NormalEquations:
 
     def _gains(self, shares: Array) -> tuple[Array, Array]:
         """Return the gains of noise and leaks, from shares [L, rank], the shrinkage of each direction."""
-        filters, square, k = self.filters, (self._vectors**2).T, self.groups.size
+        filters, square, k = self.filters, (self.vectors**2).T, self.groups.size
         noise = (shares * filters) @ square / self.shrinkage**2
         leak = shares**2 @ square / self.shrinkage**2 - 1
         if k > 1:
             leak -= 1 / (k - 1)
         leak = np.maximum(leak, 0.0)
         if self.sizes_vary:
-            scale, along = (k - 1) / k, self.size_weight @ self._vectors
-            noise = scale**2 * noise - 2 * scale * ((shares * filters * along) @ self._vectors.T) / self.shrinkage
+            scale, along = (k - 1) / k, self.size_weight @ self.vectors
+            noise = scale**2 * noise - 2 * scale * ((shares * filters * along) @ self.vectors.T) / self.shrinkage
             noise += 1 / self.size_square + ((shares * filters) @ along**2)[:, None]
             off = (1 - shares) ** 2 @ along**2
             leak = scale**2 * leak + off[:, None]

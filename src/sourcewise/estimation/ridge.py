@@ -22,7 +22,7 @@ def ridge(moments: Moments) -> Estimate:
     Raises:
         SourcewiseError: fewer than four models, or no group that was ever dropped.
     """
-    return NormalEquations(moments).estimate(lambda fits: (fits.best, fits.noise, fits.effects))
+    return NormalEquations(moments).estimate()
 
 
 def ols(moments: Moments) -> Estimate:

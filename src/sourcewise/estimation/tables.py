@@ -11,17 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import ALL, CELLS, Array, Index, cuts, row_blocks
+from sourcewise.estimation.arrays import ALL, CELLS, Array, Index, Mask, cuts, row_blocks
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.identifiability import never_apart
 from sourcewise.estimation.inference import least_pvalues, pvalues, qvalues, qvalues_in_place
 from sourcewise.estimation.moments import GRAM_GROUPS
+from sourcewise.estimation.shrinkage import Posterior, adapt, adaptive_posterior
+
+POSTERIOR = ("mean", "sd", "lfsr")
+"""Tables of a `Posterior`."""
 
 
 def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, NDArray[np.floating[Any]]]:
     """Estimate influences and their q-values, both float[E, G].
 
+    The estimate has a posterior, adaptive shrinkage about the mean influence of a row where the estimator has none.
     Of groups that are never apart, nobody can tell the influences, which are NaN. To predictions, each adds an equal
     part of what they add together.
 
@@ -32,6 +37,8 @@ def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, ND
     if shape[0] * shape[1] > CELLS and estimator.by_parts:
         return _estimate_by_parts(subsets, estimator, shape)
     estimate = _without_joint_effects(estimator.estimate_subsets(subsets), _partners(subsets))
+    if estimate.posterior is None:
+        estimate = replace(estimate, posterior=adaptive_posterior(estimate.influence, estimate.stderr))
     return estimate, qvalues(pvalues(estimate.influence, estimate.stderr, estimate.dof, _least_pvalues(subsets)))
 
 
@@ -47,15 +54,40 @@ def _estimate_by_parts(
     for tile in cuts(length, step):
         columns, groups = (ALL, tile) if by_groups else (tile, ALL)
         part = _without_joint_effects(estimator.estimate_subsets(subsets, columns, groups), partners, groups)
-        for name in ("influence", "stderr", "dof", "coefficients"):
-            if (values := getattr(part, name)) is not None:
+        values = {name: getattr(part, name) for name in ("influence", "stderr", "dof", "coefficients")}
+        values |= {name: getattr(part.posterior, name, None) for name in POSTERIOR}
+        for name, value in values.items():
+            if value is not None:
                 if name not in tables:
                     tables[name] = _on_disk(shape)
-                tables[name][columns, groups] = values
+                tables[name][columns, groups] = value
         mean[columns], kept_share[groups] = part.mean, part.kept_share
         q[columns, groups] = pvalues(part.influence, part.stderr, part.dof, least[groups])
     qvalues_in_place(q, row_blocks(shape))
-    return Estimate(**tables, kept_share=kept_share, mean=mean), q
+    if "mean" not in tables:
+        _add_posterior(tables)
+    posterior = Posterior(*(tables[name] for name in POSTERIOR))
+    return Estimate(
+        influence=tables["influence"],
+        stderr=tables["stderr"],
+        dof=tables["dof"],
+        kept_share=kept_share,
+        mean=mean,
+        coefficients=tables.get("coefficients"),
+        posterior=posterior,
+    ), q
+
+
+def _add_posterior(tables: dict[str, Array]) -> None:
+    """Add the posterior of influences in a table too large for memory, fitted to evenly spaced rows."""
+    influence, stderr = tables["influence"], tables["stderr"]
+    rows = np.linspace(0, len(influence) - 1, min(len(influence), 1 + CELLS // 8 // influence.shape[1])).astype(int)
+    adaptation = adapt(influence[rows].astype(np.float64), stderr[rows].astype(np.float64))
+    tables |= {name: _on_disk(influence.shape) for name in POSTERIOR}
+    for block in row_blocks(influence.shape):
+        posterior = adaptation.posterior(influence[block].astype(np.float64), stderr[block].astype(np.float64))
+        for name in POSTERIOR:
+            tables[name][block] = getattr(posterior, name)
 
 
 def _partners(subsets: Subsets) -> Index:
@@ -68,16 +100,23 @@ def _partners(subsets: Subsets) -> Index:
 
 def _without_joint_effects(estimate: Estimate, partners: Index, groups: slice = ALL) -> Estimate:
     """Return the estimate of some groups without influences of those that are never apart from others."""
-    if partners.max(initial=1) == 1:
+    joint = partners[groups] > 1
+    if not joint.any():
         return estimate
-    single = partners[groups] == 1
-    influence, stderr, dof = (
-        np.where(single, table, np.nan) for table in (estimate.influence, estimate.stderr, estimate.dof)
-    )
-    coefficients = estimate.coefficients
+    influence, stderr, dof = (_without(table, joint) for table in (estimate.influence, estimate.stderr, estimate.dof))
+    coefficients, posterior = estimate.coefficients, estimate.posterior
     if coefficients is None:
         coefficients = estimate.slopes / partners[groups]
-    return replace(estimate, influence=influence, stderr=stderr, dof=dof, coefficients=coefficients)
+    if posterior is not None:
+        posterior = Posterior(*(_without(getattr(posterior, name), joint) for name in POSTERIOR))
+    return replace(
+        estimate, influence=influence, stderr=stderr, dof=dof, coefficients=coefficients, posterior=posterior
+    )
+
+
+def _without(table: Array, groups: Mask) -> Array:
+    """Return the table float[E, G] with NaN for some groups."""
+    return np.where(groups, np.nan, table)
 
 
 def _least_pvalues(subsets: Subsets) -> Array:

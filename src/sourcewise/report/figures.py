@@ -35,11 +35,12 @@ SUBSETS = 60
 
 
 def arrays(influences: xr.Dataset, suffix: str, *dims: str) -> list[Floats]:
-    """Return influences, standard errors and q-values of the level with this suffix, with axes in the order of `dims`.
+    """Return influences, standard errors, q-values and posteriors of the level with this suffix, axes as in `dims`.
 
     influences: of one target, as docs/architecture.md describes it.
     """
-    return [np.asarray(influences[f"{key}{suffix}"].transpose(*dims).values, float) for key in KEYS]
+    keys = (*KEYS, "posterior")
+    return [np.asarray(influences[f"{key}{suffix}"].transpose(*dims).values, float) for key in keys]
 
 
 def cluster(matrix: Floats) -> Integers:
@@ -63,7 +64,7 @@ def heatmap(influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, m
     is its size before.
     """
     unit = display_unit(str(influences.attrs.get("output", "prob")))
-    value, error, q = arrays(influences, "_class", "class", "group")
+    value, error, q, posterior = arrays(influences, "_class", "class", "group")
     value = np.where(np.isfinite(error), value, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         evidence = np.nan_to_num(np.abs(value) / error, nan=0.0, posinf=1e9)
@@ -77,7 +78,8 @@ def heatmap(influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, m
         "full_size": list(value.shape),
         "width": min(90 + 15 * len(columns), 640),
     }
-    value, error, q = (array[np.ix_(rows, columns)] for array in (unit.factor * value, unit.factor * error, q))
+    shown = (unit.factor * value, unit.factor * error, q, unit.factor * posterior)
+    value, error, q, posterior = (array[np.ix_(rows, columns)] for array in shown)
     known = np.isfinite(value)
     limit = float(np.max(np.abs(value), initial=0, where=known)) or 1.0
     gap, decimals, unit_name = int(value.size <= 3000), unit.decimals, html.escape(unit.name)
@@ -91,13 +93,13 @@ def heatmap(influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, m
 
     hover = (
         f"<b>%{{x}}</b> on <b>%{{y}}</b><br>%{{z:+.{decimals}f}} ± %{{customdata[0]:.2~r}} {unit_name}"
-        "<br>q = %{customdata[1]:.2~g}<extra></extra>"
+        f"<br>q = %{{customdata[1]:.2~g}}, expected %{{customdata[2]:+.{decimals}f}}<extra></extra>"
     )
     place = {"x": 0, "xanchor": "left", "xpad": 0, "y": 1, "yanchor": "bottom", "ypad": 8, "orientation": "h"}
     size = {"thickness": 9, "len": 240, "lenmode": "pixels", "outlinewidth": 0, "nticks": 5, "tickfont": {"size": 11}}
     title = {"text": _direction(unit, influences), "side": "top", "font": {"size": 12}}
     bar = {**place, **size, "title": title}
-    details = json_numbers(np.stack([error, q], axis=-1))
+    details = json_numbers(np.stack([error, q, posterior], axis=-1))
     traces = [
         layer("muted", known, customdata=details, hovertemplate=hover, opacity=MUTED),
         layer("significant", known & (q <= fdr), hoverinfo="skip", showscale=True, colorbar=bar),
@@ -120,8 +122,8 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     `layout.meta` holds all groups, so that a page can show those that a reader searches for.
     """
     unit = display_unit(str(influences.attrs.get("output", "prob")))
-    value, _, q = arrays(influences, "_overall", "group")
-    order = np.argsort(-value, kind="stable")
+    value, _, q, posterior = arrays(influences, "_overall", "group")
+    order = np.argsort(-posterior, kind="stable")
     order = order[np.isfinite(value[order])]
     groups = [str(name) for name in influences["group"].values[order]]
     columns = {

@@ -21,7 +21,7 @@ from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
 from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Header, LeftOut, Study
-from sourcewise.study.effects import KEYS, GroupEffect, count_significant, group_effects
+from sourcewise.study.effects import ALL_KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
 from sourcewise.study.outputs import UNITS
 from sourcewise.study.priors import Prior, Priors, PriorScore, score_priors
@@ -287,7 +287,7 @@ def _summarise_target(
         metric_std=float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         **counts,
         table=tuple(_class_effects(dataset, str(class_name)) for class_name in dataset["class"].values),
-        overall=group_effects(listed_groups(dataset[[f"{key}_overall" for key in KEYS]])),
+        overall=group_effects(listed_groups(dataset[[f"{key}_overall" for key in ALL_KEYS]])),
         verdict=estimated.checks["class"].verdict,
         checks=estimated.checks,
         baselines=estimated.baselines,
@@ -302,6 +302,6 @@ def _summarise_target(
 
 def _class_effects(dataset: xr.Dataset, class_name: str, top: int = 3) -> ClassEffects:
     effects = group_effects(dataset, class_name)
-    helps = [effect for effect in effects if effect.influence > 0]
-    hurts = [effect for effect in effects if effect.influence < 0]
+    helps = [effect for effect in effects if (effect.posterior or 0) > 0]
+    hurts = [effect for effect in effects if (effect.posterior or 0) < 0]
     return ClassEffects(class_name=class_name, helps=tuple(helps[:top]), hurts=tuple(hurts[: -top - 1 : -1]))

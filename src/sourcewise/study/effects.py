@@ -14,7 +14,10 @@ from sourcewise.estimation import fitting
 from sourcewise.estimation.arrays import row_blocks
 
 KEYS = ("influence", "stderr", "qvalue")
-"""Variables of influences.nc, without the suffix of a level."""
+"""Variables of influences.nc that do not shrink, without the suffix of a level."""
+POSTERIOR_KEYS = ("posterior", "posterior_sd", "lfsr")
+"""Variables of influences.nc that say what to expect after all."""
+ALL_KEYS = (*KEYS, *POSTERIOR_KEYS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +31,18 @@ class EffectEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupEffect(EffectEstimate):
-    """The effect of keeping one source group."""
+    """The effect of keeping one source group.
+
+    Attributes:
+        posterior: the effect to expect after all, shrunken; None where nobody estimated that.
+        posterior_sd: its standard deviation.
+        lfsr: local false sign rate, the probability that the effect does not have the sign of `posterior`.
+    """
 
     group: str
+    posterior: float | None = None
+    posterior_sd: float | None = None
+    lfsr: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +54,16 @@ class ExampleEffect(GroupEffect):
 
 
 def effect_table(dataset: xr.Dataset, target_class: str | None = None) -> pd.DataFrame:
-    """Return the effects of groups on a class (None: overall), from the most helpful to the most harmful.
+    """Return the effects of groups on a class (None: overall), from the most helpful to the most harmful posterior.
 
-    Columns are group, influence, stderr, qvalue. Groups whose influence or error is unknown are left out; the
+    Columns are group and `ALL_KEYS`. Groups whose influence or error is unknown are left out; the
     q-value of one that few subsets keep, or drop, is NaN.
     """
     suffix, where = ("_overall", {}) if target_class is None else ("_class", {"class": target_class})
-    columns = [dataset[f"{key}{suffix}"].sel(where).values.astype(float) for key in KEYS]
-    order = np.argsort(-columns[0], kind="stable")
-    order = order[np.isfinite((columns[0] + columns[1])[order])]
-    sorted_columns = {key: column[order] for key, column in zip(KEYS, columns, strict=True)}
+    columns = {key: dataset[f"{key}{suffix}"].sel(where).values.astype(float) for key in ALL_KEYS}
+    order = np.argsort(-columns["posterior"], kind="stable")
+    order = order[np.isfinite((columns["influence"] + columns["stderr"])[order])]
+    sorted_columns = {key: column[order] for key, column in columns.items()}
     return pd.DataFrame({"group": dataset["group"].values[order], **sorted_columns})
 
 
@@ -73,7 +85,7 @@ def example_effect(dataset: xr.Dataset, row: int, group: int) -> ExampleEffect:
         example=int(dataset["example"].values[row]),
         class_name=str(dataset["class"].values[dataset["label"].values[row]]),
         group=str(dataset["group"].values[group]),
-        **{key: float(dataset[key].values[row, group]) for key in KEYS},
+        **{key: float(dataset[key].values[row, group]) for key in ALL_KEYS},
     )
 
 

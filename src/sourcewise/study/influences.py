@@ -15,15 +15,20 @@ from sourcewise.estimation.arrays import row_blocks
 from sourcewise.estimation.checks import Checks as Checks  # also for the report
 from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting
-from sourcewise.estimation.fitting import Fit, fit
+from sourcewise.estimation.fitting import Fit, fit, logit_scale
 from sourcewise.estimation.moments import GRAM_GROUPS
+from sourcewise.estimation.shrinkage import Posterior
 from sourcewise.study.baselines import Baseline, compare_baselines
-from sourcewise.study.collect import Study
-from sourcewise.study.effects import KEYS
+from sourcewise.study.collect import Study, StudyTarget
+from sourcewise.study.effects import KEYS, POSTERIOR_KEYS
 from sourcewise.study.outputs import UNITS
 
 SIGN = "positive = keeping the group helps"
 
+LONG_NAMES = {
+    "qvalue": {"long_name": "Benjamini-Hochberg q-value"},
+    "lfsr": {"long_name": "local false sign rate"},
+}
 LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
 """Levels and the suffix of their variables."""
 
@@ -47,8 +52,16 @@ class Estimated:
     baselines: Mapping[str, Baseline]
 
 
+Priors = Mapping[str, Mapping[str, NDArray[np.floating[Any]]]]
+"""By target and name: tables float[classes, groups] that may be in proportion to the groups' effects on classes."""
+
+
 def estimate(
-    study: Study, estimator: EstimatorSetting = AUTO, targets: Sequence[str] | None = None, looks: int = 1
+    study: Study,
+    estimator: EstimatorSetting = AUTO,
+    targets: Sequence[str] | None = None,
+    looks: int = 1,
+    priors: Priors | None = None,
 ) -> dict[str, Estimated]:
     """Estimate the influences on targets (None: on all), with their checks.
 
@@ -58,21 +71,23 @@ def estimate(
     """
     names = targets or list(study.targets)
     with tqdm(total=len(LEVELS) * len(names), unit="fit", leave=False, disable=None) as bar:
-        return {name: _estimate_target(study, name, estimator, looks, bar) for name in names}
+        return {
+            name: _estimate_target(study, name, estimator, looks, (priors or {}).get(name, {}), bar) for name in names
+        }
 
 
 def _estimate_target(
-    study: Study, name: str, estimator: EstimatorSetting, looks: int, bar: tqdm[NoReturn]
+    study: Study,
+    name: str,
+    estimator: EstimatorSetting,
+    looks: int,
+    priors: Mapping[str, NDArray[np.floating[Any]]],
+    bar: tqdm[NoReturn],
 ) -> Estimated:
-    target = study.targets[name]
     fits: dict[str, Fit] = {}
-    for level, outputs in {  # the first chooses the estimator
-        "class": target.class_means[:, target.class_sizes > 0],
-        "example": target.examples if study.is_large(name) else target.examples.astype(np.float64),
-        "overall": target.overall_means[:, None],
-    }.items():
+    for level, columns in _levels(study, name, priors).items():  # the first chooses the estimator
         bar.set_description(f"{name}, {level}")
-        fits[level] = fit(study.masks, outputs, estimator, study.seeds, level=level)
+        fits[level] = fit(study.masks, estimator=estimator, seeds=study.seeds, level=level, **columns)
         estimator, q = fits[level].method, fits[level].qvalue
         for rows in row_blocks(q.shape) if looks > 1 else ():
             np.minimum(looks * q[rows], 1, out=q[rows])
@@ -87,7 +102,7 @@ def _estimate_target(
     baselines: dict[str, Baseline] = {}
     if name in study.mappings:
         masks = study.masks.unpack() if few_groups else None
-        baselines = compare_baselines(study.mappings[name], dataset, masks, target.class_means)
+        baselines = compare_baselines(study.mappings[name], dataset, masks, study.targets[name].class_means)
     return Estimated(
         dataset=dataset,
         estimator=fits["example"].method,
@@ -97,19 +112,73 @@ def _estimate_target(
     )
 
 
+def _levels(study: Study, name: str, priors: Mapping[str, NDArray[np.floating[Any]]]) -> dict[str, dict[str, Any]]:
+    """Return the arguments of `fit` by level: outputs, and what is known of them where an estimator may use that."""
+    target, large = study.targets[name], study.is_large(name)
+    present = target.class_sizes > 0
+    outputs = {
+        "class": target.class_means[:, present],
+        "example": target.examples if large else target.examples.astype(np.float64),
+        "overall": target.overall_means[:, None],
+    }
+    levels: dict[str, dict[str, Any]] = {level: {"outputs": table} for level, table in outputs.items()}
+    if study.groups > GRAM_GROUPS:
+        return levels
+    member = _members(target)
+    labels = np.unique(target.labels, return_inverse=True)[1]
+    tables = {key: table[present].astype(np.float64) for key, table in priors.items()}
+    share = target.class_sizes[present] / len(target.labels)
+    levels["class"] |= {"labels": np.arange(present.sum()), "priors": tables}
+    levels["example"] |= {"labels": labels, "priors": tables}
+    levels["overall"] |= {"labels": [0], "priors": {key: share[None] @ table for key, table in tables.items()}}
+    if study.output == "prob":
+        logits = target.logits if large else target.logits.astype(np.float64)
+        scale = logit_scale(target.examples)
+        class_logits = np.concatenate([logits[rows] @ member for rows in row_blocks(logits.shape)])
+        levels["class"] |= {"logits": class_logits, "scale": scale @ member}
+        levels["example"] |= {"logits": logits, "scale": scale}
+        levels["overall"] |= {"logits": (class_logits @ share)[:, None], "scale": [scale.mean()]}
+    return levels
+
+
+def _members(target: StudyTarget) -> NDArray[np.float64]:
+    """Return the shares float[examples, classes] that examples have in the means of the classes that have any."""
+    labels = np.unique(target.labels, return_inverse=True)[1]
+    member = np.eye(int(labels.max()) + 1)[labels]
+    return np.asarray(member / member.sum(0))
+
+
+def _posteriors(target: StudyTarget, fits: Mapping[str, Fit]) -> dict[str, Posterior]:
+    """Return the posterior of each level. Those of a hierarchy agree: that of a class is the mean over its examples."""
+    posteriors = {level: fits[level].posterior for level in LEVELS}
+    if not fits["example"].method.needs_hierarchy:
+        return posteriors
+    examples, member = posteriors["example"].mean, _members(target)
+    class_mean = np.zeros((member.shape[1], examples.shape[1]))
+    for rows in row_blocks(examples.shape):
+        class_mean += member[rows].T @ examples[rows]
+    share = target.class_sizes[target.class_sizes > 0] / len(target.labels)
+    for level, mean in (("class", class_mean), ("overall", share[None] @ class_mean)):
+        own = posteriors[level]
+        lfsr = np.where(np.sign(mean) == np.sign(own.mean), own.lfsr, 0.5)
+        posteriors[level] = Posterior(mean, own.sd, np.where(np.isnan(own.lfsr), np.nan, lfsr))
+    return posteriors
+
+
 def _lay_out(study: Study, name: str, fits: Mapping[str, Fit]) -> xr.Dataset:
     target, units = study.targets[name], UNITS.get(study.output, study.output)
     variables: dict[str, Any] = {}
-    present = target.class_sizes > 0
+    present, posteriors = target.class_sizes > 0, _posteriors(target, fits)
     for level, suffix in LEVELS.items():
-        for key in KEYS:
-            table = getattr(fits[level], key)
+        tables = {key: getattr(fits[level], key) for key in KEYS}
+        posterior = posteriors[level]
+        tables |= dict(zip(POSTERIOR_KEYS, (posterior.mean, posterior.sd, posterior.lfsr), strict=True))
+        for key, table in tables.items():
             if level == "class" and not present.all():  # a class without examples has a row of NaN
-                table, rows = np.full((len(present), study.groups), np.nan), table
+                rows, table = table, np.full((len(present), study.groups), np.nan)
                 table[present] = rows
             dims, values = (("group",), table[0]) if level == "overall" else ((level, "group"), table)
-            unit = {"long_name": "Benjamini-Hochberg q-value"} if key == "qvalue" else {"units": units}
-            variables[key + suffix] = dims, values, unit
+            variables[key + suffix] = dims, values, LONG_NAMES.get(key, {"units": units})
     overall = fits["overall"]
     half = (overall.interval()[1] - overall.influence)[0]
     interval = {"units": units, "long_name": "half of the 95% interval (Student's t)"}

@@ -22,7 +22,8 @@ from sourcewise.estimation.arrays import PackedMasks
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.fitting import fit
 from sourcewise.estimation.moments import GRAM_GROUPS
-from sourcewise.estimation.scoring import Score, lds
+from sourcewise.estimation.score_interval import score_without_fit
+from sourcewise.estimation.scoring import Score
 from sourcewise.records.places import as_list
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Header, Record, TargetOutputs
@@ -145,7 +146,7 @@ def score_priors(study: Study, target: str, priors: Mapping[str, Prior]) -> dict
     scores: dict[str, PriorScore] = {}
     for name, prior in priors.items():
         blocks = [subsets.masks[rows].unpack() @ prior.values[present].T for rows in subsets.masks.blocks()]
-        score = lds(np.concatenate(blocks), subsets, np.zeros(len(subsets.masks), np.int64))
+        score = score_without_fit(np.concatenate(blocks), subsets)
         cost = prior.models * prior.seconds / seconds if prior.models and prior.seconds and seconds else None
         scores[name] = PriorScore(prior.models, cost, score)
     return scores

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import row_blocks
-from sourcewise.study.effects import KEYS
+from sourcewise.study.effects import ALL_KEYS
 
 LISTED_GROUPS = 2000
 """Groups that a page lists at most."""
@@ -26,7 +26,7 @@ def listed_groups(dataset: xr.Dataset, names: Collection[str] = ()) -> xr.Datase
     """
     if dataset.sizes["group"] <= LISTED_GROUPS:
         return dataset
-    order, half = np.argsort(np.nan_to_num(dataset["influence_overall"].values), kind="stable"), LISTED_GROUPS // 2
+    order, half = np.argsort(np.nan_to_num(dataset["posterior_overall"].values), kind="stable"), LISTED_GROUPS // 2
     named = np.flatnonzero(np.isin(dataset["group"].values, list(names)))
     return dataset.isel(group=np.unique(np.concatenate([order[:half], order[-half:], named])))
 
@@ -56,14 +56,14 @@ def write(influences: Mapping[str, xr.Dataset], out: Path, top: int = 10) -> Non
 
 def _top(dataset: xr.Dataset, top: int) -> pa.Table:
     """Return for every example the `top` groups of either sign that matter most."""
-    influence = dataset["influence"].values
-    order = np.argsort(np.where(np.isnan(influence), 0, -influence), axis=1, kind="stable")
-    count = min(top, influence.shape[1])
+    posterior = dataset["posterior"].values
+    order = np.argsort(np.where(np.isnan(posterior), 0, -posterior), axis=1, kind="stable")
+    count = min(top, posterior.shape[1])
     columns = np.concatenate([order[:, :count], order[:, ::-1][:, :count]], axis=1)
-    rows = np.repeat(np.arange(len(influence)), columns.shape[1])
-    rank = np.tile(np.concatenate([np.arange(1, count + 1), -np.arange(1, count + 1)]), len(influence))
+    rows = np.repeat(np.arange(len(posterior)), columns.shape[1])
+    rank = np.tile(np.concatenate([np.arange(1, count + 1), -np.arange(1, count + 1)]), len(posterior))
     cells = (rows, columns.ravel())
-    keep = np.sign(influence[cells]) == np.sign(rank)  # the most harmful groups are those that harm
+    keep = np.sign(posterior[cells]) == np.sign(rank)  # the most harmful groups are those that harm
     groups = dataset["group"].values.astype(str)
     return pa.table(
         {
@@ -71,6 +71,6 @@ def _top(dataset: xr.Dataset, top: int) -> pa.Table:
             "label": dataset["label"].values[rows][keep],
             "rank": rank[keep],
             "group": groups[cells[1]][keep],
-            **{name: dataset[name].values[cells][keep] for name in KEYS},
+            **{name: dataset[name].values[cells][keep] for name in ALL_KEYS},
         }
     )

@@ -64,7 +64,7 @@ def overall_section(target: TargetContext) -> Section:
     )
     if total > 2 * ends:
         caption += f" Shown are the {ends} that help most and the {ends} that {target.worst}; search for any other."
-    value, _, q = figures.arrays(target.influences, "_overall", "group")
+    value, _, q, _ = figures.arrays(target.influences, "_overall", "group")
     half = target.influences["interval_overall"].values
     by_class = figures.arrays(target.influences, "_class", "group", "class")
     names, rows, show = target.influences["group"].values, [], target.unit.show

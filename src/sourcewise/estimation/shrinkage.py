@@ -1,0 +1,192 @@
+"""Posteriors of influences by adaptive shrinkage: what to expect of effects, given estimates with errors.
+
+The largest of many noisy estimates are too large. Effects are taken to be draws from a mixture of normals of several
+scales about what is expected of them; its weights are fitted to all estimates together (empirical Bayes; Stephens,
+Biostatistics 18, 2017). So small noisy estimates shrink much, and the few large effects hardly at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from sourcewise.estimation.arrays import Array, row_blocks
+
+PRIOR_CELLS = 0.25
+"""Effects seen beforehand at each scale: few estimates are not to single out one of several that do as well."""
+FITTED_CELLS = 2**13
+"""Cells, evenly spaced, that the weights of the mixture are fitted to, at most."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Effects as one should expect them after all, float[E, G] each; NaN where nothing is known of a group.
+
+    Attributes:
+        mean: expected effect, in units of the output.
+        sd: its standard deviation, same unit.
+        lfsr: local false sign rate, the probability that the effect does not have the sign of its mean.
+    """
+
+    mean: Array
+    sd: Array
+    lfsr: Array
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A distribution of effects about their expectation: normals of several scales.
+
+    Attributes:
+        scales: float[S], standard deviations, zero among them.
+        weights: float[S], which sum to one.
+        log_likelihood: mean over the estimates that it was fitted to.
+    """
+
+    scales: Array
+    weights: Array
+    log_likelihood: float = 0.0
+
+
+def normal_posterior(mean: Array, sd: Array) -> Posterior:
+    """Return the posterior of effects that are normal."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lfsr = np.where(sd > 0, special.ndtr(-np.abs(mean) / sd), np.where(mean == 0, 0.5, 0.0))
+    return Posterior(mean, sd, np.where(np.isnan(mean), np.nan, lfsr))
+
+
+def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
+    """Fit the distribution of effects about their expectation to estimates with errors, by greatest posterior density.
+
+    Args:
+        deviation: float[...], estimates less what is expected; NaN are left out.
+        stderr: float[...], their standard errors.
+    """
+    known = np.flatnonzero(np.isfinite(deviation.ravel()) & (stderr.ravel() > 0))
+    if not known.size:
+        return Mixture(np.zeros(1), np.ones(1))
+    known = known[np.linspace(0, known.size - 1, min(known.size, FITTED_CELLS)).astype(np.int64)]
+    x, error = deviation.ravel()[known].astype(np.float64), stderr.ravel()[known].astype(np.float64)
+    typical = float(np.median(error))
+    largest = 2 * np.sqrt(max(float((x**2 - error**2).max()), typical**2))
+    steps = int(np.ceil(2 * np.log2(largest / typical) + 2))
+    scales = np.concatenate([[0.0], largest * np.sqrt(0.5) ** np.arange(steps)[::-1]])  # from half an error on
+    likelihood, weights = _likelihood(x, error, scales), np.full(len(scales), 1 / len(scales))
+    for _ in range(300):  # expectation-maximisation
+        share = likelihood * weights
+        new = (share / share.sum(1, keepdims=True)).sum(0) + PRIOR_CELLS
+        moved, weights = np.abs(new / new.sum() - weights).max(), new / new.sum()
+        if moved < 1e-5:
+            break
+    largest_log, _ = _log_density(x, error, scales)
+    log_likelihood = float((np.log(likelihood @ weights) + largest_log[:, 0]).mean())
+    weights[weights < 1e-4] = 0.0
+    return Mixture(scales[weights > 0], weights[weights > 0] / weights.sum(), log_likelihood)
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How effects are distributed, as unbiased influences let one think.
+
+    Attributes:
+        mixture: of effects about what is expected.
+        about_mean: whether what is expected takes in the mean of a row.
+    """
+
+    mixture: Mixture
+    about_mean: bool
+
+    def posterior(self, influence: Array, stderr: Array, expected: Array | float = 0.0) -> Posterior:
+        """Return the posterior of effects from unbiased influences float[E, G], about what is expected of them."""
+        if not self.about_mean:
+            return shrink(influence, stderr, expected, self.mixture)
+        center, error = row_center(influence - expected, stderr)
+        return shrink(influence, stderr, expected + center, self.mixture, error)
+
+
+def adapt(influence: Array, stderr: Array, expected: Array | float = 0.0) -> Adaptation:
+    """Fit the distribution of effects to unbiased influences float[E, G].
+
+    Effects are about what is expected of them, or about that plus the mean of their row (where more data helps, all
+    groups help), whichever has the smaller Bayesian information criterion.
+    """
+    deviation, groups = influence - expected, max(influence.shape[1], 2)
+    center, _ = row_center(deviation, stderr)
+    plain, about_mean = fit_mixture(deviation, stderr), fit_mixture(deviation - center, stderr)
+    if plain.log_likelihood >= about_mean.log_likelihood - np.log(groups) / (2 * groups):
+        return Adaptation(plain, about_mean=False)
+    return Adaptation(about_mean, about_mean=True)
+
+
+def adaptive_posterior(influence: Array, stderr: Array, expected: Array | float = 0.0) -> Posterior:
+    """Return the posterior of effects from unbiased influences float[E, G], see `adapt`."""
+    return adapt(influence, stderr, expected).posterior(influence, stderr, expected)
+
+
+def row_center(influence: Array, stderr: Array) -> tuple[Array, Array]:
+    """Return the mean influence of each row and its standard error, float[E, 1] each.
+
+    Both are zero where influences are relative to that mean, as with subsets of one size.
+    """
+    known = np.isfinite(influence + stderr)
+    count = np.maximum(known.sum(1, keepdims=True), 1)
+    center = np.where(known, influence, 0.0).sum(1, keepdims=True) / count
+    error = np.sqrt(np.where(known, stderr**2, 0.0).sum(1, keepdims=True)) / count
+    relative = np.abs(center) <= 1e-6 * error
+    return np.where(relative, 0.0, center), np.where(relative, 0.0, error)
+
+
+def shrink(
+    estimate: Array, stderr: Array, expected: Array | float, mixture: Mixture, expected_error: Array | float = 0.0
+) -> Posterior:
+    """Return the posterior of effects from their estimates, float[E, G], under the mixture about `expected`.
+
+    Args:
+        estimate: float[E, G], unbiased; NaN stays NaN.
+        stderr: float[E, G], standard errors of the estimates; where zero, the estimate is taken as it is.
+        expected: float[E, G], or what broadcasts to it.
+        mixture: of effects less what is expected.
+        expected_error: standard error of `expected`, or what broadcasts to it.
+    """
+    mean, sd, lfsr = np.empty((3, *estimate.shape))
+    center, center_error = (np.broadcast_to(table, estimate.shape) for table in (expected, expected_error))
+    for rows in row_blocks((len(estimate), estimate.shape[1] * len(mixture.scales))):
+        mean[rows], sd[rows], lfsr[rows] = _shrink_rows(
+            estimate[rows], stderr[rows], center[rows], center_error[rows], mixture
+        )
+    return Posterior(mean, sd, lfsr)
+
+
+def _shrink_rows(
+    estimate: Array, stderr: Array, expected: Array, expected_error: Array, mixture: Mixture
+) -> tuple[Array, Array, Array]:
+    error = stderr[..., None]
+    deviation, square = (estimate - expected)[..., None], mixture.scales**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = _likelihood(estimate - expected, stderr, mixture.scales) * mixture.weights
+        share /= share.sum(-1, keepdims=True)
+        kept = np.where(error > 0, square / (square + error**2), 1.0)
+        means = expected[..., None] + kept * deviation
+        variances = kept * error**2 + ((1 - kept) * expected_error[..., None]) ** 2
+        mean = (share * means).sum(-1)
+        variance = (share * (variances + (means - mean[..., None]) ** 2)).sum(-1)
+        positive = np.where(variances > 0, special.ndtr(means / np.sqrt(variances)), np.where(means > 0, 1.0, 0.0))
+        zero = np.where((variances == 0) & (means == 0), share, 0.0).sum(-1)
+        above = (share * positive).sum(-1)
+    lfsr = np.where(mean > 0, 1 - above, np.where(mean < 0, above + zero, np.maximum(1 - above, above + zero)))
+    return mean, np.sqrt(variance), np.where(np.isnan(mean), np.nan, np.clip(lfsr, 0, 1))
+
+
+def _likelihood(deviation: Array, stderr: Array, scales: Array) -> Array:
+    """Return the density of deviations under each scale, float[..., S], relative to the largest one."""
+    largest, log_density = _log_density(deviation, stderr, scales)
+    return np.asarray(np.exp(log_density - largest))
+
+
+def _log_density(deviation: Array, stderr: Array, scales: Array) -> tuple[Array, Array]:
+    """Return the largest log density of each deviation, float[..., 1], and all of them, float[..., S]."""
+    variance = np.maximum(scales**2 + stderr[..., None] ** 2, 1e-300)
+    log_density = -0.5 * (np.log(variance) + deviation[..., None] ** 2 / variance)
+    return log_density.max(-1, keepdims=True), log_density
