@@ -143,7 +143,7 @@ def _score(prior: PriorScore) -> str:
 def _prior_tables(priors: Mapping[str, PriorScore]) -> list[Table]:
     """Return the table of what else is known of the groups, if anything is."""
     caption = (
-        "What else is known of the groups: from how many models, what these cost in models of this recipe, and how well"
+        "What else is known of the groups: from how many models, their wall time in models of this recipe, and how well"
         " it alone predicts the class means of the models here (LDS with 95% interval)"
     )
     rows = []
@@ -151,7 +151,7 @@ def _prior_tables(priors: Mapping[str, PriorScore]) -> list[Table]:
         cost = "–" if prior.cost is None else f"{prior.cost:,.1f}"
         models = "–" if prior.models is None else f"{prior.models:,}"
         rows.append(Row(_title(name), [models, cost, _score(prior)]))
-    return [Table("priors", caption, ["Prior", "Models", "Cost", "LDS"], rows, (1, 2, 3))] if rows else []
+    return [Table("priors", caption, ["Prior", "Models", "Time", "LDS"], rows, (1, 2, 3))] if rows else []
 
 
 def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
