@@ -140,7 +140,9 @@ def _planted(subsets: Subsets, columns: Index, share: Array, rng: np.random.Gene
     table -= table.mean(0)
     table /= np.where(table.std(0) > 0, table.std(0), 1.0)
     effects = rng.normal(size=(len(share), width, masks.groups))
-    effects *= np.sqrt(share[:, None] / np.maximum(_covariance(effects, effects, masks), 1e-300))[..., None]
+    variance = _covariance(effects, effects, masks)
+    tells = variance > 1e-9 * masks.groups  # a few groups whose sizes vary strangely may tell nothing
+    effects *= np.where(tells, np.sqrt(share[:, None] / np.where(tells, variance, 1.0)), 0.0)[..., None]
     effects = effects.reshape(len(share) * width, -1)
     outputs, kept_share = np.empty((len(masks), len(effects)), dtype=np.float32), masks.kept_share()
     for block in masks.blocks():
