@@ -230,3 +230,22 @@ def test_moments_without_a_hierarchy_are_refused():
     with pytest.raises(SourcewiseError, match="hierarchical needs moments with a hierarchy"):
         ESTIMATORS["hierarchical"].estimate(collapse(masks, outputs).moments())
     assert ridge(collapse(masks, outputs).moments(hierarchy=True)).posterior is None
+
+
+def test_checks_say_what_priors_bring_and_auto_takes_the_hierarchy_where_it_predicts_best():
+    masks, outputs, labels, effects, _ = planted(models=40, sparse=False)
+    result = fit(
+        masks,
+        outputs,
+        labels=labels,
+        priors={"prior": effects, "noise": np.random.default_rng(5).normal(size=effects.shape)},
+    )
+    checks = result.checks
+    assert checks.estimator == "hierarchical"
+    assert set(checks.candidates) == {*ESTIMATORS} - {"ols"}
+    assert checks.lds > checks.lds_without_priors + 0.05
+    assert abs(checks.prior_weights["prior"]) > 10 * abs(checks.prior_weights["noise"])
+    assert checks.lds_interval[0] <= checks.lds <= checks.lds_interval[1]
+    alone = fit(masks, outputs, "hierarchical", labels=labels).checks
+    assert alone.prior_weights is None
+    assert alone.lds == checks.lds_without_priors

@@ -78,7 +78,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     images = find_images(config["images"], study.header)
     known = priors.find_priors(study, config["priors"], config["refresh"])
     try:
-        estimated = influences.estimate(study, config["estimator"], looks=config["looks"])
+        estimated = influences.estimate(study, config["estimator"], looks=config["looks"], priors=priors.values(known))
     except SourcewiseError as error:  # such as too few records
         raise SourcewiseError(f"{error}{records.unused}") from error
     datasets = {name: item.dataset for name, item in estimated.items()}

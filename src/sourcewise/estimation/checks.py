@@ -44,6 +44,9 @@ class Checks:
         more_models: how many more would bring split_half to GOAL; None if that cannot be told.
         more_models_interval: the ends of its 95% interval; an end is None if it has no bound.
         candidates: LDS of every estimator that was tried, by name, the best first.
+        prior_weights: how much each prior counts, by name: the size that it lets expect of effects, in units of the
+            logit; None where the estimator takes none.
+        lds_without_priors: LDS of the same estimator by the records alone; None where it takes no priors.
         verdict: all of these in a sentence or two.
         curve: for growing numbers of models; None where it was not asked for.
     """
@@ -61,9 +64,18 @@ class Checks:
     split_half_median: float | None = None
     split_half_without_largest: float | None = None
     more_models_interval: tuple[int | None, int | None] | None = None
+    prior_weights: Mapping[str, float] | None = None
+    lds_without_priors: float | None = None
 
 
-def check(method: Estimator, scores: Mapping[str, float], sample: Subsets, models: int, level: str) -> Checks:
+def check(
+    method: Estimator,
+    scores: Mapping[str, float],
+    sample: Subsets,
+    models: int,
+    level: str,
+    prior_weights: Mapping[str, float],
+) -> Checks:
     """Check an estimator on a sample of the columns.
 
     Args:
@@ -72,7 +84,12 @@ def check(method: Estimator, scores: Mapping[str, float], sample: Subsets, model
         sample: subsets with these columns.
         models: how many models the subsets were collapsed from.
         level: what a column is, for the verdict.
+        prior_weights: by name; empty without priors.
     """
+    alone = None
+    if prior_weights and sample.hierarchy is not None and method.name in scores:
+        without = replace(sample, hierarchy=replace(sample.hierarchy, priors={}))
+        alone = cross_fitted_lds(without, method)
     result = Checks(
         estimator=method.name,
         lds=scores.get(method.name, np.nan),
@@ -81,6 +98,8 @@ def check(method: Estimator, scores: Mapping[str, float], sample: Subsets, model
         split_half=None,
         more_models=None,
         candidates=dict(scores),
+        prior_weights=dict(prior_weights) or None,
+        lds_without_priors=alone,
         verdict="",
     )
     if (ceiling := noise_ceiling(sample)) is not None:

@@ -119,9 +119,9 @@ def fit(
     Args:
         masks: bool[models, G], True where a model kept the group.
         outputs: float[models, E] (or [models]), outputs of each model on each example.
-        estimator: difference, ridge, ols, lasso, the dotted path of an `Estimator` of yours, or the object. Of several
-            in a list, and for auto of all of ours, the one with the highest cross-fitted LDS is used; below twenty
-            subsets the first.
+        estimator: difference, ridge, ols, lasso, hierarchical, the dotted path of your `Estimator`, or the object.
+            Of several in a list, and for auto of all of ours, the one with the highest cross-fitted LDS is used; below
+            twenty subsets the first.
         seeds: training seeds [models]. Models of one subset are averaged, and errors count subsets, not models.
         groups: names of the groups.
         level: what a column is, for the verdict: example, class, overall.
@@ -156,7 +156,7 @@ def fit(
         qvalue=qvalue,
         groups=names,
         method=method,
-        checks=checks.check(method, scores, sample, len(packed), level),
+        checks=checks.check(method, scores, sample, len(packed), level, estimate.weights),
         sample=sample,
     )
 

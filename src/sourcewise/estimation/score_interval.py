@@ -42,7 +42,9 @@ def score_interval(subsets: Subsets, estimator: Estimator, seed: int = 0) -> tup
     if np.isnan(score).all():
         return float("nan"), float("nan")
     value = float(_mean_of_known(score, (0, 1)))
-    excess, gain = _simulated(subsets, estimator, fold, value, np.random.default_rng(seed))
+    # Outputs that are dealt anew have no classes or priors to borrow from: a hierarchy's substitute stands in for it.
+    stand_in = estimator.for_halves if estimator.needs_hierarchy else estimator
+    excess, gain = _simulated(subsets, stand_in, fold, value, np.random.default_rng(seed))
     noise_share = (1 - np.clip(gain * value, 0, 1)) ** 2
     free = min(DEALS - 1, subsets.units - len(score))  # of the less certain variance
     error = stats.t.ppf(0.975, free) * np.sqrt(variance[0] * (1 + noise_share * excess))
@@ -138,7 +140,9 @@ def _planted(subsets: Subsets, columns: Index, share: Array, rng: np.random.Gene
     table -= table.mean(0)
     table /= np.where(table.std(0) > 0, table.std(0), 1.0)
     effects = rng.normal(size=(len(share), width, masks.groups))
-    effects *= np.sqrt(share[:, None] / np.maximum(_covariance(effects, effects, masks), 1e-300))[..., None]
+    variance = _covariance(effects, effects, masks)
+    tells = variance > 1e-9 * masks.groups  # a few groups whose sizes vary strangely may tell nothing
+    effects *= np.where(tells, np.sqrt(share[:, None] / np.where(tells, variance, 1.0)), 0.0)[..., None]
     effects = effects.reshape(len(share) * width, -1)
     outputs, kept_share = np.empty((len(masks), len(effects)), dtype=np.float32), masks.kept_share()
     for block in masks.blocks():
@@ -150,7 +154,7 @@ def _planted(subsets: Subsets, columns: Index, share: Array, rng: np.random.Gene
         outputs[:, i * width : (i + 1) * width] += np.sqrt(1 - s) * table[dealt]
     shaped = subsets.take(np.arange(subsets.units), np.tile(columns, len(share)))
     center = outputs[: 2 * subsets.pairs].mean(0, dtype=np.float64) if subsets.pairs else None
-    return replace(shaped, outputs=outputs, center=center, squares=None), effects
+    return replace(shaped, outputs=outputs, center=center, squares=None, hierarchy=None), effects
 
 
 def _covariance(left: Array, right: Array, masks: PackedMasks) -> Array:

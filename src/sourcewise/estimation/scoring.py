@@ -58,8 +58,9 @@ def estimate_without_errors(subsets: Subsets, estimator: Estimator) -> Estimate:
     """Estimate influences and predictions from all subsets, without the second pass that standard errors may take."""
     held_out = None
     if estimator.needs_held_out:
-        held_out = subsets.take(np.unique(subsets.unit[subsets.folds() == 0])).moments()
-    return estimator.estimate(replace(subsets.moments(), models=None), held_out)
+        first_fold = np.unique(subsets.unit[subsets.folds() == 0])
+        held_out = subsets.take(first_fold).moments(hierarchy=estimator.needs_hierarchy)
+    return estimator.estimate(replace(subsets.moments(hierarchy=estimator.needs_hierarchy), models=None), held_out)
 
 
 def lds(predicted: Array, subsets: Subsets, fold: Index) -> float:

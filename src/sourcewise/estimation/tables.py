@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +50,7 @@ def _estimate_by_parts(
     length, width = (shape[1], shape[0]) if by_groups else shape
     step = max(CELLS // 2 // width // 8 * 8, 8)  # masks are cut at whole bytes
     kept_share, mean, q = np.empty(shape[1]), np.empty(shape[0]), _on_disk(shape)
+    weights: Mapping[str, float] = {}
     least, partners = _least_pvalues(subsets), _partners(subsets)
     tables: dict[str, Array] = {}
     for tile in cuts(length, step):
@@ -61,7 +63,7 @@ def _estimate_by_parts(
                 if name not in tables:
                     tables[name] = _on_disk(shape)
                 tables[name][columns, groups] = value
-        mean[columns], kept_share[groups] = part.mean, part.kept_share
+        mean[columns], kept_share[groups], weights = part.mean, part.kept_share, part.weights
         q[columns, groups] = pvalues(part.influence, part.stderr, part.dof, least[groups])
     qvalues_in_place(q, row_blocks(shape))
     if "mean" not in tables:
@@ -75,6 +77,7 @@ def _estimate_by_parts(
         mean=mean,
         coefficients=tables.get("coefficients"),
         posterior=posterior,
+        weights=weights,
     ), q
 
 

@@ -122,8 +122,8 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     `layout.meta` holds all groups, so that a page can show those that a reader searches for.
     """
     unit = display_unit(str(influences.attrs.get("output", "prob")))
-    value, _, q, posterior = arrays(influences, "_overall", "group")
-    order = np.argsort(-posterior, kind="stable")
+    value, _, q, _ = arrays(influences, "_overall", "group")
+    order = np.argsort(-value, kind="stable")
     order = order[np.isfinite(value[order])]
     groups = [str(name) for name in influences["group"].values[order]]
     columns = {

@@ -111,7 +111,7 @@ def trust_section(target: TargetContext) -> Section:
             " more models would help."
         )
         drawn.append(Figure("convergence", figures.convergence(checks), caption))
-    known = _known(target.facts.priors)
+    known = [*_known(target.facts.priors), *_borrowed(target.facts.checks["class"])]
     lead += known
     brief = Section("trust", TITLE, [*verdicts, *([agreement] if baselines else []), *known])
     tables = [table, *_prior_tables(target.facts.priors)]
@@ -125,6 +125,19 @@ def _known(priors: Mapping[str, PriorScore]) -> list[str]:
         return []
     return [
         f"What else is known of the groups predicts these models, without any of them, with LDS: {'; '.join(parts)}."
+    ]
+
+
+def _borrowed(check: Checks) -> list[str]:
+    """Return a sentence on how much of the influences comes from priors, if any does."""
+    if check.prior_weights is None or check.lds_without_priors is None:
+        return []
+    used = [_title(name) for name, weight in check.prior_weights.items() if abs(weight) > 1e-3]
+    if not used:
+        return ["None of that fits these models, so that expected effects come from the records alone."]
+    return [
+        f"Expected effects (posteriors) use {join(used)} as far as that fits these models; without priors, LDS on"
+        f" classes would be {number(check.lds_without_priors)} instead of {number(check.lds)}."
     ]
 
 
