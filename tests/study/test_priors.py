@@ -75,18 +75,22 @@ def test_auto_is_the_mean_mapping_of_all_full_runs() -> None:
 
 def test_records_of_a_proxy_are_a_prior_and_their_groups_may_have_another_order(tmp_path: Path) -> None:
     turned = GROUPS[::-1]
-    place = another(tmp_path, "proxy", group_names=turned)
+    place = another(tmp_path, "proxy", 9, group_names=turned)
     record.write(full_run(0, study="proxy", group_names=turned), tmp_path / "proxy/full/record.safetensors")
     proxies = find_priors(study(), [place])
     tables = values(proxies)["pets"]
-    assert (proxies["pets"]["proxy"].models, proxies["pets"]["proxy"].seconds) == (10, 1.5)
+    assert (proxies["pets"]["proxy"].models, proxies["pets"]["proxy"].seconds) == (9, 1.5)
     assert list(tables) == ["label_mapping of proxy", "feature_mapping of proxy", "proxy"]
-    items = [make(seed) for seed in range(10)]
+    items = [make(seed) for seed in range(9)]
     outputs = items[0].targets["pets"]
     prob = np.array([item.targets["pets"].prob for item in items], float)
     means = np.stack([prob[:, outputs.labels == label].mean(1) for label in range(len(CLASSES))], axis=1)
-    slopes = fit(np.array([item.mask for item in items]), means, "ridge").estimate.slopes
-    np.testing.assert_allclose(tables["proxy"], slopes[:, ::-1], atol=1e-12)
+    mappings = {"label": LABEL[0], "feature": FEATURE[0]}
+    masks, labels = np.array([item.mask for item in items]), range(len(CLASSES))
+    fitted = fit(masks, means, "hierarchical", labels=labels, priors=mappings)
+    np.testing.assert_allclose(tables["proxy"], fitted.estimate.slopes[:, ::-1], atol=1e-9)
+    without = fit(masks, means, "hierarchical", labels=labels)
+    assert not np.allclose(without.estimate.slopes, fitted.estimate.slopes, atol=1e-6)
     np.testing.assert_allclose(tables["label_mapping of proxy"], LABEL[0][:, ::-1])
 
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import PackedMasks
-from sourcewise.estimation.collapse import collapse
-from sourcewise.estimation.fitting import fit
+from sourcewise.estimation.collapse import Knowledge, collapse
+from sourcewise.estimation.difference import DIFFERENCE
+from sourcewise.estimation.hierarchical import HIERARCHICAL
 from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.estimation.score_interval import score_without_fit
 from sourcewise.estimation.scoring import Score
@@ -128,7 +129,7 @@ def find_priors(study: Study, setting: PriorSetting, refresh: bool = True) -> Pr
     tables = list(mapping_tables(study.mappings, study.header))
     places: dict[str, list[Table]] = {"the full runs of this study": tables}
     for place in as_list(setting) if setting != "auto" else ():
-        places[f"priors={place}"] = _place_tables(place, study, refresh)
+        places[f"priors={place}"] = _place_tables(place, study, tables, refresh)
     return {name: _for_target(study, name, places) for name in study.targets}
 
 
@@ -185,14 +186,17 @@ def mapping_tables(mappings: Mapping[str, TargetOutputs], header: Header, name: 
                 yield Table(label, target, tuple(names[present].tolist()), tuple(groups), values[present])
 
 
-def _place_tables(place: str, study: Study, refresh: bool) -> list[Table]:
-    """Return the tables in a place: an influences.nc, the folder of an estimate, or a place of records."""
+def _place_tables(place: str, study: Study, known: Sequence[Table], refresh: bool) -> list[Table]:
+    """Return the tables in a place: an influences.nc, the folder of an estimate, or a place of records.
+
+    known: what full runs of the study say.
+    """
     path, own = Path(place), study.header.study
     files = [path] if path.suffix == ".nc" else sorted([*path.glob("influences.nc"), *path.glob("*/influences.nc")])
     try:
         if files:
             return [_influence_table(file, own) for file in files]
-        return record_tables(Records(place, {}, refresh).with_output(study.output), study.output, own)
+        return record_tables(Records(place, {}, refresh).with_output(study.output), study.output, known, own)
     except SourcewiseError as error:
         raise SourcewiseError(f"priors={place}: {str(error).removeprefix(f'records={place}: ')}") from error
 
@@ -216,10 +220,12 @@ def _influence_table(path: Path, own: str) -> Table:
     return table
 
 
-def record_tables(records: Iterable[Record], output: str, own: str = "") -> list[Table]:
-    """Return what the records of another study say: influences on classes by ridge, and mappings of its full runs.
+def record_tables(records: Iterable[Record], output: str, known: Sequence[Table] = (), own: str = "") -> list[Table]:
+    """Return what the records of another study say: effects on classes, and the mappings of its full runs.
 
-    own: name of the study that takes them.
+    The effects are those of a hierarchy, with these mappings as priors.
+
+    known: further priors, on targets of the same names. own: name of the study that takes the tables.
 
     Raises SourcewiseError for records of that study, or that say nothing.
     """
@@ -244,12 +250,15 @@ def record_tables(records: Iterable[Record], output: str, own: str = "") -> list
     _check_other(header.study, own)
     tables = list(mapping_tables(mappings.means(), header, header.study))
     names = tuple(header.group_names or map(str, range(groups)))
-    estimator = "ridge" if groups <= GRAM_GROUPS else "difference"
+    estimator = HIERARCHICAL if groups <= GRAM_GROUPS else DIFFERENCE
+    priors = [table for table in (*tables, *known) if set(table.groups) == set(names)]
     for target, rows in means.items() if len(bits) > 1 else ():
-        slopes = fit(PackedMasks(np.array(bits), groups), np.array(rows), estimator, level="class").estimate.slopes
-        classes = np.array(header.class_names[target])[present[target]]
-        models = len(bits)
-        tables.append(Table(header.study, target, tuple(classes.tolist()), names, slopes, models, seconds / models))
+        classes = tuple(np.array(header.class_names[target])[present[target]].tolist())
+        matched = {table.name: table.aligned(classes, names) for table in priors if table.target == target}
+        knowledge = Knowledge(np.arange(len(classes)), np.ones(len(classes)), matched)
+        subsets = collapse(PackedMasks(np.array(bits), groups), np.array(rows), knowledge=knowledge)
+        effects = estimator.estimate_subsets(subsets).slopes
+        tables.append(Table(header.study, target, classes, names, effects, len(bits), seconds / len(bits)))
     if not tables:
         raise SourcewiseError("neither two random subsets nor a full run with label mapping, so there is no prior here")
     return tables
