@@ -72,8 +72,8 @@ def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
     x, error = deviation.ravel()[known].astype(np.float64), stderr.ravel()[known].astype(np.float64)
     typical = float(np.median(error))
     largest = 2 * np.sqrt(max(float((x**2 - error**2).max()), typical**2))
-    steps = int(np.ceil(2 * np.log2(largest / typical) + 2))
-    halves = largest * np.sqrt(0.5) ** np.arange(steps)  # down to half an error
+    steps = int(np.ceil(np.log2(largest / typical) + 2))
+    halves = largest * 0.5 ** np.arange(steps)  # down to half an error
     scales = np.concatenate([-halves, [0.0], halves[::-1]])
     log_density = _components(x, error, scales).log_density
     largest_log = log_density.max(1, keepdims=True)
@@ -85,7 +85,7 @@ def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
         if moved < 1e-5:
             break
     log_likelihood = float((np.log(likelihood @ weights) + largest_log[:, 0]).mean())
-    weights[weights < 1e-4] = 0.0
+    weights[weights < 1e-3] = 0.0
     return Mixture(scales[weights > 0], weights[weights > 0] / weights.sum(), log_likelihood)
 
 
@@ -204,15 +204,18 @@ class _Components:
         Where `expected` has a variance, `blur`, each part counts as normal.
         """
         side = np.sign(self.scales)
+        if not expected.any() and not blur.any():  # most often
+            return np.asarray(side > 0, np.float64), np.asarray(side < 0, np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            total = np.sqrt(self.variance + blur)
-            normal = np.where(total > 0, special.ndtr((expected + self.mean) / total), 0.5)
+            if blur.any():
+                above = special.ndtr((expected + self.mean) / np.sqrt(self.variance + blur))
+                return above, 1 - above
             # of the half of a normal, the part beyond -expected, which lies on the other side of zero if it is cut
             tail = special.log_ndtr(side * (self.center + expected) / self.spread)
             kept = np.exp(np.minimum(tail - special.log_ndtr(side * self.center / self.spread), 0.0))
         cut = np.where(side * expected >= 0, 1.0, kept)
-        above = np.where(blur > 0, normal, np.where(side > 0, cut, np.where(side < 0, 1 - cut, expected > 0)))
-        below = np.where(blur > 0, 1 - normal, np.where(side > 0, 1 - cut, np.where(side < 0, cut, expected < 0)))
+        above = np.where(side > 0, cut, np.where(side < 0, 1 - cut, expected > 0))
+        below = np.where(side > 0, 1 - cut, np.where(side < 0, cut, expected < 0))
         exact = (self.spread == 0) & (side != 0)  # an estimate without an error
         effect = expected + self.mean
         return np.where(exact, effect > 0, above), np.where(exact, effect < 0, below)
