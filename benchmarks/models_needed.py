@@ -107,13 +107,11 @@ def blocks(study: Study, design: str, first: int, count: int) -> list[Models]:
 
 def knowledge(models: Models, labels: Array, level: str, priors: dict[str, Array], logit: bool) -> Knowledge:
     """Return what an estimator with a hierarchy gets beside the outputs."""
-    if level == "examples":
-        scale = logit_scale(models.prob) if logit else np.ones(len(labels))
-        return Knowledge(labels, scale, priors, models.logit if logit else None)
-    means = models.means(labels)
-    centred = means.logit - means.logit.mean(0)
-    scale = (centred * means.prob).sum(0) / (centred**2).sum(0) if logit else np.ones(means.prob.shape[1])
-    return Knowledge(np.unique(labels), scale, priors, means.logit if logit else None)
+    part = models if level == "examples" else models.means(labels)
+    classes = labels if level == "examples" else np.unique(labels)
+    if not logit:
+        return Knowledge(classes, np.ones(len(classes)), priors)
+    return Knowledge(classes, logit_scale(part.prob, part.logit), priors, part.logit)
 
 
 def predict(name: str, level: str, models: Models, study: Study, held: Array) -> Array | None:
@@ -134,15 +132,7 @@ def sizes(study: Study, first: int, count: int, priors: dict[str, Array]) -> Arr
     parts, rows = blocks(study, "random", first, count), []
     for part, other in zip(parts, parts[1:] + parts[:1], strict=True):
         means, known = part.means(study.labels), knowledge(part, study.labels, "class means", priors, True)
-        result = fit(
-            part.masks,
-            means.prob,
-            "hierarchical",
-            labels=known.labels,
-            logits=known.logits,
-            scale=known.scale,
-            priors=priors,
-        )
+        result = fit(part.masks, means.prob, "hierarchical", labels=known.labels, logits=known.logits, priors=priors)
         effects = result.posterior.mean.ravel()
         check = ridge(collapse(other.masks, other.means(study.labels).prob).moments()).influence.ravel()
         order = np.argsort(effects)

@@ -128,19 +128,26 @@ def test_intervals_of_the_posterior_cover_effects(kind):
     assert np.mean(wrong) == pytest.approx(np.mean(lfsr), abs=0.05)
 
 
-def test_logits_are_worth_the_mean_of_p_times_one_minus_p():
+def test_logits_are_worth_the_slope_of_probabilities_on_them():
     masks, logits, labels, *_ = planted()
-    logits = logits - logits.mean(0)
     probabilities = 1 / (1 + np.exp(-logits))
     result = fit(masks, probabilities, "hierarchical", logits=logits, labels=labels)
-    scale = (probabilities * (1 - probabilities)).mean(0)
+    slopes = [stats.linregress(x, y).slope for x, y in zip(logits.T, probabilities.T, strict=True)]
     alone = fit(masks, logits, "hierarchical", labels=labels)
-    np.testing.assert_allclose(result.posterior.mean, scale[:, None] * alone.posterior.mean)
-    np.testing.assert_allclose(result.posterior.sd, scale[:, None] * alone.posterior.sd)
+    np.testing.assert_allclose(result.posterior.mean, np.array(slopes)[:, None] * alone.posterior.mean)
+    np.testing.assert_allclose(result.posterior.sd, np.array(slopes)[:, None] * alone.posterior.sd)
     np.testing.assert_allclose(result.posterior.lfsr, alone.posterior.lfsr)
     np.testing.assert_allclose(result.influence, fit(masks, probabilities, "ridge").influence)
-    given = fit(masks, probabilities, "hierarchical", logits=logits, labels=labels, scale=2 * scale)
-    np.testing.assert_allclose(given.posterior.mean, 2 * result.posterior.mean)
+
+
+def test_an_effect_in_points_is_that_on_the_probability_even_where_it_is_large():
+    rng = np.random.default_rng(0)
+    masks = rng.random((400, 6)) < 0.5
+    logits = 6 * masks[:, :1] - 2 + 0.3 * rng.normal(size=(400, 20))
+    probabilities = 1 / (1 + np.exp(-logits))
+    result = fit(masks, probabilities, "hierarchical", logits=logits)
+    assert result.posterior.mean[:, 0] == pytest.approx(result.influence[:, 0], rel=0.02)
+    assert (probabilities * (1 - probabilities)).mean() * 6 < 0.6 * result.influence[:, 0].mean()
 
 
 def without_models(moments):

@@ -109,7 +109,6 @@ def fit(
     logits: ArrayLike | None = None,
     labels: ArrayLike | None = None,
     priors: Mapping[str, ArrayLike] | None = None,
-    scale: ArrayLike | None = None,
 ) -> Fit:
     """Estimate influences, their errors, and how well they predict models they have not seen.
 
@@ -130,7 +129,6 @@ def fit(
         labels: int[E], the class of each example; None: all are of one class.
         priors: float[classes, G] by name, tables that may be in proportion to the groups' effects on classes, such as
             similarities. How much each counts is fitted.
-        scale: float[E], what one unit of the logit is worth in units of the output; None: the mean of p (1 - p).
 
     Raises:
         SourcewiseError: fewer than two models, shapes that do not fit, NaN (with its rows), outputs that are all
@@ -145,7 +143,7 @@ def fit(
     if seed_of is not None and len(seed_of) != len(packed):
         raise SourcewiseError(f"{len(seed_of)} seeds for {len(packed)} models")
     candidates = find_estimators(estimator, packed.groups)
-    knowledge = _check_knowledge(table, packed.groups, logits, labels, priors or {}, scale)
+    knowledge = _check_knowledge(table, packed.groups, logits, labels, priors or {})
     subsets = collapse(packed, table, seed_of, knowledge)
     sample = _sample_columns(subsets)
     scores = scoring.compare_estimators(candidates, sample)
@@ -182,7 +180,6 @@ def _check_knowledge(
     logits: ArrayLike | None,
     labels: ArrayLike | None,
     priors: Mapping[str, ArrayLike],
-    scale: ArrayLike | None,
 ) -> Knowledge | None:
     """Return what is known of the columns, or None. Raises SourcewiseError for shapes that do not fit."""
     if logits is None and labels is None and not priors:
@@ -205,19 +202,26 @@ def _check_knowledge(
     logit_table = _check_outputs(logits)
     if logit_table.shape != outputs.shape:
         raise SourcewiseError(f"logits need the shape of the outputs, {outputs.shape}, not {logit_table.shape}")
-    slope = np.broadcast_to(np.asarray(logit_scale(outputs) if scale is None else scale, np.float64), (columns,))
-    if (slope < 0).any():
+    if any(
+        (table < 0).any() or (table > 1).any() for table in (outputs[rows] for rows in cuts(len(outputs), BLOCK_ROWS))
+    ):
         raise SourcewiseError("logits go with outputs that are probabilities, between 0 and 1")
-    return Knowledge(label.astype(np.int64), slope, tables, logit_table)
+    return Knowledge(label.astype(np.int64), logit_scale(outputs, logit_table), tables, logit_table)
 
 
-def logit_scale(probabilities: NDArray[Any]) -> Array:
-    """Return what one unit of the logit is worth in units of the probability, mean of p (1 - p) over rows, float[E]."""
-    scale = np.zeros(probabilities.shape[1])
+def logit_scale(probabilities: NDArray[Any], logits: NDArray[Any]) -> Array:
+    """Return what one unit of the logit is worth in units of the probability, float[E]: the slope over models.
+
+    That is the mean of p (1 - p) where logits are normal (Stein's lemma). Where a group moves them far, it is less: the
+    slope of the chord, not of the tangents. It is 0 where logits never vary.
+    """
+    product, square = np.zeros((2, probabilities.shape[1]))
+    mean = logits.mean(0, dtype=np.float64)
     for rows in cuts(len(probabilities), BLOCK_ROWS):
-        p = probabilities[rows].astype(np.float64)
-        scale += (p * (1 - p)).sum(0) / len(probabilities)
-    return scale
+        centred = logits[rows] - mean
+        product += (centred * probabilities[rows]).sum(0)
+        square += (centred**2).sum(0)
+    return np.maximum(product, 0.0) / np.where(square > 0, square, 1.0)
 
 
 def _sample_columns(subsets: Subsets) -> Subsets:

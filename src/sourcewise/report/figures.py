@@ -34,12 +34,15 @@ SUBSETS = 60
 """Listed subsets that are drawn where there are no curves."""
 
 
-def arrays(influences: xr.Dataset, suffix: str, *dims: str) -> list[Floats]:
-    """Return influences, standard errors, q-values and posteriors of the level with this suffix, axes as in `dims`.
+EXPECTED = ("posterior", "posterior_sd", "qvalue")
+"""Variables of influences.nc that lists show: the effect to expect, its standard deviation, and stars."""
+
+
+def arrays(influences: xr.Dataset, suffix: str, *dims: str, keys: Sequence[str] = KEYS) -> list[Floats]:
+    """Return influences, standard errors and q-values of the level with this suffix, or other variables; axes as dims.
 
     influences: of one target, as docs/architecture.md describes it.
     """
-    keys = (*KEYS, "posterior")
     return [np.asarray(influences[f"{key}{suffix}"].transpose(*dims).values, float) for key in keys]
 
 
@@ -64,7 +67,7 @@ def heatmap(influences: xr.Dataset, fdr: float = 0.05, max_classes: int = 100, m
     is its size before.
     """
     unit = display_unit(str(influences.attrs.get("output", "prob")))
-    value, error, q, posterior = arrays(influences, "_class", "class", "group")
+    value, error, q, posterior = arrays(influences, "_class", "class", "group", keys=(*KEYS, "posterior"))
     value = np.where(np.isfinite(error), value, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         evidence = np.nan_to_num(np.abs(value) / error, nan=0.0, posinf=1e9)
@@ -122,7 +125,7 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     `layout.meta` holds all groups, so that a page can show those that a reader searches for.
     """
     unit = display_unit(str(influences.attrs.get("output", "prob")))
-    value, _, q, _ = arrays(influences, "_overall", "group")
+    value, _, q = arrays(influences, "_overall", "group")
     order = np.argsort(-value, kind="stable")
     order = order[np.isfinite(value[order])]
     groups = [str(name) for name in influences["group"].values[order]]

@@ -158,15 +158,12 @@ class TargetContext:
     def strongest(self, dim: str, arrays: Sequence[Floats], fdr: float = 1, limit: int = 3) -> list[list[Effect]]:
         """Return the effects of the groups, or on the classes, that help most, and of those that hurt most.
 
-        They are in the order of their posteriors, with influences beside.
-
-        dim: `group` or `class`. arrays: influences, standard errors, q-values and posteriors along it. fdr: the largest
-            q-value.
+        dim: `group` or `class`. arrays: `figures.EXPECTED` along it. fdr: the largest q-value.
         """
-        names, (value, error, q, posterior) = self.influences[dim].values, arrays
+        names, (value, error, q) = self.influences[dim].values, arrays
         known = np.flatnonzero(np.isfinite(value) & (q <= fdr))
-        known = known[np.argsort(-posterior[known], kind="stable")]
-        sides = known[posterior[known] > 0][:limit], known[posterior[known] < 0][::-1][:limit]
+        known = known[np.argsort(-value[known], kind="stable")]
+        sides = known[value[known] > 0][:limit], known[value[known] < 0][::-1][:limit]
         return [
             [self.effect(str(names[i]), EffectEstimate(influence=value[i], stderr=error[i], qvalue=q[i])) for i in side]
             for side in sides

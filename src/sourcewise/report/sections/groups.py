@@ -33,12 +33,12 @@ def classes_section(target: TargetContext) -> Section:
             f" Shown are the {classes} and {groups} with the strongest evidence, of {meta['full_size'][0]:,} and"
             f" {meta['full_size'][1]:,}; the tables name every one."
         )
-    arrays = figures.arrays(target.influences, "_class", "class", "group")
+    arrays = figures.arrays(target.influences, "_class", "class", "group", keys=figures.EXPECTED)
     names = map(str, target.influences["class"].values)
     table = Table(
         "by-class",
         f"For each class of {target.title}, the groups that help most and those that {target.worst}, in"
-        f" {target.unit.name} ± standard error",
+        f" {target.unit.name}: the effect to expect ± its standard deviation",
         ["Target class", "Helped most by", "Helped least by" if target.relative else "Hurt most by"],
         [Row(name, target.strongest("group", row)) for name, *row in zip(names, *arrays, strict=True)],
         searchable="class",
@@ -64,9 +64,9 @@ def overall_section(target: TargetContext) -> Section:
     )
     if total > 2 * ends:
         caption += f" Shown are the {ends} that help most and the {ends} that {target.worst}; search for any other."
-    value, _, q, _ = figures.arrays(target.influences, "_overall", "group")
+    value, _, q = figures.arrays(target.influences, "_overall", "group")
     half = target.influences["interval_overall"].values
-    by_class = figures.arrays(target.influences, "_class", "group", "class")
+    by_class = figures.arrays(target.influences, "_class", "group", "class", keys=figures.EXPECTED)
     names, rows, show = target.influences["group"].values, [], target.unit.show
     order = np.argsort(-value, kind="stable").tolist()
     for i in order:
@@ -78,7 +78,7 @@ def overall_section(target: TargetContext) -> Section:
     table = Table(
         "by-group",
         f"For each source group, its influence on {target.title}, in {target.unit.name}, and the classes on"
-        " which it is largest and smallest, where that is significant",
+        " which it is largest and smallest, where that is significant (effect to expect ± its standard deviation)",
         ["Source group", "Overall", "95% interval", "q-value", *target.sides],
         rows,
         numeric=(1, 2, 3),

@@ -46,7 +46,7 @@ def verdict(target: TargetContext) -> Section:
             f" {count(groups, 'group')} have a significant overall effect, and {facts.significant_example:,} of"
             f" {facts.cells_example:,} influences on single examples are significant."
         )
-    arrays = figures.arrays(target.influences, "_overall", "group")
+    arrays = figures.arrays(target.influences, "_overall", "group", keys=figures.EXPECTED)
     worst = "less useful than the average group" if target.relative else "what hurts most"
     sides = target.strongest("group", arrays, fdr)
     named = zip(("what helps most", worst), sides, strict=True)
