@@ -107,12 +107,13 @@ def blocks(study: Study, design: str, first: int, count: int) -> list[Models]:
 
 def knowledge(models: Models, labels: Array, level: str, priors: dict[str, Array], logit: bool) -> Knowledge:
     """Return what an estimator with a hierarchy gets beside the outputs."""
-    classes = labels if level == "examples" else np.unique(labels)
-    scale = logit_scale(models.prob) if logit else np.ones(models.prob.shape[1])
-    if level != "examples":
-        scale = np.array([scale[labels == label].mean() for label in classes])
-    logits = (models if level == "examples" else models.means(labels)).logit
-    return Knowledge(classes, scale, priors, logits if logit else None)
+    if level == "examples":
+        scale = logit_scale(models.prob) if logit else np.ones(len(labels))
+        return Knowledge(labels, scale, priors, models.logit if logit else None)
+    means = models.means(labels)
+    centred = means.logit - means.logit.mean(0)
+    scale = (centred * means.prob).sum(0) / (centred**2).sum(0) if logit else np.ones(means.prob.shape[1])
+    return Knowledge(np.unique(labels), scale, priors, means.logit if logit else None)
 
 
 def predict(name: str, level: str, models: Models, study: Study, held: Array) -> Array | None:

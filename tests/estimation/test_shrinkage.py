@@ -8,20 +8,29 @@ from scipy import integrate, stats
 
 from sourcewise.estimation.shrinkage import Mixture, adaptive_posterior, fit_mixture, normal_posterior, shrink
 
-SPARSE = Mixture(np.array([0.05, 0.5, 4.0]), np.array([0.5, 0.3, 0.2]))
+
+def symmetric(scales: list[float], weights: list[float]) -> Mixture:
+    """Whole normals."""
+    return Mixture(np.array([*scales, *(-s for s in scales)]), np.array([*weights, *weights]) / 2)
+
+
+SPARSE = symmetric([0.05, 0.5, 4.0], [0.5, 0.3, 0.2])
+DENSE = symmetric([1.0], [1.0])
+SKEWED = Mixture(np.array([-0.3, 0.3, 5.0]), np.array([0.5, 0.4, 0.1]))
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, int], mixture: Mixture) -> np.ndarray:
     scale = rng.choice(mixture.scales, size=shape, p=mixture.weights)
-    return rng.normal(size=shape) * scale
+    return np.abs(rng.normal(size=shape)) * scale
 
 
 @given(estimate=st.floats(-5, 5), error=st.floats(0.1, 3), expected=st.floats(-2, 2))
 def test_the_posterior_is_that_of_numerical_integration(estimate: float, error: float, expected: float) -> None:
-    mixture = Mixture(np.array([0.3, 2.0]), np.array([0.6, 0.4]))
-
-    x = np.linspace(-14, 14, 5601)
-    prior = sum(w * stats.norm.pdf(x, expected, s) for w, s in zip(mixture.weights, mixture.scales, strict=True))
+    mixture = Mixture(np.array([-0.7, 0.3, 2.0]), np.array([0.3, 0.4, 0.3]))
+    x = np.linspace(-14, 14, 28001)
+    prior = np.zeros_like(x)
+    for weight, scale in zip(mixture.weights, mixture.scales, strict=True):
+        prior += weight * 2 * stats.norm.pdf(x, expected, abs(scale)) * (np.sign(x - expected) == np.sign(scale))
     values = prior * stats.norm.pdf(estimate, x, error)
     total = integrate.simpson(values, x=x)
     mean = integrate.simpson(values * x, x=x) / total
@@ -41,7 +50,9 @@ def test_an_effect_of_zero_counts_as_a_wrong_sign() -> None:
     half = shrink(np.array([[9.0, -9.0]]), np.full((1, 2), 1e-3), 0.0, SPARSE)
     np.testing.assert_allclose(half.mean, [[9, -9]], rtol=1e-3)
     np.testing.assert_allclose(half.lfsr, 0, atol=1e-9)
-    some = shrink(np.array([[1.0]]), np.ones((1, 1)), 0.0, Mixture(np.array([0.0, 1.0]), np.array([0.5, 0.5])))
+    some = shrink(
+        np.array([[1.0]]), np.ones((1, 1)), 0.0, Mixture(np.array([0.0, 1.0, -1.0]), np.array([0.5, 0.25, 0.25]))
+    )
     zero = stats.norm.pdf(1) / (stats.norm.pdf(1) + stats.norm.pdf(1, scale=np.sqrt(2)))
     assert some.lfsr[0, 0] == pytest.approx(zero + (1 - zero) * stats.norm.cdf(-0.5 / np.sqrt(0.5)))
 
@@ -54,11 +65,7 @@ def test_what_is_unknown_stays_so_and_what_has_no_error_is_taken_as_it_is() -> N
     assert abs(result.mean[0, 3]) < 0.4
 
 
-DENSE = Mixture(np.array([1.0]), np.ones(1))
-SMALL = Mixture(np.array([0.2, 3.0]), np.array([0.8, 0.2]))
-
-
-@pytest.mark.parametrize("mixture", [SPARSE, DENSE, SMALL])
+@pytest.mark.parametrize("mixture", [SPARSE, DENSE, SKEWED])
 def test_intervals_cover_and_lfsr_is_the_rate_of_wrong_signs(mixture: Mixture) -> None:
     rng = np.random.default_rng(0)
     truth = draw(rng, (200, 100), mixture)
@@ -96,6 +103,17 @@ def test_the_largest_of_many_are_not_too_large() -> None:
     real = (truth * np.sign(estimate)).ravel()[largest].mean()
     assert naive > 1.05 * real
     assert shrunken == pytest.approx(real, rel=0.02)
+
+
+def test_the_worst_are_not_taken_to_be_as_large_as_the_best() -> None:
+    rng = np.random.default_rng(6)
+    truth = draw(rng, (60, 36), SKEWED)
+    estimate = truth + rng.normal(size=truth.shape)
+    result = adaptive_posterior(estimate, np.ones_like(estimate)).mean
+    best, worst = np.argsort(-result, axis=None)[:50], np.argsort(result, axis=None)[:50]
+    assert result.ravel()[best].mean() == pytest.approx(truth.ravel()[best].mean(), rel=0.05)
+    assert result.ravel()[worst].mean() > 2 * truth.ravel()[worst].mean()
+    assert estimate.ravel()[worst].mean() < 4 * truth.ravel()[worst].mean()
 
 
 def test_rows_shrink_towards_their_mean_where_that_is_more_likely_whose_error_stays() -> None:

@@ -1,8 +1,9 @@
 """Posteriors of influences by adaptive shrinkage: what to expect of effects, given estimates with errors.
 
-The largest of many noisy estimates are too large. Effects are taken to be draws from a mixture of normals of several
-scales about what is expected of them; its weights are fitted to all estimates together (empirical Bayes; Stephens,
-Biostatistics 18, 2017). So small noisy estimates shrink much, and the few large effects hardly at all.
+The largest of many noisy estimates are too large. Effects are taken to be draws from a mixture of halves of normals,
+above and below what is expected of them, of several scales each: effects that help may be larger than those that harm.
+Its weights are fitted to all estimates together (empirical Bayes; Stephens, Biostatistics 18, 2017). So small noisy
+estimates shrink much, and the few large effects hardly at all.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from scipy import special
 
 from sourcewise.estimation.arrays import Array, row_blocks
 
-PRIOR_CELLS = 0.25
+PRIOR_CELLS = 0.05
 """Effects seen beforehand at each scale: few estimates are not to single out one of several that do as well."""
 FITTED_CELLS = 2**13
 """Cells, evenly spaced, that the weights of the mixture are fitted to, at most."""
@@ -37,10 +38,10 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A distribution of effects about their expectation: normals of several scales.
+    """A distribution of effects about their expectation: halves of normals of several scales.
 
     Attributes:
-        scales: float[S], standard deviations, zero among them.
+        scales: float[S], standard deviations; of the half below what is expected, if negative; zero for that itself.
         weights: float[S], which sum to one.
         log_likelihood: mean over the estimates that it was fitted to.
     """
@@ -71,18 +72,20 @@ def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
     x, error = deviation.ravel()[known].astype(np.float64), stderr.ravel()[known].astype(np.float64)
     typical = float(np.median(error))
     largest = 2 * np.sqrt(max(float((x**2 - error**2).max()), typical**2))
-    steps = int(np.ceil(2 * np.log2(largest / typical) + 2))
-    scales = np.concatenate([[0.0], largest * np.sqrt(0.5) ** np.arange(steps)[::-1]])  # from half an error on
-    likelihood, weights = _likelihood(x, error, scales), np.full(len(scales), 1 / len(scales))
+    steps = int(np.ceil(np.log2(largest / typical) + 2))
+    halves = largest * 0.5 ** np.arange(steps)  # down to half an error
+    scales = np.concatenate([-halves, [0.0], halves[::-1]])
+    log_density = _components(x, error, scales).log_density
+    largest_log = log_density.max(1, keepdims=True)
+    likelihood, weights = np.exp(log_density - largest_log), np.full(len(scales), 1 / len(scales))
     for _ in range(300):  # expectation-maximisation
         share = likelihood * weights
         new = (share / share.sum(1, keepdims=True)).sum(0) + PRIOR_CELLS
         moved, weights = np.abs(new / new.sum() - weights).max(), new / new.sum()
         if moved < 1e-5:
             break
-    largest_log, _ = _log_density(x, error, scales)
     log_likelihood = float((np.log(likelihood @ weights) + largest_log[:, 0]).mean())
-    weights[weights < 1e-4] = 0.0
+    weights[weights < 1e-3] = 0.0
     return Mixture(scales[weights > 0], weights[weights > 0] / weights.sum(), log_likelihood)
 
 
@@ -162,31 +165,79 @@ def shrink(
 def _shrink_rows(
     estimate: Array, stderr: Array, expected: Array, expected_error: Array, mixture: Mixture
 ) -> tuple[Array, Array, Array]:
-    error = stderr[..., None]
-    deviation, square = (estimate - expected)[..., None], mixture.scales**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = _likelihood(estimate - expected, stderr, mixture.scales) * mixture.weights
+    parts = _components(estimate - expected, stderr, mixture.scales)
+    center, blur = expected[..., None], ((1 - parts.kept) * expected_error[..., None]) ** 2
+    with np.errstate(invalid="ignore"):
+        share = np.exp(parts.log_density - parts.log_density.max(-1, keepdims=True)) * mixture.weights
         share /= share.sum(-1, keepdims=True)
-        kept = np.where(error > 0, square / (square + error**2), 1.0)
-        means = expected[..., None] + kept * deviation
-        variances = kept * error**2 + ((1 - kept) * expected_error[..., None]) ** 2
+        means = center + parts.mean
         mean = (share * means).sum(-1)
-        variance = (share * (variances + (means - mean[..., None]) ** 2)).sum(-1)
-        positive = np.where(variances > 0, special.ndtr(means / np.sqrt(variances)), np.where(means > 0, 1.0, 0.0))
-        zero = np.where((variances == 0) & (means == 0), share, 0.0).sum(-1)
-        above = (share * positive).sum(-1)
-    lfsr = np.where(mean > 0, 1 - above, np.where(mean < 0, above + zero, np.maximum(1 - above, above + zero)))
+        variance = (share * (parts.variance + blur + (means - mean[..., None]) ** 2)).sum(-1)
+        above, below = ((share * part).sum(-1) for part in parts.sides(center, blur))
+    lfsr = np.where(mean > 0, 1 - above, np.where(mean < 0, 1 - below, 1 - np.minimum(above, below)))
     return mean, np.sqrt(variance), np.where(np.isnan(mean), np.nan, np.clip(lfsr, 0, 1))
 
 
-def _likelihood(deviation: Array, stderr: Array, scales: Array) -> Array:
-    """Return the density of deviations under each scale, float[..., S], relative to the largest one."""
-    largest, log_density = _log_density(deviation, stderr, scales)
-    return np.asarray(np.exp(log_density - largest))
+@dataclass(frozen=True)
+class _Components:
+    """Posterior of deviations from what is expected under each part of a mixture, float[..., S] each.
+
+    Attributes:
+        scales: float[S], as in `Mixture`.
+        log_density: of the estimate, up to a constant.
+        kept: share of the estimate that a whole normal would keep.
+        center, spread: of that normal, of which the posterior is the half on the side of the scale.
+        mean, variance: of the half.
+    """
+
+    scales: Array
+    log_density: Array
+    kept: Array
+    center: Array
+    spread: Array
+    mean: Array
+    variance: Array
+
+    def sides(self, expected: Array, blur: Array) -> tuple[Array, Array]:
+        """Return the probabilities that the effect, which is the deviation plus `expected`, is above and below zero.
+
+        Where `expected` has a variance, `blur`, each part counts as normal.
+        """
+        side = np.sign(self.scales)
+        if not expected.any() and not blur.any():  # most often
+            return np.asarray(side > 0, np.float64), np.asarray(side < 0, np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if blur.any():
+                above = special.ndtr((expected + self.mean) / np.sqrt(self.variance + blur))
+                return above, 1 - above
+            # of the half of a normal, the part beyond -expected, which lies on the other side of zero if it is cut
+            tail = special.log_ndtr(side * (self.center + expected) / self.spread)
+            kept = np.exp(np.minimum(tail - special.log_ndtr(side * self.center / self.spread), 0.0))
+        cut = np.where(side * expected >= 0, 1.0, kept)
+        above = np.where(side > 0, cut, np.where(side < 0, 1 - cut, expected > 0))
+        below = np.where(side > 0, 1 - cut, np.where(side < 0, cut, expected < 0))
+        exact = (self.spread == 0) & (side != 0)  # an estimate without an error
+        effect = expected + self.mean
+        return np.where(exact, effect > 0, above), np.where(exact, effect < 0, below)
 
 
-def _log_density(deviation: Array, stderr: Array, scales: Array) -> tuple[Array, Array]:
-    """Return the largest log density of each deviation, float[..., 1], and all of them, float[..., S]."""
-    variance = np.maximum(scales**2 + stderr[..., None] ** 2, 1e-300)
+def _components(deviation: Array, stderr: Array, scales: Array) -> _Components:
+    """Return what each part of a mixture makes of deviations with errors, float[...]."""
+    error, side = stderr[..., None], np.sign(scales)
+    variance = np.maximum(scales**2 + error**2, 1e-300)
+    kept = scales**2 / variance
+    center, spread = kept * deviation[..., None], np.sqrt(kept) * error
     log_density = -0.5 * (np.log(variance) + deviation[..., None] ** 2 / variance)
-    return log_density.max(-1, keepdims=True), log_density
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(spread > 0, side * center / spread, np.sign(side * center) * 38.0)
+    log_half = special.log_ndtr(z)
+    hazard = np.exp(-0.5 * z**2 - 0.5 * np.log(2 * np.pi) - log_half)
+    return _Components(
+        scales=scales,
+        log_density=log_density + np.where(side == 0, 0.0, np.log(2) + log_half),
+        kept=kept,
+        center=center,
+        spread=spread,
+        mean=np.where(side == 0, 0.0, center + side * spread * hazard),
+        variance=np.where(side == 0, 0.0, np.maximum(spread**2 * (1 - hazard * (z + hazard)), 0.0)),
+    )

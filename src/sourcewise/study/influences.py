@@ -135,10 +135,23 @@ def _levels(study: Study, name: str, priors: Mapping[str, NDArray[np.floating[An
         logits = target.logits if large else target.logits.astype(np.float64)
         scale = logit_scale(target.examples)
         class_logits = np.concatenate([logits[rows] @ member for rows in row_blocks(logits.shape)])
-        levels["class"] |= {"logits": class_logits, "scale": scale @ member}
+        overall_logits = (class_logits @ share)[:, None]
         levels["example"] |= {"logits": logits, "scale": scale}
-        levels["overall"] |= {"logits": (class_logits @ share)[:, None], "scale": [scale.mean()]}
+        levels["class"] |= {"logits": class_logits, "scale": _slope(outputs["class"], class_logits)}
+        levels["overall"] |= {"logits": overall_logits, "scale": _slope(outputs["overall"], overall_logits)}
     return levels
+
+
+def _slope(means: NDArray[np.floating[Any]], logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the slope of mean outputs on mean logits over models, float[columns]; 0 where logits never vary.
+
+    For one example it is the mean of p (1 - p), if logits are normal (Stein's lemma). In a class, the examples whose
+    logits move most often have outputs near 0 or 1, which move least.
+    """
+    centred = logits - logits.mean(0)
+    square = (centred**2).sum(0)
+    slope = (centred * means).sum(0) / np.where(square > 0, square, 1.0)
+    return np.asarray(np.maximum(slope, 0.0))
 
 
 def _members(target: StudyTarget) -> NDArray[np.float64]:
