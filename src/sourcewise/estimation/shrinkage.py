@@ -17,6 +17,8 @@ from sourcewise.estimation.arrays import Array, row_blocks
 
 PRIOR_CELLS = 0.05
 """Effects seen beforehand at each scale: few estimates are not to single out one of several that do as well."""
+GROWTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""How much wider effects may scatter of which much is expected."""
 FITTED_CELLS = 2**13
 """Cells, evenly spaced, that the weights of the mixture are fitted to, at most."""
 
@@ -94,38 +96,56 @@ class Adaptation:
     """How effects are distributed, as unbiased influences let one think.
 
     Attributes:
-        mixture: of effects about what is expected.
+        mixture: of effects about what is expected, over their widths.
         about_mean: whether what is expected takes in the mean of a row.
+        growth: how much wider effects of which much is expected scatter, see `_widths`.
     """
 
     mixture: Mixture
     about_mean: bool
+    growth: float
 
     def posterior(self, influence: Array, stderr: Array, expected: Array | float = 0.0) -> Posterior:
         """Return the posterior of effects from unbiased influences float[E, G], about what is expected of them."""
-        if not self.about_mean:
-            return shrink(influence, stderr, expected, self.mixture)
-        center, error = row_center(influence - expected, stderr)
-        return shrink(influence, stderr, expected + center, self.mixture, error)
+        width, center, error = _widths(expected, self.growth), expected, np.zeros((len(influence), 1))
+        if self.about_mean:
+            mean, error = row_center(influence - expected, stderr)
+            center = expected + mean
+        result = shrink(influence / width, stderr / width, center / width, self.mixture, error / width)
+        return Posterior(result.mean * width, result.sd * width, result.lfsr)
 
 
 def adapt(influence: Array, stderr: Array, expected: Array | float = 0.0) -> Adaptation:
     """Fit the distribution of effects to unbiased influences float[E, G].
 
     Effects are about what is expected of them, or about that plus the mean of their row (where more data helps, all
-    groups help), whichever has the smaller Bayesian information criterion.
+    groups help), whichever has the smaller Bayesian information criterion. They scatter wider where much is expected,
+    as far as that is more likely.
     """
     deviation, groups = influence - expected, max(influence.shape[1], 2)
     center, _ = row_center(deviation, stderr)
-    plain, about_mean = fit_mixture(deviation, stderr), fit_mixture(deviation - center, stderr)
-    if plain.log_likelihood >= about_mean.log_likelihood - np.log(groups) / (2 * groups):
-        return Adaptation(plain, about_mean=False)
-    return Adaptation(about_mean, about_mean=True)
+    known = np.isfinite(deviation) & (stderr > 0)
+    tried: list[tuple[float, Adaptation]] = []
+    for growth in GROWTHS if np.any(expected) else GROWTHS[:1]:
+        width = _widths(expected, growth)
+        stretch = float(np.log(np.broadcast_to(width, known.shape)[known]).mean()) if known.any() else 0.0
+        for about_mean in (False, True):
+            part = (deviation - center if about_mean else deviation) / width
+            mixture = fit_mixture(part, stderr / width)
+            penalty = np.log(groups) / (2 * groups) if about_mean else 0.0
+            tried.append((mixture.log_likelihood - stretch - penalty, Adaptation(mixture, about_mean, growth)))
+    return max(tried, key=lambda item: item[0])[1]
 
 
 def adaptive_posterior(influence: Array, stderr: Array, expected: Array | float = 0.0) -> Posterior:
     """Return the posterior of effects from unbiased influences float[E, G], see `adapt`."""
     return adapt(influence, stderr, expected).posterior(influence, stderr, expected)
+
+
+def _widths(expected: Array | float, growth: float) -> Array:
+    """Return the scale of deviations relative to that where nothing is expected; what is expected counts in its rms."""
+    scale = np.sqrt(np.mean(np.square(expected)))
+    return np.asarray(np.sqrt(1 + (growth * expected / scale) ** 2 if growth else np.ones((1, 1))))
 
 
 def row_center(influence: Array, stderr: Array) -> tuple[Array, Array]:
