@@ -17,7 +17,7 @@ from sourcewise.estimation.arrays import Array, row_blocks
 
 PRIOR_CELLS = 0.05
 """Effects seen beforehand at each scale: few estimates are not to single out one of several that do as well."""
-GROWTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
+GROWTHS = (1.0, 3.0)
 """How much wider effects may scatter of which much is expected."""
 FITTED_CELLS = 2**13
 """Cells, evenly spaced, that the weights of the mixture are fitted to, at most."""
@@ -125,15 +125,18 @@ def adapt(influence: Array, stderr: Array, expected: Array | float = 0.0) -> Ada
     deviation, groups = influence - expected, max(influence.shape[1], 2)
     center, _ = row_center(deviation, stderr)
     known = np.isfinite(deviation) & (stderr > 0)
-    tried: list[tuple[float, Adaptation]] = []
-    for growth in GROWTHS if np.any(expected) else GROWTHS[:1]:
+
+    def attempt(about_mean: bool, growth: float) -> tuple[float, Adaptation]:
         width = _widths(expected, growth)
+        mixture = fit_mixture((deviation - center if about_mean else deviation) / width, stderr / width)
         stretch = float(np.log(np.broadcast_to(width, known.shape)[known]).mean()) if known.any() else 0.0
-        for about_mean in (False, True):
-            part = (deviation - center if about_mean else deviation) / width
-            mixture = fit_mixture(part, stderr / width)
-            penalty = np.log(groups) / (2 * groups) if about_mean else 0.0
-            tried.append((mixture.log_likelihood - stretch - penalty, Adaptation(mixture, about_mean, growth)))
+        penalty = np.log(groups) / (2 * groups) if about_mean else 0.0
+        return mixture.log_likelihood - stretch - penalty, Adaptation(mixture, about_mean, growth)
+
+    tried = [attempt(about_mean, 0.0) for about_mean in (False, True)]
+    if np.any(expected):
+        about_mean = tried[1][0] > tried[0][0]
+        tried += [attempt(about_mean, growth) for growth in GROWTHS]
     return max(tried, key=lambda item: item[0])[1]
 
 
