@@ -21,6 +21,7 @@ from sourcewise.records import uploads, wandb_tracker
 from sourcewise.records.tracker import NoTracker
 from sourcewise.records.uploads import Note
 from sourcewise.records.wandb_tracker import WandbTracker
+from sourcewise.study.effects import ALL_KEYS
 
 
 def test_figures_tables_and_artifacts(wandb_server: WandbServer, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_estimate_makes_a_report(wandb_server: WandbServer, tmp_path: Path) -> N
         if name.endswith(".table.json")
     }
     assert len(tables["class"]["data"]) == 3 * len(GROUPS)
-    assert tables["class"]["columns"] == ["class", "group", "influence", "stderr", "qvalue"]
+    assert tables["class"]["columns"] == ["class", "group", *ALL_KEYS]
     assert [row[0] for row in tables["runs"]["data"]] == (tmp_path / "out/records.txt").read_text().split()
     assert tables["runs"]["data"][0][1] == "http://127.0.0.1/me/p/runs/a"
     ((place, reason),) = tables["left out"]["data"]
