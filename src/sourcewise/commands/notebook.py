@@ -19,6 +19,7 @@ from sourcewise.report import figures
 from sourcewise.study.collect import Study, collect
 from sourcewise.study.effects import effect_table, strongest_lines
 from sourcewise.study.influences import Estimated, estimate
+from sourcewise.study.priors import PriorSetting, find_priors, values
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,14 @@ class Loaded:
         """
         return self.study.targets[self._target(target)].examples
 
-    def estimate(self, target: str | None = None, estimator: str = "auto") -> Influences:
-        """Estimate the influences on a target. A single target need not be named.
+    def estimate(self, target: str | None = None, estimator: str = "auto", priors: PriorSetting = "auto") -> Influences:
+        """Estimate the influences on a target, as `python estimate.py` does. A single target need not be named.
 
-        Raises SourcewiseError for an unknown target or estimator, or fewer than two models.
+        Raises SourcewiseError for an unknown target, estimator or place of priors, or fewer than two models.
         """
         name = self._target(target)
-        return Influences(**vars(estimate(self.study, estimator, [name])[name]))
+        known = values(find_priors(self.study, priors))
+        return Influences(**vars(estimate(self.study, estimator, [name], priors=known)[name]))
 
     def __repr__(self) -> str:
         left_out = f"; {len(self.left_out)} left out" if self.left_out else ""

@@ -78,7 +78,11 @@ def fit_classes(normal: NormalEquations, priors: Mapping[str, Array]) -> ClassEf
     """
     groups, k = normal.groups, normal.groups.size
     tables = {name: table[:, groups] - table[:, groups].mean(1, keepdims=True) for name, table in priors.items()}
-    tables = {name: table / np.sqrt((table**2).mean()) for name, table in tables.items() if table.any()}
+    tables = {
+        name: table / np.sqrt((table**2).mean())
+        for name, table in tables.items()
+        if np.abs(table).max(initial=0) > 1e-9 * np.abs(priors[name]).max()  # not constant but for rounding
+    }
     weights = _prior_weights(normal, np.array([*tables.values()])) if tables else np.zeros(0)
     prior_slopes = np.einsum("p,pck->ck", weights, np.array([*tables.values()])) if tables else 0.0
     expected_slopes = np.zeros((normal.moments.columns, k)) + prior_slopes

@@ -158,9 +158,9 @@ def _posteriors(target: StudyTarget, fits: Mapping[str, Fit]) -> dict[str, Poste
         class_mean += member[rows].T @ examples[rows]
     share = target.class_sizes[target.class_sizes > 0] / len(target.labels)
     for level, mean in (("class", class_mean), ("overall", share[None] @ class_mean)):
-        own = posteriors[level]
-        lfsr = np.where(np.sign(mean) == np.sign(own.mean), own.lfsr, 0.5)
-        posteriors[level] = Posterior(mean, own.sd, np.where(np.isnan(own.lfsr), np.nan, lfsr))
+        fitted = posteriors[level]
+        lfsr = np.where(np.sign(mean) == np.sign(fitted.mean), fitted.lfsr, 0.5)
+        posteriors[level] = Posterior(mean, fitted.sd, np.where(np.isnan(fitted.lfsr), np.nan, lfsr))
     return posteriors
 
 

@@ -93,7 +93,7 @@ class Table:
     seconds: float | None = None
 
     def aligned(self, classes: Sequence[str], groups: Sequence[str]) -> NDArray[np.float64]:
-        """Return the table for other classes and an other order of the groups, float[classes, groups].
+        """Return the table for other classes and another order of the groups, float[classes, groups].
 
         A class that the table does not know gets the mean over those that it knows. What is not known of a group is
         the mean over the class's groups, which says nothing.
@@ -135,7 +135,7 @@ def find_priors(study: Study, setting: PriorSetting, refresh: bool = True) -> Pr
 
 def values(priors: Priors) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Return the tables alone, float[classes, groups] by target and name."""
-    return {target: {name: prior.values for name, prior in found.items()} for target, found in priors.items()}
+    return {target: {name: prior.values for name, prior in tables.items()} for target, tables in priors.items()}
 
 
 def score_priors(study: Study, target: str, priors: Mapping[str, Prior]) -> dict[str, PriorScore]:
@@ -155,20 +155,20 @@ def score_priors(study: Study, target: str, priors: Mapping[str, Prior]) -> dict
 
 def _for_target(study: Study, target: str, places: Mapping[str, Sequence[Table]]) -> dict[str, Prior]:
     """Return the tables for one target: of each place those on the target of that name, or on all where none has it."""
-    found: dict[str, Prior] = {}
+    priors: dict[str, Prior] = {}
     for place, tables in places.items():
         same = [table for table in tables if table.target == target]
         for table in same or tables:
             name = table.name if same else f"{table.name} on {table.target}"
-            if name in found:
+            if name in priors:
                 raise SourcewiseError(f"{place}: a prior from {name} is there twice; leave one of them out")
             try:
                 aligned = table.aligned(study.targets[target].class_names, study.group_names)
             except SourcewiseError as error:
                 raise SourcewiseError(f"{place}: {error}") from error
             if (np.ptp(aligned, axis=1) > 0).any():  # else it says nothing
-                found[name] = Prior(aligned, table.models, table.seconds)
-    return found
+                priors[name] = Prior(aligned, table.models, table.seconds)
+    return priors
 
 
 def mapping_tables(mappings: Mapping[str, TargetOutputs], header: Header, name: str = "") -> Iterator[Table]:
@@ -191,17 +191,17 @@ def _place_tables(place: str, study: Study, known: Sequence[Table], refresh: boo
 
     known: what full runs of the study say.
     """
-    path, own = Path(place), study.header.study
+    path, taker = Path(place), study.header.study
     files = [path] if path.suffix == ".nc" else sorted([*path.glob("influences.nc"), *path.glob("*/influences.nc")])
     try:
         if files:
-            return [_influence_table(file, own) for file in files]
-        return record_tables(Records(place, {}, refresh).with_output(study.output), study.output, known, own)
+            return [_influence_table(file, taker) for file in files]
+        return record_tables(Records(place, {}, refresh).with_output(study.output), study.output, known, taker)
     except SourcewiseError as error:
         raise SourcewiseError(f"priors={place}: {str(error).removeprefix(f'records={place}: ')}") from error
 
 
-def _influence_table(path: Path, own: str) -> Table:
+def _influence_table(path: Path, taker: str) -> Table:
     """Return influences on classes from an influences.nc; their posterior means, where it holds these."""
     try:
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
@@ -216,16 +216,16 @@ def _influence_table(path: Path, own: str) -> Table:
             )
     except (OSError, ValueError, KeyError) as error:
         raise SourcewiseError(f"{path} is not an influences.nc of an estimate ({error})") from error
-    _check_other(table.name, own)
+    _check_other(table.name, taker)
     return table
 
 
-def record_tables(records: Iterable[Record], output: str, known: Sequence[Table] = (), own: str = "") -> list[Table]:
+def record_tables(records: Iterable[Record], output: str, known: Sequence[Table] = (), taker: str = "") -> list[Table]:
     """Return what the records of another study say: effects on classes, and the mappings of its full runs.
 
     The effects are those of a hierarchy, with these mappings as priors.
 
-    known: further priors, on targets of the same names. own: name of the study that takes the tables.
+    known: further priors, on targets of the same names. taker: name of the study that takes the tables.
 
     Raises SourcewiseError for records of that study, or that say nothing.
     """
@@ -247,7 +247,7 @@ def record_tables(records: Iterable[Record], output: str, known: Sequence[Table]
             means[target].append(values[present[target]])
     if header is None:
         raise SourcewiseError("there are no records")
-    _check_other(header.study, own)
+    _check_other(header.study, taker)
     tables = list(mapping_tables(mappings.means(), header, header.study))
     names = tuple(header.group_names or map(str, range(groups)))
     estimator = HIERARCHICAL if groups <= GRAM_GROUPS else DIFFERENCE
@@ -264,6 +264,6 @@ def record_tables(records: Iterable[Record], output: str, known: Sequence[Table]
     return tables
 
 
-def _check_other(study: str, own: str) -> None:
-    if study == own:
+def _check_other(study: str, taker: str) -> None:
+    if study == taker:
         raise SourcewiseError("this is the study itself, whose records would count twice; leave it out")
