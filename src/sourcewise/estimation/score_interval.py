@@ -9,6 +9,9 @@ Three things part that score from the cross-fitted one:
   both with the effects, so noise has at most the share (1 - r)^2 of the product of their variances.
 * Each fit lacks a fold. Effects are planted in outputs that are dealt anew, on the same masks, and the score that the
   fit of all has on fresh subsets, which is known then, is compared with the cross-fitted one.
+
+An estimator's substitute (`Estimator.for_halves`: ridge for lasso and for a hierarchy) stands in for it on outputs that
+are dealt anew.
 """
 
 from __future__ import annotations
@@ -42,9 +45,8 @@ def score_interval(subsets: Subsets, estimator: Estimator, seed: int = 0) -> tup
     if np.isnan(score).all():
         return float("nan"), float("nan")
     value = float(_mean_of_known(score, (0, 1)))
-    # Outputs that are dealt anew have no classes or priors to borrow from: a hierarchy's substitute stands in for it.
-    stand_in = estimator.for_halves if estimator.needs_hierarchy else estimator
-    excess, gain = _simulated(subsets, stand_in, fold, value, np.random.default_rng(seed))
+    # Outputs that are dealt anew have no classes or priors to borrow from, and tuning on each deal takes long.
+    excess, gain = _simulated(subsets, estimator.for_halves, fold, value, np.random.default_rng(seed))
     noise_share = (1 - np.clip(gain * value, 0, 1)) ** 2
     free = min(DEALS - 1, subsets.units - len(score))  # of the less certain variance
     error = stats.t.ppf(0.975, free) * np.sqrt(variance[0] * (1 + noise_share * excess))

@@ -19,7 +19,7 @@ PRIOR_CELLS = 0.05
 """Effects seen beforehand at each scale: few estimates are not to single out one of several that do as well."""
 GROWTHS = (1.0, 3.0)
 """How much wider effects may scatter of which much is expected."""
-FITTED_CELLS = 2**13
+FITTED_CELLS = 2**12
 """Cells, evenly spaced, that the weights of the mixture are fitted to, at most."""
 
 
