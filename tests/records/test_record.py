@@ -202,6 +202,20 @@ def test_a_pipe_in_place_of_a_record_is_named(tmp_path: Path) -> None:
         record.read(tmp_path / "record")
 
 
+def test_a_record_of_the_largest_size_is_written_and_read_and_none_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, size = tmp_path / "record.safetensors", len(record.to_bytes(make()))
+    monkeypatch.setattr(record, "MAX_BYTES", size)
+    record.write(make(), path)
+    assert equal(record.read(path), make())
+    monkeypatch.setattr(record, "MAX_BYTES", size - 1)
+    with pytest.raises(RecordError, match=f"{size:,} bytes; a record has at most"):
+        record.read(path)
+    with pytest.raises(RecordError, match=f"{size:,} bytes; a record has at most"):
+        record.write(make(), path)
+
+
 def test_digest_ignores_wall_time_and_how_the_run_was_asked_for_and_nothing_else() -> None:
     base = record.digest(make())
     for change in ({"seconds": {"pretraining": 99.0}}, {"overrides": ["model=resnet9"]}, {"random_design": True}):

@@ -59,7 +59,7 @@ def test_parts_make_a_record() -> None:
         ({"config": {}}, "subset"),
         ({"class_names": {"pets": ["cat", "cat", "eel"]}}, "names of pets that are not unique"),
         ({"group_names": ["a"] * 14}, "names of group that are not unique"),
-        ({"design": "full"}, "its design is not that of its config"),
+        ({"design": "full"}, "(its design is not that of its config, or its source has no name)"),
         ({"config": {"subset": {"design": "random"}, "source": 3}}, "missing or unknown parts"),
         ({"surplus": 1}, "surplus"),
         ({"overrides": [1]}, "overrides="),
