@@ -80,11 +80,11 @@ def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
     log_density = _components(x, error, scales).log_density
     largest_log = log_density.max(1, keepdims=True)
     likelihood, weights = np.exp(log_density - largest_log), np.full(len(scales), 1 / len(scales))
-    for _ in range(300):  # expectation-maximisation
+    for _ in range(200):  # expectation-maximisation
         share = likelihood * weights
         new = (share / share.sum(1, keepdims=True)).sum(0) + PRIOR_CELLS
         moved, weights = np.abs(new / new.sum() - weights).max(), new / new.sum()
-        if moved < 1e-5:
+        if moved < 1e-4:
             break
     log_likelihood = float((np.log(likelihood @ weights) + largest_log[:, 0]).mean())
     weights[weights < 1e-3] = 0.0
@@ -133,9 +133,9 @@ def adapt(influence: Array, stderr: Array, expected: Array | float = 0.0) -> Ada
         penalty = np.log(groups) / (2 * groups) if about_mean else 0.0
         return mixture.log_likelihood - stretch - penalty, Adaptation(mixture, about_mean, growth)
 
-    tried = [attempt(about_mean, 0.0) for about_mean in (False, True)]
+    tried = [attempt(about_mean, 0.0) for about_mean in ((False, True) if center.any() else (False,))]
     if np.any(expected):
-        about_mean = tried[1][0] > tried[0][0]
+        about_mean = tried[-1][0] > tried[0][0]
         tried += [attempt(about_mean, growth) for growth in GROWTHS]
     return max(tried, key=lambda item: item[0])[1]
 
