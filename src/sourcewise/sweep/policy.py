@@ -247,7 +247,7 @@ class Sweep:
         failed = [run for run in self.runs if run.state == "failed"]
         left = [run for run in self.runs if run.state not in ("done", "failed")]
         for run in left:
-            if run.state in ("stopped", "running"):  # its process has ended by now, perhaps with its lease held
+            if run.folder.is_dir():  # its process may have ended with its lease held
                 leases.clear(run.folder)
         for run in [] if self.hopeless else failed:
             print(f"\nfailed: {run.name}\n  cause: {run.cause}\n  log:   {run.log}", file=sys.stderr)
