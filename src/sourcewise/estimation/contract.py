@@ -41,7 +41,7 @@ class Estimate:
         mean: float[E], mean output.
         coefficients: float[E, G], what `predict` uses; None if that is the influence.
         penalty: float[E], chosen a column at a time; None without one.
-        posterior: what to expect of the effects after all; None where the estimator leaves that to the table.
+        posterior: what to expect of the effects after all; None where the estimator leaves that to adaptive shrinkage.
         weights: weight of each prior, by name, in units of the logit; empty without any.
     """
 

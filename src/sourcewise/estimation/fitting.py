@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from sourcewise.estimation.estimators import AUTO, EstimatorSetting, find_estima
 from sourcewise.estimation.identifiability import limits
 from sourcewise.estimation.inference import intervals
 from sourcewise.estimation.shrinkage import Posterior
-from sourcewise.estimation.tables import estimate_table
+from sourcewise.estimation.tables import estimate_table, posterior_table
 
 SAMPLE = 1000
 """Columns that the checks look at, at most (evenly spaced), fewer where groups are many."""
@@ -63,11 +64,10 @@ class Fit:
         """Standard errors of the influences, float[E, G]."""
         return self.estimate.stderr
 
-    @property
+    @cached_property
     def posterior(self) -> Posterior:
         """What to expect of the effects after all, float[E, G] each."""
-        assert self.estimate.posterior is not None, "`fit` makes one"
-        return self.estimate.posterior
+        return posterior_table(self.estimate)
 
     @property
     def verdict(self) -> str:

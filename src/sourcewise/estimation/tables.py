@@ -27,7 +27,6 @@ POSTERIOR = ("mean", "sd", "lfsr")
 def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, NDArray[np.floating[Any]]]:
     """Estimate influences and their q-values, both float[E, G].
 
-    The estimate has a posterior, adaptive shrinkage about the mean influence of a row where the estimator has none.
     Of groups that are never apart, nobody can tell the influences, which are NaN. To predictions, each adds an equal
     part of what they add together.
 
@@ -38,8 +37,6 @@ def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, ND
     if shape[0] * shape[1] > CELLS and estimator.by_parts:
         return _estimate_by_parts(subsets, estimator, shape)
     estimate = _without_joint_effects(estimator.estimate_subsets(subsets), _partners(subsets))
-    if estimate.posterior is None:
-        estimate = replace(estimate, posterior=adaptive_posterior(estimate.influence, estimate.stderr))
     return estimate, qvalues(pvalues(estimate.influence, estimate.stderr, estimate.dof, _least_pvalues(subsets)))
 
 
@@ -66,9 +63,7 @@ def _estimate_by_parts(
         mean[columns], kept_share[groups], weights = part.mean, part.kept_share, part.weights
         q[columns, groups] = pvalues(part.influence, part.stderr, part.dof, least[groups])
     qvalues_in_place(q, row_blocks(shape))
-    if "mean" not in tables:
-        _add_posterior(tables)
-    posterior = Posterior(*(tables[name] for name in POSTERIOR))
+    posterior = Posterior(*(tables[name] for name in POSTERIOR)) if "mean" in tables else None
     return Estimate(
         influence=tables["influence"],
         stderr=tables["stderr"],
@@ -81,16 +76,24 @@ def _estimate_by_parts(
     ), q
 
 
-def _add_posterior(tables: dict[str, Array]) -> None:
-    """Add the posterior of influences in a table too large for memory, fitted to evenly spaced rows."""
-    influence, stderr = tables["influence"], tables["stderr"]
+def posterior_table(estimate: Estimate) -> Posterior:
+    """Return the posterior of an estimate: its own, or by adaptive shrinkage of its influences, all rows together.
+
+    Where the table is too large for memory, it is fitted to evenly spaced rows and made in temporary files.
+    """
+    influence, stderr = estimate.influence, estimate.stderr
+    if estimate.posterior is not None:
+        return estimate.posterior
+    if influence.size <= CELLS:
+        return adaptive_posterior(influence, stderr)
     rows = np.linspace(0, len(influence) - 1, min(len(influence), 1 + CELLS // 8 // influence.shape[1])).astype(int)
     adaptation = adapt(influence[rows].astype(np.float64), stderr[rows].astype(np.float64))
-    tables |= {name: _on_disk(influence.shape) for name in POSTERIOR}
+    tables: list[NDArray[Any]] = [_on_disk(influence.shape) for _ in POSTERIOR]
     for block in row_blocks(influence.shape):
         posterior = adaptation.posterior(influence[block].astype(np.float64), stderr[block].astype(np.float64))
-        for name in POSTERIOR:
-            tables[name][block] = getattr(posterior, name)
+        for table, name in zip(tables, POSTERIOR, strict=True):
+            table[block] = getattr(posterior, name)
+    return Posterior(*tables)
 
 
 def _partners(subsets: Subsets) -> Index:
