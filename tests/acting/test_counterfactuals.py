@@ -57,11 +57,11 @@ def test_two_runs_have_no_interval(runs: int) -> None:
     """Neither as a score, nor in a gain over many runs, nor in sentences; the table's caption says so."""
     trials = [trial(without(0), "", seed, 0.7 + 0.1 * seed) for seed in range(runs)]
     trials += [trial(np.ones(24, bool), "", seed, 0.5 + 0.01 * seed) for seed in range(5)]
-    found = compare_runs(trials, "pets", NAMES)
-    (point,) = found.listed
+    comparison = compare_runs(trials, "pets", NAMES)
+    (point,) = comparison.listed
     for interval in (point.score, point.output, point.full):
         assert [end is None for end in (interval.low, interval.high)] == [runs < 3] * 2
-    table = _table(found, "x")
+    table = _table(comparison, "x")
     assert ["(" in table.rows[1].cells[i] for i in (2, 3)] == [runs == 3] * 2
     assert "of fewer than 3 runs: none" in table.caption
     verified = {"pets": VerifiedGain(full=point.full, random=None, output=point.full, runs=runs, runs_full=5)}

@@ -24,14 +24,14 @@ def models(b: np.ndarray, noise: float, seed: int, count: int = 128, varying: bo
 
 
 def test_the_winner_s_curse_is_paid_for() -> None:
-    found, naive = [], []
+    result, naive = [], []
     for seed in range(20):
         masks, y, seeds = models(np.zeros(24), 1.0, seed)
         parts = collapse(masks, y[:, None], seeds)
-        found.append(curation.gains(parts).value[5])
+        result.append(curation.gains(parts).value[5])
         slopes = curation.ridge(parts.moments()).influence[0]
         naive.append(-np.sort(slopes - slopes.mean())[:6].sum())
-    assert abs(np.mean(found)) < 3 * stats.sem(found)  # there is nothing to gain
+    assert abs(np.mean(result)) < 3 * stats.sem(result)  # there is nothing to gain
     assert np.mean(naive) > 10 * stats.sem(naive)
 
 
@@ -40,8 +40,8 @@ def test_over_all_subsets_of_one_size_a_held_out_gain_is_exact() -> None:
     b = np.random.default_rng(2).normal(size=8)
     train, test = (collapse(masks, (masks @ x)[:, None], np.arange(70)) for x in (1e-9 * np.arange(8.0), b))
     # The order is that of the first, the gain that of the second.
-    found, variance = curation._held_out_gain(train, test)
-    assert found == pytest.approx(-np.cumsum(b - b.mean())[:-1], abs=1e-6)
+    result, variance = curation._held_out_gain(train, test)
+    assert result == pytest.approx(-np.cumsum(b - b.mean())[:-1], abs=1e-6)
     assert (variance >= 0).all()
 
 
@@ -51,10 +51,10 @@ def test_gains_are_those_of_the_truth_and_their_intervals_hold(varying: bool) ->
     inside, values = 0, []
     for seed in range(20):
         masks, y, seeds = models(b, 2.0, seed, varying=varying)
-        found = curation.gains(collapse(masks, y[:, None], seeds))
-        low, high = found.interval()
+        result = curation.gains(collapse(masks, y[:, None], seeds))
+        low, high = result.interval()
         truth = 4 * (3.0 + b.mean())
-        values.append(found.value[3])
+        values.append(result.value[3])
         inside += bool(low[3] <= truth <= high[3])
     assert abs(np.mean(values) - truth) < 0.1 * truth
     assert inside >= 17
@@ -66,9 +66,9 @@ def test_harmful_groups_are_proposed_and_helpful_ones_are_not(varying: bool) -> 
     good = 0
     for seed in range(10):
         full = b.sum() + np.random.default_rng(seed).normal(0, 1.0, 5)
-        found = curation.propose(*models(b, 1.0, seed, varying=varying), full.tolist())
-        good += (~found.keep[:4]).sum() >= 3 and (~found.keep[4:]).sum() <= 2
-        assert found.removed == (~found.keep).sum()
+        result = curation.propose(*models(b, 1.0, seed, varying=varying), full.tolist())
+        good += (~result.keep[:4]).sum() >= 3 and (~result.keep[4:]).sum() <= 2
+        assert result.removed == (~result.keep).sum()
     assert good >= 9
 
 
@@ -78,21 +78,21 @@ def test_where_nothing_harms_little_is_proposed_and_no_gain_is_claimed(varying: 
     claims, nothing = 0, 0
     for seed in range(60):
         full = np.random.default_rng(seed).normal(0, 1, 5).tolist()
-        found = curation.propose(*models(np.zeros(16), 1.0, seed, 64, varying), full)
-        claims += found.expected.full.low > 0
-        nothing += found.removed == 0
-        assert found.expected.removed == (found.removed or found.expected.removed) > 0
+        result = curation.propose(*models(np.zeros(16), 1.0, seed, 64, varying), full)
+        claims += result.expected.full.low > 0
+        nothing += result.removed == 0
+        assert result.expected.removed == (result.removed or result.expected.removed) > 0
     assert claims <= 3  # 13 to 15% without intervals for all numbers at once
     assert nothing >= 24
 
 
 def test_a_certain_loss_is_called_a_loss_and_nothing_is_removed() -> None:
     b = np.full(16, 1.0)
-    found = curation.propose(*models(b, 0.3, 0, 64), [b.sum() + 0.01 * i for i in range(4)])
-    assert found.removed == 0
-    assert found.keep.all()
-    assert found.expected.full.high < 0
-    curated = Curation({"pets": 1.0}, (), ("a", "b"), found.expected, {}, "", {}, "")
+    result = curation.propose(*models(b, 0.3, 0, 64), [b.sum() + 0.01 * i for i in range(4)])
+    assert result.removed == 0
+    assert result.keep.all()
+    assert result.expected.full.high < 0
+    curated = Curation({"pets": 1.0}, (), ("a", "b"), result.expected, {}, "", {}, "")
     text = "\n".join(proposal_sentences(curated, "prob"))
     assert "Proposed: remove none of 2 groups" in text
     assert "By these models the removal is a loss: keep the full source." in text

@@ -94,7 +94,7 @@ def test_an_estimate_with_groups_missing_is_refused_as_are_missing_held_out_mode
     with pytest.raises(SourcewiseError, match=r"\[20, 12\], not array\(\[\["):
         Estimator("short", lambda _: difference(short)).estimate(moments)
     with pytest.raises(SourcewiseError, match=r"\[20, 12\], not 3$"):
-        Estimator("number", lambda _: 3).estimate(moments)  # type: ignore[arg-type, return-value]
+        Estimator("number", lambda _: 3).estimate(moments)
     with pytest.raises(SourcewiseError, match="^estimator tuned needs the moments of some held-out models$"):
         mine.estimate(moments)
 

@@ -18,7 +18,7 @@ from sourcewise.records.record import Record
 from sourcewise.study import writing
 from sourcewise.study.collect import Study, collect
 from sourcewise.study.influences import estimate
-from sourcewise.study.priors import PriorSetting, Table, find_priors, score_priors, values
+from sourcewise.study.priors import PriorSetting, PriorTable, find_priors, score_priors, values
 
 MODELS = [make(seed) for seed in range(12)]
 RNG = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def test_tables_are_matched_by_name(order: Sequence[int], classes: list[str], ho
     table = np.arange(12.0).reshape(3, 4) ** 2
     table.flat[list(holes)] = np.nan
     wanted = [f"g{number}" for number in order]
-    aligned = Table("t", "pets", ("a", "b", "c"), ("g0", "g1", "g2", "g3"), table).aligned(classes, wanted)
+    aligned = PriorTable("t", "pets", ("a", "b", "c"), ("g0", "g1", "g2", "g3"), table).aligned(classes, wanted)
     assert aligned.shape == (len(classes), 4)
     assert np.isfinite(aligned).all()
     filled = {}
@@ -95,8 +95,8 @@ def test_records_of_a_proxy_are_a_prior_and_their_groups_may_have_another_order(
 
 
 def test_an_estimate_of_another_study_is_a_prior(tmp_path: Path) -> None:
-    other = collect([make(seed, study="other") for seed in range(20)])
-    influences = estimate(other, "difference")["pets"].dataset
+    neighbour = collect([make(seed, study="other") for seed in range(20)])
+    influences = estimate(neighbour, "difference")["pets"].dataset
     posterior = influences.assign(posterior_class=influences["influence_class"] * 2)
     writing.write({"pets": posterior}, tmp_path)
     for place in (tmp_path, tmp_path / "pets", tmp_path / "pets/influences.nc"):
@@ -120,13 +120,13 @@ def test_a_prior_on_another_target_counts_by_its_classes(tmp_path: Path) -> None
 
 def test_what_cannot_be_a_prior_is_one_clear_line(tmp_path: Path) -> None:
     groups = another(tmp_path, "groups", group_names=[*GROUPS[:-1], "other"])
-    proxy, own = another(tmp_path, "proxy"), another(tmp_path, "made-up-0123456789")
+    proxy, itself = another(tmp_path, "proxy"), another(tmp_path, "made-up-0123456789")
     one = another(tmp_path, "one", count=1)
     (tmp_path / "text.nc").write_text("text")
     for places, message in (
         ([groups], f"priors={groups}: its 14 groups are not the 14 of this study: g13 is missing there"),
         ([proxy, f"{proxy}/"], f"priors={proxy}/: a prior from proxy is there twice"),
-        ([own], f"priors={own}: this is the study itself"),
+        ([itself], f"priors={itself}: this is the study itself"),
         ([one], f"priors={one}: neither two random subsets nor a full run"),
         ([str(tmp_path / "text.nc")], "text.nc is not an influences.nc"),
         ([str(tmp_path / "none")], f"priors={tmp_path}/none: there is no such folder"),

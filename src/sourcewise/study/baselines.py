@@ -62,10 +62,10 @@ class MeanMappings:
 
     def means(self) -> dict[str, TargetOutputs]:
         """Return the outputs of the first run with the mean mappings over all, by target."""
-        found: dict[str, dict[str, Any]] = {name: {} for name in self._first}
+        tables: dict[str, dict[str, Any]] = {name: {} for name in self._first}
         for (name, key), (total, runs) in self._sums.items():
-            found[name][key] = (total / runs).astype(np.float32)
-        return {name: replace(outputs, **found[name]) for name, outputs in self._first.items()}
+            tables[name][key] = (total / runs).astype(np.float32)
+        return {name: replace(outputs, **tables[name]) for name, outputs in self._first.items()}
 
 
 def compare_baselines(

@@ -72,7 +72,7 @@ class PriorScore:
 
 
 @dataclass(frozen=True)
-class Table:
+class PriorTable:
     """What a place knows about one target, in its own classes and order of the groups.
 
     Attributes:
@@ -127,7 +127,7 @@ def find_priors(study: Study, setting: PriorSetting, refresh: bool = True) -> Pr
     if setting is None:
         return {name: {} for name in study.targets}
     tables = list(mapping_tables(study.mappings, study.header))
-    places: dict[str, list[Table]] = {"the full runs of this study": tables}
+    places: dict[str, list[PriorTable]] = {"the full runs of this study": tables}
     for place in as_list(setting) if setting != "auto" else ():
         places[f"priors={place}"] = _place_tables(place, study, tables, refresh)
     return {name: _for_target(study, name, places) for name in study.targets}
@@ -153,7 +153,7 @@ def score_priors(study: Study, target: str, priors: Mapping[str, Prior]) -> dict
     return scores
 
 
-def _for_target(study: Study, target: str, places: Mapping[str, Sequence[Table]]) -> dict[str, Prior]:
+def _for_target(study: Study, target: str, places: Mapping[str, Sequence[PriorTable]]) -> dict[str, Prior]:
     """Return the tables for one target: of each place those on the target of that name, or on all where none has it."""
     priors: dict[str, Prior] = {}
     for place, tables in places.items():
@@ -171,7 +171,7 @@ def _for_target(study: Study, target: str, places: Mapping[str, Sequence[Table]]
     return priors
 
 
-def mapping_tables(mappings: Mapping[str, TargetOutputs], header: Header, name: str = "") -> Iterator[Table]:
+def mapping_tables(mappings: Mapping[str, TargetOutputs], header: Header, name: str = "") -> Iterator[PriorTable]:
     """Yield label and feature mapping of full runs, for the classes that have examples.
 
     name: of their study, where that is another one.
@@ -183,10 +183,10 @@ def mapping_tables(mappings: Mapping[str, TargetOutputs], header: Header, name: 
             if (values := getattr(outputs, key)) is not None:
                 groups = header.group_names or list(map(str, range(values.shape[1])))
                 label = f"{key} of {name}" if name else key
-                yield Table(label, target, tuple(names[present].tolist()), tuple(groups), values[present])
+                yield PriorTable(label, target, tuple(names[present].tolist()), tuple(groups), values[present])
 
 
-def _place_tables(place: str, study: Study, known: Sequence[Table], refresh: bool) -> list[Table]:
+def _place_tables(place: str, study: Study, known: Sequence[PriorTable], refresh: bool) -> list[PriorTable]:
     """Return the tables in a place: an influences.nc, the folder of an estimate, or a place of records.
 
     known: what full runs of the study say.
@@ -201,12 +201,12 @@ def _place_tables(place: str, study: Study, known: Sequence[Table], refresh: boo
         raise SourcewiseError(f"priors={place}: {str(error).removeprefix(f'records={place}: ')}") from error
 
 
-def _influence_table(path: Path, taker: str) -> Table:
+def _influence_table(path: Path, taker: str) -> PriorTable:
     """Return influences on classes from an influences.nc; their posterior means, where it holds these."""
     try:
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
             values = dataset["posterior_class" if "posterior_class" in dataset else "influence_class"]
-            table = Table(
+            table = PriorTable(
                 name=str(dataset.attrs["study"]),
                 target=str(dataset.attrs["target"]),
                 classes=tuple(dataset["class"].values.astype(str).tolist()),
@@ -220,7 +220,9 @@ def _influence_table(path: Path, taker: str) -> Table:
     return table
 
 
-def record_tables(records: Iterable[Record], output: str, known: Sequence[Table] = (), taker: str = "") -> list[Table]:
+def record_tables(
+    records: Iterable[Record], output: str, known: Sequence[PriorTable] = (), taker: str = ""
+) -> list[PriorTable]:
     """Return what the records of another study say: effects on classes, and the mappings of its full runs.
 
     The effects are those of a hierarchy, with these mappings as priors.
@@ -258,7 +260,7 @@ def record_tables(records: Iterable[Record], output: str, known: Sequence[Table]
         knowledge = Knowledge(np.arange(len(classes)), np.ones(len(classes)), matched)
         subsets = collapse(PackedMasks(np.array(bits), groups), np.array(rows), knowledge=knowledge)
         effects = estimator.estimate_subsets(subsets).slopes
-        tables.append(Table(header.study, target, classes, names, effects, len(bits), seconds / len(bits)))
+        tables.append(PriorTable(header.study, target, classes, names, effects, len(bits), seconds / len(bits)))
     if not tables:
         raise SourcewiseError("neither two random subsets nor a full run with label mapping, so there is no prior here")
     return tables
