@@ -30,7 +30,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import PackedMasks
 from sourcewise.estimation.collapse import Knowledge, collapse
 from sourcewise.estimation.estimators import ESTIMATORS, ridge
-from sourcewise.estimation.fitting import fit, logit_scale
+from sourcewise.estimation.fitting import fit, logit_slopes
 from sourcewise.estimation.scoring import correlation
 from sourcewise.records.reading import Records
 
@@ -111,7 +111,7 @@ def knowledge(models: Models, labels: Array, level: str, priors: dict[str, Array
     classes = labels if level == "examples" else np.unique(labels)
     if not logit:
         return Knowledge(classes, np.ones(len(classes)), priors)
-    return Knowledge(classes, logit_scale(part.prob, part.logit), priors, part.logit)
+    return Knowledge(classes, logit_slopes(part.prob, part.logit), priors, part.logit)
 
 
 def predict(name: str, level: str, models: Models, study: Study, held: Array) -> Array | None:

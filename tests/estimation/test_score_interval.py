@@ -7,7 +7,7 @@ from scipy import stats
 from sourcewise.estimation import score_interval as interval
 from sourcewise.estimation.collapse import Subsets, collapse
 from sourcewise.estimation.estimators import ESTIMATORS, RIDGE
-from sourcewise.estimation.scoring import correlation, cross_fitted_lds, estimate_without_errors, predictions, ranks
+from sourcewise.estimation.scoring import correlation, cross_fitted_lds, predictions, ranks
 from tests.estimation.test_calibration import design
 
 GROUPS, COLUMNS = 36, 70
@@ -31,7 +31,7 @@ def spearman(left, right):
 
 
 def true_lds(subsets, masks, outputs, estimator=RIDGE):
-    slopes = estimate_without_errors(subsets, estimator).slopes
+    slopes = estimator.estimate_subsets(subsets, second_pass=False).slopes
     return spearman(masks @ slopes.T, outputs)
 
 
@@ -105,7 +105,7 @@ def test_an_interval_holds_the_score_and_does_not_depend_on_the_order_of_records
 def test_an_estimate_without_errors_has_the_same_influences_and_predictions(estimator):
     subsets, _, _ = planted("uneven", 120, np.random.default_rng(5), fresh=2)
     full = ESTIMATORS[estimator].estimate_subsets(subsets)
-    quick = estimate_without_errors(subsets, ESTIMATORS[estimator])
+    quick = ESTIMATORS[estimator].estimate_subsets(subsets, second_pass=False)
     np.testing.assert_allclose(quick.influence, full.influence)
     np.testing.assert_allclose(quick.slopes, full.slopes)
 

@@ -18,7 +18,7 @@ unbiased.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -135,13 +135,21 @@ class Estimator:
         return result
 
     def estimate_subsets(
-        self, subsets: Subsets, columns: slice = ALL, groups: slice = ALL, held_out: Index | None = None
+        self,
+        subsets: Subsets,
+        columns: slice = ALL,
+        groups: slice = ALL,
+        held_out: Index | None = None,
+        second_pass: bool = True,
     ) -> Estimate:
         """Estimate influences from subsets, for a range of columns and groups.
 
-        If held-out models are needed, these are the units `held_out`, by default those of the first fold.
+        If held-out models are needed, these are the units `held_out`, by default those of the first fold. Standard
+        errors may take a second pass over the models; influences and predictions do not, and are the same without.
         """
         moments = subsets.moments(columns, groups, self.needs_hierarchy)
+        if not second_pass:
+            moments = replace(moments, models=None)
         if not self.needs_held_out:
             return self.estimate(moments)
         units = np.unique(subsets.unit[subsets.folds() == 0]) if held_out is None else held_out

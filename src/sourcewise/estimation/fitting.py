@@ -144,7 +144,8 @@ def fit(
         raise SourcewiseError(f"{len(seed_of)} seeds for {len(packed)} models")
     candidates = find_estimators(estimator, packed.groups)
     knowledge = _check_knowledge(table, packed.groups, logits, labels, priors or {})
-    subsets = collapse(packed, table, seed_of, knowledge)
+    uses_knowledge = any(item.needs_hierarchy for item in candidates)
+    subsets = collapse(packed, table, seed_of, knowledge if uses_knowledge else None)
     sample = _sample_columns(subsets)
     scores = scoring.compare_estimators(candidates, sample)
     method = next((item for item in candidates if item.name == next(iter(scores), "")), candidates[0])
@@ -206,10 +207,10 @@ def _check_knowledge(
         (table < 0).any() or (table > 1).any() for table in (outputs[rows] for rows in cuts(len(outputs), BLOCK_ROWS))
     ):
         raise SourcewiseError("logits go with outputs that are probabilities, between 0 and 1")
-    return Knowledge(label.astype(np.int64), logit_scale(outputs, logit_table), tables, logit_table)
+    return Knowledge(label.astype(np.int64), logit_slopes(outputs, logit_table), tables, logit_table)
 
 
-def logit_scale(probabilities: NDArray[Any], logits: NDArray[Any]) -> Array:
+def logit_slopes(probabilities: NDArray[Any], logits: NDArray[Any]) -> Array:
     """Return what one unit of the logit is worth in units of the probability, float[E]: the slope over models.
 
     That is the mean of p (1 - p) where logits are normal (Stein's lemma). Where a group moves them far, it is less: the

@@ -13,7 +13,6 @@ from scipy import stats
 from sourcewise.estimation.arrays import Array
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimator
-from sourcewise.estimation.scoring import estimate_without_errors
 
 GOAL = 0.8
 """Split-half reliability that the forecast of the models needed aims at."""
@@ -102,7 +101,8 @@ def split_half(subsets: Subsets, estimator: Estimator, seed: int = 0) -> Reliabi
     rng, splits = np.random.default_rng(seed), []
     for _ in range(SPLITS):
         halves = np.split(rng.permutation(subsets.units), [subsets.units // 2])
-        tables = np.array([estimate_without_errors(subsets.take(half), estimator).influence for half in halves])
+        estimates = [estimator.estimate_subsets(subsets.take(half), second_pass=False) for half in halves]
+        tables = np.array([estimate.influence for estimate in estimates])
         known = ~np.isnan(tables).any((0, 1))
         if known.sum() >= 2:
             splits.append(_agreement(tables[:, :, known]))

@@ -25,7 +25,7 @@ from scipy import stats
 from sourcewise.estimation.arrays import CELLS, Array, Index, PackedMasks, cuts
 from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimator
-from sourcewise.estimation.scoring import Score, estimate_without_errors, predictions, ranks
+from sourcewise.estimation.scoring import Score, predictions, ranks
 
 DEALS = 20
 """How often outputs are dealt anew to the units, without effects."""
@@ -111,7 +111,7 @@ def _simulated(
     for part in cuts(len(share), max(CELLS // 2 // groups // width, 1)):
         planted, effects = _planted(subsets, columns, share[part], rng)
         score, variance = _jackknife(predictions(planted, estimator, fold), planted, fold, width)
-        slopes = estimate_without_errors(planted, estimator).slopes
+        slopes = estimator.estimate_subsets(planted, second_pass=False).slopes
         scores.append(_mean_of_known(score.reshape(len(score), -1, width), (0, 2)))
         variances.append(variance)
         truths.append(_mean_of_known(_score_on_fresh(slopes, effects, subsets.masks).reshape(-1, width), 1))
@@ -167,8 +167,8 @@ def _covariance(left: Array, right: Array, masks: PackedMasks) -> Array:
     variance = masks.kept_share() * (1 - masks.kept_share())
     groups = masks.groups
     between = (masks.sizes().var() - variance.sum()) / max(groups * (groups - 1), 1)
-    own = (left * right * (variance - between * (variance > 0))).sum(-1)
-    return np.asarray(own + between * left.sum(-1) * right.sum(-1))
+    independent = (left * right * (variance - between * (variance > 0))).sum(-1)
+    return np.asarray(independent + between * left.sum(-1) * right.sum(-1))
 
 
 def _score_on_fresh(slopes: Array, effects: Array, masks: PackedMasks) -> Array:

@@ -6,7 +6,7 @@ What is held out is whole units: a subset with all its seeds, and its complement
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy import stats
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import Array, Index
 from sourcewise.estimation.collapse import Subsets
-from sourcewise.estimation.contract import Estimate, Estimator
+from sourcewise.estimation.contract import Estimator
 
 LEAST_UNITS = 10
 """Units below which nothing can be held out."""
@@ -52,15 +52,6 @@ def predictions(subsets: Subsets, estimator: Estimator, fold: Index) -> Array:
         estimate = estimator.estimate(everything - part, held_out)
         predicted[fold == f] = estimate.predict(subsets.masks[fold == f])
     return predicted
-
-
-def estimate_without_errors(subsets: Subsets, estimator: Estimator) -> Estimate:
-    """Estimate influences and predictions from all subsets, without the second pass that standard errors may take."""
-    held_out = None
-    if estimator.needs_held_out:
-        first_fold = np.unique(subsets.unit[subsets.folds() == 0])
-        held_out = subsets.take(first_fold).moments(hierarchy=estimator.needs_hierarchy)
-    return estimator.estimate(replace(subsets.moments(hierarchy=estimator.needs_hierarchy), models=None), held_out)
 
 
 def lds(predicted: Array, subsets: Subsets, fold: Index) -> float:

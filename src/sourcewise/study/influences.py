@@ -52,7 +52,7 @@ class Estimated:
     baselines: Mapping[str, Baseline]
 
 
-Priors = Mapping[str, Mapping[str, NDArray[np.floating[Any]]]]
+TablesByTarget = Mapping[str, Mapping[str, NDArray[np.floating[Any]]]]
 """By target and name: tables float[classes, groups] that may be in proportion to the groups' effects on classes."""
 
 
@@ -61,7 +61,7 @@ def estimate(
     estimator: EstimatorSetting = AUTO,
     targets: Sequence[str] | None = None,
     looks: int = 1,
-    priors: Priors | None = None,
+    priors: TablesByTarget | None = None,
 ) -> dict[str, Estimated]:
     """Estimate the influences on targets (None: on all), with their checks.
 
@@ -125,11 +125,10 @@ def _levels(study: Study, name: str, priors: Mapping[str, NDArray[np.floating[An
     if study.groups > GRAM_GROUPS:
         return levels
     member = _members(target)
-    labels = np.unique(target.labels, return_inverse=True)[1]
     tables = {key: table[present].astype(np.float64) for key, table in priors.items()}
     share = target.class_sizes[present] / len(target.labels)
     levels["class"] |= {"labels": np.arange(present.sum()), "priors": tables}
-    levels["example"] |= {"labels": labels, "priors": tables}
+    levels["example"] |= {"labels": member.argmax(1), "priors": tables}
     levels["overall"] |= {"labels": [0], "priors": {key: share[None] @ table for key, table in tables.items()}}
     if study.output == "prob":
         logits = target.logits if large else target.logits.astype(np.float64)
