@@ -21,6 +21,7 @@ import numpy as np
 from sourcewise.acting.brittle import BrittleExample, BrittleExamples, find_brittle
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Record
+from sourcewise.study import priors
 from sourcewise.study.collect import collect
 from sourcewise.study.influences import estimate
 
@@ -44,7 +45,9 @@ def train(runs: Path, groups: str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") -> N
 def brittle(items: list[Record]) -> BrittleExamples:
     """Return what the report's section says."""
     study = collect(items)
-    return find_brittle(study, "digits", estimate(study, "auto")["digits"])
+    tables = priors.values(priors.find_priors(study, "auto"))
+    dataset = estimate(study, "auto", priors=tables)["digits"].dataset
+    return find_brittle(study, "digits", dataset, tables["digits"])
 
 
 def changes(example: BrittleExample) -> tuple[float, float]:

@@ -11,7 +11,9 @@ from pathlib import Path
 from sourcewise.acting import curation
 from sourcewise.acting.curation import Proposal
 from sourcewise.records.reading import Records
+from sourcewise.study import priors
 from sourcewise.study.collect import collect
+from sourcewise.study.levels import weighted_classes
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("outputs/planted_harm")
@@ -30,9 +32,9 @@ def train(repeat: int, models: int, out: Path) -> Path:
 def propose(runs: Path) -> tuple[Proposal, list[str]]:
     """Return the proposal from all records in a folder, and the groups that it removes."""
     study = collect(Records(str(runs), progress=False))
-    outputs = study.targets["digits"].overall_means
     full = [run.outputs["digits"] for run in study.counterfactual_runs]
-    proposal = curation.propose(study.masks.unpack(), outputs, study.seeds, full)
+    tables = priors.values(priors.find_priors(study, "auto"))
+    proposal = curation.propose(*weighted_classes(study, {"digits": 1.0}, tables), full)
     return proposal, [name for name, keep in zip(study.group_names, proposal.keep, strict=True) if not keep]
 
 

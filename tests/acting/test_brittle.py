@@ -15,7 +15,7 @@ from planted_models import models, planted_effects, planted_summary, without
 from scipy.special import expit
 
 from sourcewise.acting import brittle
-from sourcewise.acting.brittle import BrittleExamples, BrittleSide, add_constant, real_change, shrink
+from sourcewise.acting.brittle import BrittleExamples, BrittleSide, add_constant, real_change
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ridge
 from sourcewise.estimation.inference import Mean
@@ -61,31 +61,6 @@ def test_a_group_that_cannot_be_told_counts_as_an_average_one(always: bool) -> N
     found, _ = add_constant(influence, influence, kept, gap)
     constant = 0.4 / (1 if always else 2)
     assert found[0] == pytest.approx([0.15 + constant, np.nan, -0.15 + constant], nan_ok=True)
-
-
-def test_shrunken_influences_are_near_the_best_guess_that_knows_the_world() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.repeat([0, 1], 300)
-    mean, apart = rng.normal(0, 0.1, (2, 5)), np.array([0.0, 0.02, 0.05, 0.1, 0.3])
-    truth = mean[labels] + apart * rng.normal(size=(600, 5))
-    stderr = 0.1 * rng.uniform(0.1, 1.9, (600, 1)) * rng.uniform(0.5, 1.5, 5)
-    influence = truth + stderr * rng.normal(size=truth.shape)
-    noisy = stderr * np.sqrt(rng.chisquare(4, truth.shape) / 4)
-    best = mean[labels] + (influence - mean[labels]) * apart**2 / (apart**2 + stderr**2)
-    found = shrink(influence, noisy, labels)
-    raw, ours, least = (((table - truth) ** 2).mean(0) for table in (influence, found, best))
-    assert (ours < least + 0.03 * raw).all()
-    assert (ours[:3] < 0.3 * raw[:3]).all()
-
-
-def test_shrinking_ends_where_there_is_nothing_to_tell() -> None:
-    labels = np.array([0, 0, 0, 1])
-    influence = np.array([[0.1, np.nan], [0.2, np.nan], [0.6, np.nan], [0.4, np.nan]])
-    none, much = (np.where(np.isnan(influence), np.nan, error) for error in (0.0, 9.0))
-    assert shrink(influence, none, labels)[:, 0] == pytest.approx(influence[:, 0])
-    assert shrink(influence, much, labels)[:, 0] == pytest.approx([0.3, 0.3, 0.3, 0.4])
-    assert (shrink(influence, much, labels)[:, 1] == 0).all()
-    assert np.isnan(influence[0, 1])  # the table is not changed in place
 
 
 def additive(item: Record, level: np.ndarray, effect: np.ndarray) -> Record:

@@ -10,6 +10,7 @@ import pytest
 from conftest import compose_config
 from fake_records import GROUPS, make
 from scipy import stats
+from scipy.special import logit
 
 from benchmarks import planted_harm
 from sourcewise import designs
@@ -164,7 +165,8 @@ def write(folder: Path, seed: int, mask: np.ndarray, subset: dict[str, Any], eff
         config={**item.header.config, "subset": subset},
         metrics={"target/pets/score": level},
     )
-    outputs = {"pets": replace(item.targets["pets"], prob=prob)}
+    margin = logit(np.clip(prob.astype(np.float64), 1e-3, 1 - 1e-3)).astype(np.float16)
+    outputs = {"pets": replace(item.targets["pets"], prob=prob, margin=margin)}
     record.write(record.Record(mask, outputs, header), folder / header.run / names.RECORD)
 
 
@@ -250,8 +252,11 @@ def test_a_proposal_stays_until_the_random_models_change(runs: Path) -> None:
     lines = drop.read_text().splitlines()
     drop.write_text("\n".join([*lines, "g5"]))  # as if fewer models of the full source had let it propose three
     assert len(run_estimate(runs, "curate=true").curation.drop) == 3
+    ranking = drop.with_name("ranking.csv")  # as if full runs that verify it had changed what mappings expect since
+    ranking.write_text(ranking.read_text().replace("\ng1,", "\nswap,").replace("\ng7,", "\ng1,").replace("swap", "g7"))
+    assert sorted(run_estimate(runs, "curate=true").curation.drop)[-1] == "g7"
     drop.write_text("")
-    assert len(run_estimate(runs, "curate=true").curation.drop) == 2
+    assert sorted(run_estimate(runs, "curate=true").curation.drop) == ["g0", "g1"]
     next(runs.glob("random*/record.safetensors")).unlink()
     assert len(run_estimate(runs, "curate=true").curation.drop) == 2
 

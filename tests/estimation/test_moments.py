@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sourcewise.estimation.arrays import CELLS, PackedMasks, row_blocks
+from sourcewise.estimation.collapse import Knowledge, collapse
 from sourcewise.estimation.moments import sum_models
 
 FIELDS = ("count", "kept", "total", "square", "kept_total", "kept_square", "gram", "pairs")
@@ -49,6 +50,30 @@ def test_sums_are_those_of_brute_force():
     np.testing.assert_allclose(m.kept_square, (outputs**2).T @ masks, atol=1e-12)
     np.testing.assert_allclose(m.gram, masks.T.astype(float) @ masks)
     np.testing.assert_allclose(m.mean, outputs.mean(0))
+
+
+def test_a_hierarchy_adds_up_and_is_taken_away():
+    masks, outputs = study(6)
+    knowledge = Knowledge(np.array([0, 1, 1]), np.ones(3), {}, 3 * outputs + 1)
+    subsets = collapse(masks, outputs, knowledge=knowledge)
+    units = np.arange(40)
+    whole, left, right = (subsets.take(part).moments(hierarchy=True) for part in (units, units[:11], units[11:]))
+    for result, expected in ((left + right, whole), (whole - left, right)):
+        result, expected = result.hierarchy, expected.hierarchy
+        same(expected.logits, result.logits)
+        same(expected.classes, result.classes)
+        np.testing.assert_allclose(result.products, expected.products)
+
+
+def test_equal_outputs_vary_by_nothing_and_sums_of_both_precisions_have_the_rounding_of_the_coarser():
+    masks = study(7, models=7)[0]
+    values = np.array([0.1, 0.7, 1 / 3])  # whose means over seven models are a rounding off
+    fine = sum_models([(masks, np.tile(values, (7, 1)))], 5, 3)
+    assert (fine.square == 0).all()
+    assert fine.gram is None
+    coarse = sum_models([(masks, np.tile(values, (7, 1)).astype(np.float32))], 5, 3)
+    assert (fine + coarse).precision == (coarse + fine).precision == np.finfo(np.float32).eps
+    assert fine.precision == np.finfo(np.float64).eps
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

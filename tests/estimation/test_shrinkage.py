@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from sourcewise.estimation.shrinkage import Mixture, adaptive_posterior, fit_mixture, normal_posterior, shrink
+from sourcewise.estimation.shrinkage import (
+    FAR,
+    Mixture,
+    Posterior,
+    adaptive_posterior,
+    fit_mixture,
+    normal_posterior,
+    shrink,
+    with_far_effects,
+)
 
 
 def symmetric(scales: list[float], weights: list[float]) -> Mixture:
@@ -137,3 +146,29 @@ def test_units_do_not_matter(scale: float) -> None:
 def test_a_normal_posterior_has_the_tail_of_the_normal_distribution() -> None:
     result = normal_posterior(np.array([[2.0, -1.0, 0.0, 1.0, np.nan]]), np.array([[1.0, 2.0, 1.0, 0.0, 1.0]]))
     np.testing.assert_allclose(result.lfsr[0], [stats.norm.sf(2), stats.norm.sf(0.5), 0.5, 0, np.nan])
+
+
+def test_single_effects_far_from_all_others_are_believed_and_nothing_else_changes() -> None:
+    rng = np.random.default_rng(0)
+    stderr, shape = rng.uniform(0.1, 0.3, (200, 50)), (200, 50)
+    truth = rng.normal(0, 0.1, shape)
+
+    def drawn() -> tuple[Posterior, np.ndarray]:
+        """The posterior of normal effects, which knows nothing of others, and unbiased estimates."""
+        estimate, kept = truth + stderr * rng.normal(size=shape), 0.1**2 / (0.1**2 + stderr**2)
+        return normal_posterior(kept * np.where(far, 0.0, estimate), np.sqrt(kept) * stderr), estimate
+
+    far = np.zeros(shape, bool)
+    posterior, estimate = drawn()
+    even = with_far_effects(posterior, estimate, stderr)
+    assert np.abs(even.mean - posterior.mean).max() < 0.03
+    far = rng.random(shape) < 0.002
+    truth[far] += rng.choice([-3.0, 3.0], far.sum())
+    posterior, estimate = drawn()
+    result = with_far_effects(posterior, estimate, stderr)
+    near = np.abs(estimate - posterior.mean) < FAR * stderr
+    assert (result.mean[near] == posterior.mean[near]).all()
+    assert np.abs(result.mean - truth)[far].max() < 1
+    assert (np.abs(result.mean - truth) < 1.96 * result.sd)[far].mean() > 0.85
+    assert result.lfsr[far].max() < 0.01
+    assert with_far_effects(posterior, np.full(shape, np.nan), stderr) is posterior

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import xarray as xr
 from scipy.special import expit
 
 from sourcewise.acting.harm import add_constant
 from sourcewise.estimation.arrays import Array
-from sourcewise.estimation.collapse import collapse
+from sourcewise.estimation.collapse import Knowledge, collapse
+from sourcewise.estimation.difference import DIFFERENCE
+from sourcewise.estimation.hierarchical import HIERARCHICAL
 from sourcewise.estimation.inference import Mean
+from sourcewise.estimation.moments import GRAM_GROUPS
+from sourcewise.estimation.shrinkage import Posterior
+from sourcewise.estimation.tables import posterior_table
 from sourcewise.study.baselines import rank_correlation
-from sourcewise.study.collect import NO_RUNS, ExampleRuns, Study
+from sourcewise.study.collect import NO_RUNS, ExampleRuns, Study, StudyTarget
 from sourcewise.study.effects import ExampleEffect, example_effect
-from sourcewise.study.influences import Estimated
+from sourcewise.study.levels import Tables, class_shares
 
 RUNS = 50
 """Models that predictions start from, at most."""
@@ -88,17 +92,25 @@ class BrittleExamples:
     supported: BrittleSide
 
 
-def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100) -> BrittleExamples:
+def find_brittle(study: Study, name: str, dataset: xr.Dataset, priors: Tables, most: int = 100) -> BrittleExamples:
     """Return the `most` examples that one group harms most, and those that depend on one group most.
 
     Near 0 and 1 a probability hardly moves, and models of the full source are nearer to 1 than those of subsets. So
-    effects are estimated on the logit scale, and taken from every one of the models that predictions start from: models
-    of the full source where there are four or more, which identify the constant of effects too; else, of subsets.
+    effects are on the logit scale. They are those that a hierarchy expects, since of many noisy ones the largest are
+    mostly noise. They are taken from every one of the models that predictions start from: models of the full source
+    where there are four or more, which identify the constant of effects too; else, of subsets.
+
+    Args:
+        study: the models.
+        name: of the target.
+        dataset: the influences on it.
+        priors: what else is known of the groups.
+        most: examples on each side.
     """
-    target, dataset = study.targets[name], estimated.dataset
-    logits, full = target.logits.astype(np.float64), study.full_runs.get(name, NO_RUNS)
-    estimate = estimated.estimator.for_halves.estimate_subsets(collapse(study.masks, logits, study.seeds))
-    effect, error, from_full = estimate.influence, estimate.stderr, len(full) >= 4
+    target, full = study.targets[name], study.full_runs.get(name, NO_RUNS)
+    logits: Array = target.logits.astype(np.float64)
+    expected = _expected_effects(study, target, logits, priors)
+    effect, error, from_full = expected.mean, expected.sd, len(full) >= 4
     if from_full:
         # Some for what is predicted, the others for what is real: what they shared would make them agree.
         chosen = np.arange(1, min(len(full), 2 * RUNS), 2)
@@ -106,13 +118,13 @@ def find_brittle(study: Study, name: str, estimated: Estimated, most: int = 100)
         masks = np.ones((len(start), study.groups), np.bool_)
         full = full[np.setdiff1d(np.arange(len(full)), chosen)]
         if len(np.unique(study.masks.sizes())) == 1:
-            effect, error = add_constant(
+            effect, _ = add_constant(
                 effect, error, study.masks.kept_share(), Mean.from_runs(start) - Mean.from_runs(logits)
             )
     else:
         models = np.linspace(0, len(logits) - 1, min(len(logits), RUNS)).astype(int)
         start, masks = logits[models], study.masks[models].unpack()
-    effect = shrink(effect, error, target.labels)
+    effect = np.nan_to_num(effect)
     inverse: Callable[[Array], Array] = expit if study.output == "prob" else np.positive
     means, runs_without = target.examples.mean(0, dtype=np.float64), study.runs_without.get(name, {})
 
@@ -155,28 +167,15 @@ def real_change(full: ExampleRuns, without: ExampleRuns, row: int) -> RealChange
     )
 
 
-def shrink(effect: Array, stderr: Array, labels: NDArray[np.integer[Any]]) -> Array:
-    """Shrink effects towards the mean of their class as far as they differ by noise; float[E, G], NaN as zero.
-
-    Of many noisy effects the largest are mostly noise. Those of one group on the examples of one class are taken as
-    normal about their mean, with the variance that they have beyond their errors, as if these were independent: these
-    are their expected values then (empirical Bayes; Efron & Morris, J. Am. Stat. Assoc. 68, 1973). Squared errors are
-    noisy too, and count as what their example and their group make of them on average.
-
-    Args:
-        effect: float[E, G], of keeping each group.
-        stderr: float[E, G], its standard error.
-        labels: int[E], the class of each example.
-    """
-    known = np.isfinite(effect) & np.isfinite(stderr)
-    values, noise = np.where(known, effect, 0.0).astype(np.float64), np.where(known, stderr, 0.0) ** 2
-    noise = noise.mean(1, keepdims=True) * noise.mean(0) / max(noise.mean(), 1e-300)
-    for label in np.unique(labels):
-        rows = labels == label
-        apart = values[rows] - values[rows].mean(0)
-        beyond = np.maximum((apart**2).sum(0) / max(len(apart) - 1, 1) - noise[rows].mean(0), 0.0)
-        values[rows] += apart * (beyond / np.maximum(beyond + noise[rows], 1e-300) - 1)
-    return values
+def _expected_effects(study: Study, target: StudyTarget, logits: Array, priors: Tables) -> Posterior:
+    """Return what to expect of the effects on examples, float[E, G], in units of the logit; NaN where unknown."""
+    present = target.class_sizes > 0
+    tables = {key: table[present].astype(np.float64) for key, table in priors.items()}
+    knowledge = Knowledge(class_shares(target).argmax(1), np.ones(logits.shape[1]), tables)
+    subsets = collapse(study.masks, logits, study.seeds, knowledge)
+    regresses = study.groups <= GRAM_GROUPS and subsets.units >= 4
+    estimator = HIERARCHICAL if regresses else DIFFERENCE
+    return posterior_table(estimator.estimate_subsets(subsets, second_pass=False))
 
 
 def _side(examples: Sequence[BrittleExample]) -> BrittleSide:

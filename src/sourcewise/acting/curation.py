@@ -1,9 +1,11 @@
 """Curation: a proposal of groups to remove from the models there are, with what it should gain and how sure that is.
 
-Groups are ranked on some of the models, and what removing the worst N of them brings is estimated on the others, so
-that a group which came out badly by chance pays for it (the winner's curse). Many random splits are put together as in
-double machine learning: the median over splits, with a variance that holds the spread between them (Chernozhukov et
-al., The Econometrics Journal 21, 2018, section 3.4). What is judged is a ranking on four fifths of the models.
+Groups are ranked by the effects that a hierarchy expects of them, from the models, and from priors such as label
+mapping where these fit. They are ranked on some of the models, and what removing the worst N of them brings is
+estimated on the others, so that a group which came out badly by chance pays for it (the winner's curse). Many random
+splits are put together as in double machine learning: the median over splits, with a variance that holds the spread
+between them (Chernozhukov et al., The Econometrics Journal 21, 2018, section 3.4). What is judged is a ranking on four
+fifths of the models.
 
 How many groups to remove is chosen by these gains too, so their intervals hold for all numbers at once: a claim about
 the best of many is as sure as one alone. Where no removal gains more than its error, none is proposed.
@@ -23,24 +25,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sourcewise.acting.counterfactuals import FEWEST, Interval, gain, unit_means
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import quote
 from sourcewise.core.results import json_name
-from sourcewise.designs.files import write_names, write_ranking
+from sourcewise.designs.files import read_ranking, write_names, write_ranking
 from sourcewise.estimation.arrays import Array, Index, Mask
-from sourcewise.estimation.collapse import Subsets, collapse
-from sourcewise.estimation.estimators import ridge
+from sourcewise.estimation.collapse import Subsets
+from sourcewise.estimation.hierarchical import HIERARCHICAL
 from sourcewise.estimation.inference import Mean
 from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.study.collect import RANDOM, CounterfactualRun, Study
+from sourcewise.study.levels import TablesByTarget, weighted_classes
 from sourcewise.study.outputs import UNITS
 from sourcewise.study.recipes import train_command
 
 FOLDS = 5
-SPLITS = 20
+SPLITS = 10
 DRAWS = 4000
 """Draws from which the width of simultaneous intervals comes."""
 SEEDS = 20
@@ -129,16 +131,18 @@ class Curation:
     mark: str = json_name(None)
 
 
-def propose(masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[float], remove: int = 0) -> Proposal:
+def propose(
+    subsets: Subsets, shares: Array, full: Sequence[float], remove: int = 0, ranking: Array | None = None
+) -> Proposal:
     """Propose groups to remove so that a mean output rises.
 
     Args:
-        masks: bool[models, G] of random subsets.
-        outputs: float[models], mean output of each.
-        seeds: training seeds [models].
+        subsets: random subsets, with the mean outputs float[S, C] of classes.
+        shares: float[C], share of each class in the mean output.
         full: mean output of each model of the full source.
         remove: how many groups; 0: as many as have the largest gain less one standard error, or none where that is not
             above zero. No more than the random subsets lack on average: beyond that, they hold no evidence.
+        ranking: float[G], scores of an earlier proposal, which decide which groups are the worst; None: fitted anew.
 
     Raises:
         SourcewiseError: fewer than two models of the full source, fewer than twenty random subsets, or more groups to
@@ -146,17 +150,17 @@ def propose(masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[flo
     """
     if len(full) < 2:
         raise SourcewiseError(NO_FULL)
-    subsets = collapse(masks, outputs[:, None], seeds)
     units = subsets.units
     if units < 20:
         raise SourcewiseError(
             f"curate: {units} random subsets are too few to rank on some and judge on others; train 20"
         )
-    scores = ridge(subsets.moments()).influence[0]
-    over_random = gains(subsets)
-    reach = (~masks).sum(1).mean()
-    slope = Mean.from_runs(full) - Mean.from_runs(subsets.outputs[:, 0])
-    over_full = over_random - slope.scaled(np.arange(1.0, masks.shape[1]) / reach)
+    scores = group_scores(subsets, shares) if ranking is None else ranking
+    over_random = gains(subsets, shares)
+    groups = subsets.masks.groups
+    reach = groups - subsets.masks.sizes().mean()
+    slope = Mean.from_runs(full) - Mean.from_runs(subsets.outputs @ shares)
+    over_full = over_random - slope.scaled(np.arange(1.0, groups) / reach)
     most = max(1, min(int(np.isfinite(scores).sum()), round(reach)))
     if remove > most:
         raise SourcewiseError(f"remove={remove}: these random subsets hold evidence of removing {most} groups at most")
@@ -164,7 +168,7 @@ def propose(masks: Mask, outputs: Array, seeds: NDArray[Any], full: Sequence[flo
     best = int(np.argmax((over_full.value - errors)[:most])) + 1
     number = remove or best * int(over_full.value[best - 1] > errors[best - 1])
     worst_first = np.argsort(scores, kind="stable")  # NaN last
-    keep = np.ones(masks.shape[1], dtype=bool)
+    keep = np.ones(groups, dtype=bool)
     keep[worst_first[:number]] = False
     considered = number or best
     width = simultaneous_width(subsets, worst_first[:most], float(over_full.dof[considered - 1]))
@@ -181,6 +185,15 @@ def _interval(gains_by_number: Mean, number: int, width: float) -> Interval:
     return Interval(value, value - half, value + half)
 
 
+def group_scores(subsets: Subsets, shares: Array) -> Array:
+    """Return what keeping each group is expected to add to the mean output, float[G], up to a constant.
+
+    It is NaN for a group that all subsets keep, or none does.
+    """
+    estimate = HIERARCHICAL.estimate_subsets(subsets, second_pass=False)
+    return np.where(np.isnan(estimate.influence).all(0), np.nan, shares @ estimate.slopes)
+
+
 def simultaneous_width(subsets: Subsets, worst_first: Index, dof: float, seed: int = 0) -> float:
     """Return the half-width, in standard errors, of 95% intervals that hold for all numbers of groups at once.
 
@@ -195,17 +208,17 @@ def simultaneous_width(subsets: Subsets, worst_first: Index, dof: float, seed: i
     return float(np.quantile(largest / np.sqrt(rng.chisquare(dof, DRAWS) / dof), 0.975))
 
 
-def gains(subsets: Subsets, seed: int = 0) -> Mean:
+def gains(subsets: Subsets, shares: Array, seed: int = 0) -> Mean:
     """Return the gain of removing the worst N of G groups over removing N random ones, for N = 1, 2, ..., G - 1.
 
-    subsets: outputs float[S, 1]. A group that every model kept, or dropped, counts as the average one.
+    subsets, shares: as in `propose`. A group that every model kept, or dropped, counts as the average one.
     """
     rng, units = np.random.default_rng(seed), subsets.units
     estimates = []
     for _ in range(SPLITS):
         fold = rng.permutation(units) % FOLDS
         splits = [(np.flatnonzero(fold != f), np.flatnonzero(fold == f)) for f in range(FOLDS)]
-        parts = np.array([_held_out_gain(subsets.take(train), subsets.take(test)) for train, test in splits])
+        parts = np.array([_held_out_gain(subsets.take(train), subsets.take(test), shares) for train, test in splits])
         # Without effects, two folds that rank and judge each other give the same gain: that doubles the variance.
         estimates.append([parts[:, 0].mean(0), 2 * parts[:, 1].sum(0) / FOLDS**2])
     values, variances = np.array(estimates).swapaxes(0, 1)
@@ -214,18 +227,18 @@ def gains(subsets: Subsets, seed: int = 0) -> Mean:
     return Mean(middle, variance, np.full(len(middle), max(units - 3 * FOLDS, 1.0)))
 
 
-def _held_out_gain(train: Subsets, test: Subsets) -> tuple[Array, Array]:
+def _held_out_gain(train: Subsets, test: Subsets, shares: Array) -> tuple[Array, Array]:
     """Return the gain over random of the ranking on `train`, as estimated on `test`, and its variance, float[G - 1].
 
     The output of a test subset falls or rises with how many of the worst N it keeps. What `train` predicts is
     subtracted from the outputs first, and added to the estimate: that changes no expectation, and leaves less noise.
     """
-    slopes = ridge(train.moments()).slopes[0]  # shrunken: what is subtracted must not bring the noise of `train` along
+    slopes = np.nan_to_num(group_scores(train, shares))
     slopes = slopes - slopes.mean()
     order = np.argsort(slopes, kind="stable")[:-1]
     kept, base = _kept_counts(test, order)
     masks = test.masks.unpack()
-    y = test.outputs[:, 0].astype(np.float64) - masks @ slopes
+    y = test.outputs @ shares - masks @ slopes
     y -= base @ (base.T @ y)
     square = np.maximum((kept**2).sum(0), 1e-12)
     slope = kept.T @ y / square
@@ -266,7 +279,9 @@ def target_weights(setting: Any, targets: Sequence[str]) -> dict[str, float]:
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-def curate(study: Study, setting: Any, out: Path, remove: int | None = None) -> Curation:
+def curate(
+    study: Study, setting: Any, out: Path, remove: int | None = None, priors: TablesByTarget | None = None
+) -> Curation:
     """Propose groups to remove, and judge the proposal by the models that verify it.
 
     An earlier proposal stays as long as the random models and the weights are those that it came from: runs that
@@ -277,6 +292,7 @@ def curate(study: Study, setting: Any, out: Path, remove: int | None = None) -> 
         setting: `curate`, as in `target_weights`.
         out: folder of results, where an earlier proposal may be and this one will be written.
         remove: how many groups; None: as many as the earlier proposal removes, or as should gain.
+        priors: what else is known of the groups, by target.
 
     Raises SourcewiseError as `target_weights` and `propose` do, and for outputs or numbers of groups that cannot be
     curated.
@@ -288,17 +304,19 @@ def curate(study: Study, setting: Any, out: Path, remove: int | None = None) -> 
         raise SourcewiseError(
             f"curate: {study.groups} groups are too many to rank by ridge; group them ({GRAM_GROUPS} at most)"
         )
-    masks, names = study.masks.unpack(), study.group_names
-    zero: Array = np.zeros(len(masks))
+    zero: Array = np.zeros(study.models)
     outputs = sum((weight * study.targets[name].overall_means for name, weight in weights.items()), zero)
     runs = [run for run in study.counterfactual_runs if not run.study]
     full = [sum(weights[t] * run.outputs[t] for t in weights) for run in runs if run.mask.all()]
     if len(full) < 2:
         more = train_command(study.header, "subset=full", "seed=range(0,5)")
         raise SourcewiseError(f"{NO_FULL}; train some: {more}")
-    content = hashlib.sha256(np.packbits(masks).tobytes() + outputs.tobytes() + repr(sorted(weights.items())).encode())
-    mark = content.hexdigest()[:16]
-    proposal = propose(masks, outputs, study.seeds, full, remove or _previous_removal(out / "drop.txt", mark))
+    bits, named_weights = np.packbits(study.masks.unpack()), repr(sorted(weights.items()))
+    mark = hashlib.sha256(bits.tobytes() + outputs.tobytes() + named_weights.encode()).hexdigest()[:16]
+    names = study.group_names
+    ranking, removed = _earlier_proposal(out, mark, names)
+    subsets, shares = weighted_classes(study, weights, priors or {})
+    proposal = propose(subsets, shares, full, remove or removed, ranking)
     order = np.argsort(proposal.scores, kind="stable")
     keep, drop = (tuple(names[i] for i in order if proposal.keep[i] == side) for side in (True, False))
     removed = proposal.removed
@@ -324,10 +342,20 @@ def write(out: Path, curation: Curation) -> None:
     write_ranking(out / "ranking.csv", curation.ranking)
 
 
-def _previous_removal(path: Path, mark: str) -> int:
-    """Return how many groups the earlier proposal removes; 0 unless its mark says that its models are the same."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return len(lines) - 1 if lines and lines[0].endswith(f"# {mark}") else 0
+def _earlier_proposal(out: Path, mark: str, names: Sequence[str]) -> tuple[Array | None, int]:
+    """Return ranking and number of the groups that an earlier proposal removes, if its mark says: of the same models.
+
+    Else, and where its files are not both there, return None and 0. Full runs that verify a proposal change what
+    mappings expect, and must not change it.
+    """
+    drop, ranking = out / "drop.txt", out / "ranking.csv"
+    lines = drop.read_text(encoding="utf-8").splitlines() if drop.is_file() else []
+    if not lines or not lines[0].endswith(f"# {mark}") or not ranking.is_file():
+        return None, 0
+    scores = read_ranking(ranking, None).scores
+    if scores.keys() != set(names):
+        return None, 0
+    return np.array([scores[name] for name in names]), len(lines) - 1
 
 
 def _verify(runs: Sequence[CounterfactualRun], proposal: Proposal, target: str) -> VerifiedGain | None:

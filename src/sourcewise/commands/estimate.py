@@ -77,8 +77,9 @@ def estimate(config: dict[str, Any]) -> "Summary":
     records, study = read_study(config)
     images = find_images(config["images"], study.header)
     known = priors.find_priors(study, config["priors"], config["refresh"])
+    tables = priors.values(known)
     try:
-        estimated = influences.estimate(study, config["estimator"], looks=config["looks"], priors=priors.values(known))
+        estimated = influences.estimate(study, config["estimator"], looks=config["looks"], priors=tables)
     except SourcewiseError as error:  # such as too few records
         raise SourcewiseError(f"{error}{records.unused}") from error
     datasets = {name: item.dataset for name, item in estimated.items()}
@@ -91,7 +92,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
         config["looks"],
         counterfactuals=compare_all(study.counterfactual_runs, study.group_names, slopes),
         review=review(datasets, study.label_agreement, images, config["fdr"] / config["looks"]),
-        curation=curate(study, config["curate"], out, config["remove"]) if config["curate"] else None,
+        curation=curate(study, config["curate"], out, config["remove"], tables) if config["curate"] else None,
         priors=known,
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)

@@ -12,7 +12,7 @@ import numpy as np
 from sourcewise.acting import counterfactuals
 from sourcewise.records.places import page
 from sourcewise.study.effects import ALL_KEYS
-from sourcewise.study.influences import LEVELS
+from sourcewise.study.levels import LEVELS
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -33,7 +33,7 @@ from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.moments import HierarchyMoments, Moments
 from sourcewise.estimation.normal_equations import NormalEquations, Projection, relative_likelihood
 from sourcewise.estimation.ridge import RIDGE
-from sourcewise.estimation.shrinkage import Posterior, adaptive_posterior, normal_posterior
+from sourcewise.estimation.shrinkage import Posterior, adaptive_posterior, normal_posterior, with_far_effects
 
 
 def hierarchical(moments: Moments) -> Estimate:
@@ -51,6 +51,7 @@ def hierarchical(moments: Moments) -> Estimate:
     companion, normal = equations.estimate(), equations.with_outputs(hierarchy.classes)
     effects = fit_classes(normal, hierarchy.priors)
     posterior, slopes = _fit_examples(normal, hierarchy, effects)
+    posterior = with_far_effects(posterior, companion.influence, companion.stderr)
     return replace(companion, coefficients=slopes, penalty=None, posterior=posterior, weights=effects.weights)
 
 

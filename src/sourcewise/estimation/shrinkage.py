@@ -21,6 +21,10 @@ GROWTHS = (1.0, 3.0)
 """How much wider effects may scatter of which much is expected."""
 FITTED_CELLS = 2**12
 """Cells, evenly spaced, that the weights of the mixture are fitted to, at most."""
+FAR = 3.0
+"""Errors by which an estimate must lie away from where a posterior expects it, to count as far."""
+FAR_BINS = 400
+"""Bins of distances that the rarity of far estimates is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,42 @@ def normal_posterior(mean: Array, sd: Array) -> Posterior:
     return Posterior(mean, sd, np.where(np.isnan(mean), np.nan, lfsr))
 
 
+def with_far_effects(posterior: Posterior, influence: Array, stderr: Array) -> Posterior:
+    """Return a posterior that lets single effects lie far from what it expects, where their estimates do.
+
+    If effects were as the posterior says, few unbiased estimates would lie farther from its mean than their errors. How
+    many do decides how far these are believed: by a mixture with wide parts, in standard errors, fitted to all
+    estimates. A single example that one group harms is such an effect, which a posterior that draws all examples of a
+    class together would shrink away.
+
+    Args:
+        posterior: float[E, G] each, normal.
+        influence: float[E, G], unbiased.
+        stderr: float[E, G], its standard error.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = (influence - posterior.mean) / stderr
+    far = (np.abs(distance) > FAR) & (stderr > 0)  # never where nothing is known
+    if not far.any():
+        return posterior
+    distances = distance[np.isfinite(distance)]
+    largest = float(np.abs(distances).max())
+    edges = np.sinh(np.linspace(-1, 1, FAR_BINS + 1) * np.arcsinh(largest))  # finer near zero
+    widths = FAR * 2.0 ** np.arange(np.ceil(np.log2(largest / FAR)) + 1)
+    mixture = _fit_weights(
+        (edges[:-1] + edges[1:]) / 2,
+        np.ones(FAR_BINS),
+        np.concatenate([-widths, [0.0], widths]),
+        np.histogram(distances, edges)[0],
+    )
+    unit = stderr[far][:, None]
+    estimate, expected, doubt = (table[far][:, None] / unit for table in (influence, posterior.mean, posterior.sd))
+    result = shrink(estimate, np.ones_like(unit), expected, mixture, doubt)
+    mean, sd, lfsr = (table.copy() for table in (posterior.mean, posterior.sd, posterior.lfsr))
+    mean[far], sd[far], lfsr[far] = (result.mean * unit)[:, 0], (result.sd * unit)[:, 0], result.lfsr[:, 0]
+    return Posterior(mean, sd, lfsr)
+
+
 def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
     """Fit the distribution of effects about their expectation to estimates with errors, by greatest posterior density.
 
@@ -77,18 +117,26 @@ def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
     steps = int(np.ceil(np.log2(largest / typical) + 2))
     halves = largest * 0.5 ** np.arange(steps)  # down to half an error
     scales = np.concatenate([-halves, [0.0], halves[::-1]])
-    log_density = _components(x, error, scales).log_density
+    mixture = _fit_weights(x, error, scales, np.ones(len(x)))
+    weights = np.where(mixture.weights < 1e-3, 0.0, mixture.weights)
+    return Mixture(scales[weights > 0], weights[weights > 0] / weights.sum(), mixture.log_likelihood)
+
+
+def _fit_weights(deviation: Array, stderr: Array, scales: Array, counts: Array) -> Mixture:
+    """Return the mixture of the scales with the greatest posterior density, by expectation-maximisation.
+
+    deviation, stderr, counts: float[n], estimates less what is expected, their errors, and how often each is there.
+    """
+    log_density = _components(deviation, stderr, scales).log_density
     largest_log = log_density.max(1, keepdims=True)
     likelihood, weights = np.exp(log_density - largest_log), np.full(len(scales), 1 / len(scales))
-    for _ in range(200):  # expectation-maximisation
-        share = likelihood * weights
-        new = (share / share.sum(1, keepdims=True)).sum(0) + PRIOR_CELLS
+    for _ in range(200):
+        new = weights * ((counts / (likelihood @ weights)) @ likelihood) + PRIOR_CELLS
         moved, weights = np.abs(new / new.sum() - weights).max(), new / new.sum()
         if moved < 1e-4:
             break
-    log_likelihood = float((np.log(likelihood @ weights) + largest_log[:, 0]).mean())
-    weights[weights < 1e-3] = 0.0
-    return Mixture(scales[weights > 0], weights[weights > 0] / weights.sum(), log_likelihood)
+    log_likelihood = float(counts @ (np.log(likelihood @ weights) + largest_log[:, 0]) / counts.sum())
+    return Mixture(scales, weights, log_likelihood)
 
 
 @dataclass(frozen=True)

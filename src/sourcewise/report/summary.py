@@ -22,7 +22,8 @@ from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Header, LeftOut, Study
 from sourcewise.study.effects import ALL_KEYS, GroupEffect, count_significant, group_effects
-from sourcewise.study.influences import LEVELS, SIGN, Checks, Estimated
+from sourcewise.study.influences import SIGN, Checks, Estimated
+from sourcewise.study.levels import LEVELS
 from sourcewise.study.outputs import UNITS
 from sourcewise.study.priors import Prior, Priors, PriorScore, score_priors
 from sourcewise.study.recipes import train_command
@@ -277,6 +278,7 @@ def _summarise_target(
     counts: dict[str, int] = {}
     for level, suffix in LEVELS.items():
         counts[f"significant_{level}"], counts[f"cells_{level}"] = count_significant(dataset, suffix, fdr)
+    tables = {key: prior.values for key, prior in priors.items()}
     large = study.has_examples(name) and study.is_large(name)
     examined = study.has_examples(name) and not large
     return TargetSummary(
@@ -292,7 +294,7 @@ def _summarise_target(
         checks=estimated.checks,
         baselines=estimated.baselines,
         subpopulations=find_subpopulations(study, name, estimated, fdr / looks) if examined else None,
-        brittle=find_brittle(study, name, estimated) if examined else None,
+        brittle=find_brittle(study, name, dataset, tables) if examined else None,
         unexamined=large,
         title=title,
         harmful=harmful_groups(study, name, dataset, fdr / looks),

@@ -21,6 +21,7 @@ from sourcewise.estimation.shrinkage import Posterior
 from sourcewise.study.baselines import Baseline, compare_baselines
 from sourcewise.study.collect import Study, StudyTarget
 from sourcewise.study.effects import KEYS, POSTERIOR_KEYS
+from sourcewise.study.levels import LEVELS, TablesByTarget, class_shares, fit_arguments
 from sourcewise.study.outputs import UNITS
 
 SIGN = "positive = keeping the group helps"
@@ -29,8 +30,6 @@ LONG_NAMES = {
     "qvalue": {"long_name": "Benjamini-Hochberg q-value"},
     "lfsr": {"long_name": "local false sign rate"},
 }
-LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
-"""Levels and the suffix of their variables."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +49,6 @@ class Estimated:
     slopes: NDArray[np.float64]
     checks: Mapping[str, Checks]
     baselines: Mapping[str, Baseline]
-
-
-TablesByTarget = Mapping[str, Mapping[str, NDArray[np.floating[Any]]]]
-"""By target and name: tables float[classes, groups] that may be in proportion to the groups' effects on classes."""
 
 
 def estimate(
@@ -85,7 +80,7 @@ def _estimate_target(
     bar: tqdm[NoReturn],
 ) -> Estimated:
     fits: dict[str, Fit] = {}
-    for level, columns in _levels(study, name, priors).items():  # the first chooses the estimator
+    for level, columns in fit_arguments(study, name, priors).items():  # the first chooses the estimator
         bar.set_description(f"{name}, {level}")
         fits[level] = fit(study.masks, estimator=estimator, seeds=study.seeds, level=level, **columns)
         estimator, q = fits[level].method, fits[level].qvalue
@@ -112,46 +107,12 @@ def _estimate_target(
     )
 
 
-def _levels(study: Study, name: str, priors: Mapping[str, NDArray[np.floating[Any]]]) -> dict[str, dict[str, Any]]:
-    """Return the arguments of `fit` by level: outputs, and what is known of them where an estimator may use that."""
-    target, large = study.targets[name], study.is_large(name)
-    present = target.class_sizes > 0
-    outputs = {
-        "class": target.class_means[:, present],
-        "example": target.examples if large else target.examples.astype(np.float64),
-        "overall": target.overall_means[:, None],
-    }
-    levels: dict[str, dict[str, Any]] = {level: {"outputs": table} for level, table in outputs.items()}
-    if study.groups > GRAM_GROUPS:
-        return levels
-    member = _members(target)
-    tables = {key: table[present].astype(np.float64) for key, table in priors.items()}
-    share = target.class_sizes[present] / len(target.labels)
-    levels["class"] |= {"labels": np.arange(present.sum()), "priors": tables}
-    levels["example"] |= {"labels": member.argmax(1), "priors": tables}
-    levels["overall"] |= {"labels": [0], "priors": {key: share[None] @ table for key, table in tables.items()}}
-    if study.output == "prob":
-        logits = target.logits if large else target.logits.astype(np.float64)
-        class_logits = np.concatenate([logits[rows] @ member for rows in row_blocks(logits.shape)])
-        levels["class"]["logits"] = class_logits
-        levels["example"]["logits"] = logits
-        levels["overall"]["logits"] = (class_logits @ share)[:, None]
-    return levels
-
-
-def _members(target: StudyTarget) -> NDArray[np.float64]:
-    """Return the shares float[examples, classes] that examples have in the means of the classes that have any."""
-    labels = np.unique(target.labels, return_inverse=True)[1]
-    member = np.eye(int(labels.max()) + 1)[labels]
-    return np.asarray(member / member.sum(0))
-
-
 def _posteriors(target: StudyTarget, fits: Mapping[str, Fit]) -> dict[str, Posterior]:
     """Return the posterior of each level. Those of a hierarchy agree: that of a class is the mean over its examples."""
     posteriors = {level: fits[level].posterior for level in LEVELS}
     if not fits["example"].method.needs_hierarchy:
         return posteriors
-    examples, member = posteriors["example"].mean, _members(target)
+    examples, member = posteriors["example"].mean, class_shares(target)
     class_mean = np.zeros((member.shape[1], examples.shape[1]))
     for rows in row_blocks(examples.shape):
         class_mean += member[rows].T @ examples[rows]

@@ -1,0 +1,93 @@
+"""What an estimate sees of a target at each level: outputs, and what is known of them besides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sourcewise.estimation.arrays import row_blocks
+from sourcewise.estimation.collapse import Knowledge, Subsets, collapse
+from sourcewise.estimation.fitting import logit_slopes
+from sourcewise.estimation.moments import GRAM_GROUPS
+from sourcewise.study.collect import Study, StudyTarget
+
+LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
+"""Levels and the suffix of their variables."""
+
+Tables = Mapping[str, NDArray[np.floating[Any]]]
+"""By name: tables float[classes, groups] that may be in proportion to the groups' effects on classes."""
+
+TablesByTarget = Mapping[str, Tables]
+
+
+def fit_arguments(study: Study, name: str, priors: Tables) -> dict[str, dict[str, Any]]:
+    """Return the arguments of `fit` by level: outputs, and what is known of them where an estimator may use that."""
+    target, large = study.targets[name], study.is_large(name)
+    present = target.class_sizes > 0
+    outputs = {
+        "class": target.class_means[:, present],
+        "example": target.examples if large else target.examples.astype(np.float64),
+        "overall": target.overall_means[:, None],
+    }
+    levels: dict[str, dict[str, Any]] = {level: {"outputs": table} for level, table in outputs.items()}
+    if study.groups > GRAM_GROUPS:
+        return levels
+    members = class_shares(target)
+    tables = {key: table[present].astype(np.float64) for key, table in priors.items()}
+    share = target.class_sizes[present] / len(target.labels)
+    levels["class"] |= {"labels": np.arange(present.sum()), "priors": tables}
+    levels["example"] |= {"labels": members.argmax(1), "priors": tables}
+    levels["overall"] |= {"labels": [0], "priors": {key: share[None] @ table for key, table in tables.items()}}
+    if study.output == "prob":
+        class_logits = _class_logits(study, target)
+        levels["class"]["logits"] = class_logits
+        levels["example"]["logits"] = target.logits if large else target.logits.astype(np.float64)
+        levels["overall"]["logits"] = (class_logits @ share)[:, None]
+    return levels
+
+
+def class_shares(target: StudyTarget) -> NDArray[np.float64]:
+    """Return the shares float[examples, classes] that examples have in the means of the classes that have any."""
+    labels = np.unique(target.labels, return_inverse=True)[1]
+    members = np.eye(int(labels.max()) + 1)[labels]
+    return np.asarray(members / members.sum(0))
+
+
+def weighted_classes(
+    study: Study, weights: Mapping[str, float], priors: TablesByTarget
+) -> tuple[Subsets, NDArray[np.float64]]:
+    """Return the classes of several targets side by side, and the share of each in the weighted mean output, float[C].
+
+    A table that knows nothing of a target is zero there.
+    """
+    presents = {name: study.targets[name].class_sizes > 0 for name in weights}
+    means = [study.targets[name].class_means[:, present] for name, present in presents.items()]
+    shares = [
+        weights[name] * study.targets[name].class_sizes[present] / len(study.targets[name].labels)
+        for name, present in presents.items()
+    ]
+    tables: dict[str, NDArray[np.float64]] = {}
+    for key in dict.fromkeys(key for name in weights for key in priors.get(name, {})):
+        rows = [
+            priors.get(name, {}).get(key, np.zeros((len(present), study.groups)))[present]
+            for name, present in presents.items()
+        ]
+        tables[key] = np.concatenate(rows).astype(np.float64)
+    outputs, share = np.concatenate(means, axis=1), np.concatenate(shares)
+    logits, scale = None, np.ones(len(share))
+    if study.output == "prob":
+        logits = np.concatenate([_class_logits(study, study.targets[name]) for name in weights], axis=1)
+        scale = logit_slopes(outputs, logits)
+    knowledge = Knowledge(np.arange(len(share)), scale, tables, logits)
+    return collapse(study.masks, outputs, study.seeds, knowledge), share
+
+
+def _class_logits(study: Study, target: StudyTarget) -> NDArray[np.float64]:
+    """Return the mean logit over the examples of each class that has any, float[models, classes]."""
+    members = class_shares(target)
+    return np.concatenate(
+        [target.logits[rows].astype(np.float64) @ members for rows in row_blocks(target.logits.shape)]
+    )
