@@ -14,7 +14,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import PackedMasks
 from sourcewise.estimation.collapse import collapse
 from sourcewise.estimation.estimators import ESTIMATORS, difference, hierarchical, lasso, ols, ridge
-from sourcewise.estimation.inference import pvalues, qvalues, uneven_noise_ratio
+from sourcewise.estimation.inference import pvalues, qvalues
 from sourcewise.estimation.lasso import SHRINKAGES, GramProduct, centred_products, shrink
 from sourcewise.estimation.moments import sum_models
 from sourcewise.estimation.normal_equations import PENALTIES, NormalEquations, eigen
@@ -370,27 +370,3 @@ def test_a_design_is_balanced_if_half_of_its_models_are_complements_of_others(pa
     sums = collapse(masks, np.random.default_rng(4).random((40, 1))).moments()
     assert (sums.count, sums.pairs) == (40, pairs)
     assert sums.balanced is expected
-
-
-@pytest.mark.parametrize("kind", ["one size", "bernoulli"])
-def test_errors_under_noise_that_differs_from_model_to_model_are_those_of_statsmodels(kind):
-    rng = np.random.default_rng(9)
-    masks = design("random" if kind == "one size" else kind, 8, 3000, rng, 0.8)
-    outputs = rng.normal(size=(3000, 3)) * np.where(masks[:, :2].all(1), 1, 4)[:, None]
-    result = ols(collapse(masks, outputs).moments())
-    known = masks[:, :7] if kind == "one size" else masks  # where the last follows from the others
-    contrast = np.eye(7) * 8 / 7 - 1 / 7 if kind == "one size" else np.eye(8)
-    for e in range(3):
-        model = sm.OLS(outputs[:, e], sm.add_constant(known.astype(float)))
-        robust, even = (
-            np.sqrt(np.diag(contrast @ fitted.cov_params()[1:, 1:] @ contrast.T))
-            for fitted in (model.fit(cov_type="HC2"), model.fit())
-        )
-        np.testing.assert_allclose(result.stderr[e, : len(known.T)], robust, rtol=0.05)  # shrunken to even noise
-        assert result.stderr[e, 0] == pytest.approx(robust[0], rel=0.005)
-        assert np.abs(robust[0] / even[0] - 1) > 0.1
-
-
-def test_a_ratio_of_uneven_noise_is_believed_as_far_as_it_exceeds_its_error():
-    ratio = uneven_noise_ratio(np.array([1.0, 1.5, 3.0, 3.0, 0.5, 0.01]), np.array([0.1, 0.5, 0.0, 1.0, 0.01, 0.0]))
-    np.testing.assert_allclose(ratio, [1, 1, 3, 2.5, 1 - 0.5 * (1 - 0.04 / 0.25), 0.25])
