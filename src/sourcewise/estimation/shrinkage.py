@@ -138,7 +138,7 @@ def _fit_weights(deviation: Array, stderr: Array, scales: Array, counts: Array, 
     log_density = _components(deviation, stderr, scales).log_density
     largest_log = log_density.max(1, keepdims=True)
     likelihood, weights = np.exp(log_density - largest_log), np.full(len(scales), 1 / len(scales))
-    for _ in range(1000):
+    for _ in range(200):
         new = weights * ((counts / (likelihood @ weights)) @ likelihood) + PRIOR_CELLS
         moved, weights = np.abs(new / new.sum() - weights).max(), new / new.sum()
         if moved < tolerance:
