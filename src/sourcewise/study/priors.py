@@ -25,7 +25,7 @@ from sourcewise.estimation.equal_cost import ProxySample
 from sourcewise.estimation.hierarchical import HIERARCHICAL
 from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.estimation.score_interval import score_without_fit
-from sourcewise.estimation.scoring import Score
+from sourcewise.estimation.scoring import Score as Score  # also for the report
 from sourcewise.records.places import as_list
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Header, Record, TargetOutputs
