@@ -42,7 +42,7 @@ def jobs(line: str) -> list[list[str]]:
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         config = hydra.compose_config("train", words, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
-        sweeper: Any = SourcewiseSweeper(params=config.hydra.sweeper.params)
+        sweeper: Any = SourcewiseSweeper(config.hydra.sweeper.params, config.hydra.sweeper.also)
         sweeper.hydra_context = HydraContext(hydra.config_loader, Callbacks())
         sweeper.config, sweeper.launcher = config, Launcher()
         (batch,) = sweeper.sweep(words)
@@ -58,6 +58,18 @@ def test_a_design_on_the_line_is_as_many_runs_as_it_says(experiment: str, design
     assert len(jobs(f"{experiment} {design} seed=range(0,5)")) == 5 * own
     if not DESIGNS[design]:
         assert len(jobs(f"{experiment} {design} subset.seed=0,1")) == 2
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_two_models_of_the_full_source_go_before_an_experiments_own_range(experiment: str) -> None:
+    batch = jobs(f"{experiment} source.pretraining.epochs=1")
+    assert [job[:3] for job in batch[:2]] == [
+        ["subset=full", f"seed={seed}", *experiment.split()[:1]] for seed in (0, 1)
+    ]
+    assert all("source.pretraining.epochs=1" in job for job in batch)
+    assert len(batch) == 2 + EXPERIMENTS[experiment]
+    assert len(jobs(f"{experiment} subset.seed=range(0,5)")) == 5
+    assert len(jobs(f"{experiment} seed=3")) == EXPERIMENTS[experiment]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests.commands.test_commands import command
 @pytest.mark.parametrize(
     ("line", "runs"),
     [
-        ("experiment=demo", 96),
+        ("experiment=demo", 98),
         ("experiment=demo subset=hadamard", 96),
         ("experiment=demo subset=full seed=range(0,5)", 5),
         ("experiment=demo subset=listed subset.drop=[A]", 1),

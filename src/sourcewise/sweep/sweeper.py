@@ -1,5 +1,6 @@
 """The sweeper: Hydra's basic one, without composing every job an extra time and without files of its own."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,17 @@ SUBSET = "subset"
 
 
 class SourcewiseSweeper(BasicSweeper):
-    """All combinations of the swept values, in one batch: the launcher sees the whole sweep, and composes it."""
+    """All combinations of the swept values, in one batch: the launcher sees the whole sweep, and composes it.
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
+    Args:
+        params: ranges of an experiment, by setting.
+        also: overrides of further sweeps of an experiment, a line each. They go before its ranges, unless the command
+            line says itself which subsets or seeds are trained.
+    """
+
+    def __init__(self, params: dict[str, str] | None = None, also: Sequence[str] | None = None) -> None:
         super().__init__(max_batch_size=None, params=params)
+        self._also = also or ()
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch every job of the sweep."""
@@ -25,7 +33,10 @@ class SourcewiseSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         line = parser.parse_overrides(arguments)
         ranges = [item for item in parser.parse_overrides(self._parse_config()) if self._applies(item, line)]
-        (batch,) = self.split_arguments([*ranges, *line], None)
+        sweeps = [[*ranges, *line]]
+        if not any(item.key_or_group.partition(".")[0] in (SUBSET, "seed") for item in line):
+            sweeps[:0] = [[*parser.parse_overrides(shlex.split(more)), *line] for more in self._also]
+        batch = [job for sweep in sweeps for jobs in self.split_arguments(sweep, None) for job in jobs]
         return [self.launcher.launch(batch, initial_job_idx=0)]
 
     def _applies(self, sweep_range: Override, line: Sequence[Override]) -> bool:
