@@ -51,7 +51,7 @@ def hierarchical(moments: Moments) -> Estimate:
     companion, normal = equations.estimate(), equations.with_outputs(hierarchy.classes)
     effects = fit_classes(normal, hierarchy.priors)
     posterior, slopes = _fit_examples(normal, hierarchy, effects)
-    posterior = with_far_effects(posterior, companion.influence, companion.stderr)
+    posterior = with_far_effects(posterior, companion.influence, companion.stderr, companion.dof)
     return replace(companion, coefficients=slopes, penalty=None, posterior=posterior, weights=effects.weights)
 
 

@@ -64,7 +64,7 @@ def normal_posterior(mean: Array, sd: Array) -> Posterior:
     return Posterior(mean, sd, np.where(np.isnan(mean), np.nan, lfsr))
 
 
-def with_far_effects(posterior: Posterior, influence: Array, stderr: Array) -> Posterior:
+def with_far_effects(posterior: Posterior, influence: Array, stderr: Array, dof: Array) -> Posterior:
     """Return a posterior that lets single effects lie far from what it expects, where their estimates do.
 
     If effects were as the posterior says, few unbiased estimates would lie farther from its mean than their errors. How
@@ -76,14 +76,20 @@ def with_far_effects(posterior: Posterior, influence: Array, stderr: Array) -> P
         posterior: float[E, G] each, normal.
         influence: float[E, G], unbiased.
         stderr: float[E, G], its standard error.
+        dof: float[E, G], degrees of freedom of that, for Student's t.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = (influence - posterior.mean) / stderr
-    far = (np.abs(distance) > FAR) & (stderr > 0)  # never where nothing is known
+    apart = (np.abs(distance) > 2) & (stderr > 0)  # never where nothing is known
+    tail = special.stdtr(dof[apart], -np.abs(distance[apart]))
+    error = stderr.copy()  # of a normal estimate that lies as far from what is expected, by its p-value
+    error[apart] *= np.abs(distance[apart] / special.ndtri(np.maximum(tail, 1e-300)))
+    distance[apart] *= stderr[apart] / error[apart]
+    far = apart & (np.abs(distance) > FAR)
     if not far.any():
         return posterior
     distances = distance[np.isfinite(distance)]
-    largest = float(np.abs(distances).max())
+    largest = 1.001 * float(np.abs(distances).max())
     edges = np.sinh(np.linspace(-1, 1, FAR_BINS + 1) * np.arcsinh(largest))  # finer near zero
     widths = FAR * 2.0 ** np.arange(np.ceil(np.log2(largest / FAR)) + 1)
     mixture = _fit_weights(
@@ -91,8 +97,9 @@ def with_far_effects(posterior: Posterior, influence: Array, stderr: Array) -> P
         np.ones(FAR_BINS),
         np.concatenate([-widths, [0.0], widths]),
         np.histogram(distances, edges)[0],
+        tolerance=1e-8,
     )
-    unit = stderr[far][:, None]
+    unit = error[far][:, None]
     estimate, expected, doubt = (table[far][:, None] / unit for table in (influence, posterior.mean, posterior.sd))
     result = shrink(estimate, np.ones_like(unit), expected, mixture, doubt)
     mean, sd, lfsr = (table.copy() for table in (posterior.mean, posterior.sd, posterior.lfsr))
@@ -122,10 +129,11 @@ def fit_mixture(deviation: Array, stderr: Array) -> Mixture:
     return Mixture(scales[weights > 0], weights[weights > 0] / weights.sum(), mixture.log_likelihood)
 
 
-def _fit_weights(deviation: Array, stderr: Array, scales: Array, counts: Array) -> Mixture:
+def _fit_weights(deviation: Array, stderr: Array, scales: Array, counts: Array, tolerance: float = 1e-4) -> Mixture:
     """Return the mixture of the scales with the greatest posterior density, by expectation-maximisation.
 
     deviation, stderr, counts: float[n], estimates less what is expected, their errors, and how often each is there.
+    tolerance: change of a weight that ends the iteration.
     """
     log_density = _components(deviation, stderr, scales).log_density
     largest_log = log_density.max(1, keepdims=True)
@@ -133,7 +141,7 @@ def _fit_weights(deviation: Array, stderr: Array, scales: Array, counts: Array) 
     for _ in range(200):
         new = weights * ((counts / (likelihood @ weights)) @ likelihood) + PRIOR_CELLS
         moved, weights = np.abs(new / new.sum() - weights).max(), new / new.sum()
-        if moved < 1e-4:
+        if moved < tolerance:
             break
     log_likelihood = float(counts @ (np.log(likelihood @ weights) + largest_log[:, 0]) / counts.sum())
     return Mixture(scales, weights, log_likelihood)
