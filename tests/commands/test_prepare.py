@@ -124,7 +124,7 @@ def test_source_groups_without_images_are_left_out(
     train.train(config)
     found = record.read(names.run_dir(config) / names.RECORD)
     assert found.header.group_names == ["a", "b", "c"]
-    assert "source: no images of 'b2', 'empty', which is left out" in capfd.readouterr().err
+    assert "source: no images of 'b2', 'empty', which are left out" in capfd.readouterr().err
 
 
 def test_one_setting_decides_the_split(places: tuple[str, ...]) -> None:

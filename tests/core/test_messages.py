@@ -4,6 +4,8 @@ import errno
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError
 
 from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.core.messages import one_line, users_error
@@ -53,3 +55,12 @@ def test_other_errors_are_none_of_memory() -> None:
     assert one_line(SourcewiseError("a process was killed (out of memory?)")) == "a process was killed (out of memory?)"
     assert users_error(ImportError("no module named x")) is None
     assert one_line(raised(SourcewiseError("what the user did"), OSError("gone"))) == "what the user did"
+
+
+@pytest.mark.parametrize("config", [{"curate": None}, {"curate": {}}])
+def test_a_setting_below_one_that_holds_none_is_a_whole_sentence(config: dict[str, object]) -> None:
+    made = OmegaConf.create(config)
+    OmegaConf.set_struct(made, True)
+    with pytest.raises(ConfigAttributeError) as caught:
+        OmegaConf.update(made, "curate.remove", 2)
+    assert one_line(caught.value) == "curate.remove: there is no such setting; curate holds none"

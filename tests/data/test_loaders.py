@@ -148,7 +148,7 @@ def test_one_label_of_many(tmp_path: Path) -> None:
         (Table(".", "t.csv", path="file"), "t.csv: no column file; there are path, label"),
         (Table(".", "t.csv"), "t.csv: 1 rows have no label"),
         (Table(".", "t.parquet"), "t.parquet: cannot be read"),
-        (Table(".", "u.csv", where={"path": "z"}), "no image is left"),
+        (Table(".", "u.csv", where={"path": "z"}), r"^Table /\S*/u.csv: no image is left"),
         (Torchvision("Food101", ".", [{}], obtain="Get it."), r"torchvision's Food101: Dataset not found\. Get it\.$"),
         (HuggingFace("empty"), "empty: no Hugging Face dataset with split train"),
     ],
@@ -247,7 +247,7 @@ def test_a_store_is_used_again_until_something_changes(tmp_path: Path, cache: Pa
     first = small(Folder(str(root), obtain="x"))
     assert small(Folder(str(root), obtain="y")) is first
     assert len(list(cache.glob("*.arrow"))) == 1
-    with pytest.raises(SourcewiseError, match="it has 2 classes; there should be 3"):
+    with pytest.raises(SourcewiseError, match=r"^Folder /\S*/data: it has 2 classes; there should be 3"):
         small(Folder(str(root)), num_classes=3)
     paint(root / "a" / "new.png", 99)
     assert 99 in shades(small(Folder(str(root))))
@@ -333,4 +333,7 @@ def test_broken_images_are_named_or_left_out(tmp_path: Path, capfd: pytest.Captu
     ):
         small(Folder(str(root)))
     assert small(Folder(str(root)), broken="skip").labels.bincount().tolist() == [3, 1]
-    assert "3 of 7 images are broken and were left out" in capfd.readouterr().err
+    printed = capfd.readouterr().err
+    assert (
+        f"\nFolder {root}: 3 of 7 images are broken and were left out; the first: {root}/a/x.jpg: this image" in printed
+    )

@@ -25,6 +25,7 @@ from sourcewise.report.formatting import display_unit
 from sourcewise.report.parts import Effect, Row, Table
 from sourcewise.report.sections.trust import trust_section
 from sourcewise.report.summary import dataset_titles
+from sourcewise.study.pilot import Choice, Pilot
 from sourcewise.study.priors import PriorScore
 from tests.report.test_pictures import dataset, facts, half_and_half, review_rows
 
@@ -220,13 +221,21 @@ def test_what_else_is_known_says_how_well_it_predicts_the_models() -> None:
         "label_mapping": PriorScore(None, None, Score(0.4, 0.3, 0.5)),
         "digits-short_halves-0123456789": PriorScore(96, 16.04, Score(0.55, 0.5, 0.6)),
     }
-    facts = replace(summary.targets["digits"], priors=priors)
+    other = Choice("short", 24, 8, Score(0.52, 0.42, 0.62), Score(-0.03, -0.1, 0.04))
+    pilot = Pilot(16.04, [Choice("short_halves", 96, 0, Score(0.55, 0.5, 0.6), None), other], "Take short_halves.")
+    facts = replace(summary.targets["digits"], priors=priors, pilot=pilot)
     section = trust_section(context("digits", datasets["digits"], replace(summary, targets={"digits": facts})))
     assert section.brief is not None
     text = "LDS: digits-short_halves-0123456789 0.55 (0.50 to 0.60); label mapping 0.40 (0.30 to 0.50)."
-    assert section.lead[-1].endswith(text)
-    assert section.brief.lead[-1].endswith(text)
-    (table,) = [table for table in section.tables if table.id == "priors"]
+    assert section.lead[-2].endswith(text)
+    assert section.brief.lead[-2].endswith(text)
+    assert section.lead[-1] == section.brief.lead[-1] == "Take short_halves."
+    table, bought = section.tables[1:]
+    assert "the cost of 16.0 models" in bought.caption
+    assert [(row.header, *row.cells) for row in bought.rows] == [
+        ("short_halves", "96", "–", "0.55 (0.50 to 0.60)", "–"),
+        ("short and the recipe", "24", "8", "0.52 (0.42 to 0.62)", "−0.03 (−0.10 to 0.04)"),
+    ]
     assert [(row.header, *row.cells) for row in table.rows] == [
         ("digits-short_halves-0123456789", "96", "16.0", "0.55 (0.50 to 0.60)"),
         ("label mapping", "–", "–", "0.40 (0.30 to 0.50)"),

@@ -116,7 +116,8 @@ def _config_line(error: Any) -> str:
     unknown = _is(error, "omegaconf.errors.ConfigKeyError") or _is(error, "omegaconf.errors.ConfigAttributeError")
     if unknown and error.parent_node is not None:
         known = [str(key) for key in error.parent_node if key != "hydra"]
-        hint = did_you_mean(str(error.key), known) or f"; there are {', '.join(known)}"
+        holds = f"there are {', '.join(known)}" if known else f"{error.full_key.rpartition('.')[0]} holds none"
+        hint = did_you_mean(str(error.key), known) or f"; {holds}"
         return f"{error.full_key}: there is no such setting{hint}"
     return ""
 

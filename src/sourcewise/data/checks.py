@@ -31,7 +31,8 @@ def notes(source: ImageDataset, targets: Mapping[str, Sequence[ImageDataset]]) -
 
 def _notes(source: ImageDataset, targets: Mapping[str, Sequence[ImageDataset]]) -> list[str]:
     empty = _empty_classes(source)
-    lines = [f"source: no images of {first_names(empty, SHOWN, repr)}, which is left out"] if empty else []
+    be = "is" if len(empty) == 1 else "are"
+    lines = [f"source: no images of {first_names(empty, SHOWN, repr)}, which {be} left out"] if empty else []
     lines += [f"source: {pair}" for pair in _nearly_alike(source.class_names)]
     for name, (train, test) in targets.items():
         lines += [f"target {name}: {line}" for line in _target_notes(source, train, test)]

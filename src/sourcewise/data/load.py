@@ -62,16 +62,16 @@ def load(
     path = Path(cache_dir or cache_folder()) / name
 
     def listing() -> Listing:
-        images = dataset.listing()
+        images, origin = dataset.listing(), _origin(dataset)
         if num_classes and len(images.class_names) != num_classes:
-            raise SourcewiseError(f"{dataset}: it has {len(images.class_names)} classes; there should be {num_classes}")
+            raise SourcewiseError(f"{origin}: it has {len(images.class_names)} classes; there should be {num_classes}")
         if (low := int(np.min(np.asarray(images.labels), initial=0))) < 0:
-            raise SourcewiseError(f"{dataset}: images with label {low}; images that have no label cannot be used")
+            raise SourcewiseError(f"{origin}: images with label {low}; images that have no label cannot be used")
         chosen = images if per_class is None else _chosen(images, per_class, rest)
         if not len(chosen.labels):
             reason = f": per_class={per_class} takes all for the other part; set it to fewer" * (len(images.labels) > 0)
-            raise SourcewiseError(f"{dataset}: no image is left{reason}")
-        return replace(chosen, origin=_origin(dataset))
+            raise SourcewiseError(f"{origin}: no image is left{reason}")
+        return replace(chosen, origin=origin)
 
     if not path.exists():
         prepared(listing, str(path), side, format, channels, quality, broken)

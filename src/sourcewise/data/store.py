@@ -29,7 +29,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.messages import print_once
+from sourcewise.core.messages import print_once, printable
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.pictures import depth, eight_bit, is_dark
 
@@ -211,12 +211,16 @@ def open_store(file: Path, settings: Mapping[str, Any]) -> ImageDataset:
 def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool) -> None:
     """Resize and encode on all cores, and write atomically."""
     labels = np.asarray(listing.labels, dtype=np.int64)
-    count, skipped, dark, lock = len(labels), list[int](), list[bool](), Lock()
+    count, skipped, dark, lock = len(labels), dict[int, str](), list[bool](), Lock()
+    place = printable(listing.origin or str(file))
     state = hashlib.sha256(repr(({**settings, **_HASHED}, tuple(listing.class_names))).encode())
     print(f"preparing {file}: {count} images, once", file=sys.stderr, flush=True)
     for note in listing.notes:
         print_once(note)
-    bits = functools.cache(lambda: _bits(listing.parent or listing, file))
+    bits = functools.cache(lambda: _bits(listing.parent or listing, place))
+
+    def first_reason() -> str:
+        return printable("the first: " + next(iter(skipped.values()), "there is none"))
 
     def encode(row: int) -> tuple[bytes, int, int] | Exception:
         try:
@@ -234,12 +238,11 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
             rows, images = range(start, min(start + BATCH, count)), []
             for row, result in zip(rows, pool.map(encode, rows), strict=True):
                 if isinstance(result, Exception):
+                    has_path = listing.paths and listing.paths[row]
+                    reason = str(result) if has_path else f"{place}: image {row} of {count} is broken ({result})"
                     if not skip:
-                        has_path = listing.paths and listing.paths[row]
-                        raise BrokenImageError(
-                            str(result) if has_path else f"{file}: image {row} of {count} is broken ({result})"
-                        )
-                    skipped.append(row)
+                        raise BrokenImageError(reason)
+                    skipped[row] = reason
                 else:
                     images.append((row, *result))
                     state.update(result[0])
@@ -259,13 +262,13 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
         with ThreadPoolExecutor(os.cpu_count()) as pool, pa.OSFile(str(temporary), "wb") as sink:
             made = batches()
             if (first := next(made, None)) is None:
-                raise SourcewiseError(f"{file}: none of its {count} images can be opened")
+                raise SourcewiseError(f"{place}: none of its {count} images can be opened; {first_reason()}")
             with pa.ipc.new_file(sink, first.schema) as writer:
                 writer.write_batch(first)
                 for batch in made:
                     writer.write_batch(batch)
                 header = {**settings, "class_names": list(listing.class_names), "fingerprint": state.hexdigest()[:16]}
-                header |= {"skipped": skipped, "origin": listing.origin}
+                header |= {"skipped": list(skipped), "origin": listing.origin}
                 writer.write_batch(first.slice(0, 0), custom_metadata={"sourcewise": json.dumps(header)})
         temporary.replace(file)
     except OSError as error:
@@ -273,12 +276,13 @@ def _write(listing: Listing, file: Path, settings: Mapping[str, Any], skip: bool
     finally:
         temporary.unlink(missing_ok=True)
     if skipped:
-        print(f"{file}: {len(skipped)} of {count} images are broken and were left out", file=sys.stderr, flush=True)
+        summary = f"{place}: {len(skipped)} of {count} images are broken and were left out; {first_reason()}"
+        print(summary, file=sys.stderr, flush=True)
     if 2 * sum(dark) > count:
-        print_once(f"{file}: {sum(dark)} of {count} images are nearly black: 99% of their values are below 16 of 255")
+        print_once(f"{place}: {sum(dark)} of {count} images are nearly black: 99% of their values are below 16 of 255")
 
 
-def _bits(listing: Listing, file: Path) -> int:
+def _bits(listing: Listing, place: str) -> int:
     """Return the bit depth of a dataset's images of more than 8 bits, and print it if it is not 16."""
 
     def largest(row: int) -> int:
@@ -292,7 +296,7 @@ def _bits(listing: Listing, file: Path) -> int:
     bits = depth(top)
     if bits != 16:
         print_once(
-            f"{file}: its images of more than 8 bits hold numbers up to {top}; they are taken as {bits}-bit images"
+            f"{place}: its images of more than 8 bits hold numbers up to {top}; they are taken as {bits}-bit images"
         )
     return bits
 

@@ -25,6 +25,7 @@ from sourcewise.study.effects import ALL_KEYS, GroupEffect, count_significant, g
 from sourcewise.study.influences import SIGN, Checks, Estimated
 from sourcewise.study.levels import LEVELS
 from sourcewise.study.outputs import UNITS
+from sourcewise.study.pilot import Pilot, run_pilot
 from sourcewise.study.priors import Prior, Priors, PriorScore, score_priors
 from sourcewise.study.recipes import train_command
 from sourcewise.study.writing import LISTED_GROUPS, listed_groups
@@ -65,6 +66,7 @@ class TargetSummary:
         verdict: how far influences at class level can be trusted.
         checks, baselines: as in `Estimated`.
         priors: what else is known of the groups, and how well it predicts these models, by name.
+        pilot: which proxy brings most at equal cost; None where there is nothing to compare.
         subpopulations, brittle: None where examples cannot be examined.
         unexamined: whether that is because outputs or influences are too many.
         harmful: groups that really hurt overall, where all subsets have one size: by models of the full source, which
@@ -93,6 +95,7 @@ class TargetSummary:
     title: str = ""
     harmful: tuple[str, ...] | None = None
     priors: Mapping[str, PriorScore] = field(default_factory=dict)
+    pilot: Pilot | None = None
 
     @property
     def is_significant(self) -> bool:
@@ -279,6 +282,7 @@ def _summarise_target(
     for level, suffix in LEVELS.items():
         counts[f"significant_{level}"], counts[f"cells_{level}"] = count_significant(dataset, suffix, fdr)
     tables = {key: prior.values for key, prior in priors.items()}
+    scored = score_priors(study, name, priors)
     large = study.has_examples(name) and study.is_large(name)
     examined = study.has_examples(name) and not large
     return TargetSummary(
@@ -298,7 +302,8 @@ def _summarise_target(
         unexamined=large,
         title=title,
         harmful=harmful_groups(study, name, dataset, fdr / looks),
-        priors=score_priors(study, name, priors),
+        priors=scored,
+        pilot=run_pilot(study, name, priors, scored),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,13 +18,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.estimation.arrays import PackedMasks
-from sourcewise.estimation.collapse import Knowledge, collapse
+from sourcewise.estimation.arrays import Index, PackedMasks
+from sourcewise.estimation.collapse import Knowledge, Subsets, collapse
 from sourcewise.estimation.difference import DIFFERENCE
+from sourcewise.estimation.equal_cost import ProxySample
 from sourcewise.estimation.hierarchical import HIERARCHICAL
 from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.estimation.score_interval import score_without_fit
-from sourcewise.estimation.scoring import Score
+from sourcewise.estimation.scoring import Score as Score  # also for the report
 from sourcewise.records.places import as_list
 from sourcewise.records.reading import Records
 from sourcewise.records.record import Header, Record, TargetOutputs
@@ -44,11 +45,15 @@ class Prior:
         values: float[classes, groups], of the study that takes it.
         models: how many models of random subsets it comes from; None for what full runs say.
         seconds: mean wall time of one of them; None where that is not known.
+        proxy: name of their proxy, if they are models of one.
+        sample: their subsets, for effects by some of them; None where there are no records.
     """
 
     values: NDArray[np.float64]
     models: int | None = None
     seconds: float | None = None
+    proxy: str = ""
+    sample: ProxySample | None = None
 
 
 Priors = dict[str, dict[str, Prior]]
@@ -81,7 +86,8 @@ class PriorTable:
         classes: their names.
         groups: names of the groups.
         values: float[classes, groups]; NaN where that is not known.
-        models, seconds: as in `Prior`.
+        models, seconds, proxy: as in `Prior`.
+        subsets: what the values come from, but for full runs of the place; None where there are no records.
     """
 
     name: str
@@ -91,6 +97,8 @@ class PriorTable:
     values: NDArray[np.float64]
     models: int | None = None
     seconds: float | None = None
+    proxy: str = ""
+    subsets: Subsets | None = None
 
     def aligned(self, classes: Sequence[str], groups: Sequence[str]) -> NDArray[np.float64]:
         """Return the table for other classes and another order of the groups, float[classes, groups].
@@ -167,8 +175,22 @@ def _for_target(study: Study, target: str, places: Mapping[str, Sequence[PriorTa
             except SourcewiseError as error:
                 raise SourcewiseError(f"{place}: {error}") from error
             if (np.ptp(aligned, axis=1) > 0).any():  # else it says nothing
-                priors[name] = Prior(aligned, table.models, table.seconds)
+                sample = _sample(table, study, target)
+                priors[name] = Prior(aligned, table.models, table.seconds, table.proxy, sample)
     return priors
+
+
+def _sample(table: PriorTable, study: Study, target: str) -> ProxySample | None:
+    """Return the subsets that a table comes from, with effects on the classes of a target that have examples."""
+    if (subsets := table.subsets) is None:
+        return None
+    outputs, groups = study.targets[target], study.group_names
+    names = np.array(outputs.class_names)[outputs.class_sizes > 0].tolist()
+
+    def effects(units: Index) -> NDArray[np.float64]:
+        return replace(table, values=_effects(subsets.take(units))).aligned(names, groups)
+
+    return ProxySample(subsets.units, effects)
 
 
 def mapping_tables(mappings: Mapping[str, TargetOutputs], header: Header, name: str = "") -> Iterator[PriorTable]:
@@ -252,18 +274,26 @@ def record_tables(
     _check_other(header.study, taker)
     tables = list(mapping_tables(mappings.means(), header, header.study))
     names = tuple(header.group_names or map(str, range(groups)))
-    estimator = HIERARCHICAL if groups <= GRAM_GROUPS else DIFFERENCE
+    proxy = str((header.config.get("proxy") or {}).get("name", ""))
     priors = [table for table in (*tables, *known) if set(table.groups) == set(names)]
     for target, rows in means.items() if len(bits) > 1 else ():
         classes = tuple(np.array(header.class_names[target])[present[target]].tolist())
         matched = {table.name: table.aligned(classes, names) for table in priors if table.target == target}
         knowledge = Knowledge(np.arange(len(classes)), np.ones(len(classes)), matched)
         subsets = collapse(PackedMasks(np.array(bits), groups), np.array(rows), knowledge=knowledge)
-        effects = estimator.estimate_subsets(subsets).slopes
-        tables.append(PriorTable(header.study, target, classes, names, effects, len(bits), seconds / len(bits)))
+        effects, each = _effects(subsets), seconds / len(bits)
+        if subsets.hierarchy is not None:
+            shared = {table.name: matched[table.name] for table in known if table.name in matched}
+            subsets = replace(subsets, hierarchy=replace(subsets.hierarchy, priors=shared))
+        tables.append(PriorTable(header.study, target, classes, names, effects, len(bits), each, proxy, subsets))
     if not tables:
         raise SourcewiseError("neither two random subsets nor a full run with label mapping, so there is no prior here")
     return tables
+
+
+def _effects(subsets: Subsets) -> NDArray[np.float64]:
+    estimator = HIERARCHICAL if subsets.masks.groups <= GRAM_GROUPS else DIFFERENCE
+    return estimator.estimate_subsets(subsets, second_pass=False).slopes
 
 
 def _check_other(study: str, taker: str) -> None:

@@ -14,7 +14,8 @@ from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
 from sourcewise.study.baselines import MAPPINGS, Baseline
 from sourcewise.study.influences import Checks
-from sourcewise.study.priors import PriorScore
+from sourcewise.study.pilot import Pilot
+from sourcewise.study.priors import PriorScore, Score
 
 TITLE = "How far to trust this"
 
@@ -111,16 +112,18 @@ def trust_section(target: TargetContext) -> Section:
             " more models would help."
         )
         drawn.append(Figure("convergence", figures.convergence(checks), caption))
-    known = [*_known(target.facts.priors), *_borrowed(target.facts.checks["class"])]
+    pilot = target.facts.pilot
+    known = [*_known(target.facts.priors), *([pilot.verdict] if pilot else [])]
+    known += _borrowed(target.facts.checks["class"])
     lead += known
     brief = Section("trust", TITLE, [*verdicts, *([agreement] if baselines else []), *known])
-    tables = [table, *_prior_tables(target.facts.priors)]
+    tables = [table, *_prior_tables(target.facts.priors), *([_pilot_table(pilot)] if pilot else [])]
     return Section("trust", TITLE, [*lead, *phrases], figures=drawn, tables=tables, code=code, brief=brief)
 
 
 def _known(priors: Mapping[str, PriorScore]) -> list[str]:
     """Return a sentence on how well priors alone predict the models, if there are any."""
-    parts = [f"{_title(name)} {_score(prior)}" for name, prior in _best_first(priors)]
+    parts = [f"{_title(name)} {_interval(prior.lds)}" for name, prior in _best_first(priors)]
     if not parts:
         return []
     return [
@@ -149,8 +152,8 @@ def _title(name: str) -> str:
     return name.replace("_", " ", 1) if name.startswith(MAPPINGS) else name
 
 
-def _score(prior: PriorScore) -> str:
-    return number(prior.lds.value, unknown="unknown") + _ends(*map(number, (prior.lds.low, prior.lds.high)))
+def _interval(score: Score) -> str:
+    return number(score.value, unknown="unknown") + _ends(*map(number, (score.low, score.high)))
 
 
 def _prior_tables(priors: Mapping[str, PriorScore]) -> list[Table]:
@@ -163,8 +166,23 @@ def _prior_tables(priors: Mapping[str, PriorScore]) -> list[Table]:
     for name, prior in _best_first(priors):
         cost = "–" if prior.cost is None else f"{prior.cost:,.1f}"
         models = "–" if prior.models is None else f"{prior.models:,}"
-        rows.append(Row(_title(name), [models, cost, _score(prior)]))
+        rows.append(Row(_title(name), [models, cost, _interval(prior.lds)]))
     return [Table("priors", caption, ["Prior", "Models", "Time", "LDS"], rows, (1, 2, 3))] if rows else []
+
+
+def _pilot_table(pilot: Pilot) -> Table:
+    """Return the table of what models of the same cost bring."""
+    caption = (
+        f"What the cost of {pilot.cost:.1f} models of this recipe buys, by wall time, and how well that predicts the"
+        " class means of other models of the recipe: LDS, and how far from the best of one kind, with 95% intervals"
+        " that allow for other models and other subsets. Full runs of proxies are left out"
+    )
+    rows = []
+    for choice in pilot.choices:
+        title = " and ".join([*[choice.title] * bool(choice.title), *["the recipe"] * bool(choice.recipe_models)])
+        models = [f"{each:,}" if each else "–" for each in (choice.proxy_models, choice.recipe_models)]
+        rows.append(Row(title, [*models, _interval(choice.lds), _interval(choice.gain) if choice.gain else "–"]))
+    return Table("pilot", caption, ["Models of", "Proxy", "Recipe", "LDS", "Gain"], rows, (1, 2, 3, 4))
 
 
 def baseline_agreement(baselines: Mapping[str, Baseline]) -> str:
