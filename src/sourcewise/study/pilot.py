@@ -114,9 +114,9 @@ def run_pilot(study: Study, target: str, priors: Mapping[str, Prior], scores: Ma
 
 def _titles(priors: Mapping[str, Prior], names: Iterable[str]) -> dict[str, str]:
     """Return what to call proxies: by their own names, where these are unique."""
-    own = {name: priors[name].proxy or name for name in names}
-    uses = Counter(own.values())
-    return {name: title if uses[title] == 1 else name for name, title in own.items()}
+    titles = {name: priors[name].proxy or name for name in names}
+    uses = Counter(titles.values())
+    return {name: title if uses[title] == 1 else name for name, title in titles.items()}
 
 
 def _interval(values: Array, distances: Array, weights: Array, rivals: int = 1) -> Score:
@@ -134,13 +134,13 @@ def verdict(cost: float, alone: Sequence[Choice], splits: Sequence[Choice] = ())
         alone: proxies and perhaps the recipe, the best first.
         splits: between the best proxy and the recipe.
     """
-    best, *others = alone
+    best, *rest = alone
     text = (
         f"At the cost of {cost:.1f} models of the recipe, {_models(best)} predict others of the recipe with LDS"
         f" {best.lds.value:z.2f} ({best.lds.low:z.2f} to {best.lds.high:z.2f}),"
-        f" {', '.join(f'{_models(each)} with {each.lds.value:z.2f}' for each in others)}."
+        f" {', '.join(f'{_models(each)} with {each.lds.value:z.2f}' for each in rest)}."
     )
-    rivals = [(each.title or "the recipe", each.gain) for each in others if each.gain and each.gain.high >= 0]
+    rivals = [(each.title or "the recipe", each.gain) for each in rest if each.gain and each.gain.high >= 0]
     *names, last = [best.title or "the recipe", *(name for name, _ in rivals)]
     together = f"{', '.join(names)} and {last}"
     if not rivals:
