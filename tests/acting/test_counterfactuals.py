@@ -62,7 +62,7 @@ def test_two_runs_have_no_interval(runs: int) -> None:
     (point,) = comparison.listed
     for interval in (point.score, point.output, point.full):
         assert [end is None for end in (interval.low, interval.high)] == [runs < 3] * 2
-    table = _table(comparison, "x")
+    table = _table(comparison, "pets", "x")
     assert ["(" in table.rows[1].cells[i] for i in (2, 3)] == [runs == 3] * 2
     assert "of fewer than 3 runs: none" in table.caption
     verified = {"pets": VerifiedGain(full=point.full, random=None, output=point.full, runs=runs, runs_full=5)}

@@ -14,6 +14,8 @@ import pytest
 from fake_reports import EVIL, Page, build, changed, context, make, make_summary, make_target, render
 from planted_models import planted_summary
 
+from sourcewise.acting.counterfactuals import Comparison, Interval, ListedPoint, RemovalCurve, RemovalPoint
+from sourcewise.acting.curation import Curation, ExpectedGain, VerifiedGain
 from sourcewise.commands import results
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, regroup
@@ -21,6 +23,7 @@ from sourcewise.data.load import stored
 from sourcewise.data.store import Listing, prepared
 from sourcewise.estimation.scoring import Score
 from sourcewise.report import terminal
+from sourcewise.report.figures import removal
 from sourcewise.report.formatting import display_unit
 from sourcewise.report.parts import Effect, Row, Table
 from sourcewise.report.sections.trust import trust_section
@@ -51,6 +54,33 @@ def test_the_page_shows_the_titles() -> None:
     page = Page(render(influences, changed(replace(summary, source="mine"), title="theirs")))
     assert "Which parts of mine help theirs , and which hurt?" in page.text.replace("theirs,", "theirs ,")
     assert "of digits" not in page.text
+
+
+def test_a_proposal_and_runs_that_verify_it_go_by_the_titles() -> None:
+    influences, summary = make(examples=3)
+    gain = Interval(0.1, 0.05, 0.15)
+    verified = VerifiedGain(full=gain, random=None, output=gain, runs=3, runs_full=3)
+    point = ListedPoint(removed=1, runs=3, score=gain, full=gain, random=None, output=gain, name="without b")
+    summary = replace(summary, counterfactuals=[Comparison("", "digits", None, (), (point,))])
+    for known in (None, verified):
+        curation = Curation(
+            {"digits": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain, 1), {"digits": known}, "x", {}, ""
+        )
+        text = Page(render(influences, changed(replace(summary, curation=curation), title="theirs"))).text
+        assert "erified on theirs" in text.replace("not verified", "verified")
+        assert "Score on theirs after" in text
+        assert "on digits" not in text
+
+
+def test_a_prediction_for_one_number_of_groups_can_be_seen() -> None:
+    """A verification removes one number of groups, and a line needs two."""
+    gain = Interval(0.1, 0.05, 0.15)
+    point = RemovalPoint(removed=2, runs=3, score=gain, full=gain, random=None, output=gain, predicted=0.2)
+    unit = display_unit("prob")
+    traces = removal(Comparison("", "digits", None, (RemovalCurve("worst", (point,)),), ()), unit).data
+    (shown,) = (trace for trace in traces if trace.line.dash == "dash")
+    assert list(shown.y) == [20.0]
+    assert "markers" in shown.mode
 
 
 def relative(**changes: object) -> str:

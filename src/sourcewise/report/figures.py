@@ -288,7 +288,7 @@ def _curve(
 ) -> tuple[go.Scatter, list[go.Scatter]]:
     """Return the band of a curve's intervals, without width where one is unknown, and the curve.
 
-    With the curve of an output comes, dashed, what influences predict of it.
+    With the curve of an output comes, dashed and with open circles, what influences predict of it.
     """
     name, points = labels([curve.name])[0], [*full, *curve.points]
     x = [point.removed for point in points]
@@ -303,7 +303,8 @@ def _curve(
     predicted = {point.removed: scale.factor * point.predicted for point in points if point.predicted is not None}
     if predicted and not scale.is_score:
         y = json_numbers([*predicted.values()])
-        traces.append(go.Scatter(x=[*predicted], y=y, line={**line, "dash": "dash"}, **silent))
+        shown = {**silent, "mode": "lines+markers", "marker": {"symbol": "circle-open"}}  # a single point has no line
+        traces.append(go.Scatter(x=[*predicted], y=y, line={**line, "dash": "dash"}, **shown))
     return band, traces
 
 

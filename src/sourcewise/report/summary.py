@@ -169,6 +169,10 @@ class Summary:
     elapsed: float | None = None
     more_models: MoreModels | None = None
 
+    def title_of(self, target: str) -> str:
+        """Return how texts call a target, which may be one of another study."""
+        return self.targets[target].title or target if target in self.targets else target
+
 
 def summarise(
     study: Study,

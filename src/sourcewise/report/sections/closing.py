@@ -21,7 +21,7 @@ LISTED_RECORDS = 200
 
 def closing_sections(summary: Summary, needs: Mapping[str, Mapping[str, str]]) -> list[Section]:
     """Return the sections; `needs` has, by target and name of a section that it lacks, what that would take."""
-    facts = _needs({summary.targets[name].title or name: needs[name] for name in needs})
+    facts = _needs({summary.title_of(name): needs[name] for name in needs})
     more = [Section("more", "What else this could show", facts=facts)] if facts else []
     return [*more, _costs(summary), _reproduction(summary), _left_out(summary)]
 

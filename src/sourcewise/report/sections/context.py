@@ -103,7 +103,7 @@ class TargetContext:
     @property
     def title(self) -> str:
         """How texts call the target."""
-        return self.facts.title or self.name
+        return self.summary.title_of(self.name)
 
     @property
     def relative(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from sourcewise.acting.counterfactuals import FEWEST, Comparison, Interval, RemovalPoint
@@ -39,12 +40,12 @@ def counterfactuals_section(target: TargetContext) -> Section | str:
         )
     lead, commands = [], []
     if curation:
-        lead = proposal_sentences(curation, summary.output)
+        lead = proposal_sentences(curation, summary.output, summary.title_of)
         if None in curation.verified.values():
             commands.append(("To verify the proposal by retraining", curation.command))
             commands.append(("After that, to see what it gained", summary.command))
     phrases, code = as_code(commands)
-    tables = [_table(comparison, f"removal-{place}-table") for place, comparison in enumerate(shown)]
+    tables = [_table(item, _place(target, item), f"removal-{place}-table") for place, item in enumerate(shown)]
     brief = Section(
         "counterfactuals",
         "What happens without chosen groups",
@@ -69,24 +70,24 @@ def _ranked_command(target: TargetContext) -> str:
 
 
 def _figures(target: TargetContext, comparison: Comparison, id: str) -> list[Figure]:
-    place = _place(comparison)
+    place = _place(target, comparison)
     bands = "bands over seeds; of random removal, over subsets" if comparison.curves else "intervals over seeds"
-    caption = f"{place}: score after retraining, with 95% {bands}."
+    caption = f"{place}: score after retraining, with 95% {bands}; fewer than {FEWEST} runs have none."
     score = Figure(f"{id}-score", removal(comparison), caption)
     if all(point.predicted is None for curve in comparison.curves for point in curve.points):
         return [score]
     caption = (
-        f"{place}: mean {target.summary.output} after retraining. Dashed: predicted, as random removal plus what"
-        " influences say of these groups rather than average ones. Where it parts from the line, effects do not just"
-        " add up."
+        f"{place}: mean {target.summary.output} after retraining. Dashed, open circles: predicted, as random removal"
+        " plus what influences say of these groups rather than average ones. Where it parts from the line, effects do"
+        " not just add up."
     )
     return [score, Figure(f"{id}-output", removal(comparison, target.unit), caption)]
 
 
-def _table(comparison: Comparison, id: str) -> Table:
+def _table(comparison: Comparison, place: str, id: str) -> Table:
     rows = [Row(name, _cells(point)) for name, point in comparison.points]
     few = f"of fewer than {FEWEST} runs: none"
-    caption = f"Score on {_place(comparison)} after retraining, and gains in points, with 95% intervals ({few})"
+    caption = f"Score on {place} after retraining, and gains in points, with 95% intervals ({few})"
     return Table(id, caption, SUBSET_COLUMNS, rows, (1, 2, 3, 4, 5))
 
 
@@ -96,8 +97,9 @@ def _cells(point: RemovalPoint) -> list[str]:
     return [str(point.removed), str(point.runs), _interval(point.score), *shown]
 
 
-def _place(comparison: Comparison) -> str:
-    return f"{comparison.target} in {comparison.study}" if comparison.study else comparison.target
+def _place(target: TargetContext, comparison: Comparison) -> str:
+    title = target.summary.title_of(comparison.target)
+    return f"{title} in {comparison.study}" if comparison.study else title
 
 
 def _interval(interval: Interval, *, sign: bool = False) -> str:
@@ -108,8 +110,8 @@ def _interval(interval: Interval, *, sign: bool = False) -> str:
     return f"{value} ({' to '.join(ends)})" if ends else value
 
 
-def proposal_sentences(curation: Curation, output: str) -> list[str]:
-    """Return the paragraphs on a proposal for a study of this output."""
+def proposal_sentences(curation: Curation, output: str, title_of: Callable[[str], str] = str) -> list[str]:
+    """Return the paragraphs on a proposal for a study of this output. title_of: how texts call a target."""
     removed, kept, expected = len(curation.drop), len(curation.keep), curation.expected
     full, number = expected.full, expected.removed
     proposal = f"Proposed: remove {removed} of {count(removed + kept, 'group')}: {', '.join(curation.drop)}."
@@ -130,7 +132,8 @@ def proposal_sentences(curation: Curation, output: str) -> list[str]:
         lead.append("By these models the removal is a loss: keep the full source.")
     elif removed and (full.low is None or full.low <= 0):
         lead.append("These models cannot tell this gain over the full source from none.")
-    for target, verified in curation.verified.items():
+    for name, verified in curation.verified.items():
+        target = title_of(name)
         lead += _verification(target, verified, output) if verified else [f"It is not verified on {target} yet."]
     return lead
 
