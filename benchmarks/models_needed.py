@@ -137,7 +137,7 @@ def sizes(study: Study, first: int, count: int, priors: dict[str, Array]) -> Arr
         check = ridge(collapse(other.masks, other.means(study.labels).prob).moments()).influence.ravel()
         order = np.argsort(effects)
         rows.append([[effects[side].mean(), check[side].mean()] for side in (order[:10], order[-10:])])
-    return np.mean(rows, axis=0) if len(parts) > 1 else np.full((2, 2), np.nan)
+    return np.mean(rows, axis=0)
 
 
 def lds(predicted: Array, actual: Array, weights: Array) -> Array:
@@ -203,9 +203,12 @@ def main() -> None:
                 f"{count} models, {best[0]} with {best[1]}: {tried[best][0]:.3f}; difference of means on {2 * count}"
                 f" random: {goal[0]:.3f}. {verdict}: {show(gap)}"
             )
-    print("\nEffects on classes, by 96 random subsets: posterior mean, what 96 others say (ridge), ratio\n")
+    half = min(96, (len(study.models["random"]) - options.held) // 2)
+    print(f"\nEffects on classes, by {half} random subsets: posterior mean, what {half} others say (ridge), ratio\n")
     for name, priors in (("hierarchical", {}), *([("hierarchical with priors", study.priors)] if study.priors else [])):
-        for side, (stated, real) in zip(("ten worst", "ten best"), sizes(study, options.held, 96, priors), strict=True):
+        for side, (stated, real) in zip(
+            ("ten worst", "ten best"), sizes(study, options.held, half, priors), strict=True
+        ):
             print(f"{name}, {side}: {100 * stated:+.2f}, {100 * real:+.2f} points, {stated / real:.2f}")
 
 
