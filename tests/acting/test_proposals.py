@@ -52,14 +52,14 @@ def test_over_all_subsets_of_one_size_a_held_out_gain_is_exact() -> None:
 def test_gains_are_those_of_the_truth_and_their_intervals_hold(varying: bool) -> None:
     b = np.r_[np.full(4, -3.0), np.full(20, 1.0)]
     inside, values = 0, []
-    for seed in range(20):
+    for seed in range(12):
         result = curation.gains(models(b, 2.0, seed, varying=varying), ONE)
         low, high = result.interval()
         truth = 4 * (3.0 + b.mean())
         values.append(result.value[3])
         inside += bool(low[3] <= truth <= high[3])
     assert abs(np.mean(values) - truth) < 0.1 * truth
-    assert inside >= 17
+    assert inside >= 10
 
 
 @pytest.mark.parametrize("varying", [False, True])
