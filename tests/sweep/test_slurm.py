@@ -195,9 +195,9 @@ def test_a_run_on_several_devices_goes_on_from_its_checkpoint(tmp_path: Path, cl
     command += ["source.train.per_letter=10"]
     process = subprocess.Popen(command, cwd=ROOT, env=cluster, stderr=subprocess.PIPE, text=True)
     try:
-        until(lambda: list(runs.glob("*/*/checkpoint-source.pt")) or process.poll() is not None, 90)
+        until(lambda: list(runs.glob("*/*/checkpoint-source.pt")) or process.poll() is not None, 300)
         ask(cluster, "scancel", "--signal=USR2", "--user", getpass.getuser())
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=200)
     finally:
         process.kill()
         ask(cluster, "scancel", "--user", getpass.getuser())
@@ -273,7 +273,7 @@ def test_a_task_taken_away_goes_on_later(sweeps: SlurmSweeps, how: str) -> None:
         ask(sweeps.cluster, "scancel", "--signal=USR2", job)
     else:
         ask(sweeps.cluster, "sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert err.count("Slurm job") == 1  # it was Slurm that started it again
     assert Counter(seed for seed, _, _ in sweeps.starts()) == {0: 1, 1: 2, 2: 1}
