@@ -27,6 +27,7 @@ def models(b: np.ndarray, noise: float, seed: int, count: int = 128, varying: bo
     return collapse(masks, (masks @ b + rng.normal(0, noise, count))[:, None], np.arange(count))
 
 
+@pytest.mark.slow  # ten seconds
 def test_the_winner_s_curse_is_paid_for() -> None:
     result, naive = [], []
     for seed in range(20):
@@ -48,6 +49,7 @@ def test_over_all_subsets_of_one_size_a_held_out_gain_is_exact() -> None:
     assert (variance >= 0).all()
 
 
+@pytest.mark.slow  # ten seconds each
 @pytest.mark.parametrize("varying", [False, True])
 def test_gains_are_those_of_the_truth_and_their_intervals_hold(varying: bool) -> None:
     b = np.r_[np.full(4, -3.0), np.full(20, 1.0)]

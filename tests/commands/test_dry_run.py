@@ -92,6 +92,7 @@ def small(tmp_path: Path, *overrides: str) -> record.Record:
     return record.read(names.run_dir(config) / names.RECORD)
 
 
+@pytest.mark.slow  # ten seconds
 def test_the_paper_s_experiment_runs_on_noise(tmp_path: Path) -> None:
     found = small(tmp_path, "experiment=imagenet_paper", "model=small_cnn", "model.width=4")
     assert {target: len(names) for target, names in found.header.class_names.items()} == {

@@ -38,6 +38,7 @@ def example_level(groups: int, examples: int, models: int) -> Iterator[Record]:
         yield Record(mask, item.targets, item.header)
 
 
+@pytest.mark.slow  # half a minute under tracemalloc
 def test_example_level_groups_are_estimated_in_memory_that_does_not_hold_their_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, little_memory: None
 ) -> None:

@@ -224,6 +224,7 @@ def test_a_failed_run_fails_its_block_and_the_others_of_the_block_go_on(user: Us
     assert len(user.records()) == 2
 
 
+@pytest.mark.slow  # fifteen seconds
 def test_two_jobs_in_one_worker_process_never_share_a_run(user: User) -> None:
     """The launcher's one worker does four runs, of which two fail; no id in the environment is shared."""
     status, out = user.run(
