@@ -54,14 +54,14 @@ def test_over_all_subsets_of_one_size_a_held_out_gain_is_exact() -> None:
 def test_gains_are_those_of_the_truth_and_their_intervals_hold(varying: bool) -> None:
     b = np.r_[np.full(4, -3.0), np.full(20, 1.0)]
     inside, values = 0, []
-    for seed in range(12):
+    for seed in range(20):
         result = curation.gains(models(b, 2.0, seed, varying=varying), ONE)
         low, high = result.interval()
         truth = 4 * (3.0 + b.mean())
         values.append(result.value[3])
         inside += bool(low[3] <= truth <= high[3])
     assert abs(np.mean(values) - truth) < 0.1 * truth
-    assert inside >= 10
+    assert inside >= 17
 
 
 @pytest.mark.parametrize("varying", [False, True])
@@ -76,18 +76,18 @@ def test_harmful_groups_are_proposed_and_helpful_ones_are_not(varying: bool) -> 
     assert good >= 9
 
 
-@pytest.mark.slow  # forty proposals take half a minute
+@pytest.mark.slow  # sixty proposals take half a minute
 @pytest.mark.parametrize("varying", [False, True])
 def test_where_nothing_harms_little_is_proposed_and_no_gain_is_claimed(varying: bool) -> None:
     claims, nothing = 0, 0
-    for seed in range(40):
+    for seed in range(60):
         full = np.random.default_rng(seed).normal(0, 1, 5).tolist()
         result = curation.propose(models(np.zeros(16), 1.0, seed, 64, varying), ONE, full)
         claims += result.expected.full.low > 0
         nothing += result.removed == 0
         assert result.expected.removed == (result.removed or result.expected.removed) > 0
     assert claims <= 3  # 13 to 15% without intervals for all numbers at once
-    assert nothing >= 16
+    assert nothing >= 24
 
 
 def test_a_certain_loss_is_called_a_loss_and_nothing_is_removed() -> None:

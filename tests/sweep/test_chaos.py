@@ -131,11 +131,11 @@ def usage(pids: list[int]) -> dict[int, tuple[int, int]]:
 
 @pytest.mark.timeout(600)
 def test_memory_and_open_files_are_flat(tmp_path):
-    """180 real runs with offline W&B: the launcher, its workers and their W&B services."""
+    """300 real runs with offline W&B: the launcher, its workers and their W&B services."""
     sweeps = RealSweeps(tmp_path)
-    process = sweeps.start("hydra.launcher.slots=2", "logger=wandb", "logger.mode=offline", seeds=180)
+    process = sweeps.start("hydra.launcher.slots=2", "logger=wandb", "logger.mode=offline", seeds=300)
     samples: list[dict[int, tuple[int, int]]] = []
-    for done in (30, 130):  # the last runs take longer than the sample, which would else meet the sweep's end
+    for done in (30, 230):  # the last runs take longer than the sample, which would else meet the sweep's end
         until(lambda done=done: len(sweeps.starts()) >= done or process.poll() is not None, 400)
         tree = [process.pid, *children(process.pid)]
         samples.append(usage(tree))
@@ -148,6 +148,6 @@ def test_memory_and_open_files_are_flat(tmp_path):
     for pid, (memory, files) in early.items():
         # A service's heap (37 MB) grows by some 20 kB a run, which ends with its worker after `recycle_after` runs.
         assert late[pid][0] <= (1.2 if pid in services else 1.05) * memory, (early, late)
-        # A sample meets a run at any step, with one file open or twelve; one left open by each run would make 100.
+        # A sample meets a run at any step, with one file open or twelve; one left open by each run would make 200.
         assert late[pid][1] <= files + 20, (early, late)
-    assert len(sweeps.records()) == 180
+    assert len(sweeps.records()) == 300
