@@ -251,8 +251,8 @@ def test_what_else_is_known_says_how_well_it_predicts_the_models() -> None:
         "label_mapping": PriorScore(None, None, Score(0.4, 0.3, 0.5)),
         "digits-short_halves-0123456789": PriorScore(96, 16.04, Score(0.55, 0.5, 0.6)),
     }
-    other = Choice("short", 24, 8, Score(0.52, 0.42, 0.62), Score(-0.03, -0.1, 0.04))
-    pilot = Pilot(16.04, [Choice("short_halves", 96, 0, Score(0.55, 0.5, 0.6), None), other], "Take short_halves.")
+    split = Choice("short", 24, 8, Score(0.52, 0.42, 0.62), Score(-0.03, -0.1, 0.04))
+    pilot = Pilot(16.04, [Choice("short_halves", 96, 0, Score(0.55, 0.5, 0.6), None), split], "Take short_halves.")
     facts = replace(summary.targets["digits"], priors=priors, pilot=pilot)
     section = trust_section(context("digits", datasets["digits"], replace(summary, targets={"digits": facts})))
     assert section.brief is not None

@@ -11,9 +11,9 @@ from sourcewise.study.collect import collect
 from sourcewise.study.levels import weighted_classes
 
 
-def with_birds(item: Record, other: Record) -> Record:
+def with_birds(item: Record, birds_item: Record) -> Record:
     """The record of two targets, of which the second has no examples of the first class."""
-    pets = other.targets["pets"]
+    pets = birds_item.targets["pets"]
     birds = replace(pets, labels=np.maximum(pets.labels, 1))
     header = replace(item.header, class_names={name: list(CLASSES) for name in ("pets", "birds")})
     return Record(item.mask, {"pets": item.targets["pets"], "birds": birds}, header)

@@ -43,11 +43,11 @@ def test_what_is_compared_has_the_cost_that_all_reach(tmp_path: Path, monkeypatc
     }
     bought = [(each.title, each.proxy_models, each.recipe_models) for each in more.choices]
     assert sorted(bought) == [("", 0, 16), ("short", 24, 8), ("short", 48, 0)]
-    best, other = few.choices
-    assert other.gain is not None
+    best, runner_up = few.choices
+    assert runner_up.gain is not None
     assert best.gain is None
-    assert other.gain.value == pytest.approx(other.lds.value - best.lds.value)
-    assert to_json(few)["choices"][1]["gain"]["low"] == other.gain.low < other.gain.value < other.gain.high
+    assert runner_up.gain.value == pytest.approx(runner_up.lds.value - best.lds.value)
+    assert to_json(few)["choices"][1]["gain"]["low"] == runner_up.gain.low < runner_up.gain.value < runner_up.gain.high
     assert run(taker(12), places[:1]) is None  # nothing to compare with
     assert run(taker(9), places) is None  # too few to predict
 

@@ -168,10 +168,10 @@ def _advice(alone: Sequence[Choice], splits: Sequence[Choice]) -> list[str]:
     texts, gains = [], [each.gain for each in splits if each.gain]
     is_better = any(gain.low > 0 for gain in gains)
     if top := max(splits, key=lambda split: split.lds.value, default=None):
-        words = "are neither surely better nor surely worse"
+        outcome = "are neither surely better nor surely worse"
         if is_better or all(gain.high < 0 for gain in gains):
-            words = "do better" if is_better else "do worse"
-        texts.append(f"Splits of that cost {words}: the best, {_models(top)}, have LDS {top.lds.value:z.2f}.")
+            outcome = "do better" if is_better else "do worse"
+        texts.append(f"Splits of that cost {outcome}: the best, {_models(top)}, have LDS {top.lds.value:z.2f}.")
     if recipe.gain and recipe.gain.high < 0 and not is_better:
         texts.append(
             "So about a dozen models of the recipe, which weigh and check the proxy, are enough; put all else into the"
