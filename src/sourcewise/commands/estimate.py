@@ -60,7 +60,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     from sourcewise.acting.curation import curate
     from sourcewise.acting.review import review
     from sourcewise.commands import results, tracked_results
-    from sourcewise.commands.images import find_images
+    from sourcewise.commands.images import find_images, with_paths
     from sourcewise.core.files import check_place
     from sourcewise.report import contents
     from sourcewise.report.summary import summarise
@@ -76,6 +76,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
         tracker.check_report()
     records, study = read_study(config)
     images = find_images(config["images"], study.header)
+    study = with_paths(study, images)
     known = priors.find_priors(study, config["priors"], config["refresh"])
     tables = priors.values(known)
     try:

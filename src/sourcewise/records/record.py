@@ -5,7 +5,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -26,6 +27,8 @@ SCHEMA = 1
 
 MAX_BYTES = 2**28
 """Bytes that a record may have, wherever it comes from."""
+MAX_PATH = 4096
+"""Bytes that a path may have, on average over a target."""
 
 _LATER = ("overrides", "random_design", "finished")
 """Fields of the header that the first records did not have."""
@@ -48,7 +51,7 @@ class TargetOutputs:
 
     ids, labels, prediction: int32[n]; prob (of the correct class) and margin (its logit minus logsumexp of the others):
     float16[n]. label_mapping, feature_mapping: float32[target classes, groups], see `baselines`; only in records of
-    runs that keep all groups.
+    runs that keep all groups. packed_paths: files of the examples, see `pack_paths`; None where there are none.
     """
 
     ids: NDArray[np.int32]
@@ -58,6 +61,15 @@ class TargetOutputs:
     margin: NDArray[np.float16]
     label_mapping: NDArray[np.float32] | None = None
     feature_mapping: NDArray[np.float32] | None = None
+    packed_paths: NDArray[np.uint8] | None = None
+
+    @property
+    def paths(self) -> NDArray[np.object_] | None:
+        """The file of every example as seen from its dataset's root, None for one without; None where no file is known.
+
+        Raises RecordError when they cannot be unpacked.
+        """
+        return None if self.packed_paths is None else _unpack_paths(self.packed_paths, len(self.ids))
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that there are, by name."""
@@ -231,6 +243,28 @@ def unpack_mask(bits: NDArray[np.uint8], groups: int) -> NDArray[np.bool_]:
     return np.unpackbits(bits, count=groups).astype(bool)
 
 
+def pack_paths(paths: Sequence[str | None] | NDArray[np.object_]) -> NDArray[np.uint8]:
+    """Return paths of files, None where there is none, as compressed bytes, `uint8[bytes]`: 2 to 20 for a path.
+
+    A reader of a thousand records unpacks them once.
+    """
+    text = "\0".join(path or "" for path in paths)
+    return np.frombuffer(zlib.compress(text.encode(errors="replace")), np.uint8)
+
+
+def _unpack_paths(packed: NDArray[np.uint8], examples: int) -> NDArray[np.object_]:
+    """Return the paths that `pack_paths` packed. Raises RecordError unless there are as many as examples."""
+    limit = MAX_PATH * max(examples, 1)
+    try:
+        content = zlib.decompressobj().decompress(packed.tobytes(), limit)
+        paths = [path or None for path in content.decode().split("\0")]
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise RecordError("the record's paths of examples cannot be unpacked") from error
+    if len(paths) != max(examples, 1) or len(content) == limit:
+        raise RecordError(f"the record's paths of examples are not those of its {examples:,} examples")
+    return np.array(paths[:examples], object)
+
+
 def is_name(target: str) -> bool:
     """Return whether a target may have this name, since results are written to a folder of that name."""
     return re.fullmatch(r"\w[\w .+-]*", target) is not None and target.casefold() not in RESERVED
@@ -239,7 +273,8 @@ def is_name(target: str) -> bool:
 def digest(record: Record) -> str:
     """Return a hash of all that the same config gives again on the same machine.
 
-    Times do not count, and neither do the fields on the command that made the run, which older records do not have.
+    Times do not count, and neither do the fields on the command that made the run, which older records do not have, nor
+    the paths of examples.
     """
     fields = {**vars(record.header), "seconds": {}}
     for name in _LATER:
@@ -247,7 +282,7 @@ def digest(record: Record) -> str:
     state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     state.update(record.mask.tobytes())
     for target in sorted(record.outputs):
-        for column in record.outputs[target].columns().values():
+        for column in replace(record.outputs[target], packed_paths=None).columns().values():
             state.update(column.tobytes())
     return state.hexdigest()
 
@@ -260,6 +295,7 @@ _COLUMNS = {
     "margin": np.float16,
     "label_mapping": np.float32,
     "feature_mapping": np.float32,
+    "packed_paths": np.uint8,
 }
 
 
@@ -287,7 +323,7 @@ def check(record: Record) -> None:
         classes = len(record.header.class_names[target]) if target != SOURCE else np.iinfo(np.int32).max
         rows, table = outputs.ids.shape[:1], (classes, len(record.mask))
         for name, column in outputs.columns().items():
-            shape = table if name.endswith("mapping") else rows
+            shape = table if name.endswith("mapping") else column.shape[:1] if name == "packed_paths" else rows
             if column.dtype != _COLUMNS[name] or column.shape != shape:
                 raise ValueError(f"{target}/{name} is {column.dtype}{list(column.shape)}")
         for column in (outputs.labels, outputs.prediction):

@@ -137,6 +137,8 @@ class Study:
         runs_without: of those that keep all groups but one, the outputs on every example, by target and number of the
             group. full_runs and runs_without are empty where groups are examples.
         label_agreement: how often models predict the source's labels; None where records do not hold that.
+        paths: file of every example as seen from its dataset's root, object[examples], by target; and of every group
+            under "", where groups are examples. None for one without a file; by no name where no file is known.
         stretches: of time in which random models were trained, with long pauses between, as when a study grows.
     """
 
@@ -155,6 +157,7 @@ class Study:
     full_runs: Mapping[str, ExampleRuns]
     runs_without: Mapping[str, Mapping[int, ExampleRuns]]
     label_agreement: LabelAgreement | None
+    paths: Mapping[str, NDArray[np.object_]]
     stretches: int = 1
 
     def has_examples(self, target: str) -> bool:
@@ -266,6 +269,7 @@ class _Collector:
         self._runs: list[CounterfactualRun] = []
         self._single: dict[str, dict[int, list[NDArray[np.float16]]]] = defaultdict(lambda: defaultdict(list))
         self._agreement: LabelAgreement | None = None
+        self._paths: dict[str, NDArray[np.object_]] = {}
 
     def add(self, record: Record) -> None:
         self._designs[record.header.design] += 1
@@ -289,10 +293,16 @@ class _Collector:
             if name not in self._targets:
                 self._targets[name] = _TargetCollector(outputs, record.header.class_names[name], self._output)
             self._targets[name].add(outputs)
+            self._add_paths(name, outputs)
         groups_are_examples = record.header.group_names is None
         if record.source is not None and groups_are_examples and len(record.source.labels) == len(record.mask):
             self._agreement = self._agreement or LabelAgreement(len(record.mask))
             self._agreement.add(record.mask, record.source)
+            self._add_paths("", record.source)
+
+    def _add_paths(self, name: str, outputs: TargetOutputs) -> None:
+        if name not in self._paths and (paths := outputs.paths) is not None:
+            self._paths[name] = paths
 
     def _add_chosen(self, record: Record) -> None:
         self._runs.append(_counterfactual_run(record, self._output))
@@ -323,6 +333,7 @@ class _Collector:
             full_runs={name: runs.pop(-1) for name, runs in single.items() if -1 in runs},
             runs_without=single,
             label_agreement=self._agreement,
+            paths=self._paths,
             stretches=stretches(self._random_times),
         )
 
