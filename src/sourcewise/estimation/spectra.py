@@ -28,7 +28,7 @@ def eigen(gram: Array, count: int) -> tuple[Array, Array]:
     are left out. Neither array can be written to.
     """
     state = sha256(f"{count}/{gram.shape}/".encode())
-    state.update(np.ascontiguousarray(gram))
+    state.update(np.ascontiguousarray(gram).data)
     key = state.digest()
     with _lock:
         if key in _kept:
