@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sourcewise.estimation import spectra
+from sourcewise.estimation.arrays import PackedMasks
 
 
 def gram(seed: int, groups: int = 12, models: int = 30) -> np.ndarray:
@@ -12,8 +15,8 @@ def gram(seed: int, groups: int = 12, models: int = 30) -> np.ndarray:
 def test_a_matrix_is_decomposed_once_and_the_last_ones_are_kept(monkeypatch):
     calls, decompose = [], spectra._decompose
     monkeypatch.setattr(spectra, "_decompose", lambda *given: calls.append(given) or decompose(*given))
-    monkeypatch.setattr(spectra, "_kept", type(spectra._kept)())
-    monkeypatch.setattr(spectra, "KEPT_BYTES", 2 * gram(0).nbytes)
+    monkeypatch.setattr(spectra, "_memo", spectra.Memo())
+    monkeypatch.setattr(spectra, "KEPT_BYTES", 2 * (gram(0).nbytes + gram(0)[0].nbytes))
     for seed in (0, 1, 0, 2, 0, 1):  # 2 displaces 1, which was used longest ago
         values, vectors = spectra.eigen(gram(seed), 30)
         np.testing.assert_allclose((vectors * values) @ vectors.T, gram(seed), atol=1e-9)
@@ -27,3 +30,9 @@ def test_the_number_of_models_is_part_of_the_key_and_results_cannot_be_changed()
     assert vectors.shape == (40, 40)
     with pytest.raises(ValueError, match="read-only"):
         values += 1
+
+
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 1000))
+def test_gram_counts_the_masks_that_keep_both_groups(groups, models, seed):
+    masks = np.random.default_rng(seed).random((models, groups)) < 0.5
+    np.testing.assert_array_equal(spectra.gram(PackedMasks.pack(masks)), masks.T.astype(float) @ masks)

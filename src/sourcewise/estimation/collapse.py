@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, special
 
+from sourcewise.estimation import spectra
 from sourcewise.estimation.arrays import ALL, BLOCK_ROWS, Array, Index, Mask, PackedMasks, cuts
 from sourcewise.estimation.moments import GRAM_GROUPS, HierarchyMoments, Moments, sum_models
 
@@ -93,7 +94,8 @@ class Subsets:
                     outputs[1:paired:2] = self.center[columns] - half
                 yield self.masks[rows].unpack(groups), outputs
 
-        moments = replace(sum_models(chunks(), width, height, gram, pairs), models=chunks)
+        both = spectra.gram(self.masks)[groups, groups] if gram else None
+        moments = replace(sum_models(chunks(), width, height, pairs=pairs), gram=both, models=chunks)
         if not hierarchy:
             return moments
         known = self.hierarchy or one_class(self)
