@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from safetensors.numpy import load, save
 
 from sourcewise.core import names, settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import write_atomically
+from sourcewise.core.files import open_regular, write_atomically
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.results_folder import RESERVED
 from sourcewise.designs import recorded_design
@@ -171,13 +169,10 @@ def read(path: Path) -> Record:
 def _content(path: Path) -> bytes:
     """Return the bytes of a regular file. Raises RecordError for anything else, which a reader might wait for."""
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise RecordError(f"{path}: not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise RecordError(f"{path}: {status.st_size:,} bytes; a record has at most {MAX_BYTES:,}")
-            return file.read(status.st_size)
+        with open_regular(path) as (file, size):
+            if size > MAX_BYTES:
+                raise RecordError(f"{path}: {size:,} bytes; a record has at most {MAX_BYTES:,}")
+            return file.read(size)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -189,7 +184,7 @@ def to_bytes(record: Record) -> bytes:
         for name, column in outputs.columns().items():
             tensors[f"{target}/{name}"] = np.ascontiguousarray(column, dtype=_COLUMNS[name])
     header = json.dumps({"schema": SCHEMA, "groups": len(record.mask), **record.header.as_json()}, sort_keys=True)
-    tensors["sha256"] = _checksum(header, tensors)
+    tensors["sha256"] = checksum(header, tensors)
     return save(tensors, {"sourcewise": header})
 
 
@@ -197,15 +192,15 @@ def from_bytes(content: bytes, name: str) -> Record:
     """Return the record that a file holds. name: what errors call the file. Raises RecordError as `read` does."""
     try:
         tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["sourcewise"]
+        header = metadata(content)
         fields = json.loads(header)
         schema = fields.pop("schema")
-        checksum = tensors.pop("sha256")
+        written = tensors.pop("sha256")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{name}: not a whole sourcewise record (truncated, or another kind of file)") from error
     if schema != SCHEMA:
         raise RecordError(f"{name}: a record of schema {schema}, and this sourcewise reads schema {SCHEMA}")
-    if not np.array_equal(checksum, _checksum(header, tensors)):
+    if not np.array_equal(written, checksum(header, tensors)):
         raise Damaged(f"{name}: its content was changed since it was written (checksum differs)")
     try:
         mask = unpack_mask(tensors.pop("mask"), fields.pop("groups"))
@@ -220,6 +215,12 @@ def from_bytes(content: bytes, name: str) -> Record:
         return item
     except (KeyError, TypeError, ValueError, SourcewiseError) as error:
         raise RecordError(f"{name}: a record with missing or unknown parts ({str(error)[:200]})") from error
+
+
+def metadata(content: bytes) -> str:
+    """Return what the header of a safetensors file holds of ours. Raises ValueError, KeyError or TypeError."""
+    text: str = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["sourcewise"]
+    return text
 
 
 def unpack_mask(bits: NDArray[np.uint8], groups: int) -> NDArray[np.bool_]:
@@ -240,9 +241,11 @@ def is_name(target: str) -> bool:
 def digest(record: Record) -> str:
     """Return a hash of all that the same config gives again on the same machine.
 
-    Times do not count, and neither do the fields on the command that made the run, which older records do not have.
+    Times do not count, and neither do the fields on the command that made the run, which older records do not have, and
+    whether the source model is kept, or was.
     """
-    fields = asdict(replace(record.header, seconds={}))
+    config = {key: value for key, value in record.header.config.items() if key not in names.KEEPING}
+    fields = asdict(replace(record.header, seconds={}, config=config))
     for name in _LATER:
         del fields[name]
     state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
@@ -296,11 +299,11 @@ def check(record: Record) -> None:
                 raise ValueError(f"{target}: labels that none of its {classes} classes has")
 
 
-def _checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """Return the SHA-256 of the header and all other tensors, `uint8[32]`."""
+def checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return the SHA-256 of a header and of all tensors beside it, `uint8[32]`."""
     state = hashlib.sha256(header.encode())
     for name in sorted(tensors):
         array = tensors[name]
         state.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
-        state.update(array.tobytes())
+        state.update(np.ascontiguousarray(array).data)
     return np.frombuffer(state.digest(), dtype=np.uint8)
