@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from sourcewise.core.errors import SourcewiseError
@@ -21,15 +22,15 @@ def check_place(folder: Path) -> None:
         raise SourcewiseError(f"{nearest}: {reason}; choose another place for {folder}")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old file or all of the new one.
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file atomically, from its bytes or from parts of them: a reader sees the old file or all of the new one.
 
     Raises OSError when the disk does not take it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
         try:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).chmod(0o644)

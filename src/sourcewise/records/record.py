@@ -6,7 +6,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -333,10 +333,18 @@ def check(record: Record) -> None:
 
 
 def _checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """Return the SHA-256 of the header and all other tensors, `uint8[32]`."""
+    return checksum(header, ((name, tensors[name].shape, [tensors[name]]) for name in sorted(tensors)))
+
+
+def checksum(header: str, tensors: Iterable[tuple[str, tuple[int, ...], Iterable[NDArray[Any]]]]) -> NDArray[np.uint8]:
+    """Return the SHA-256 of the header and all other tensors, `uint8[32]`.
+
+    tensors: in the order of their names, each with its shape and in parts along the first axis.
+    """
     state = hashlib.sha256(header.encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        state.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
-        state.update(array.tobytes())
+    for name, shape, parts in tensors:
+        for number, part in enumerate(parts):
+            if not number:
+                state.update(f"\0{name}\0{part.dtype.name}\0{shape}\0".encode())
+            state.update(np.ascontiguousarray(part).tobytes())
     return np.frombuffer(state.digest(), dtype=np.uint8)
