@@ -7,7 +7,7 @@ import re
 import stat
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -129,8 +129,7 @@ class Header:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields by name. Those that older records lack are left out while they are None."""
-        fields = asdict(self)
-        return {name: value for name, value in fields.items() if name not in _LATER or value is not None}
+        return {name: value for name, value in vars(self).items() if name not in _LATER or value is not None}
 
 
 @dataclass(frozen=True)
@@ -277,7 +276,7 @@ def digest(record: Record) -> str:
     Times do not count, and neither do the fields on the command that made the run, which older records do not have, nor
     the paths of examples.
     """
-    fields = asdict(replace(record.header, seconds={}))
+    fields = {**vars(record.header), "seconds": {}}
     for name in _LATER:
         del fields[name]
     state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
@@ -308,7 +307,7 @@ def check(record: Record) -> None:
     """
     for name, hint in get_type_hints(Header).items():
         settings.check_value(getattr(record.header, name), hint, name)
-    json.dumps(asdict(record.header), ensure_ascii=False).encode()  # half a character cannot be printed
+    json.dumps(vars(record.header), ensure_ascii=False).encode()  # half a character cannot be printed
     group_names = record.header.group_names
     if group_names is not None and len(group_names) != len(record.mask):
         raise ValueError(f"{len(group_names)} group names for {len(record.mask)} groups")
