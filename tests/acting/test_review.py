@@ -178,6 +178,9 @@ def test_a_label_that_is_not_believed_goes_into_the_list_and_out_of_the_subset(t
     assert lines[0] == ",".join(review.COLUMNS)
     assert lines[1].startswith("label,3,pets,,")
     assert len(lines) == 15
+    named = made_up().assign_coords(group_path=("group", [f"{i}.png" for i in range(14)]))
+    rows = review.review({"pets": named}, study(wrong=3).label_agreement, {}, 0.05)
+    assert [row.path for row in rows] == [f"{row.source}.png" for row in rows]
     names = [str(i) for i in range(14)]
     mask = draw(names, {"design": "listed", "drop": str(tmp_path / "review_drop.txt")})
     assert np.flatnonzero(~mask).tolist() == [3]

@@ -17,7 +17,8 @@ from sourcewise.estimation.estimators import ESTIMATORS, difference, hierarchica
 from sourcewise.estimation.inference import pvalues, qvalues
 from sourcewise.estimation.lasso import SHRINKAGES, GramProduct, centred_products, shrink
 from sourcewise.estimation.moments import sum_models
-from sourcewise.estimation.normal_equations import PENALTIES, NormalEquations, eigen
+from sourcewise.estimation.normal_equations import PENALTIES, NormalEquations
+from sourcewise.estimation.spectra import eigen
 from tests.estimation.test_calibration import design
 
 

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,27 @@ def test_outputs_on_the_source_survive_the_round_trip_and_have_labels_of_their_o
     assert again.source is not None
     assert np.array_equal(again.source.prediction, source.prediction)
     assert record.digest(again) == record.digest(replace(plain, source=source)) != record.digest(plain)
+
+
+@given(st.lists(st.none() | st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1), max_size=20))
+def test_paths_of_examples_survive_the_round_trip_and_do_not_count_in_the_digest(paths: list[str | None]) -> None:
+    plain = make(examples=len(paths))
+    pets = replace(plain.targets["pets"], packed_paths=record.pack_paths(paths))
+    again = record.from_bytes(record.to_bytes(replace(plain, targets={"pets": pets})), "x")
+    assert again.targets["pets"].paths is not None
+    assert again.targets["pets"].paths.tolist() == paths
+    assert record.digest(again) == record.digest(plain)
+    assert plain.targets["pets"].paths is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no zlib", zlib.compress(b"a\0b"), zlib.compress(b"\xff" + 11 * b"\0"), zlib.compress(bytes(2**26))],
+)
+def test_paths_that_lie_are_refused_in_one_line_and_in_little_memory(content: bytes) -> None:
+    pets = replace(make().targets["pets"], packed_paths=np.frombuffer(content, np.uint8))
+    with pytest.raises(RecordError, match="paths of examples"):
+        pets.paths  # noqa: B018
 
 
 def test_targets_come_in_one_order() -> None:

@@ -26,7 +26,7 @@ from sourcewise.records.record import RecordError
 def sealed(header: Any, tensors: dict[str, Any]) -> bytes:
     """A file with a valid checksum, whatever it holds."""
     text = json.dumps(header, sort_keys=True)
-    return save({**tensors, "sha256": record.checksum(text, tensors)}, {"sourcewise": text})
+    return save({**tensors, "sha256": record._checksum(text, tensors)}, {"sourcewise": text})
 
 
 def parts(seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:

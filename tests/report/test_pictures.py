@@ -26,12 +26,13 @@ from benchmarks import planted
 from sourcewise.acting.brittle import BrittleExample, BrittleExamples, BrittleSide
 from sourcewise.acting.review import CopyRow, LabelRow, ReviewRow
 from sourcewise.acting.subpopulations import ClassSplit, GroupExamples, Subpopulation, Subpopulations
-from sourcewise.commands.images import find_images
+from sourcewise.commands.images import find_images, with_paths
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, embedded, regroup
 from sourcewise.data.store import Listing, prepared
 from sourcewise.records.record import Header
 from sourcewise.report.sections.context import BYTES, Album
+from sourcewise.study.collect import collect
 from sourcewise.study.effects import ExampleEffect
 
 
@@ -72,6 +73,17 @@ def test_small_images_stay_as_they_are_and_large_ones_shrink() -> None:
     away = np.asarray(image).astype(float).mean((0, 1)) - smooth.float().numpy().mean((1, 2))
     assert np.abs(away).max() < 3
     assert [album(*missing) for missing in (("cars", 0), ("pets", 13), ("", 30))] == [None] * 3
+
+
+def test_images_at_hand_name_the_examples_of_records_that_hold_no_paths() -> None:
+    study = collect(records.make(seed) for seed in range(3))  # ids 0, 3, 6, ...
+    images = replace(dataset(), paths=np.array([f"{i}.png" for i in range(30)], object)).select(torch.arange(20, 0, -1))
+    named = with_paths(study, {"pets": images, "other": images}).paths
+    assert {key: paths.tolist() for key, paths in named.items()} == {
+        "pets": [None, *(f"{i}.png" for i in range(1, 12))]
+    }
+    again = with_paths(replace(study, paths=named), {"pets": replace(images, paths=images.paths[::-1])})
+    assert again.paths["pets"] is named["pets"]
 
 
 def test_a_stored_image_is_cut_at_its_ends(tmp_path: Path) -> None:

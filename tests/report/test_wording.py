@@ -12,13 +12,14 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from fake_reports import EVIL, Page, build, changed, context, make, make_summary, make_target, render
+from numpy.typing import NDArray
 from planted_models import planted_summary
 
 from sourcewise.acting.counterfactuals import Comparison, Interval, ListedPoint, RemovalCurve, RemovalPoint
 from sourcewise.acting.curation import Curation, ExpectedGain, VerifiedGain
 from sourcewise.commands import results
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.data import ImageDataset, regroup
+from sourcewise.data import regroup
 from sourcewise.data.load import stored
 from sourcewise.data.store import Listing, prepared
 from sourcewise.estimation.scoring import Score
@@ -103,36 +104,41 @@ def test_relative_influences_are_no_harm() -> None:
     assert "average" not in plain.partition("Which groups help which classes")[2].partition("How far to trust")[0]
 
 
-def with_paths(classes: tuple[str, ...] = ("a", "b"), **options: int) -> ImageDataset:
-    made = dataset(classes=classes, **options)
-    return replace(made, paths=np.array([f"{'ab'[i % 2]}/{i:03d}.png" for i in range(len(made))], object))
+def paths(count: int) -> NDArray[np.object_]:
+    return np.array([f"{'ab'[i % 2]}/{i:03d}.png" for i in range(count)], object)
 
 
 def test_examples_go_by_their_files_everywhere() -> None:
     target, about = make_target(name="pets", groups=["a", "b"], classes=["a", "b"], examples=90)
-    about = replace(about, **facts(name="a"))
-    summary = make_summary({"pets": about}, 2, review=review_rows("pets"))
-    text = render(
-        {"pets": target}, summary, ["subpopulations", "brittle", "review"], {"pets": with_paths(), "": with_paths()}
-    )
-    page = Page(text)
-    assert "b/001.png (class a)" in page.text  # helped most: the id is 3
-    assert "a/004.png (class a)" in page.text  # the source example 4
-    assert "b/003.png (class b)" in page.text  # it is a copy of the example with id 9
+    target = target.assign_coords(example=3 * np.arange(90), path=("example", paths(270)[::3]))
+    summary = make_summary({"pets": replace(about, **facts(name="a"))}, 2)
+    page = Page(render({"pets": target}, summary, ["subpopulations", "brittle"], {"pets": dataset()}))
+    assert "b/003.png (class a)" in page.text  # helped most: the id is 3
     assert "by path" in page.text
     assert "by id" not in page.text
     words = [str(attributes["alt"]) for tag, attributes in page.elements if tag == "img"]
-    assert words[0] == "b/001.png, class b"
+    assert words[0] == "b/003.png, class b"
     assert not any("example" in word for word in words)
+    evil = target.assign_coords(path=("example", np.array([EVIL] * 90, object)))
+    text = render({"pets": evil}, summary, ["subpopulations", "brittle"])
+    assert EVIL not in text
+    assert Page(text).text.count(EVIL) > 5
+
+
+def test_examples_to_review_go_by_their_files() -> None:
+    target, about = make_target(name="pets", groups=list(map(str, range(30))), classes=["a", "b"], examples=90)
+    target = target.assign_coords(path=("example", paths(90)), group_path=("group", paths(30)))
+    summary = make_summary({"pets": about}, 30, review=review_rows("pets"))
+    page = Page(render({"pets": target}, summary, ["review"], {"pets": dataset(), "": dataset()}))
+    assert "a/004.png (class a)" in page.text  # the source example 4
+    assert "b/009.png (class b)" in page.text  # it is a copy of the example with id 9
 
 
 def test_groups_that_are_examples_go_by_their_files() -> None:
     target, about = make_target(groups=[str(i) for i in range(30)], examples=9)
-    images = {"": regroup(with_paths(), "example")}
-    page = Page(render({"digits": target}, make_summary({"digits": about}, 30), None, images))
-    assert "b/029.png" in page.text
-    other = Page(render({"digits": target}, make_summary({"digits": about}, 31), None, images))
-    assert "b/029.png" not in other.text  # other data
+    target = target.assign_coords(group_path=("group", ["", *paths(30)[1:]]))
+    influences = build({"digits": target}, make_summary({"digits": about}, 30))[0].target.influences
+    assert influences["group"].values.tolist() == ["0", *paths(30)[1:]]
 
 
 def test_a_source_whose_examples_are_groups_is_known_by_its_fingerprint(

@@ -46,6 +46,22 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_full(tmp_path: Path, monk
     assert not list(tmp_path.rglob("*.*"))
 
 
+def test_paths_of_examples_reach_the_results_from_the_first_record_that_has_them(tmp_path: Path) -> None:
+    paths: list[str | None] = [None, *(f"eels/{i}.jpg" for i in range(1, 12))]
+    packed = record.pack_paths(paths)
+    named = [
+        replace(item, targets={"pets": replace(item.targets["pets"], packed_paths=packed)}) for item in MODELS[1:9]
+    ]
+    found = {"pets": estimate(collect([MODELS[0], *named]), "difference")["pets"].dataset}
+    writing.write(found, tmp_path, top=1)
+    with xr.open_dataset(tmp_path / "pets" / "influences.nc") as dataset:
+        assert dataset["path"].dims == ("example",)
+        assert dataset["path"].values.tolist() == ["", *paths[1:]]
+    top = pd.read_parquet(tmp_path / "pets" / "top.parquet")
+    assert (top["path"] == [paths[example // 3] or "" for example in top["example"]]).all()
+    assert "path" not in estimate(collect(MODELS[:9]), "difference")["pets"].dataset.coords
+
+
 def test_q_values_hold_over_several_looks_and_the_page_says_where_a_study_grew() -> None:
     ends = np.arange(40) * 60.0 + (np.arange(40) >= 16) * 90_000 + (np.arange(40) >= 32) * 90_000
     times = zip(MODELS, ends, strict=True)

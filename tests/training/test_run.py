@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sourcewise.commands import train
 from sourcewise.core import names
 from sourcewise.core.errors import RunFailed, SourcewiseError
-from sourcewise.data import embedded
+from sourcewise.data import ImageDataset, embedded
 from sourcewise.lightning_modules.augmentation import Translate
 from sourcewise.lightning_modules.classification import Optimisation
 from sourcewise.lightning_modules.data import Normalise
@@ -55,6 +55,24 @@ def test_a_record_holds_all_that_the_run_was(tiny: Compose) -> None:
     logistic = 1 / (1 + np.exp(-outputs.margin.astype(np.float64)))
     np.testing.assert_allclose(outputs.prob.astype(np.float64), logistic, atol=2e-3)
     assert ((outputs.prob > 0.5) <= (outputs.prediction == outputs.labels)).all()
+
+
+def test_a_record_holds_the_path_of_each_example_where_there_are_files(tiny: Compose) -> None:
+    config = tiny("subset.seed=7", "source.outputs=true")
+    source, targets, model, hardware = (
+        instantiate(config[name], _convert_="all") for name in ("source", "target", "model", "trainer")
+    )
+
+    def with_files(dataset: ImageDataset, first: int) -> ImageDataset:
+        mixed = dataset.select(torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)))
+        return replace(mixed, paths=np.array([f"{i}.png" if i > first else None for i in mixed.ids.tolist()], object))
+
+    targets = {name: replace(target, test=with_files(target.test, 5)) for name, target in targets.items()}
+    source = replace(source, train=with_files(source.train, 0))
+    item = Run(source, targets, model, hardware, config["subset"], 0).execute(config)
+    for outputs, first in ((item.targets["digits"], 5), (item.source, 0)):
+        assert outputs.paths.tolist() == [f"{i}.png" if i > first else None for i in outputs.ids.tolist()]
+    assert item.source.ids.tolist() == source.train.ids.tolist()
 
 
 SHUFFLENET = (

@@ -41,9 +41,6 @@ COLUMNS += ["path", "example_path"]
 """Of review.csv."""
 
 
-Paths = NDArray[np.object_]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReviewRow:
     """One source example that a person should look at; NaN where a number is unknown.
@@ -111,8 +108,7 @@ def review(
         fdr: q-value up to which an example is flagged.
     """
     first, dataset = next(iter(influences.items()))
-    paths = images[""].paths if "" in images else None
-    rows = _dubious_labels(agreement, first, dataset, paths, fdr) if agreement else []
+    rows = _dubious_labels(agreement, first, dataset, fdr) if agreement else []
     for name in influences:
         if {"", name} <= images.keys() and len(images[""]) * len(images[name]) <= copies.PAIRS:
             rows += _copies(name, influences[name], images[""], images[name], fdr)
@@ -161,14 +157,12 @@ def write(out: Path, rows: Sequence[ReviewRow]) -> None:
     write_names(out / DROPPED, title, flagged)
 
 
-def _dubious_labels(
-    agreement: LabelAgreement, name: str, influences: xr.Dataset, paths: Paths | None, fdr: float
-) -> list[ReviewRow]:
+def _dubious_labels(agreement: LabelAgreement, name: str, influences: xr.Dataset, fdr: float) -> list[ReviewRow]:
     held_out, in_sample = agreement.probabilities()
     q = disagreement_qvalues(agreement)
     influence, stderr = (influences[f"{key}_overall"].values for key in ("influence", "stderr"))
     columns = {"qvalue": q, "influence": influence, "stderr": stderr, "held_out": held_out, "in_sample": in_sample}
-    columns |= {} if paths is None else {"path": paths}
+    columns |= _paths(influences)
     return _most_suspicious(LabelRow, name, columns, held_out, fdr)
 
 
@@ -185,9 +179,16 @@ def _copies(
     cells = influences.indexes["example"].get_indexer(pd.Index(ids)), np.arange(len(ids))
     influence, stderr = (influences[key].values[cells] for key in ("influence", "stderr"))
     columns = {"qvalue": qvalues(p), "influence": influence, "stderr": stderr, "example": ids}
-    columns |= {} if source.paths is None else {"path": source.paths}
-    columns |= {} if target.paths is None else {"example_path": target.paths[nearest]}
+    columns |= _paths(influences, cells[0])
     return _most_suspicious(CopyRow, name, columns, p, fdr)
+
+
+def _paths(influences: xr.Dataset, examples: NDArray[np.intp] | None = None) -> dict[str, NDArray[Any]]:
+    """Return columns with the paths that are known, of source examples and of target examples at these positions."""
+    columns = {"path": influences["group_path"].values} if "group_path" in influences.coords else {}
+    if examples is not None and "path" in influences.coords:
+        columns["example_path"] = influences["path"].values[examples]
+    return columns
 
 
 def _most_suspicious(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -21,6 +23,7 @@ from sourcewise.core.overrides import quote
 if TYPE_CHECKING:
     from sourcewise.data import ImageDataset
     from sourcewise.records.record import Header
+    from sourcewise.study.collect import Study
 
 _ERRORS = (SourcewiseError, HydraException, OmegaConfBaseException)
 """Errors that are raised when a dataset is not at hand."""
@@ -51,6 +54,20 @@ def find_images(setting: Mapping[str, Any] | str | None, header: Header) -> dict
         if dataset.fingerprint not in header.fingerprints.values():
             raise SourcewiseError(f"images: {name or config.source.name} has other images or groups than the records")
     return images
+
+
+def with_paths(study: Study, images: Mapping[str, ImageDataset]) -> Study:
+    """Return the study with the paths of examples that its records do not hold, as older ones, from images at hand."""
+    paths = dict(study.paths)
+    for name, dataset in images.items():
+        if name in paths or dataset.paths is None:
+            continue
+        if not name:
+            paths[name] = dataset.paths
+        elif name in study.targets:
+            file = dict(zip(dataset.ids.tolist(), dataset.paths, strict=True))
+            paths[name] = np.array([file.get(example) for example in study.targets[name].ids.tolist()], object)
+    return replace(study, paths=paths)
 
 
 def _at_hand(header: Header) -> dict[str, ImageDataset]:

@@ -5,7 +5,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,15 +38,15 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         yield file, status.st_size
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old file or all of the new one.
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file atomically, from its bytes or from parts of them: a reader sees the old file or all of the new one.
 
     Raises OSError when the disk does not take it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
         try:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).chmod(0o644)

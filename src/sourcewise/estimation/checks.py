@@ -16,7 +16,7 @@ from sourcewise.estimation.collapse import Subsets
 from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.reliability import GOAL, Reliability, forecast, noise_ceiling, split_half
 from sourcewise.estimation.score_interval import score_interval
-from sourcewise.estimation.scoring import LEAST_UNITS, cross_fitted_lds
+from sourcewise.estimation.scoring import LEAST_UNITS, Comparison, cross_fitted_lds
 
 
 class Point(NamedTuple):
@@ -70,7 +70,7 @@ class Checks:
 
 def check(
     method: Estimator,
-    scores: Mapping[str, float],
+    comparison: Comparison,
     sample: Subsets,
     models: int,
     level: str,
@@ -80,20 +80,22 @@ def check(
 
     Args:
         method: the estimator.
-        scores: cross-fitted LDS of all that were tried, by name, the best first.
+        comparison: of all that were tried, the estimator first unless none could be scored.
         sample: subsets with these columns.
         models: how many models the subsets were collapsed from.
         level: what a column is, for the verdict.
         prior_weights: by name; empty without priors.
     """
-    alone = None
+    alone, scores, interval = None, comparison.scores, (np.nan, np.nan)
     if prior_weights and sample.hierarchy is not None and method.name in scores:
         without = replace(sample, hierarchy=replace(sample.hierarchy, priors={}))
         alone = cross_fitted_lds(without, method)
+    if method.name in scores:
+        interval = score_interval(sample, method, comparison.predicted)
     result = Checks(
         estimator=method.name,
         lds=scores.get(method.name, np.nan),
-        lds_interval=score_interval(sample, method) if method.name in scores else (np.nan, np.nan),
+        lds_interval=interval,
         noise_ceiling=None,
         split_half=None,
         more_models=None,

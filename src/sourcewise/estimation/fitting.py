@@ -147,15 +147,15 @@ def fit(
     uses_knowledge = any(item.needs_hierarchy for item in candidates)
     subsets = collapse(packed, table, seed_of, knowledge if uses_knowledge else None)
     sample = _sample_columns(subsets)
-    scores = scoring.compare_estimators(candidates, sample)
-    method = next((item for item in candidates if item.name == next(iter(scores), "")), candidates[0])
+    comparison = scoring.compare_estimators(candidates, sample)
+    method = next((item for item in candidates if item.name == next(iter(comparison.scores), "")), candidates[0])
     estimate, qvalue = estimate_table(subsets, method)
     return Fit(
         estimate=estimate,
         qvalue=qvalue,
         groups=names,
         method=method,
-        checks=checks.check(method, scores, sample, len(packed), level, estimate.weights),
+        checks=checks.check(method, comparison, sample, len(packed), level, estimate.weights),
         sample=sample,
     )
 

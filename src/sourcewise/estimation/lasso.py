@@ -10,8 +10,8 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import TILE_COLUMNS, Array, cuts
 from sourcewise.estimation.contract import Estimate, Estimator
 from sourcewise.estimation.moments import Moments
-from sourcewise.estimation.normal_equations import eigen
 from sourcewise.estimation.ridge import RIDGE, ridge
+from sourcewise.estimation.spectra import eigen
 
 SHRINKAGES = np.logspace(0, -2.8, 15)
 """Lasso penalties to choose from, as a share of the smallest one that leaves nothing."""
@@ -91,11 +91,9 @@ class GramProduct:
 
     def __init__(self, matrix: Array, count: int) -> None:
         self.count, self._matrix, self._root = count, matrix, None
-        if 2 * count < len(matrix):
-            values, vectors = eigen(matrix, count)
+        values, vectors = eigen(matrix, count)
+        if len(values) < len(matrix):
             self._root = vectors * np.sqrt(np.maximum(values, 0))
-        else:
-            values = np.asarray(np.linalg.eigvalsh(matrix))
         self.largest = max(float(values[-1]), 0.5)
 
     def __call__(self, rows: Array) -> Array:

@@ -23,26 +23,10 @@ from sourcewise.estimation.arrays import ALL, TILE_COLUMNS, Array, Index, cuts
 from sourcewise.estimation.contract import Estimate
 from sourcewise.estimation.inference import uneven_noise_ratio, uneven_sides
 from sourcewise.estimation.moments import Moments
+from sourcewise.estimation.spectra import eigen
 
 PENALTIES = np.logspace(-3, 3, 31)
 """Ridge penalties to choose from, in units of the mean eigenvalue of the Gram matrix."""
-
-
-def eigen(gram: Array, count: int) -> tuple[Array, Array]:
-    """Return eigenvalues, rising, and eigenvectors [G, values] of a Gram matrix of the centred masks of `count` models.
-
-    Those models span at most `count` directions. Where that is less than half of all, the others, whose value is zero,
-    are left out. The rest is then computed in the range of a random projection (Halko, Martinsson & Tropp, SIAM Review
-    53, 2011), which is exact for such a matrix.
-    """
-    if 2 * count >= len(gram):
-        values, vectors = np.linalg.eigh(gram)
-        return values, vectors
-    basis = np.random.default_rng(0).normal(size=(len(gram), count))
-    for _ in range(2):  # once for the range, once more for its digits
-        basis = np.linalg.qr(gram @ basis)[0]
-    values, vectors = np.linalg.eigh(basis.T @ gram @ basis)
-    return values, basis @ vectors
 
 
 def relative_likelihood(deviance: Array) -> Array:

@@ -35,13 +35,17 @@ COLUMNS = 40
 """Most columns that are dealt at a time."""
 
 
-def score_interval(subsets: Subsets, estimator: Estimator, seed: int = 0) -> tuple[float, float]:
+def score_interval(
+    subsets: Subsets, estimator: Estimator, predicted: Array | None = None, seed: int = 0
+) -> tuple[float, float]:
     """Return the ends of the 95% interval of the LDS that an estimator's fit of all subsets has on fresh subsets.
 
-    It ends at -1 and 1, and holds the cross-fitted score. NaN where no column varies.
+    It ends at -1 and 1, and holds the cross-fitted score. NaN where no column varies. predicted: float[S, E], what the
+    estimator predicts of each fold from the others, if that is known.
     """
     fold = subsets.folds()
-    score, variance = _jackknife(predictions(subsets, estimator, fold), subsets, fold, subsets.outputs.shape[1])
+    predicted = predictions(subsets, estimator, fold) if predicted is None else predicted
+    score, variance = _jackknife(predicted, subsets, fold, subsets.outputs.shape[1])
     if np.isnan(score).all():
         return float("nan"), float("nan")
     value = float(_mean_of_known(score, (0, 1)))

@@ -5,7 +5,7 @@ What is held out is whole units: a subset with all its seeds, and its complement
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,13 +73,27 @@ def cross_fitted_lds(subsets: Subsets, estimator: Estimator) -> float:
     return lds(predictions(subsets, estimator, fold), subsets, fold)
 
 
-def compare_estimators(candidates: Sequence[Estimator], subsets: Subsets) -> dict[str, float]:
-    """Return the cross-fitted LDS of the candidates that can be scored, by name, the best first.
+@dataclass(frozen=True)
+class Comparison:
+    """Estimators side by side.
+
+    Attributes:
+        scores: cross-fitted LDS of those that can be scored, by name, the best first.
+        predicted: float[S, E], what the best predicts of each fold from the others; None where none is scored.
+    """
+
+    scores: Mapping[str, float]
+    predicted: Array | None = None
+
+
+def compare_estimators(candidates: Sequence[Estimator], subsets: Subsets) -> Comparison:
+    """Score the candidates by their predictions of every fold from the others.
 
     Of several candidates, those that do not suit the design or the number of subsets do not compete. With few units
     only the first is scored.
     """
     scores: dict[str, float] = {}
+    best, fold = None, subsets.folds()
     if subsets.units < LEAST_TO_COMPETE:
         candidates = candidates[:1]
     mixed = subsets.masks.mixes_sizes()
@@ -88,11 +102,18 @@ def compare_estimators(candidates: Sequence[Estimator], subsets: Subsets) -> dic
         suited = enough and (estimator.handles_mixed_sizes or not mixed)
         if suited or len(candidates) == 1:
             try:
-                scores[estimator.name] = cross_fitted_lds(subsets, estimator)
+                predicted = predictions(subsets, estimator, fold)
             except SourcewiseError:  # enough models for the fit itself, perhaps, but not without a fold
                 continue
-    ranked = sorted(scores, key=lambda name: -np.nan_to_num(scores[name], nan=-2.0))
-    return {name: scores[name] for name in ranked}
+            scores[estimator.name] = lds(predicted, subsets, fold)
+            if _rank(scores)[0] == estimator.name:
+                best = predicted
+    return Comparison({name: scores[name] for name in _rank(scores)}, best)
+
+
+def _rank(scores: Mapping[str, float]) -> list[str]:
+    """Return the names by score, the best first; of equal ones, the one that came first."""
+    return sorted(scores, key=lambda name: -np.nan_to_num(scores[name], nan=-2.0))
 
 
 def ranks(table: NDArray[Any]) -> Array:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,6 +25,8 @@ SCHEMA = 1
 
 MAX_BYTES = 2**28
 """Bytes that a record may have, wherever it comes from."""
+MAX_PATH = 4096
+"""Bytes that a path may have, on average over a target."""
 
 _LATER = ("overrides", "random_design", "finished")
 """Fields of the header that the first records did not have."""
@@ -46,7 +49,7 @@ class TargetOutputs:
 
     ids, labels, prediction: int32[n]; prob (of the correct class) and margin (its logit minus logsumexp of the others):
     float16[n]. label_mapping, feature_mapping: float32[target classes, groups], see `baselines`; only in records of
-    runs that keep all groups.
+    runs that keep all groups. packed_paths: files of the examples, see `pack_paths`; None where there are none.
     """
 
     ids: NDArray[np.int32]
@@ -56,6 +59,15 @@ class TargetOutputs:
     margin: NDArray[np.float16]
     label_mapping: NDArray[np.float32] | None = None
     feature_mapping: NDArray[np.float32] | None = None
+    packed_paths: NDArray[np.uint8] | None = None
+
+    @property
+    def paths(self) -> NDArray[np.object_] | None:
+        """The file of every example as seen from its dataset's root, None for one without; None where no file is known.
+
+        Raises RecordError when they cannot be unpacked.
+        """
+        return None if self.packed_paths is None else _unpack_paths(self.packed_paths, len(self.ids))
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the arrays that there are, by name."""
@@ -115,8 +127,7 @@ class Header:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields by name. Those that older records lack are left out while they are None."""
-        fields = asdict(self)
-        return {name: value for name, value in fields.items() if name not in _LATER or value is not None}
+        return {name: value for name, value in vars(self).items() if name not in _LATER or value is not None}
 
 
 @dataclass(frozen=True)
@@ -184,7 +195,7 @@ def to_bytes(record: Record) -> bytes:
         for name, column in outputs.columns().items():
             tensors[f"{target}/{name}"] = np.ascontiguousarray(column, dtype=_COLUMNS[name])
     header = json.dumps({"schema": SCHEMA, "groups": len(record.mask), **record.header.as_json()}, sort_keys=True)
-    tensors["sha256"] = checksum(header, tensors)
+    tensors["sha256"] = _checksum(header, tensors)
     return save(tensors, {"sourcewise": header})
 
 
@@ -200,7 +211,7 @@ def from_bytes(content: bytes, name: str) -> Record:
         raise Damaged(f"{name}: not a whole sourcewise record (truncated, or another kind of file)") from error
     if schema != SCHEMA:
         raise RecordError(f"{name}: a record of schema {schema}, and this sourcewise reads schema {SCHEMA}")
-    if not np.array_equal(written, checksum(header, tensors)):
+    if not np.array_equal(written, _checksum(header, tensors)):
         raise Damaged(f"{name}: its content was changed since it was written (checksum differs)")
     try:
         mask = unpack_mask(tensors.pop("mask"), fields.pop("groups"))
@@ -233,6 +244,28 @@ def unpack_mask(bits: NDArray[np.uint8], groups: int) -> NDArray[np.bool_]:
     return np.unpackbits(bits, count=groups).astype(bool)
 
 
+def pack_paths(paths: Sequence[str | None] | NDArray[np.object_]) -> NDArray[np.uint8]:
+    """Return paths of files, None where there is none, as compressed bytes, `uint8[bytes]`: 2 to 20 for a path.
+
+    A reader of a thousand records unpacks them once.
+    """
+    text = "\0".join(path or "" for path in paths)
+    return np.frombuffer(zlib.compress(text.encode(errors="replace")), np.uint8)
+
+
+def _unpack_paths(packed: NDArray[np.uint8], examples: int) -> NDArray[np.object_]:
+    """Return the paths that `pack_paths` packed. Raises RecordError unless there are as many as examples."""
+    limit = MAX_PATH * max(examples, 1)
+    try:
+        content = zlib.decompressobj().decompress(packed.tobytes(), limit)
+        paths = [path or None for path in content.decode().split("\0")]
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise RecordError("the record's paths of examples cannot be unpacked") from error
+    if len(paths) != max(examples, 1) or len(content) == limit:
+        raise RecordError(f"the record's paths of examples are not those of its {examples:,} examples")
+    return np.array(paths[:examples], object)
+
+
 def is_name(target: str) -> bool:
     """Return whether a target may have this name, since results are written to a folder of that name."""
     return re.fullmatch(r"\w[\w .+-]*", target) is not None and target.casefold() not in RESERVED
@@ -241,17 +274,17 @@ def is_name(target: str) -> bool:
 def digest(record: Record) -> str:
     """Return a hash of all that the same config gives again on the same machine.
 
-    Times do not count, and neither do the fields on the command that made the run, which older records do not have, and
-    whether the source model is kept, or was.
+    Times do not count, and neither do the fields on the command that made the run, which older records do not have, nor
+    the paths of examples, nor whether the source model is kept, or was.
     """
     config = {key: value for key, value in record.header.config.items() if key not in names.KEEPING}
-    fields = asdict(replace(record.header, seconds={}, config=config))
+    fields = {**vars(record.header), "seconds": {}, "config": config}
     for name in _LATER:
         del fields[name]
     state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     state.update(record.mask.tobytes())
     for target in sorted(record.outputs):
-        for column in record.outputs[target].columns().values():
+        for column in replace(record.outputs[target], packed_paths=None).columns().values():
             state.update(column.tobytes())
     return state.hexdigest()
 
@@ -264,6 +297,7 @@ _COLUMNS = {
     "margin": np.float16,
     "label_mapping": np.float32,
     "feature_mapping": np.float32,
+    "packed_paths": np.uint8,
 }
 
 
@@ -275,7 +309,7 @@ def check(record: Record) -> None:
     """
     for name, hint in get_type_hints(Header).items():
         settings.check_value(getattr(record.header, name), hint, name)
-    json.dumps(asdict(record.header), ensure_ascii=False).encode()  # half a character cannot be printed
+    json.dumps(vars(record.header), ensure_ascii=False).encode()  # half a character cannot be printed
     group_names = record.header.group_names
     if group_names is not None and len(group_names) != len(record.mask):
         raise ValueError(f"{len(group_names)} group names for {len(record.mask)} groups")
@@ -291,7 +325,7 @@ def check(record: Record) -> None:
         classes = len(record.header.class_names[target]) if target != SOURCE else np.iinfo(np.int32).max
         rows, table = outputs.ids.shape[:1], (classes, len(record.mask))
         for name, column in outputs.columns().items():
-            shape = table if name.endswith("mapping") else rows
+            shape = table if name.endswith("mapping") else column.shape[:1] if name == "packed_paths" else rows
             if column.dtype != _COLUMNS[name] or column.shape != shape:
                 raise ValueError(f"{target}/{name} is {column.dtype}{list(column.shape)}")
         for column in (outputs.labels, outputs.prediction):
@@ -299,11 +333,19 @@ def check(record: Record) -> None:
                 raise ValueError(f"{target}: labels that none of its {classes} classes has")
 
 
-def checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """Return the SHA-256 of a header and of all tensors beside it, `uint8[32]`."""
+def _checksum(header: str, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    return checksum(header, ((name, tensors[name].shape, [tensors[name]]) for name in sorted(tensors)))
+
+
+def checksum(header: str, tensors: Iterable[tuple[str, tuple[int, ...], Iterable[NDArray[Any]]]]) -> NDArray[np.uint8]:
+    """Return the SHA-256 of the header and all other tensors, `uint8[32]`.
+
+    tensors: in the order of their names, each with its shape and in parts along the first axis.
+    """
     state = hashlib.sha256(header.encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        state.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
-        state.update(np.ascontiguousarray(array).data)
+    for name, shape, parts in tensors:
+        for number, part in enumerate(parts):
+            if not number:
+                state.update(f"\0{name}\0{part.dtype.name}\0{shape}\0".encode())
+            state.update(np.ascontiguousarray(part).data)
     return np.frombuffer(state.digest(), dtype=np.uint8)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
+import pandas as pd
 import xarray as xr
 from plotly.offline import get_plotlyjs
 
@@ -26,6 +27,7 @@ from sourcewise.report.sections.closing import closing_sections, next_section
 from sourcewise.report.sections.context import Album, TargetContext, TrainCommand
 from sourcewise.report.sections.trust import verdict
 from sourcewise.report.summary import Summary
+from sourcewise.study.outputs import ACCURACY
 from sourcewise.study.writing import listed_groups
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
@@ -56,9 +58,10 @@ class TargetReport:
     @property
     def score(self) -> tuple[str, str]:
         """The name of the models' score, and its mean with its standard deviation, as text."""
-        output, mean, spread = self.target.summary.output, self.target.facts.metric_mean, self.target.facts.metric_std
-        if output.startswith("metric:"):
-            return output.removeprefix("metric:"), f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.4g}")
+        facts = self.target.facts
+        mean, spread = facts.metric_mean, facts.metric_std
+        if facts.score != ACCURACY:
+            return facts.score, f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.4g}")
         return "Accuracy", f"{mean:.1%}" + ("" if spread is None else f" ± {100 * spread:.{places(100 * spread, 1)}f}")
 
 
@@ -82,9 +85,12 @@ def build(
 
     sections: names of sections, in order; None for all. images: as in Album. All else is as in TargetContext.
     """
-    album, reports = Album(images or {}), []
+    album, reports = Album(images or {}, _paths(influences)), []
     for name, dataset in influences.items():
-        listed = _with_paths(listed_groups(dataset, summary.targets[name].groups_to_show), summary, album)
+        listed = listed_groups(dataset, summary.targets[name].groups_to_show)
+        if "group_path" in listed.coords:  # groups that are source examples go by their files
+            names = zip(listed["group_path"].values, listed["group"].values, strict=True)
+            listed = listed.assign_coords(group=[path or number for path, number in names])
         target = TargetContext(name, listed, summary, train_command, out, album)
         parts = {key: SECTIONS[key](target) for key in sections or SECTIONS}
         needs = {key: part for key, part in parts.items() if isinstance(part, str)}
@@ -94,13 +100,15 @@ def build(
     return reports
 
 
-def _with_paths(influences: xr.Dataset, summary: Summary, album: Album) -> xr.Dataset:
-    """Return influences whose groups go by their files, where they are single source examples with known files."""
-    paths = album.paths("")
-    if paths is None or len(paths) != summary.groups:
-        return influences
-    numbers = influences["group"].values.tolist()
-    return influences.assign_coords(group=[paths[int(number)] or number for number in numbers])
+def _paths(influences: Mapping[str, xr.Dataset]) -> dict[str, pd.Series[str]]:
+    """Return the paths of examples by id, for each target where they are known, and of source examples under ""."""
+    paths = {
+        name: pd.Series(dataset["path"].values, dataset["example"].values)
+        for name, dataset in influences.items()
+        if "path" in dataset.coords
+    }
+    first = next(iter(influences.values()))
+    return paths | ({"": pd.Series(first["group_path"].values)} if "group_path" in first.coords else {})
 
 
 def as_page(reports: Sequence[TargetReport]) -> str:

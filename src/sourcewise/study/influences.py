@@ -148,6 +148,9 @@ def _lay_out(study: Study, name: str, fits: Mapping[str, Fit]) -> xr.Dataset:
         "class": list(target.class_names),
         "group": study.group_names,
     }
+    for key, dim, paths in (("path", "example", study.paths.get(name)), ("group_path", "group", study.paths.get(""))):
+        if paths is not None:
+            coordinates[key] = dim, np.array([path or "" for path in paths], object)
     attributes = {
         "output": study.output,
         "units": units,

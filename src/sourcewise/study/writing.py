@@ -34,7 +34,8 @@ def listed_groups(dataset: xr.Dataset, names: Collection[str] = ()) -> xr.Datase
 def write(influences: Mapping[str, xr.Dataset], out: Path, top: int = 10) -> None:
     """Write `<out>/<target>/influences.nc` and `top.parquet` for every target, each whole or not at all.
 
-    top.parquet holds for every example the `top` most helpful and most harmful groups, with errors and q-values.
+    top.parquet holds for every example the `top` most helpful and most harmful groups, with errors and q-values; and
+    the paths of examples, and of groups that are examples, where these are known.
 
     Raises SourcewiseError when the disk has no room.
     """
@@ -65,6 +66,11 @@ def _top(dataset: xr.Dataset, top: int) -> pa.Table:
     cells = (rows, columns.ravel())
     keep = np.sign(posterior[cells]) == np.sign(rank)  # the most harmful groups are those that harm
     groups = dataset["group"].values.astype(str)
+    paths = {
+        key: dataset[key].values[cells[axis]][keep]
+        for axis, key in enumerate(("path", "group_path"))
+        if key in dataset.coords
+    }
     return pa.table(
         {
             "example": dataset["example"].values[rows][keep],
@@ -72,5 +78,6 @@ def _top(dataset: xr.Dataset, top: int) -> pa.Table:
             "rank": rank[keep],
             "group": groups[cells[1]][keep],
             **{name: dataset[name].values[cells][keep] for name in ALL_KEYS},
+            **paths,
         }
     )

@@ -147,4 +147,6 @@ def _checksum(text: str, tensors: Mapping[str, Tensor]) -> NDArray[np.uint8]:
     def as_array(value: Tensor) -> NDArray[Any]:  # numpy has no bfloat16
         return (value.view(torch.int16) if value.dtype is torch.bfloat16 else value).numpy()
 
-    return record.checksum(text, {name: as_array(value) for name, value in tensors.items()})
+    return record.checksum(
+        text, ((name, tuple(tensors[name].shape), [as_array(tensors[name])]) for name in sorted(tensors))
+    )

@@ -20,12 +20,12 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.messages import print_once
 from sourcewise.core.randomness import derive_seed
 from sourcewise.core.results_folder import RESERVED
-from sourcewise.data import Numbers, checks
+from sourcewise.data import ImageDataset, Numbers, checks
 from sourcewise.lightning_modules.data import ImageData, batches_per_epoch
 from sourcewise.lightning_modules.outputs import Outputs
 from sourcewise.lightning_modules.pretraining import Pretraining
 from sourcewise.records import source_models
-from sourcewise.records.record import SOURCE, Header, Record, TargetOutputs, is_name
+from sourcewise.records.record import SOURCE, Header, Record, TargetOutputs, is_name, pack_paths
 from sourcewise.training import kept, mappings, metrics, provenance, sizes
 from sourcewise.training.checkpoints import Checkpoint
 from sourcewise.training.engine import Engine, LogScalars, SourceModel, as_examples
@@ -197,7 +197,7 @@ class Run:
         result = target.transfer.transfer(task)
         scores = task.scores(result.outputs)
         self.log({f"target/{name}/test/{key}": value for key, value in scores.items()})
-        return _for_record(result.outputs), {**scores, **result.chosen}
+        return _for_record(result.outputs, target.test), {**scores, **result.chosen}
 
     def _print_notes(self) -> None:
         """Print, once in a process, what the user should know about how targets are transferred to."""
@@ -214,7 +214,7 @@ class Run:
         train = self.source.train
         with torch.inference_mode():
             logits = _source_head(model)(engine.features(model, train, self.source))
-            return _for_record(Outputs.from_logits(logits, train.labels, train.ids))
+            return _for_record(Outputs.from_logits(logits, train.labels, train.ids), train)
 
     def _with_mappings(
         self, engine: Engine, model: SourceModel, outputs: Mapping[str, TargetOutputs]
@@ -274,8 +274,11 @@ def _source_head(model: SourceModel) -> torch.nn.Module:
     return copy.deepcopy(model.network.head).cpu().float()
 
 
-def _for_record(outputs: Outputs) -> TargetOutputs:
-    """Return outputs as a record holds them: 32-bit integers, and 16-bit numbers clipped to their range."""
+def _for_record(outputs: Outputs, dataset: ImageDataset) -> TargetOutputs:
+    """Return outputs on examples of a dataset as a record holds them, with the paths of the examples.
+
+    These are 32-bit integers, and 16-bit numbers clipped to their range.
+    """
 
     def half(values: Tensor) -> NDArray[np.float16]:
         limit = torch.finfo(torch.float16).max
@@ -284,7 +287,12 @@ def _for_record(outputs: Outputs) -> TargetOutputs:
     ids, labels, prediction = (
         values.cpu().numpy().astype(np.int32) for values in (outputs.ids, outputs.labels, outputs.prediction)
     )
-    return TargetOutputs(ids, labels, prediction, half(outputs.prob), half(outputs.margin))
+    packed = None
+    if dataset.paths is not None:
+        order = dataset.ids.argsort().numpy()
+        rows = order[np.searchsorted(dataset.ids.numpy()[order], ids)]
+        packed = pack_paths(dataset.paths[rows])
+    return TargetOutputs(ids, labels, prediction, half(outputs.prob), half(outputs.margin), packed_paths=packed)
 
 
 @contextmanager

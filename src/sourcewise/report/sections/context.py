@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -33,11 +34,13 @@ TrainCommand = Callable[..., str]
 class Album:
     """The pictures of a page, which are made when a section asks for them, until BYTES are used up.
 
-    images: datasets by the name of the target, and that of the source under "". budget: bytes that are left for URIs.
-    missing: whether a section asked for an example of a dataset that is not here.
+    images: datasets by the name of the target, and that of the source under "". paths: files of their examples as seen
+    from the dataset's root, by id; "" for an example without a file. budget: bytes that are left for URIs. missing:
+    whether a section asked for an example of a dataset that is not here.
     """
 
     images: Mapping[str, ImageDataset] = field(default_factory=dict)
+    paths: Mapping[str, pd.Series[str]] = field(default_factory=dict)
     budget: int = BYTES
     missing: bool = False
 
@@ -65,13 +68,7 @@ class Album:
 
     def path(self, target: str, example: int) -> str | None:
         """Return the path of an example as seen from its dataset's root; None where it is not known, or no file."""
-        rows, paths = self._rows(target, example), self.paths(target)
-        return None if paths is None or not len(rows) else paths[rows[0]]
-
-    def paths(self, target: str) -> NDArray[np.object_] | None:
-        """Return the paths of all examples of a dataset, None where they are not known."""
-        dataset = self.images.get(target)
-        return None if dataset is None else dataset.paths
+        return (self.paths[target].get(example) or None) if target in self.paths else None
 
     def _rows(self, target: str, example: int) -> NDArray[np.intp]:
         """Return the positions of an example in its dataset: one, or none."""
@@ -149,7 +146,7 @@ class TargetContext:
 
     def named_by(self, target: str) -> str:
         """Return what examples of a dataset go by, for a caption."""
-        return "id" if self.album.paths(target) is None else "path"
+        return "path" if target in self.album.paths else "id"
 
     def is_significant(self, q: float | None) -> bool:
         """Return whether an influence with this q-value is significant at the estimate's false discovery rate."""
