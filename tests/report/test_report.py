@@ -177,7 +177,7 @@ def test_without_significance_the_page_says_so_plainly() -> None:
 
 def test_a_metric_is_shown_by_its_name_in_its_own_unit() -> None:
     influences, summary = make(examples=3)
-    summary = changed(summary, metric_mean=2.0391, metric_std=0.23)
+    summary = changed(summary, metric_mean=2.0391, metric_std=0.23, score="target/digits/loss")
     summary = replace(summary, output="metric:target/digits/loss")
     page = Page(render(influences, summary))
     assert "target/digits/loss, mean ± sd 2.039 ± 0.23 " in page.text

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Settings:
     """What conf/estimate.yaml holds."""
 
-    records: str | Sequence[str]
+    records: str | Sequence[str] | Mapping[str, str]
     filters: Mapping[str, Any]
     refresh: bool
     out: str
@@ -44,6 +44,7 @@ class Settings:
     images: Literal["auto"] | Mapping[str, Any] | None
     sections: Sequence[str] | None
     figures: Literal["pdf", "svg", "png"] | None
+    bank: str | None
     wandb_report: bool
     logger: Mapping[str, Any]
     runs_dir: str
@@ -60,8 +61,10 @@ def estimate(config: dict[str, Any]) -> "Summary":
     from sourcewise.acting.curation import curate
     from sourcewise.acting.review import review
     from sourcewise.commands import results, tracked_results
+    from sourcewise.commands.banks import check_bank, write_bank
     from sourcewise.commands.images import find_images, with_paths
     from sourcewise.core.files import check_place
+    from sourcewise.records.reading import Records
     from sourcewise.report import contents
     from sourcewise.report.summary import summarise
     from sourcewise.study import influences, priors
@@ -70,6 +73,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     out = Path(config["out"])
     contents.check_sections(config["sections"])
     results.check_figures(config["figures"])
+    check_bank(config["bank"], config["records"])
     check_place(out)
     tracker = instantiate(config["logger"])
     if config["wandb_report"]:
@@ -98,6 +102,9 @@ def estimate(config: dict[str, Any]) -> "Summary":
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)
     results.write(out, datasets, summary, records.used, reports, config["top"], config["figures"])
+    if config["bank"]:
+        again = Records(config["records"], config["filters"], refresh=False)
+        write_bank(Path(config["bank"]), again, records.used, study)
     tracked_results.track(tracker, config, study, summary, records.used, reports)
     print(f"{contents.as_text(reports)}\n\n{out / 'report.html'}")
     return summary

@@ -1,9 +1,13 @@
 """Files written atomically, and the folder of files that can be made again."""
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sourcewise.core.errors import SourcewiseError
 
@@ -21,15 +25,28 @@ def check_place(folder: Path) -> None:
         raise SourcewiseError(f"{nearest}: {reason}; choose another place for {folder}")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file atomically: a reader sees the old file or all of the new one.
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file to read, and give its size in bytes too.
+
+    Raises OSError when there is none, and for anything else, such as a pipe, which a reader might wait for.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        yield file, status.st_size
+
+
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file atomically, from its bytes or from parts of them: a reader sees the old file or all of the new one.
 
     Raises OSError when the disk does not take it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
         try:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).chmod(0o644)

@@ -1,4 +1,4 @@
-"""Where records are: a folder, W&B's offline runs in a folder, or a W&B project; and the filters on them."""
+"""Where records are: a folder, a bank, W&B's offline runs in a folder, or a W&B project; and the filters on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.identity import Fingerprints, differing, recorded_recipe
-from sourcewise.records import browsing, record, uploads
+from sourcewise.records import bank, browsing, record, uploads
 from sourcewise.records.record import Header, Record, RecordError
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def entries(name: str, filters: Filters, refresh: bool, progress: bool, *, summa
     records of W&B have no outputs. Raises SourcewiseError when the place cannot be read at all, or does not know the
     filters.
     """
+    if name.endswith(bank.SUFFIX):
+        return ((f"{name}/{item.header.run}", _checked(item)) for item in bank.read(Path(name)))
     if name.startswith(WANDB):
         from sourcewise.records.wandb_reader import Project
 
@@ -161,9 +163,13 @@ def _bar(items: Iterable[Item], shown: bool, total: int | None = None) -> Iterab
 def _read(file: Path) -> Record | str:
     """Return the record in a file, or the reason why it cannot be used."""
     try:
-        item = record.read(file)
+        return _checked(record.read(file))
     except RecordError as error:
         return str(error).removeprefix(f"{file}: ")
+
+
+def _checked(item: Record) -> Record | str:
+    """Return the record, or the reason why it cannot be used: it has the name of another run."""
     with suppress(KeyError, TypeError, AttributeError):
         run = names.run_name(item.header.config)
         # Names that sourcewise gives end with a hash of the run's settings; makers of other records may choose theirs.

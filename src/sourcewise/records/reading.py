@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sourcewise.core import settings
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.records import arrays
 from sourcewise.records.places import Entry, Filters, as_list, entries, mixed
 from sourcewise.records.record import Record, TargetOutputs
 
@@ -31,9 +32,9 @@ class LeftOut:
 class Records:
     """The records in one place or several; all must be of one study.
 
-    places: a folder (of a run, a study, or several), `wandb:<entity>/<project>`, or `wandb-offline:<folder>`. filters:
-    fields of `Filters` by name. refresh: whether to ask W&B for new runs, see `wandb_reader.Project`. progress: whether
-    bars are shown in a terminal.
+    places: a folder (of a run, a study, or several), a bank (`<name>.safetensors`), `wandb:<entity>/<project>`, or
+    `wandb-offline:<folder>`; or plain arrays, the files of `arrays.read` by name. filters: fields of `Filters` by name.
+    refresh: whether to ask W&B for new runs, see `wandb_reader.Project`. progress: whether a terminal shows bars.
 
     A pass over them raises SourcewiseError when a place or all records are missing, or when records are of different
     recipes, datasets or examples.
@@ -43,7 +44,7 @@ class Records:
         print(len(reading.used), reading.left_out)
     """
 
-    places: str | Sequence[str]
+    places: str | Sequence[str] | Mapping[str, str]
     filters: Mapping[str, Any] = field(default_factory=dict)
     refresh: bool = True
     progress: bool = True
@@ -60,7 +61,7 @@ class Records:
         A scalar of every run, such as `metric:target/digits/accuracy`, comes as a record with one example, whose `prob`
         it is. Of W&B runs, only summaries are read then. The pass raises SourcewiseError when no run has the scalar.
         """
-        return Reading(self, output.removeprefix(METRIC) if output.startswith(METRIC) else None)
+        return Reading(self, output)
 
 
 class Reading(Iterator[Record]):
@@ -70,10 +71,11 @@ class Reading(Iterator[Record]):
     complete when it has ended.
     """
 
-    def __init__(self, records: Records, metric: str | None = None) -> None:
+    def __init__(self, records: Records, output: str | None = None) -> None:
         self.used: list[str] = []
         self.left_out: list[LeftOut] = []
-        self._settings, self._filters, self._metric = records, Filters(**records.filters), metric
+        self._settings, self._filters, self._output = records, Filters(**records.filters), output
+        self._metric = output.removeprefix(METRIC) if output and output.startswith(METRIC) else None
         self._records = self._checked()
 
     def __next__(self) -> Record:
@@ -142,6 +144,11 @@ class Reading(Iterator[Record]):
 
     def _entries(self) -> Iterator[Entry]:
         """Yield the entries of all places."""
+        if isinstance(self._settings.places, Mapping):
+            yield from arrays.read(self._settings.places, self._output or arrays.VALUE)
+            return
+        if self._output == arrays.VALUE:
+            raise SourcewiseError(f"outputs={self._output}: plain arrays alone have this output; choose another")
         places = as_list(self._settings.places)
         if not places:
             raise SourcewiseError("records=[]: name a folder, wandb:<entity>/<project> or wandb-offline:<folder>")

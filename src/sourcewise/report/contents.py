@@ -27,6 +27,7 @@ from sourcewise.report.sections.closing import closing_sections, next_section
 from sourcewise.report.sections.context import Album, TargetContext, TrainCommand
 from sourcewise.report.sections.trust import verdict
 from sourcewise.report.summary import Summary
+from sourcewise.study.outputs import ACCURACY
 from sourcewise.study.writing import listed_groups
 
 if TYPE_CHECKING:  # torch is slow to import, and only images need it
@@ -57,9 +58,10 @@ class TargetReport:
     @property
     def score(self) -> tuple[str, str]:
         """The name of the models' score, and its mean with its standard deviation, as text."""
-        output, mean, spread = self.target.summary.output, self.target.facts.metric_mean, self.target.facts.metric_std
-        if output.startswith("metric:"):
-            return output.removeprefix("metric:"), f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.4g}")
+        facts = self.target.facts
+        mean, spread = facts.metric_mean, facts.metric_std
+        if facts.score != ACCURACY:
+            return facts.score, f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.4g}")
         return "Accuracy", f"{mean:.1%}" + ("" if spread is None else f" ± {100 * spread:.{places(100 * spread, 1)}f}")
 
 

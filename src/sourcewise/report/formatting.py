@@ -32,6 +32,7 @@ class DisplayUnit:
 _UNITS = {
     "prob": DisplayUnit(100.0, "percentage points", "the probability given to the correct class"),
     "correct": DisplayUnit(100.0, "percentage points", "the share of correct predictions"),
+    "value": DisplayUnit(1.0, "units of the output", "the number in the file of outputs", 3),
     "margin": DisplayUnit(1.0, "log-odds", "the margin, the log-odds of the correct class", 3),
 }
 

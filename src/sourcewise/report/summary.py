@@ -24,7 +24,7 @@ from sourcewise.study.collect import Header, LeftOut, Study
 from sourcewise.study.effects import ALL_KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import SIGN, Checks, Estimated
 from sourcewise.study.levels import LEVELS
-from sourcewise.study.outputs import UNITS
+from sourcewise.study.outputs import ACCURACY, UNITS
 from sourcewise.study.pilot import Pilot, run_pilot
 from sourcewise.study.priors import Prior, Priors, PriorScore, score_priors
 from sourcewise.study.recipes import train_command
@@ -59,6 +59,7 @@ class TargetSummary:
 
     Attributes:
         title: how the report calls the target, see `titles`.
+        score: what scores models, as in `StudyTarget`.
         metric_mean: mean score of the models.
         metric_std: its standard deviation over models; None with one model.
         table: by class.
@@ -96,6 +97,7 @@ class TargetSummary:
     harmful: tuple[str, ...] | None = None
     priors: Mapping[str, PriorScore] = field(default_factory=dict)
     pilot: Pilot | None = None
+    score: str = ACCURACY
 
     @property
     def is_significant(self) -> bool:
@@ -293,6 +295,7 @@ def _summarise_target(
         examples=dataset.sizes["example"],
         classes=dataset.sizes["class"],
         unknown=int(np.isnan(dataset["influence_overall"].values).sum()),
+        score=study.targets[name].score,
         metric_mean=float(np.mean(scores)),
         metric_std=float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         **counts,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.spool import Spool
 from sourcewise.designs import recorded_design
 from sourcewise.estimation.arrays import Index, PackedMasks
 from sourcewise.estimation.identifiability import limits
@@ -22,6 +21,7 @@ from sourcewise.records.record import Header as Header  # also for the report
 from sourcewise.records.record import Record, TargetOutputs
 from sourcewise.study.baselines import MeanMappings
 from sourcewise.study.outputs import (
+    ACCURACY,
     UNITS,
     LabelAgreement,
     Outputs,
@@ -29,6 +29,7 @@ from sourcewise.study.outputs import (
     is_correct,
     logit_scale,
     output_values,
+    score_name,
 )
 from sourcewise.study.recipes import Sweeps, train_command
 from sourcewise.study.training_time import covered, stretches
@@ -51,7 +52,8 @@ class StudyTarget:
         logits: float[models, examples], the output on the logit scale (see `logit_scale`), mapped from a file.
         class_means: float[models, classes], mean output over the examples of each class; 0 for a class without any.
         overall_means: float[models], mean output over all examples.
-        scores: float[models], share of correct predictions, or the scalar.
+        scores: float[models], the score of each model.
+        score: what that is: accuracy, the scalar, or the mean output where predictions are not known.
     """
 
     ids: NDArray[np.int32]
@@ -62,6 +64,7 @@ class StudyTarget:
     class_means: NDArray[np.float64]
     overall_means: NDArray[np.float64]
     scores: NDArray[np.float64]
+    score: str
 
     @property
     def class_sizes(self) -> Index:
@@ -232,35 +235,13 @@ def join_counterfactuals(study: Study, records: Iterable[Record]) -> Study:
     return replace(study, counterfactual_runs=tuple(runs))
 
 
-class _Spool:
-    """Rows of one length and dtype, one for each record, in a temporary file; so memory does not grow with records."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="sourcewise-")  # noqa: SIM115  # closed with the spool
-        weakref.finalize(self, self._file.close)
-        self._dtype: np.dtype[Any] = np.dtype(np.float16)
-        self._shape = (0, 0)
-
-    def __len__(self) -> int:
-        return self._shape[0]
-
-    def append(self, row: NDArray[Any]) -> None:
-        self._dtype, self._shape = row.dtype, (len(self) + 1, len(row))
-        self._file.write(row.tobytes())
-
-    def array(self) -> NDArray[Any]:
-        """Return all rows `[records, columns]`, mapped from the file; the mapping outlives the spool."""
-        self._file.flush()
-        return np.memmap(self._file, dtype=self._dtype, mode="r", shape=self._shape)
-
-
 class _Collector:
     """Accumulates what all records of a study hold, one record at a time."""
 
     def __init__(self, first: Record, output: str) -> None:
         self.header, self._groups, self._output = first.header, len(first.mask), output
         self._designs, self._chosen_designs, self._seconds = Counter[str](), Counter[str](), Counter[str]()
-        self._sweeps, self.masks = Sweeps(), _Spool()
+        self._sweeps, self.masks = Sweeps(), Spool()
         self._times: list[tuple[float, float]] = []
         self._random_times: list[tuple[float, float]] = []
         self._seeds: list[str] = []
@@ -343,7 +324,8 @@ class _TargetCollector:
 
     def __init__(self, first: TargetOutputs, class_names: Iterable[str], output: str) -> None:
         self._first, self._class_names, self._output = first, tuple(class_names), output
-        self._examples, self._logits = _Spool(), _Spool()
+        self._score = score_name(first, output)
+        self._examples, self._logits = Spool(), Spool()
         self._class_means: list[NDArray[np.float64]] = []
         self._overall_means, self._scores = list[float](), list[float]()
 
@@ -353,7 +335,7 @@ class _TargetCollector:
         self._logits.append(logit_scale(outputs, self._output))
         self._class_means.append(class_means(values, self._first.labels, len(self._class_names)))
         self._overall_means.append(float(values.astype(np.float64).mean()))
-        scores = values if self._output.startswith(METRIC) else is_correct(outputs)
+        scores = is_correct(outputs) if self._score == ACCURACY else values
         self._scores.append(float(scores.mean()))
 
     def target(self) -> StudyTarget:
@@ -366,6 +348,7 @@ class _TargetCollector:
             class_means=np.array(self._class_means),
             overall_means=np.array(self._overall_means),
             scores=np.array(self._scores),
+            score=self._score,
         )
 
 

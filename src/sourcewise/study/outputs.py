@@ -7,14 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sourcewise.records.arrays import NO_PREDICTION, VALUE
+from sourcewise.records.reading import METRIC
 from sourcewise.records.record import TargetOutputs
 
 UNITS = {
     "prob": "probability of the correct class",
     "margin": "logit of the correct class minus logsumexp of the others",
     "correct": "share of models that are right",
+    VALUE: "as in the file of outputs",
 }
 """Outputs of every example, with their units."""
+
+ACCURACY = "accuracy"
+"""The score of models whose predictions are known."""
 
 Outputs = NDArray[np.floating[Any]]
 
@@ -38,6 +44,14 @@ def is_correct(outputs: TargetOutputs) -> NDArray[np.bool_]:
     """Return whether the model predicts the label of every example, `bool[examples]`."""
     correct: NDArray[np.bool_] = outputs.prediction == outputs.labels
     return correct
+
+
+def score_name(outputs: TargetOutputs, output: str) -> str:
+    """Return what scores models: `accuracy`, or where no predictions are known, the mean of the output."""
+    if output.startswith(METRIC):
+        return output.removeprefix(METRIC)
+    known = output == "correct" or (outputs.prediction != NO_PREDICTION).any()
+    return ACCURACY if known else f"mean {output}"
 
 
 def class_means(values: Outputs, labels: NDArray[np.int32], classes: int) -> NDArray[np.float64]:

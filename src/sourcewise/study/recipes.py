@@ -10,6 +10,7 @@ from typing import Any
 
 from sourcewise.core.overrides import command, override_key, quote, recipe_overrides
 from sourcewise.designs.registry import DESIGNS
+from sourcewise.records.arrays import DESIGN
 from sourcewise.records.record import Header
 
 _LOOKED_UP = ("mode", "metric")
@@ -21,7 +22,10 @@ def train_command(header: Header, *overrides: str) -> str:
 
     The new runs join the study. Where a record does not hold the overrides that made it, or where its settings name
     code that is not ours, there is no command to paste: a phrase is returned that says why, and where the settings are.
+    Nor is there one for models that something else trained.
     """
+    if header.design == DESIGN:
+        return "more models of yours, as rows of the same files"
     places = [f"runs_dir={quote(header.config['runs_dir'])}"] if "runs_dir" in header.config else []
     recipe = recipe_overrides(header.overrides or ())
     if header.overrides is not None and _names_no_code(header.config) and all(map(_is_plain, recipe)):
