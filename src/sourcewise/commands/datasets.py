@@ -9,6 +9,7 @@ from sourcewise.core import settings
 from sourcewise.core.identity import Fingerprints, dataset_names, is_named_by_data, with_data
 from sourcewise.core.messages import print_once
 from sourcewise.core.names import Config, kept_dtype
+from sourcewise.core.weights import with_weights
 
 LOAD = "sourcewise.data.load.load"
 
@@ -81,5 +82,6 @@ def model_bytes(config: Config, overrides: Sequence[str] = ()) -> int:
 
 
 def resolve_data(config: Config) -> dict[str, object]:
-    """Return a resolved config whose `data` are replaced by what the datasets hold now; see `core.identity`."""
-    return with_data(config, fingerprints(config)) if is_named_by_data(config) else dict(config)
+    """Return a resolved config whose `data` and weights are replaced by what they hold now; see `core.identity`."""
+    config = with_weights(config)
+    return with_data(config, fingerprints(config)) if is_named_by_data(config) else config

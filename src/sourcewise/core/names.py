@@ -34,6 +34,7 @@ LATER: Mapping[str, Any] = {
     "source.pretraining.length": 1.0,
     "target.*.transfer.length": 1.0,
     "target.*.transfer.weighted": False,
+    "model.weights": None,
 }
 """Settings that came after the first studies, each with its default; `*` is any target.
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from sourcewise.core import identity, names, settings
 from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.core.overrides import names_subset
+from sourcewise.core.weights import with_weights
 from sourcewise.designs import resolve
 from sourcewise.records import source_models
 from sourcewise.sweep import devices
@@ -95,6 +96,7 @@ class LocalLauncher(Launcher):
                 settings.check_top_level(kind, config)
             if "subset" in config:
                 config["subset"] = resolve(config["subset"])
+            config = with_weights(config)
             if identity.is_named_by_data(config) and (contents := self.fingerprints(config)):
                 config = identity.with_data(config, contents)
             for chosen in source_models.choose(config, names_subset(overrides), scan):

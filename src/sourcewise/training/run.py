@@ -132,6 +132,8 @@ class Run:
         """
         dtype = names.kept_dtype(config)
         expected = kept.header(config, self.source.train, dtype or "float32")
+        if config["model"].get("weights") is not None:
+            return self._published()
         with _timed(seconds, "kept model"):
             if (model := self._kept(config, expected)) is not None:
                 return model
@@ -142,6 +144,24 @@ class Run:
             header = replace(expected, metrics=dict(model.metrics), seconds=seconds["pretraining"])
             kept.keep(names.run_dir(config) / names.MODEL, model.network, self.mask, header)
         return model
+
+    def _published(self) -> SourceModel:
+        """Return the source model whose weights the settings of the model name.
+
+        Raises SourcewiseError for a subset that is not the full source, which a published model has seen, and for
+        outputs on the source where its classes are others.
+        """
+        if not self.mask.all():
+            raise SourcewiseError(
+                "model.weights: a published model was trained on its whole source: add subset=full; models of subsets"
+                " are trained here, without model.weights"
+            )
+        network = self.hardware.prepare(self.initial_model())
+        if self.source.outputs and not network.knows_classes:
+            raise SourcewiseError("model.weights: its head has other classes than the source: source.outputs=false")
+        self._log_size(network)
+        device = self.hardware.trainer(1).strategy.root_device
+        return SourceModel(network, device, self.source.pretraining.trained_epochs, {})
 
     def _kept(self, config: names.Config, expected: source_models.Header) -> SourceModel | None:
         """Return the kept source model that the config names, or one of the same kind in `runs_dir`; None: neither."""
@@ -226,16 +246,16 @@ class Run:
         if class_groups is None:
             return dict(outputs)
         source, head = engine.features(model, train, self.source), _source_head(model)
-        mapped = {}
+        knows_classes, mapped = model.network.knows_classes, {}
         for name, target in self.targets.items():
             features, labels = engine.features(model, target.test, target), target.test.labels
             classes = len(target.test.class_names)
             with torch.inference_mode():
-                label = mappings.label_mapping(head(features), class_groups, groups)
+                label = mappings.label_mapping(head(features), class_groups, groups) if knows_classes else None
                 feature = mappings.feature_mapping(features, source, train.groups, groups)
                 mapped[name] = replace(
                     outputs[name],
-                    label_mapping=mappings.by_class(label, labels, classes),
+                    label_mapping=None if label is None else mappings.by_class(label, labels, classes),
                     feature_mapping=mappings.by_class(feature, labels, classes),
                 )
         return mapped
