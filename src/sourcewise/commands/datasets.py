@@ -8,7 +8,7 @@ from typing import Any
 from sourcewise.core import settings
 from sourcewise.core.identity import Fingerprints, dataset_names, is_named_by_data, with_data
 from sourcewise.core.messages import print_once
-from sourcewise.core.names import Config
+from sourcewise.core.names import Config, kept_dtype
 
 LOAD = "sourcewise.data.load.load"
 
@@ -69,6 +69,15 @@ def fingerprints(config: Config, overrides: Sequence[str] = ()) -> Fingerprints:
     for note in checks.notes(datasets[source["name"]], targets):
         print_once(note)
     return {name: dataset.fingerprint for name, dataset in datasets.items()}
+
+
+def model_bytes(config: Config, overrides: Sequence[str] = ()) -> int:
+    """Return the bytes of the tensors of a source model, as `keep_model` of a resolved config would keep it."""
+    require_data(config)
+    dataset, factory = build(config["source"]["train"], "source.train"), build(config["model"], "model")
+    state = factory(channels=dataset.channels, classes=len(dataset.class_names)).state_dict()
+    rounded = 2 if kept_dtype(config) == "bfloat16" else 4
+    return sum(value.numel() * (rounded if value.is_floating_point() else value.itemsize) for value in state.values())
 
 
 def resolve_data(config: Config) -> dict[str, object]:

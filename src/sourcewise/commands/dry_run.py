@@ -131,6 +131,7 @@ def shrunk(config: Config, folder: str) -> dict[str, Any]:
         "trainer": {**config["trainer"], **hardware},
         "logger": {"_target_": "sourcewise.records.tracker.NoTracker"},
         "runs_dir": folder,
+        **dict.fromkeys(names.KEEPING),
     }
 
 

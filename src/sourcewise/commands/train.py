@@ -20,18 +20,18 @@ from pydantic import NonNegativeInt
 
 from sourcewise.commands.cli import CONFIGS, answer_version, resolve
 from sourcewise.commands.closing import closing
-from sourcewise.commands.datasets import build, fingerprints, resolve_data
+from sourcewise.commands.datasets import build, fingerprints, model_bytes, resolve_data
 from sourcewise.core import exits, identity, names, settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.overrides import check_targets, names_as_typed, recipe_overrides
+from sourcewise.core.overrides import check_targets, names_as_typed, names_subset, recipe_overrides
 from sourcewise.designs import resolve as resolve_subset
-from sourcewise.records import wandb_tracker
+from sourcewise.records import source_models, wandb_tracker
 
 if TYPE_CHECKING:
     from sourcewise.records.record import Record
     from sourcewise.sweep.belonging import Look
 
-__all__ = ["Settings", "closing", "fingerprints", "train"]
+__all__ = ["Settings", "closing", "fingerprints", "model_bytes", "train"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Settings:
     study: str | None = None
     only: Literal["prepare", "dry_run"] | None = None
     retrain: bool = False
+    keep_model: Literal["float32", "bfloat16"] | bool | None = None
+    models: str | None = None
 
 
 def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dict[str, float]:
@@ -137,6 +139,17 @@ def prepare_or_try(config: dict[str, Any]) -> None:
     print(f"two steps of each stage on noise: all {len(config['target'])} targets done, {len(metrics)} metrics")
 
 
+def _with_model(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a config with the one kept source model that it means, if it has `models`. Raises SourcewiseError."""
+    chosen = source_models.choose(config, names_subset(overrides))
+    if len(chosen) > 1:
+        raise SourcewiseError(
+            f"models={config['models']}: there are {len(chosen)} source models of this recipe: -m takes all of them;"
+            " subset.seed=..., seed=... or the folder of a run chooses one"
+        )
+    return chosen[0]
+
+
 def _print_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
     """Print where a run's record is and its metrics, from the main process of the run."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
@@ -155,8 +168,8 @@ def _main(config: DictConfig) -> None:
         if resolved["only"]:
             prepare_or_try(resolved)
         else:
-            resolved = resolve_data(resolved)
             overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else None
+            resolved = _with_model(resolve_data(resolved), overrides or ())
             metrics = train(resolved, overrides)
             _print_metrics(names.run_dir(resolved), metrics)
 

@@ -1,10 +1,13 @@
 """Files written atomically, and the folder of files that can be made again."""
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sourcewise.core.errors import SourcewiseError
 
@@ -20,6 +23,19 @@ def check_place(folder: Path) -> None:
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         reason = "it is read-only to you" if nearest.is_dir() else "it is not a folder"
         raise SourcewiseError(f"{nearest}: {reason}; choose another place for {folder}")
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a regular file to read, and give its size in bytes too.
+
+    Raises OSError when there is none, and for anything else, such as a pipe, which a reader might wait for.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        yield file, status.st_size
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:

@@ -14,6 +14,8 @@ from sourcewise.core.hashing import fingerprint
 
 RECORD = "record.safetensors"
 
+MODEL = "model.safetensors"
+
 LOG = "log.txt"
 
 REVISION = 1
@@ -22,6 +24,9 @@ REVISION = 1
 NOT_RECIPE = frozenset({"root", "cache_dir", "obtain", "num_workers"})
 """Keys that say where the data are, how to get them or how fast to read them, at any depth: they do not decide outputs
 (the fingerprints of datasets guard the data)."""
+
+KEEPING = ("keep_model", "models")
+"""Settings at the top that say which source models are kept and used: the record of a run is the same without them."""
 
 LATER: Mapping[str, Any] = {
     "source.groups": "class",
@@ -53,17 +58,36 @@ def recipe(config: Config) -> dict[str, Any]:
     of halves do not share a study.
     Objects of ours are named without their module, so that code may move; those of others by their full path.
     """
-    trainer = config["trainer"]
+    targets = {name: _decisive(_without_data(target), "target.*") for name, target in config["target"].items()}
+    rounded = rounding(config)
     return {
-        "revision": REVISION,
-        "source": _decisive(_without_data(config["source"]), "source"),
-        "target": {name: _decisive(_without_data(target), "target.*") for name, target in config["target"].items()},
-        "model": _decisive(config["model"], "model"),
+        **_pretraining(config),
+        "target": targets,
         **({"proxy": config["proxy"]} if config.get("proxy") else {}),
-        "precision": trainer["precision"],
-        # Each device normalises its own part of a batch, unless the devices share their statistics.
-        "batchnorm_parts": 1 if trainer["sync_batchnorm"] else trainer["devices"],
+        **({"models": rounded} if rounded else {}),
     }
+
+
+def source_recipe(config: Config) -> dict[str, Any]:
+    """Return all settings of a resolved run config that decide the source model, as `recipe` does for outputs.
+
+    Runs that differ in targets, in transfer or in what else a record holds share source models.
+    """
+    settings = _pretraining(config)
+    return {**settings, "source": {key: value for key, value in settings["source"].items() if key != "outputs"}}
+
+
+def kept_dtype(config: Config) -> str | None:
+    """Return the type of the numbers in which a run keeps its source model; None: it keeps none."""
+    choice = config.get("keep_model")
+    return "float32" if choice is True else choice or None
+
+
+def rounding(config: Config) -> str | None:
+    """Return the type of the numbers of the kept source model that a run uses, if it was rounded to this type."""
+    models = config.get("models")
+    dtype = models.get("dtype") if isinstance(models, Mapping) else None
+    return None if dtype == "float32" else dtype
 
 
 def study_name(config: Config) -> str:
@@ -90,6 +114,19 @@ def data(config: Config) -> dict[str, Any]:
     """Return the `data` of the source and targets that have it, by `source` and `target.<name>`."""
     sections = {"source": config["source"], **{f"target.{name}": target for name, target in config["target"].items()}}
     return {name: section[DATA] for name, section in sections.items() if section.get(DATA) is not None}
+
+
+def _pretraining(config: Config) -> dict[str, Any]:
+    """Return the part of the recipe that all stages of a run share."""
+    trainer = config["trainer"]
+    return {
+        "revision": REVISION,
+        "source": _decisive(_without_data(config["source"]), "source"),
+        "model": _decisive(config["model"], "model"),
+        "precision": trainer["precision"],
+        # Each device normalises its own part of a batch, unless the devices share their statistics.
+        "batchnorm_parts": 1 if trainer["sync_batchnorm"] else trainer["devices"],
+    }
 
 
 def _transfer_name(transfer: Mapping[str, Any]) -> str:

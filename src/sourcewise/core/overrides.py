@@ -119,6 +119,15 @@ def override_key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~").partition("@")[0]
 
 
+def names_subset(overrides: Iterable[str]) -> bool:
+    """Return whether overrides say which subsets, or which training seeds, are trained.
+
+    >>> names_subset(["model=resnet9", "subset.seed=3"]), names_subset(["source.groups=example"])
+    (True, False)
+    """
+    return any(override_key(override).partition(".")[0] in ("subset", "seed") for override in overrides)
+
+
 def recipe_overrides(overrides: Iterable[str]) -> list[str]:
     """Return the overrides that choose the recipe of a run.
 

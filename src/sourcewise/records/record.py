@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import re
-import stat
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +16,7 @@ from safetensors.numpy import load, save
 
 from sourcewise.core import names, settings
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import write_atomically
+from sourcewise.core.files import open_regular, write_atomically
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.results_folder import RESERVED
 from sourcewise.designs import recorded_design
@@ -182,13 +180,10 @@ def read(path: Path) -> Record:
 def _content(path: Path) -> bytes:
     """Return the bytes of a regular file. Raises RecordError for anything else, which a reader might wait for."""
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise RecordError(f"{path}: not a regular file")
-            if status.st_size > MAX_BYTES:
-                raise RecordError(f"{path}: {status.st_size:,} bytes; a record has at most {MAX_BYTES:,}")
-            return file.read(status.st_size)
+        with open_regular(path) as (file, size):
+            if size > MAX_BYTES:
+                raise RecordError(f"{path}: {size:,} bytes; a record has at most {MAX_BYTES:,}")
+            return file.read(size)
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -208,15 +203,15 @@ def from_bytes(content: bytes, name: str) -> Record:
     """Return the record that a file holds. name: what errors call the file. Raises RecordError as `read` does."""
     try:
         tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["sourcewise"]
+        header = metadata(content)
         fields = json.loads(header)
         schema = fields.pop("schema")
-        checksum = tensors.pop("sha256")
+        written = tensors.pop("sha256")
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{name}: not a whole sourcewise record (truncated, or another kind of file)") from error
     if schema != SCHEMA:
         raise RecordError(f"{name}: a record of schema {schema}, and this sourcewise reads schema {SCHEMA}")
-    if not np.array_equal(checksum, _checksum(header, tensors)):
+    if not np.array_equal(written, _checksum(header, tensors)):
         raise Damaged(f"{name}: its content was changed since it was written (checksum differs)")
     try:
         mask = unpack_mask(tensors.pop("mask"), fields.pop("groups"))
@@ -231,6 +226,12 @@ def from_bytes(content: bytes, name: str) -> Record:
         return item
     except (KeyError, TypeError, ValueError, SourcewiseError) as error:
         raise RecordError(f"{name}: a record with missing or unknown parts ({str(error)[:200]})") from error
+
+
+def metadata(content: bytes) -> str:
+    """Return what the header of a safetensors file holds of ours. Raises ValueError, KeyError or TypeError."""
+    text: str = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["sourcewise"]
+    return text
 
 
 def unpack_mask(bits: NDArray[np.uint8], groups: int) -> NDArray[np.bool_]:
@@ -274,9 +275,10 @@ def digest(record: Record) -> str:
     """Return a hash of all that the same config gives again on the same machine.
 
     Times do not count, and neither do the fields on the command that made the run, which older records do not have, nor
-    the paths of examples.
+    the paths of examples, nor whether the source model is kept, or was.
     """
-    fields = {**vars(record.header), "seconds": {}}
+    config = {key: value for key, value in record.header.config.items() if key not in names.KEEPING}
+    fields = {**vars(record.header), "seconds": {}, "config": config}
     for name in _LATER:
         del fields[name]
     state = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
@@ -345,5 +347,5 @@ def checksum(header: str, tensors: Iterable[tuple[str, tuple[int, ...], Iterable
         for number, part in enumerate(parts):
             if not number:
                 state.update(f"\0{name}\0{part.dtype.name}\0{shape}\0".encode())
-            state.update(np.ascontiguousarray(part).tobytes())
+            state.update(np.ascontiguousarray(part).data)
     return np.frombuffer(state.digest(), dtype=np.uint8)

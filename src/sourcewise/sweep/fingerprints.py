@@ -1,4 +1,4 @@
-"""Fingerprints of the datasets of a sweep's runs, read by a process apart: the launching one imports no torch."""
+"""Fingerprints of the datasets of a sweep's runs, and sizes of models, by a process apart: no torch here."""
 
 import contextlib
 import json
@@ -37,21 +37,27 @@ class Reader:
         parts = datasets(config)
         key = fingerprint(parts, length=64)
         if key not in self._known:
-            self._known[key] = _read(self.task, parts)
+            try:
+                self._known[key] = ask(self.task, FUNCTION, parts)
+            except SourcewiseError as error:
+                self._known[key] = error
         result = self._known[key]
         if isinstance(result, SourcewiseError):
             raise result
         return result
 
 
-def _read(task: str, parts: Config) -> Fingerprints | SourcewiseError:
-    """Ask a process that may import torch. What it prints for the user goes to stderr."""
-    name = f"{task.rpartition(':')[0]}:{FUNCTION}"
+def ask(task: str, function: str, config: Config) -> Any:
+    """Return what a function beside the task says of a config, in a process that may import torch; its value is JSON.
+
+    What it prints for the user goes to stderr. Raises SourcewiseError as the function does.
+    """
+    name = f"{task.rpartition(':')[0]}:{function}"
     argv = [sys.executable, "-m", __name__, sys.argv[0], name]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
-            answer, _ = process.communicate(json.dumps(parts))
+            answer, _ = process.communicate(json.dumps(config))
         except BaseException:
             process.terminate()  # as Ctrl-C: it removes what is half made
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -59,17 +65,19 @@ def _read(task: str, parts: Config) -> Fingerprints | SourcewiseError:
             process.kill()
             raise
     if process.returncode or not answer:
-        return SourcewiseError(f"the data could not be read: the process that did ended with {process.returncode}")
+        raise SourcewiseError(f"the data could not be read: the process that did ended with {process.returncode}")
     values: dict[str, Any] = json.loads(answer.splitlines()[-1])
-    return SourcewiseError(values["error"]) if "error" in values else values["fingerprints"]
+    if "error" in values:
+        raise SourcewiseError(values["error"])
+    return values["value"]
 
 
 def main() -> None:
-    """Print the fingerprints of the datasets on stdin, or what is wrong with them."""
+    """Print what the function says of the config on stdin, or what is wrong with it."""
     sys.argv[0], name = sys.argv[1:3]
     with exits.errors():
         try:
-            print(json.dumps({"fingerprints": load(name)(json.load(sys.stdin), ())}))
+            print(json.dumps({"value": load(name)(json.load(sys.stdin), ())}))
         except Exception as error:
             cause = users_error(error)
             if cause is None:

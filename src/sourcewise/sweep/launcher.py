@@ -7,7 +7,7 @@ It composes all jobs, checks them, and hands them to the sweep's policy (`policy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from sourcewise.core import identity, names, settings
 from sourcewise.core.errors import RunFailed, SourcewiseError
+from sourcewise.core.overrides import names_subset
 from sourcewise.designs import resolve
+from sourcewise.records import source_models
 from sourcewise.sweep import devices
 from sourcewise.sweep.composition import Composer
-from sourcewise.sweep.fingerprints import Reader
+from sourcewise.sweep.fingerprints import Reader, ask
 from sourcewise.sweep.policy import Sweep, Workers
 from sourcewise.sweep.pool import Pool
 from sourcewise.sweep.runs import Run
@@ -84,9 +86,9 @@ class LocalLauncher(Launcher):
             print(closing(done), flush=True)
 
     def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
-        """Return the runs of all jobs: their configs checked at the top, subsets and data replaced by their content."""
+        """Return the runs of all jobs: their configs checked at the top, subsets, data and models resolved."""
         compose, kind = Composer(self._context.config_loader, self._config), beside(self.task, "Settings")
-        runs = []
+        runs, scan = [], cache(source_models.scan)
         for index, overrides in enumerate(job_overrides, start):
             config = compose(overrides)
             if kind is not None:
@@ -95,8 +97,15 @@ class LocalLauncher(Launcher):
                 config["subset"] = resolve(config["subset"])
             if identity.is_named_by_data(config) and (contents := self.fingerprints(config)):
                 config = identity.with_data(config, contents)
-            runs.append(Run(index, config, names.run_dir(config) / names.LOG, list(overrides)))
+            for chosen in source_models.choose(config, names_subset(overrides), scan):
+                words = source_models.overrides(overrides, chosen)
+                runs.append(Run(index, chosen, names.run_dir(chosen) / names.LOG, words))
         return runs
+
+    def model_bytes(self, config: names.Config) -> int | None:
+        """Return the bytes of a kept model of this config; None where the task has no function for it."""
+        function = "model_bytes"
+        return None if beside(self.task, function) is None else int(ask(self.task, function, config))
 
     def pool(self, shape: Shape) -> Workers:
         """Return workers for runs of this shape."""

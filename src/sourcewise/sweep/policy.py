@@ -19,6 +19,7 @@ from sourcewise.core.errors import RunFailed
 from sourcewise.core.files import check_place
 from sourcewise.sweep import leases
 from sourcewise.sweep.belonging import changed_data, look, other_studies, set_aside
+from sourcewise.sweep.kept import kept_lines
 from sourcewise.sweep.pool import Outcome
 from sourcewise.sweep.runs import INTERRUPTED, Run
 from sourcewise.sweep.signals import caught
@@ -72,6 +73,9 @@ class Backend(Protocol):
     def fingerprints(self, config: names.Config) -> identity.Fingerprints | None:
         """Return the fingerprints of a config's datasets; None where the task has no function for them."""
 
+    def model_bytes(self, config: names.Config) -> int | None:
+        """Return the bytes of a kept model of a config; None where the task has no function for it."""
+
     def pool(self, shape: Shape) -> Workers:
         """Return what does runs of this shape."""
 
@@ -106,6 +110,8 @@ class Sweep:
             check_place(folder)
         if done := self._count("done"):
             print(f"{done} of {len(self.runs)} runs are done already", file=sys.stderr, flush=True)
+        for line in kept_lines([run.config for runs in shapes.values() for run in runs], self.launcher.model_bytes):
+            print(line, file=sys.stderr, flush=True)
         for shape, runs in shapes.items():
             if not self.halted:
                 with (

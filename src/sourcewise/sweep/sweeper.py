@@ -8,6 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
+from sourcewise.core.overrides import names_subset
 from sourcewise.designs import find_design
 
 SUBSET = "subset"
@@ -33,9 +34,11 @@ class SourcewiseSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         line = parser.parse_overrides(arguments)
         ranges = [item for item in parser.parse_overrides(self._parse_config()) if self._applies(item, line)]
-        sweeps = [[*ranges, *line]]
-        if not any(item.key_or_group.partition(".")[0] in (SUBSET, "seed") for item in line):
-            sweeps[:0] = [[*parser.parse_overrides(shlex.split(more)), *line] for more in self._also]
+        keys = [item.key_or_group for item in line]
+        also = [] if names_subset(keys) else self._also
+        if "models" in keys and not names_subset(keys):  # kept models bring their subsets and seeds
+            ranges, also = [item for item in ranges if not names_subset([item.key_or_group])], []
+        sweeps = [*([*parser.parse_overrides(shlex.split(more)), *line] for more in also), [*ranges, *line]]
         batch = [job for sweep in sweeps for jobs in self.split_arguments(sweep, None) for job in jobs]
         return [self.launcher.launch(batch, initial_job_idx=0)]
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from sourcewise.data import ImageDataset, Numbers, checks
 from sourcewise.lightning_modules.data import ImageData, batches_per_epoch
 from sourcewise.lightning_modules.outputs import Outputs
 from sourcewise.lightning_modules.pretraining import Pretraining
+from sourcewise.records import source_models
 from sourcewise.records.record import SOURCE, Header, Record, TargetOutputs, is_name, pack_paths
-from sourcewise.training import mappings, metrics, provenance, sizes
+from sourcewise.training import kept, mappings, metrics, provenance, sizes
 from sourcewise.training.checkpoints import Checkpoint
 from sourcewise.training.engine import Engine, LogScalars, SourceModel, as_examples
 from sourcewise.training.hardware import Hardware
@@ -95,8 +97,7 @@ class Run:
             print_once(line)
         engine = self.engine(config)
         seconds: dict[str, float] = {}
-        with _timed(seconds, "pretraining"):
-            model = self.pretrain(engine)
+        model = self.source_model(engine, config, seconds)
         scalars, outputs = dict(model.metrics), dict[str, TargetOutputs]()
         for name, target in self.targets.items():
             with _timed(seconds, f"transfer/{name}"):
@@ -123,21 +124,57 @@ class Run:
 
         return Engine(self.hardware, self.source.normalise, self._derive_seed, self.log, checkpoint)
 
+    def source_model(self, engine: Engine, config: names.Config, seconds: dict[str, float]) -> SourceModel:
+        """Return the run's source model: a kept one if there is one, else pretrained, and kept if the config says so.
+
+        seconds: takes the wall time of what was done. Raises what `pretrain` raises, and ModelError when the kept model
+        that the config names is not the run's.
+        """
+        dtype = names.kept_dtype(config)
+        expected = kept.header(config, self.source.train, dtype or "float32")
+        with _timed(seconds, "kept model"):
+            if (model := self._kept(config, expected)) is not None:
+                return model
+        del seconds["kept model"]
+        with _timed(seconds, "pretraining"):
+            model = self.pretrain(engine)
+        if dtype and self.hardware.is_main:
+            header = replace(expected, metrics=dict(model.metrics), seconds=seconds["pretraining"])
+            kept.keep(names.run_dir(config) / names.MODEL, model.network, self.mask, header)
+        return model
+
+    def _kept(self, config: names.Config, expected: source_models.Header) -> SourceModel | None:
+        """Return the kept source model that the config names, or one of the same kind in `runs_dir`; None: neither."""
+        named = config.get("models")
+        paths = [Path(named["path"])] if named else [model.path for model in source_models.reusable(config)]
+        if not paths:
+            return None
+        network = self.hardware.prepare(self.initial_model())
+        header = kept.restore_first(paths, network, self.mask, expected, must_fit=bool(named))
+        if header is None:
+            return None
+        self._log_size(network)
+        device = self.hardware.trainer(1).strategy.root_device
+        return SourceModel(network, device, self.source.pretraining.trained_epochs, header.metrics)
+
     def pretrain(self, engine: Engine) -> SourceModel:
         """Train a source model on the groups that the subset keeps.
 
         Raises RunFailed when training diverges, SourcewiseError as `initial_model` does.
         """
         source, settings = self.source, self.source.pretraining
-        kept = source.train.keep_groups(self.mask)
+        images = source.train.keep_groups(self.mask)
         model, classes = self.initial_model(), len(source.train.class_names)
-        steps = batches_per_epoch(len(kept), settings.batch_size, self.hardware.devices)
+        steps = batches_per_epoch(len(images), settings.batch_size, self.hardware.devices)
         module = Pretraining(self.hardware.prepare(model), settings, steps, classes=classes)
-        data = ImageData(engine.shuffled(as_examples(kept), settings.batch_size, source))
-        self.log({"source/parameters": sum(parameter.numel() for parameter in model.parameters())})
+        data = ImageData(engine.shuffled(as_examples(images), settings.batch_size, source))
+        self._log_size(model)
         trainer, last = engine.fit(module, data, settings.trained_epochs, "source")
         scalars = {f"source/{name}": last[name] for name in ("loss", "accuracy")}
         return SourceModel(model, trainer.strategy.root_device, settings.trained_epochs, scalars)
+
+    def _log_size(self, model: Model) -> None:
+        self.log({"source/parameters": sum(parameter.numel() for parameter in model.parameters())})
 
     def initial_model(self) -> Model:
         """Return the untrained source model. Raises SourcewiseError when it does not take images of the run's sizes."""

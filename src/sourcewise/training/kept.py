@@ -1,0 +1,152 @@
+"""Source models kept in files: written after pretraining, and loaded in its place."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from sourcewise.core import names
+from sourcewise.core.files import open_regular, write_atomically
+from sourcewise.core.hashing import fingerprint
+from sourcewise.core.messages import print_once
+from sourcewise.data import ImageDataset, Numbers
+from sourcewise.records import record
+from sourcewise.records.source_models import MAX_HEADER, Dtype, Header, ModelError, damaged
+from sourcewise.training import provenance
+
+DTYPES: Mapping[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def header(config: names.Config, source: ImageDataset, dtype: str) -> Header:
+    """Return the header of the source model of a resolved config, without metrics and seconds."""
+    settings, group_names = names.source_recipe(config), source.group_names
+    return Header(
+        recipe=fingerprint(settings),
+        settings=settings,
+        subset=config["subset"],
+        seed=config["seed"],
+        groups=len(group_names),
+        group_names=None if isinstance(group_names, Numbers) else fingerprint(list(group_names), length=64),
+        fingerprint=source.fingerprint,
+        dtype=dtype,  # type: ignore[arg-type]  # the config was checked
+        versions=provenance.versions(),
+    )
+
+
+def to_bytes(network: nn.Module, mask: NDArray[np.bool_], header: Header) -> bytes:
+    """Return the content of a kept model's file: its state, and the subset; floating-point numbers have the dtype.
+
+    Raises ModelError when the network computes in another precision than float32.
+    """
+    tensors = {"mask": torch.from_numpy(np.packbits(mask))}
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and value.dtype is not torch.float32:
+            raise ModelError(f"{name} is {value.dtype}; source models are kept of trainer.precision=32-true or mixed")
+        kept = value.detach().to("cpu", DTYPES[header.dtype] if value.is_floating_point() else value.dtype)
+        tensors[name] = kept.contiguous()
+    text = header.as_text()
+    return save({**tensors, "sha256": torch.from_numpy(_checksum(text, tensors).copy())}, {"sourcewise": text})
+
+
+def keep(path: Path, network: nn.Module, mask: NDArray[np.bool_], header: Header) -> None:
+    """Write a source model to a file. What cannot be written costs the model, and never the run: a line says so."""
+    try:
+        write_atomically(path, to_bytes(network, mask, header))
+    except (OSError, ModelError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        print_once(f"{path.parent.parent}: a source model is not kept: {reason}")
+
+
+def restore(path: Path, network: nn.Module, mask: NDArray[np.bool_], expected: Header) -> Header:
+    """Give a network the weights in a file, and return the file's header.
+
+    mask, expected: subset and header of the model that the run would have trained.
+
+    Raises ModelError when the file is damaged, or not of this source, subset, seed and network.
+    """
+    own = network.state_dict()
+    header, tensors = _read(path, MAX_HEADER + 2 * sum(value.nbytes for value in own.values()))
+    for part in ("recipe", "subset", "seed", "fingerprint", "groups", "group_names"):
+        if getattr(header, part) != getattr(expected, part):
+            raise ModelError(f"{path}: {_PARTS[part]} is another than that of this run")
+    if not np.array_equal(tensors.pop("mask").numpy(), np.packbits(mask)):
+        raise ModelError(f"{path}: the subset is another than that of this run")
+    if unlike := own.keys() ^ tensors.keys():
+        name = min(unlike)
+        raise ModelError(f"{path}: the tensor {name} is {'not there' if name in own else 'none of this model'}")
+    for name, value in own.items():
+        kept = tensors[name]
+        dtype = DTYPES[header.dtype] if value.is_floating_point() else value.dtype
+        if kept.shape != value.shape or kept.dtype != dtype:
+            there, here = (f"{item.dtype}{list(item.shape)}".removeprefix("torch.") for item in (kept, value))
+            raise ModelError(f"{path}: the tensor {name} is {there} there, and {here} in this model")
+    network.load_state_dict(tensors)
+    return header
+
+
+def restore_first(
+    paths: Iterable[Path], network: nn.Module, mask: NDArray[np.bool_], expected: Header, *, must_fit: bool
+) -> Header | None:
+    """Restore from the first file that can be used; return its header, or None if there is none.
+
+    must_fit: whether ModelError is raised for a file that cannot be used. Otherwise it gets a line on stderr.
+    """
+    for path in paths:
+        try:
+            return restore(path, network, mask, expected)
+        except ModelError as error:
+            if must_fit:
+                raise
+            print(f"{error}: it is left aside", file=sys.stderr, flush=True)
+    return None
+
+
+_PARTS = {
+    "recipe": "the source recipe",
+    "subset": "the subset",
+    "seed": "the training seed",
+    "fingerprint": "the source's dataset",
+    "groups": "the number of groups",
+    "group_names": "the names of the groups",
+}
+
+
+def _read(path: Path, limit: int) -> tuple[Header, dict[str, Tensor]]:
+    """Return the header and the tensors of a file of `limit` bytes at most, verified by its checksum.
+
+    Raises ModelError when it cannot be used.
+    """
+    try:
+        with open_regular(path) as (file, size):
+            if size > limit:
+                raise ModelError(f"{path}: {size:,} bytes, and this model has at most {limit:,}")
+            content = file.read(size)
+        tensors = load(content)
+        text = record.metadata(content)
+        written = tensors.pop("sha256").numpy()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged(path, "truncated, or another kind of file") from error
+    header = Header.from_text(text, path)
+    if not np.array_equal(written, _checksum(text, tensors)):
+        raise damaged(path, "its content was changed since it was written")
+    if "mask" not in tensors:
+        raise damaged(path, "it has no mask")
+    return header, tensors
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> NDArray[np.uint8]:
+    def as_array(value: Tensor) -> NDArray[Any]:  # numpy has no bfloat16
+        return (value.view(torch.int16) if value.dtype is torch.bfloat16 else value).numpy()
+
+    return record.checksum(
+        text, ((name, tuple(tensors[name].shape), [as_array(tensors[name])]) for name in sorted(tensors))
+    )
