@@ -50,14 +50,25 @@ def test_a_bank_with_no_place_is_one_line_before_any_work(tmp_path: Path) -> Non
         run(tmp_path, "out", "records={masks: a.csv, outputs: b.csv}", "bank=x.safetensors")
 
 
-def test_plain_arrays_are_estimated_and_are_no_points(tmp_path: Path) -> None:
+def test_plain_arrays_are_estimated_are_no_points_and_stand_beside_others(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    masks = rng.random((60, 5)) < 0.5
-    pd.DataFrame(masks.astype(int), columns=list("abcde")).to_csv(tmp_path / "m.csv", index=False)
-    outputs = masks @ rng.normal(size=(5, 30)) * 9 + rng.normal(size=(60, 30))
-    pd.DataFrame(outputs, columns=[f"{i}.png" for i in range(30)]).to_csv(tmp_path / "y.csv", index=False)
-    places = f"records={{masks: {tmp_path / 'm.csv'}, outputs: {tmp_path / 'y.csv'}}}"
-    page = Page((run(tmp_path, "out", places, "outputs=value") / "report.html").read_text()).text
+    effects = rng.normal(size=(6, 30)) * 9
+    for name in ("first", "second"):
+        masks = rng.random((60, 6)) < 0.5
+        outputs = masks @ effects + rng.normal(size=(60, 30))
+        (tmp_path / name).mkdir()
+        pd.DataFrame(masks.astype(int), columns=list("abcdef")).to_csv(tmp_path / name / "m.csv", index=False)
+        table = pd.DataFrame(outputs, columns=[f"{i}.png" for i in range(30)])
+        table.to_csv(tmp_path / name / "y.csv", index=False)
+        places = f"records={{masks: {tmp_path / name / 'm.csv'}, outputs: {tmp_path / name / 'y.csv'}}}"
+        compare = [f"compare={tmp_path / 'first'}"] if name == "second" else []
+        out = run(tmp_path, name, places, "outputs=value", "estimator=ridge", *compare)
+    page = Page((out / "report.html").read_text()).text
     assert "units of the output" in page
     assert "percentage points" not in page
     assert "Accuracy" not in page
+    assert "Studies side by side" in page
+    compared = pd.read_csv(out / "y" / "compare.csv")
+    assert compared["level"].tolist() == ["class", "overall"]
+    assert (compared["corrected"] > 0.95).all()
+    assert (out / "tables" / "y-compare.csv").exists()

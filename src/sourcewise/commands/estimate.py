@@ -38,6 +38,7 @@ class Settings:
     fdr: Annotated[float, Interval(gt=0, lt=1)]
     looks: PositiveInt
     top: PositiveInt
+    compare: str | Sequence[str] | None
     counterfactuals: str | Sequence[str] | None
     curate: bool | Mapping[str, float] | None
     remove: PositiveInt | None
@@ -64,10 +65,11 @@ def estimate(config: dict[str, Any]) -> "Summary":
     from sourcewise.commands.banks import check_bank, write_bank
     from sourcewise.commands.images import find_images, with_paths
     from sourcewise.core.files import check_place
+    from sourcewise.records.places import as_list
     from sourcewise.records.reading import Records
     from sourcewise.report import contents
     from sourcewise.report.summary import summarise
-    from sourcewise.study import influences, priors
+    from sourcewise.study import comparison, influences, priors
     from sourcewise.study.recipes import train_command
 
     out = Path(config["out"])
@@ -83,6 +85,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     study = with_paths(study, images)
     known = priors.find_priors(study, config["priors"], config["refresh"])
     tables = priors.values(known)
+    others = comparison.read_studies(as_list(config["compare"]), study.header.study)
     try:
         estimated = influences.estimate(study, config["estimator"], looks=config["looks"], priors=tables)
     except SourcewiseError as error:  # such as too few records
@@ -99,6 +102,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
         review=review(datasets, study.label_agreement, images, config["fdr"] / config["looks"]),
         curation=curate(study, config["curate"], out, config["remove"], tables) if config["curate"] else None,
         priors=known,
+        compared={name: comparison.compare(dataset, others, config["fdr"]) for name, dataset in datasets.items()},
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)
     results.write(out, datasets, summary, records.used, reports, config["top"], config["figures"])

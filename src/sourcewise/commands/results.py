@@ -17,7 +17,7 @@ from sourcewise.core.results import to_json
 from sourcewise.core.results_folder import replacing
 from sourcewise.designs.files import write_ranking
 from sourcewise.report import contents
-from sourcewise.study import writing
+from sourcewise.study import comparison, writing
 from sourcewise.study.effects import ALL_KEYS
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def write(
         for name, target in summary.targets.items():
             for key, baseline in target.baselines.items():
                 write_ranking(folder / name / f"{key}.csv", {row.group: row.score for row in baseline.overall})
+            if target.compared:
+                comparison.write(folder / name, target.compared)
         write_atomically(folder / "summary.json", json.dumps(to_json(summary), indent=1).encode())
         write_atomically(folder / "records.txt", ("\n".join(used) + "\n").encode())
         write_atomically(folder / "report.html", contents.as_page(reports).encode())

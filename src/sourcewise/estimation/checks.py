@@ -188,7 +188,7 @@ def curve(subsets: Subsets, estimator: Estimator, result: Checks, seed: int = 0)
             score, reliability = cross_fitted_lds(part, estimator), split_half(part, estimator, seed).pooled
             points.append(Point(int(part.runs.sum()), score, reliability))
     if result.split_half is not None:
-        score = result.candidates.get(estimator.name)
-        score = cross_fitted_lds(subsets, estimator) if score is None else score
+        known = result.candidates.get(estimator.name)
+        score = cross_fitted_lds(subsets, estimator) if known is None else known
         points.append(Point(int(subsets.runs.sum()), score, result.split_half))
     return points

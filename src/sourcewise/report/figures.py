@@ -156,6 +156,20 @@ def overall_bars(influences: xr.Dataset, fdr: float = 0.05, ends: int = 30) -> g
     return figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticksuffix=" ", dtick=1)
 
 
+def studies(names: Sequence[str], matrix: Floats) -> go.Figure:
+    """Draw the correlations of any two studies, float[studies, studies], similar ones side by side."""
+    order = cluster(matrix)
+    axis, values = labels([names[i] for i in order], 40), matrix[np.ix_(order, order)]
+    scale = {"zmin": -1, "zmax": 1, "colorscale": LIGHT["scale"], "showscale": False}
+    hover = "<b>%{y}</b> and <b>%{x}</b>: %{z:.2f}<extra></extra>"
+    content = {"z": json_numbers(values), "texttemplate": "%{z:.2f}", "hovertemplate": hover, "hoverongaps": False}
+    cells = go.Heatmap({"x": axis, "y": axis, "xgap": 1, "ygap": 1, **scale, **content})
+    figure = make_figure([cells], 44 * len(names) + 160, "", showlegend=False)
+    return figure.update_xaxes(type="category", showgrid=False).update_yaxes(
+        type="category", autorange="reversed", showgrid=False, ticksuffix=" "
+    )
+
+
 def _direction(unit: DisplayUnit, influences: xr.Dataset) -> str:
     """Return the title of an axis of influences, as HTML."""
     low, high = ("below average", "above average") if "reference" in influences.attrs else ("hurts", "helps")

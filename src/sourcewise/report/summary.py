@@ -21,6 +21,7 @@ from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
 from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
 from sourcewise.study.collect import Header, LeftOut, Study
+from sourcewise.study.comparison import StudyComparison
 from sourcewise.study.effects import ALL_KEYS, GroupEffect, count_significant, group_effects
 from sourcewise.study.influences import SIGN, Checks, Estimated
 from sourcewise.study.levels import LEVELS
@@ -70,6 +71,7 @@ class TargetSummary:
         pilot: which proxy brings most at equal cost; None where there is nothing to compare.
         subpopulations, brittle: None where examples cannot be examined.
         unexamined: whether that is because outputs or influences are too many.
+        compared: influences of other studies beside these, if they were asked for.
         harmful: groups that really hurt overall, where all subsets have one size: by models of the full source, which
             show what influences relative to the average group cannot. None without such models, and for other subsets.
     """
@@ -98,6 +100,7 @@ class TargetSummary:
     priors: Mapping[str, PriorScore] = field(default_factory=dict)
     pilot: Pilot | None = None
     score: str = ACCURACY
+    compared: StudyComparison | None = None
 
     @property
     def is_significant(self) -> bool:
@@ -186,10 +189,11 @@ def summarise(
     review: Sequence[ReviewRow] = (),
     curation: Curation | None = None,
     priors: Priors | None = None,
+    compared: Mapping[str, StudyComparison | None] | None = None,
 ) -> Summary:
     """Summarise influences and what analyses make of them.
 
-    priors: those that the estimate took.
+    priors: those that the estimate took. compared: other studies beside these influences, by target.
     fdr: false discovery rate, over `looks` looks at a growing study together.
     """
     header, records, first = study.header, sum(study.designs.values()), next(iter(estimated.values()))
@@ -213,7 +217,16 @@ def summarise(
         seconds={stage: total / records for stage, total in study.seconds.items()},
         notes=_notes(study, looks),
         targets={
-            name: _summarise_target(study, name, item, fdr, looks, titles[name], (priors or {}).get(name, {}))
+            name: _summarise_target(
+                study,
+                name,
+                item,
+                fdr,
+                looks,
+                titles[name],
+                priors=(priors or {}).get(name, {}),
+                compared=(compared or {}).get(name),
+            )
             for name, item in estimated.items()
         },
         counterfactuals=counterfactuals,
@@ -281,7 +294,15 @@ def dataset_titles(header: Header) -> dict[str, str]:
 
 
 def _summarise_target(
-    study: Study, name: str, estimated: Estimated, fdr: float, looks: int, title: str, priors: Mapping[str, Prior]
+    study: Study,
+    name: str,
+    estimated: Estimated,
+    fdr: float,
+    looks: int,
+    title: str,
+    *,
+    priors: Mapping[str, Prior],
+    compared: StudyComparison | None,
 ) -> TargetSummary:
     dataset, scores = estimated.dataset, study.targets[name].scores
     counts: dict[str, int] = {}
@@ -308,6 +329,7 @@ def _summarise_target(
         brittle=find_brittle(study, name, dataset, tables) if examined else None,
         unexamined=large,
         title=title,
+        compared=compared,
         harmful=harmful_groups(study, name, dataset, fdr / looks),
         priors=scored,
         pilot=run_pilot(study, name, priors, scored),

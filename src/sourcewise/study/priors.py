@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
@@ -31,6 +30,7 @@ from sourcewise.records.reading import Records
 from sourcewise.records.record import Header, Record, TargetOutputs
 from sourcewise.study.baselines import MAPPINGS, MeanMappings
 from sourcewise.study.collect import Study
+from sourcewise.study.estimates import check_other, estimate_files, read_estimate
 from sourcewise.study.outputs import class_means, output_values
 
 PriorSetting = Literal["auto"] | str | Sequence[str] | None
@@ -213,10 +213,9 @@ def _place_tables(place: str, study: Study, known: Sequence[PriorTable], refresh
 
     known: what full runs of the study say.
     """
-    path, taker = Path(place), study.header.study
-    files = [path] if path.suffix == ".nc" else sorted([*path.glob("influences.nc"), *path.glob("*/influences.nc")])
+    taker = study.header.study
     try:
-        if files:
+        if files := estimate_files(place):
             return [_influence_table(file, taker) for file in files]
         return record_tables(Records(place, {}, refresh).with_output(study.output), study.output, known, taker)
     except SourcewiseError as error:
@@ -225,21 +224,17 @@ def _place_tables(place: str, study: Study, known: Sequence[PriorTable], refresh
 
 def _influence_table(path: Path, taker: str) -> PriorTable:
     """Return influences on classes from an influences.nc; their posterior means, where it holds these."""
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as dataset:
-            values = dataset["posterior_class" if "posterior_class" in dataset else "influence_class"]
-            table = PriorTable(
-                name=str(dataset.attrs["study"]),
-                target=str(dataset.attrs["target"]),
-                classes=tuple(dataset["class"].values.astype(str).tolist()),
-                groups=tuple(dataset["group"].values.astype(str).tolist()),
-                values=values.transpose("class", "group").values.astype(np.float64),
-                models=int(dataset.attrs["models"]),
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise SourcewiseError(f"{path} is not an influences.nc of an estimate ({error})") from error
-    _check_other(table.name, taker)
-    return table
+    dataset = read_estimate(path)
+    values = dataset["posterior_class" if "posterior_class" in dataset else "influence_class"]
+    check_other(str(dataset.attrs["study"]), taker)
+    return PriorTable(
+        name=str(dataset.attrs["study"]),
+        target=str(dataset.attrs["target"]),
+        classes=tuple(dataset["class"].values.tolist()),
+        groups=tuple(dataset["group"].values.tolist()),
+        values=values.values.astype(np.float64),
+        models=int(dataset.attrs["models"]),
+    )
 
 
 def record_tables(
@@ -271,7 +266,7 @@ def record_tables(
             means[target].append(values[present[target]])
     if header is None:
         raise SourcewiseError("there are no records")
-    _check_other(header.study, taker)
+    check_other(header.study, taker)
     tables = list(mapping_tables(mappings.means(), header, header.study))
     names = tuple(header.group_names or map(str, range(groups)))
     proxy = str((header.config.get("proxy") or {}).get("name", ""))
@@ -294,8 +289,3 @@ def record_tables(
 def _effects(subsets: Subsets) -> NDArray[np.float64]:
     estimator = HIERARCHICAL if subsets.masks.groups <= GRAM_GROUPS else DIFFERENCE
     return estimator.estimate_subsets(subsets, second_pass=False).slopes
-
-
-def _check_other(study: str, taker: str) -> None:
-    if study == taker:
-        raise SourcewiseError("this is the study itself, whose records would count twice; leave it out")

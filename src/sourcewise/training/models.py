@@ -131,11 +131,13 @@ def timm_backbone(name: str, weights: Weights | str | None = None, *, channels: 
         raise SourcewiseError("model=timm needs timm: pip install 'sourcewise[timm]'") from error
     if not timm.is_model(name):
         raise SourcewiseError(f"model.name={name}: not a model of timm{did_you_mean(name, timm.list_models())}")
+    network: Any
     head = None
     if weights is not None:
         _check_published(channels)
         tensors = published.read(weights)
-        path = str(timm.create_model(name, pretrained=False).default_cfg["classifier"])
+        network = timm.create_model(name, pretrained=False)
+        path = str(network.default_cfg["classifier"])
         network = timm.create_model(name, pretrained=False, num_classes=_outputs(tensors, path))
         published.load_into(network, tensors, weights)
         head = _as_linear(network.get_classifier())

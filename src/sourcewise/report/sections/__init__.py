@@ -12,6 +12,7 @@ from sourcewise.report.sections.counterfactuals import counterfactuals_section
 from sourcewise.report.sections.examples import brittle_section, subpopulations_section
 from sourcewise.report.sections.groups import between_section, classes_section, overall_section
 from sourcewise.report.sections.review import review_section
+from sourcewise.report.sections.studies import studies_section
 from sourcewise.report.sections.trust import trust_section
 
 SECTIONS: dict[str, Callable[[TargetContext], Section | str]] = {
@@ -22,6 +23,7 @@ SECTIONS: dict[str, Callable[[TargetContext], Section | str]] = {
     "counterfactuals": counterfactuals_section,
     "brittle": brittle_section,
     "between": between_section,
+    "compare": studies_section,
     "review": review_section,
 }
 """In the order of the page."""
