@@ -1,78 +1,97 @@
-"""What another target costs with kept source models, and without: the demo's runs, one at a time, on the CPU.
+"""What another target costs with a kept source model, and without: the demo's runs, in this process, on the CPU.
 
-    python benchmarks/kept_models.py
+    python benchmarks/kept_models.py                     # about a minute
+    python benchmarks/kept_models.py --models 3 model=resnet9 source=photographs source.root=...
 
-The first sweep keeps its models. The second transfers them to one more target, a third pretrains for both targets anew.
-Reading times are those of a ResNet-9 too: its file is written and read 20 times.
+For each of a few subsets a run keeps its source model; a run of one more target transfers it, and another one pretrains
+anew, in turns. Times are CPU seconds, which do not depend on what else the machine does. A ResNet-9's file is written
+and read too.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from statistics import median
+from typing import Any
+from unittest import mock
 
 import numpy as np
+from hydra import compose, initialize_config_dir
 
+from sourcewise.commands.cli import CONFIGS
+from sourcewise.commands.train import train
 from sourcewise.core import names
-from sourcewise.records import record
 from sourcewise.records.source_models import Header
+from sourcewise.sweep.composition import plain
 from sourcewise.training import kept
 from sourcewise.training.models import resnet9
-
-ROOT = Path(__file__).parents[1]
-ONE_AT_A_TIME = ("logger=none", "hydra.launcher.slots=1")
-ANOTHER = "+target.second=${target.digits}"
+from sourcewise.training.run import Run
 
 
-def sweep(folder: Path, models: int, *settings: str) -> float:
-    """Return the seconds that a sweep takes, its start included."""
-    command = [sys.executable, "train.py", "-m", f"subset.seed=range(0,{models})", f"runs_dir={folder}", *ONE_AT_A_TIME]
-    start = time.perf_counter()
-    subprocess.run([*command, *settings], cwd=ROOT, check=True, capture_output=True)
-    return time.perf_counter() - start
+class Clock:
+    """CPU milliseconds by name, of functions while they are watched."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, list[float]] = defaultdict(list)
+
+    def watch(self, name: str, function: Any) -> Any:
+        """Return the function, whose calls are timed under the name."""
+
+        def timed(*arguments: Any, **settings: Any) -> Any:
+            start = time.process_time()
+            try:
+                return function(*arguments, **settings)
+            finally:
+                self.taken[name].append(1000 * (time.process_time() - start))
+
+        return timed
+
+    def print(self) -> None:
+        """Print the medians."""
+        for name, times in self.taken.items():
+            print(f"  {name:<44} {median(times):8.1f} ms")
 
 
-def stages(folder: Path) -> dict[str, float]:
-    """Return the median seconds of each stage of the runs in a folder."""
-    seconds = [record.read(path).header.seconds for path in folder.glob(f"*second*/*/{names.RECORD}")]
-    return {stage: median(run[stage] for run in seconds) for stage in seconds[0]}
+def config(folder: Path, seed: int, *settings: str, **top: Any) -> dict[str, Any]:
+    """Return the config of a run on one subset, with records below the folder."""
+    words = ["logger=none", f"subset.seed={seed}", f"runs_dir={folder}", *settings]
+    return {**plain(compose("train", overrides=words)), **top}
 
 
 def print_reading(folder: Path) -> None:
-    """Print the size of a ResNet-9's file, and the median time to read it."""
-    network, path, mask = resnet9(channels=3, classes=10), folder / names.MODEL, np.ones(10, bool)
+    """Print the size of a ResNet-9's file, and the CPU time to read it."""
+    network, path, mask, clock = resnet9(channels=3, classes=10), folder / names.MODEL, np.ones(10, bool), Clock()
     for dtype in kept.DTYPES:
-        header = Header("", {}, {"design": "full"}, 0, 10, None, "", dtype)
-        header = Header(**{**vars(header), "recipe": names.fingerprint({})})
+        header = Header(names.fingerprint({}), {}, {"design": "full"}, 0, 10, None, "", dtype)
         kept.keep(path, network, mask, header)
-        times = []
+        restore = clock.watch(f"ResNet-9, {path.stat().st_size / 1e6:.1f} MB in {dtype}, read", kept.restore)
         for _ in range(20):
-            start = time.perf_counter()
-            kept.restore(path, network, mask, header)
-            times.append(time.perf_counter() - start)
-        print(f"ResNet-9 in {dtype}: {path.stat().st_size / 1e6:.1f} MB, read in {1000 * median(times):.0f} ms")
+            restore(path, network, mask, header)
+    clock.print()
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, default=12)
-    parser.add_argument("settings", nargs="*", help="further settings, such as model=resnet9")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
+    parser.add_argument("--models", type=int, default=8)
+    options, settings = parser.parse_known_args()
+    clock = Clock()
+    watched = {name: clock.watch(f"its stage {name}", getattr(Run, name)) for name in ("pretrain", "transfer")}
+    with tempfile.TemporaryDirectory() as place, initialize_config_dir(CONFIGS, version_base="1.3"):
         folder = Path(place)
-        sweep(folder / "kept", options.models, "keep_model=float32", *options.settings)
-        model = next((folder / "kept").glob(f"*/*/{names.MODEL}"))
-        print(f"a kept model: {model.stat().st_size / 1e3:.0f} kB")
-        for name, runs in (("from kept models", "kept"), ("pretrained anew", "anew")):
-            total = sweep(folder / runs, options.models, ANOTHER, *options.settings)
-            shown = ", ".join(f"{stage} {1000 * value:.0f} ms" for stage, value in stages(folder / runs).items())
-            print(f"{options.models} runs {name}: {total:.1f} s with the start; {shown}")
+        for seed in range(options.models + 1):  # the first one warms up
+            train(config(folder / "kept", seed, *settings, keep_model="float32"))
+            another = ["target.digits.train.per_class=6", *settings]
+            with mock.patch.multiple(Run, **watched) if seed else mock.MagicMock():
+                for name, runs in (("a run from a kept model", "kept"), ("a run that pretrains", f"anew-{seed}")):
+                    (clock.watch(name, train) if seed else train)(config(folder / runs, seed, *another))
+        print(f"{options.models} runs of {' '.join(['the demo', *settings])}; medians")
+        clock.print()
         print_reading(folder)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -70,7 +70,11 @@ class Sweeps:
         return [(int(seed), int(pid), gpus) for seed, pid, gpus in (line.split() for line in lines)]
 
     def leftovers(self) -> list[Path]:
-        return [path for path in self.runs.glob("*-*/*/*") if path.name not in (names.RECORD, names.LOG, uploads.NOTE)]
+        return [
+            path
+            for path in self.runs.glob("*-*/*/*")
+            if path.name not in (names.RECORD, names.MODEL, names.LOG, uploads.NOTE)
+        ]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_sweeps import Sweeps, until
@@ -24,6 +25,13 @@ class FakeSweeps(Sweeps):
     """Sweeps whose process trees are those of their commands."""
 
     python = sys.executable
+
+
+class KeepingSweeps(RealSweeps):
+    """Real runs that keep their source models: one that is killed after pretraining goes on from there."""
+
+    def command(self, *overrides: str, **settings: Any) -> list[str]:
+        return super().command("keep_model=float32", *overrides, **settings)
 
 
 def children(pid: int) -> list[int]:
@@ -52,7 +60,7 @@ def chance():
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("kind", "pause"), [(FakeSweeps, 0.15), (RealSweeps, 0.5)])
+@pytest.mark.parametrize(("kind", "pause"), [(FakeSweeps, 0.15), (KeepingSweeps, 0.5)])
 def test_sixty_records_whatever_is_killed(tmp_path, chance, kind, pause):
     calm = kind(tmp_path)
     assert calm.run("hydra.launcher.slots=2", seeds=RUNS).returncode == 0

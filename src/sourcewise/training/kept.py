@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sourcewise.core import names
@@ -124,12 +124,12 @@ def _read(path: Path, limit: int) -> tuple[Header, dict[str, Tensor]]:
     Raises ModelError when it cannot be used.
     """
     try:
-        with open_regular(path) as (file, size):
+        with open_regular(path) as (_, size):
             if size > limit:
                 raise ModelError(f"{path}: {size:,} bytes, and this model has at most {limit:,}")
-            content = file.read(size)
-        tensors = load(content)
-        text = record.metadata(content)
+        with safe_open(path, "pt") as file:  # maps the file: its bytes are read once, and copied into the network only
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it has no __iter__
+            text = file.metadata()["sourcewise"]
         written = tensors.pop("sha256").numpy()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
