@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -125,12 +125,13 @@ class Loaded:
         return str(name)
 
 
-def load(places: str | Sequence[str], outputs: str = "prob", **filters: Any) -> Loaded:
+def load(places: str | Sequence[str] | Mapping[str, str], outputs: str = "prob", **filters: Any) -> Loaded:
     """Read the records in one place or several, as `python estimate.py records=...` does.
 
     Args:
-        places: runs/<study>, wandb:<entity>/<project> or wandb-offline:<folder>, or a list of them.
-        outputs: prob, margin, correct, or metric:<name of a scalar>.
+        places: runs/<study>, a bank, wandb:<entity>/<project> or wandb-offline:<folder>, or a list of them; or plain
+            arrays, such as {"masks": "masks.csv", "outputs": "outputs.csv"}.
+        outputs: prob, margin, correct, or metric:<name of a scalar>; of plain arrays also value.
         filters: those of conf/estimate.yaml: group, tags, sweep, state, config.
 
     Raises SourcewiseError as `Records` and `collect` do.
