@@ -47,8 +47,12 @@ def card(name: str, study: Study) -> str:
     header, sizes = study.header, study.masks.sizes()
     kept = f"{sizes.min()} to {sizes.max()}" if sizes.min() < sizes.max() else str(sizes[0])
     targets = {
-        name: {"examples": len(found.ids), "classes": len(found.class_names), "mean score": float(found.scores.mean())}
-        for name, found in study.targets.items()
+        name: {
+            "examples": len(outputs.ids),
+            "classes": len(outputs.class_names),
+            "mean score": float(outputs.scores.mean()),
+        }
+        for name, outputs in study.targets.items()
     }
     contents = {
         "study": header.study,

@@ -97,8 +97,8 @@ def read(files: Mapping[str, str], output: str) -> Iterator[tuple[str, Record]]:
             device="",
             random_design=True,
         )
-        found = TargetOutputs(ids, labels, packed_paths=packed, **_columns(values, output, labels))
-        yield f"{files['outputs']}, {run}", Record(mask, {target: found}, header)
+        model_outputs = TargetOutputs(ids, labels, packed_paths=packed, **_columns(values, output, labels))
+        yield f"{files['outputs']}, {run}", Record(mask, {target: model_outputs}, header)
 
 
 def _check_keys(files: Mapping[str, str]) -> None:
@@ -128,7 +128,7 @@ def _numbers(file: str) -> _Table:
         values = table[:, None] if table.ndim == 1 else table
         if values.ndim != 2 or not values.size or values.dtype.kind not in "biuf":
             raise SourcewiseError(f"{file}: {values.dtype}{list(table.shape)}; it should be numbers, models x columns")
-        found = _Table(file, None, np.asarray(values))
+        loaded = _Table(file, None, np.asarray(values))
     else:
         names = None
         if table.empty:
@@ -145,9 +145,9 @@ def _numbers(file: str) -> _Table:
                     f"{_Table(file, list(table.columns), np.empty((0, 0))).cell(row, place)}:"
                     f" {table[column].iloc[row]!r} is no number"
                 )
-        found = _Table(file, list(table.columns), table.to_numpy(), names)
-    _check(found, np.isfinite(found.values), "this must be a number; none may be missing")
-    return found
+        loaded = _Table(file, list(table.columns), table.to_numpy(), names)
+    _check(loaded, np.isfinite(loaded.values), "this must be a number; none may be missing")
+    return loaded
 
 
 def _table(file: str) -> NDArray[Any] | pd.DataFrame:
@@ -181,14 +181,16 @@ def _repeats(names: list[str]) -> bool:
 def _matched(masks: _Table, outputs: _Table) -> _Table:
     """Return outputs with their rows in the order of the masks. Raises SourcewiseError unless each has its own."""
     if (masks.rows is None) != (outputs.rows is None):
-        named, other = (masks, outputs) if masks.rows else (outputs, masks)
-        raise SourcewiseError(f"{named.file} has a column {_MODEL}, and {other.file} has none: give it to both or none")
+        named, partner = (masks, outputs) if masks.rows else (outputs, masks)
+        raise SourcewiseError(
+            f"{named.file} has a column {_MODEL}, and {partner.file} has none: give it to both or none"
+        )
     if masks.rows is not None and outputs.rows is not None:
-        for table, other in ((masks, outputs), (outputs, masks)):
+        for table, partner in ((masks, outputs), (outputs, masks)):
             assert table.rows is not None
-            assert other.rows is not None
-            if lacking := sorted(set(table.rows) - set(other.rows)):
-                raise SourcewiseError(f"{other.file}: no row of model {first_names(lacking)}, as {table.file} has")
+            assert partner.rows is not None
+            if lacking := sorted(set(table.rows) - set(partner.rows)):
+                raise SourcewiseError(f"{partner.file}: no row of model {first_names(lacking)}, as {table.file} has")
         row = {name: number for number, name in enumerate(outputs.rows)}
         order = [row[name] for name in masks.rows]
         return _Table(outputs.file, outputs.columns, outputs.values[order], masks.rows)

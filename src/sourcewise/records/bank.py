@@ -70,7 +70,7 @@ def write(path: Path, records: Iterable[Record]) -> None:
         if len(item.mask) != groups:
             raise SourcewiseError(f"{item.header.run}: its {len(item.mask)} groups are not {groups}, as of other runs")
     tensors |= {key: spool.array() for key, spool in spools.items()}
-    partial_rows = {key: found for key, found in rows.items() if len(found) < len(runs)}
+    partial_rows = {key: numbers for key, numbers in rows.items() if len(numbers) < len(runs)}
     content = {"schema": SCHEMA, "kind": "bank", "groups": groups, "shared": shared, "runs": runs, "rows": partial_rows}
     header = json.dumps(content, sort_keys=True)
     parts = ((key, tensors[key].shape, _blocks(tensors[key])) for key in sorted(tensors))
@@ -118,9 +118,9 @@ def _records(path: Path, file: Any) -> Iterator[Record]:
                 if key != "mask" and run in place:
                     target, _, name = key.rpartition("/")
                     columns[target][name] = slices[key][place[run] : place[run] + 1][0]
-            for target, found in columns.items():
-                found |= {name: once[key] for name in _ONCE if (key := f"{target}/{name}") in once}
-            outputs = {target: TargetOutputs(**found) for target, found in columns.items()}
+            for target, fields in columns.items():
+                fields |= {name: once[key] for name in _ONCE if (key := f"{target}/{name}") in once}
+            outputs = {target: TargetOutputs(**fields) for target, fields in columns.items()}
             mask = record.unpack_mask(slices["mask"][run : run + 1][0], content["groups"])
             source = outputs.pop(SOURCE, None)
             item = Record(mask, outputs, Header(**_merged(content["shared"], added)), source)
@@ -137,10 +137,10 @@ def _per_run(keys: Iterable[str]) -> list[str]:
 
 def _places(key: str, runs: Any, shape: list[int], count: int) -> Mapping[int, int]:
     """Return the row of each run in a tensor. Raises ValueError unless it has as many rows as runs."""
-    found = range(count) if runs is None else runs
-    if len(shape) < 1 or shape[0] != len(found) or not all(type(run) is int for run in found):
-        raise ValueError(f"{key} has the shape {shape}, for {len(found)} runs")
-    return {run: row for row, run in enumerate(found)}
+    numbers = range(count) if runs is None else runs
+    if len(shape) < 1 or shape[0] != len(numbers) or not all(type(run) is int for run in numbers):
+        raise ValueError(f"{key} has the shape {shape}, for {len(numbers)} runs")
+    return {run: row for row, run in enumerate(numbers)}
 
 
 def _blocks(tensor: Any) -> Iterator[NDArray[Any]]:

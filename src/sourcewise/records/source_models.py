@@ -144,12 +144,12 @@ def choose(config: Config, is_named: bool, scan: Callable[[Path], Sequence[KeptM
         changed = differences(kept[0].header.settings, names.source_recipe(config)) or ["the data of the source"]
         raise ModelError(f"models={folder}: its source models are of other settings: {first_names(changed)}")
     if is_named:
-        if (own := _key(config["subset"], config["seed"])) not in chosen:
+        if (key := _key(config["subset"], config["seed"])) not in chosen:
             raise ModelError(
                 f"models={folder}: none of its {len(kept)} source models is of this subset and seed"
                 f" ({names.run_name(config)}); without subset and seed on the command line, all are taken"
             )
-        chosen = {own: chosen[own]}
+        chosen = {key: chosen[key]}
     return [_with_model(config, model) for model in chosen.values()]
 
 
@@ -167,12 +167,12 @@ def reusable(config: Config) -> Iterator[KeptModel]:
                 yield model
 
 
-def overrides(words: Sequence[str], config: Config) -> list[str]:
+def overrides(line: Sequence[str], config: Config) -> list[str]:
     """Return the overrides of a run that `choose` gave, whose `models` is the folder of its own kept model."""
     if not (models := config.get("models")):
-        return list(words)
+        return list(line)
     kept = f"models={quote(str(Path(models['path']).parent))}"
-    return [*(word for word in words if override_key(word) != "models"), kept]
+    return [*(item for item in line if override_key(item) != "models"), kept]
 
 
 def differences(kept: Any, current: Any, setting: str = "") -> list[str]:

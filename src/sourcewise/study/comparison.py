@@ -82,17 +82,17 @@ def read_studies(places: Sequence[str], study: str) -> dict[str, list[xr.Dataset
 
     Raises SourcewiseError for a place without an estimate, or of this study.
     """
-    found: dict[str, list[xr.Dataset]] = {}
+    estimates: dict[str, list[xr.Dataset]] = {}
     for place in places:
         try:
-            found[place] = [read_estimate(file) for file in estimate_files(place)]
-            if not found[place]:
+            estimates[place] = [read_estimate(file) for file in estimate_files(place)]
+            if not estimates[place]:
                 raise SourcewiseError("there is no influences.nc here; name the folder of an estimate (its out)")
-            for dataset in found[place]:
+            for dataset in estimates[place]:
                 check_other(str(dataset.attrs["study"]), study)
         except SourcewiseError as error:
             raise SourcewiseError(f"compare={place}: {error}") from error
-    return found
+    return estimates
 
 
 def compare(influences: xr.Dataset, others: Mapping[str, Sequence[xr.Dataset]], fdr: float) -> StudyComparison | None:
@@ -103,9 +103,9 @@ def compare(influences: xr.Dataset, others: Mapping[str, Sequence[xr.Dataset]], 
     Raises SourcewiseError for a study with fewer than two groups in common, or one that is there twice.
     """
     datasets = [influences]
-    for place, found in others.items():
-        same = [dataset for dataset in found if dataset.attrs["target"] == influences.attrs["target"]]
-        for dataset in same or found:
+    for place, offered in others.items():
+        same = [dataset for dataset in offered if dataset.attrs["target"] == influences.attrs["target"]]
+        for dataset in same or offered:
             if len(set(dataset["group"].values) & set(influences["group"].values)) < 2:
                 raise SourcewiseError(f"compare={place}: it has no groups in common with this study")
             if any(_key(dataset) == _key(earlier) for earlier in datasets):

@@ -25,11 +25,11 @@ def read_estimate(path: Path) -> xr.Dataset:
     try:
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
             names = [name for name in dataset.data_vars if str(name).endswith(("_class", "_overall"))]
-            found = dataset[names].transpose("class", "group").load()
+            loaded = dataset[names].transpose("class", "group").load()
             dataset["influence_class"].dims.index("class")
-            found.attrs |= {key: dataset.attrs[key] for key in _ATTRIBUTES}
-            found.attrs["models"] = int(found.attrs["models"])
-            return found.assign_coords({key: found[key].values.astype(str) for key in ("class", "group")})
+            loaded.attrs |= {key: dataset.attrs[key] for key in _ATTRIBUTES}
+            loaded.attrs["models"] = int(loaded.attrs["models"])
+            return loaded.assign_coords({key: loaded[key].values.astype(str) for key in ("class", "group")})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourcewiseError(f"{path} is not an influences.nc of an estimate ({error})") from error
 

@@ -100,8 +100,8 @@ class LocalLauncher(Launcher):
             if identity.is_named_by_data(config) and (contents := self.fingerprints(config)):
                 config = identity.with_data(config, contents)
             for chosen in source_models.choose(config, names_subset(overrides), scan):
-                words = source_models.overrides(overrides, chosen)
-                runs.append(Run(index, chosen, names.run_dir(chosen) / names.LOG, words))
+                line = source_models.overrides(overrides, chosen)
+                runs.append(Run(index, chosen, names.run_dir(chosen) / names.LOG, line))
         return runs
 
     def model_bytes(self, config: names.Config) -> int | None:

@@ -71,17 +71,17 @@ def restore(path: Path, network: nn.Module, mask: NDArray[np.bool_], expected: H
 
     Raises ModelError when the file is damaged, or not of this source, subset, seed and network.
     """
-    own = network.state_dict()
-    header, tensors = _read(path, MAX_HEADER + 2 * sum(value.nbytes for value in own.values()))
+    current = network.state_dict()
+    header, tensors = _read(path, MAX_HEADER + 2 * sum(value.nbytes for value in current.values()))
     for part in ("recipe", "subset", "seed", "fingerprint", "groups", "group_names"):
         if getattr(header, part) != getattr(expected, part):
             raise ModelError(f"{path}: {_PARTS[part]} is another than that of this run")
     if not np.array_equal(tensors.pop("mask").numpy(), np.packbits(mask)):
         raise ModelError(f"{path}: the subset is another than that of this run")
-    if unlike := own.keys() ^ tensors.keys():
+    if unlike := current.keys() ^ tensors.keys():
         name = min(unlike)
-        raise ModelError(f"{path}: the tensor {name} is {'not there' if name in own else 'none of this model'}")
-    for name, value in own.items():
+        raise ModelError(f"{path}: the tensor {name} is {'not there' if name in current else 'none of this model'}")
+    for name, value in current.items():
         kept = tensors[name]
         dtype = DTYPES[header.dtype] if value.is_floating_point() else value.dtype
         if kept.shape != value.shape or kept.dtype != dtype:

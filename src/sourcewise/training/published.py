@@ -47,15 +47,15 @@ def read(weights: Weights | str) -> dict[str, Tensor]:
 def load_into(network: nn.Module, tensors: Mapping[str, Tensor], weights: Weights | str) -> None:
     """Give a network these weights. Raises SourcewiseError that names the first tensor that does not fit."""
     path = weights if isinstance(weights, str) else weights["root"]
-    own = network.state_dict()
-    for name, value in own.items():
+    current = network.state_dict()
+    for name, value in current.items():
         given = tensors.get(name)
         if given is None and name.endswith("num_batches_tracked"):  # files of old versions of torch lack it
             continue
         if given is None or given.shape != value.shape:
             there = "not there" if given is None else f"{list(given.shape)} there"
             raise SourcewiseError(f"model.weights={path}: {name} is {there}, and {list(value.shape)} in this model")
-    if unknown := sorted(tensors.keys() - own.keys()):
+    if unknown := sorted(tensors.keys() - current.keys()):
         raise SourcewiseError(f"model.weights={path}: this model has no {unknown[0]} (and {len(unknown) - 1} others)")
     network.load_state_dict(dict(tensors), strict=False)
 

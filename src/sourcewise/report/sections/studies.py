@@ -57,13 +57,13 @@ def _agreements(target: TargetContext, items: Sequence[StudyAgreement]) -> Table
     columns = ["Study", "Influences", "Groups", "Correlation", "Noise allows", "Corrected", "Disagree"]
     rows = []
     for item in items:
-        found = item.agreement
+        agreement = item.agreement
         corrected = "cannot tell"
-        if found.is_known:
-            corrected = f"{number(found.corrected)} ({number(found.low)} to {number(found.high)})"
+        if agreement.is_known:
+            corrected = f"{number(agreement.corrected)} ({number(agreement.low)} to {number(agreement.high)})"
         level = f"on {count(item.classes, 'class')}" if item.level == "class" else "overall"
-        numbers = [number(value, unknown="–") for value in (found.correlation, found.ceiling)]
-        cells = [level, f"{found.groups:,}", *numbers, corrected, f"{len(item.differences):,}"]
+        numbers = [number(value, unknown="–") for value in (agreement.correlation, agreement.ceiling)]
+        cells = [level, f"{agreement.groups:,}", *numbers, corrected, f"{len(item.differences):,}"]
         rows.append(Row(_name(target, item), cells))
     caption = (
         f"Influences on {target.title} beside those of other studies. Disagree: influences that differ significantly,"
