@@ -120,9 +120,9 @@ def test_what_is_no_regular_file_or_too_large_is_left_out_and_nobody_waits(
     assert len(items) == 2
     reasons = {Path(item.path).parent.name: item.reason for item in records.left_out}
     assert reasons == {
-        "fifo": "not a regular file",
+        "fifo": "cannot be read (not a regular file)",
         "folder": "cannot be read (Is a directory)",
-        "zero": "not a regular file",
+        "zero": "cannot be read (not a regular file)",
         "large": "268,435,457 bytes; a record has at most 268,435,456",
     }
 
