@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from sourcewise.estimation.agreement import Table, agreement, disagreement
+from sourcewise.estimation.agreement import Table, agreement, disagreement, shared_agreement
+from sourcewise.estimation.collapse import collapse
+from sourcewise.estimation.ridge import RIDGE
 
 RELIABILITY = 0.5, 0.8
 
@@ -75,3 +77,27 @@ def test_differences_in_one_unit_are_those_of_the_influences_relative_to_their_m
     raw = first.influence - second.influence
     np.testing.assert_allclose(difference, raw - raw.mean(1, keepdims=True))
     np.testing.assert_allclose(stderr, np.sqrt(first.stderr**2 + second.stderr**2))
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6, 1.0])
+def test_outputs_of_the_same_models_agree_as_their_effects_do_whatever_noise_they_share(correlation: float) -> None:
+    groups, columns, results = 24, 3, []
+    for seed in range(25):
+        rng = np.random.default_rng([seed, 7])
+        masks = np.array([rng.permutation(groups) < groups // 2 for _ in range(120)])
+        first, rest = rng.normal(size=(2, columns, groups))
+        second = correlation * first + np.sqrt(1 - correlation**2) * rest
+        of_model = 3 * rng.normal(size=(120, columns))  # what a source model does to both
+        outputs = [masks @ effects.T + of_model + 0.5 * rng.normal(size=(120, columns)) for effects in (first, second)]
+        results.append(shared_agreement(collapse(masks, np.hstack(outputs)), columns, RIDGE))
+    assert np.mean([item.corrected for item in results]) == pytest.approx(correlation, abs=0.12)
+    assert np.mean([item.low <= correlation <= item.high for item in results]) >= 0.85
+    assert all(0.2 < item.ceiling < 0.9 for item in results)
+
+
+def test_outputs_without_effects_cannot_tell_how_they_agree() -> None:
+    rng = np.random.default_rng(0)
+    masks = np.array([rng.permutation(20) < 10 for _ in range(60)])
+    noise = rng.normal(size=(60, 4))
+    assert not shared_agreement(collapse(masks, np.hstack([noise, noise])), 4, RIDGE).is_known
+    assert not shared_agreement(collapse(masks[:, :4], np.hstack([noise, noise])), 4, RIDGE).is_known

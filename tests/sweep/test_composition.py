@@ -16,7 +16,8 @@ from hydra.types import RunMode
 from omegaconf import open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from sourcewise.sweep.composition import Composer, plain
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.sweep.composition import Composer, chooses_transfers, plain, side_by_side
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -176,3 +177,28 @@ def test_a_missing_value_is_named(loaders):
         Composer(*loaders("simple"))(["plain.a=3"])
     with pytest.raises(MissingMandatoryValue, match="must"):
         Composer(*loaders("simple"))(["plain.a=3", "must=???"])
+
+
+def test_listed_transfers_stand_side_by_side(loaders):
+    loader, master = loaders("train")
+    compose = Composer(loader, master)
+    line = ["target=[digits,pets]", "target.digits.transfer.epochs=3", "subset.seed=4"]
+    fixed, full = (compose([*line, f"transfer={name}"])["target"] for name in ("fixed", "full"))
+    config = compose([line[0], "transfer=[fixed,full]", *line[1:]])
+    assert config["target"] == {**fixed, "digits-full": full["digits"], "pets-full": full["pets"]}
+    assert {key: value for key, value in config.items() if key != "target"} == {
+        key: value for key, value in compose([*line, "transfer=fixed"]).items() if key != "target"
+    }
+    assert chooses_transfers(["seed=1", "transfer=[full,fixed]"])
+    assert not any(map(chooses_transfers, ([], ["transfer=full"], ["transfer=[full]"], ["transfer.epochs=[1,2]"])))
+    with pytest.raises(SourcewiseError, match=r"^transfer=\[full,full\]: one is there twice$"):
+        compose(["transfer=[full,full]"])
+
+
+def test_a_target_that_chooses_its_transfer_itself_is_there_once():
+    config = {"target": {"a": {"transfer": 1}, "b": {"transfer": 2}}, "transfer": 1}
+    other = {"target": {"a": {"transfer": 3}, "b": {"transfer": 2}}, "transfer": 3}
+    both = side_by_side({"fixed": config, "full": other})
+    assert both == {"target": {"a": {"transfer": 1}, "b": {"transfer": 2}, "a-full": {"transfer": 3}}, "transfer": 1}
+    with pytest.raises(SourcewiseError, match="there is a target a-full already"):
+        side_by_side({"fixed": both, "full": other | {"target": {"a": {"transfer": 3}, "a-full": {}, "b": {}}}})

@@ -72,7 +72,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     from sourcewise.study import comparison, influences, priors
     from sourcewise.study.recipes import train_command
 
-    out = Path(config["out"])
+    out, fdr = Path(config["out"]), config["fdr"]
     contents.check_sections(config["sections"])
     results.check_figures(config["figures"])
     check_bank(config["bank"], config["records"])
@@ -102,7 +102,10 @@ def estimate(config: dict[str, Any]) -> "Summary":
         review=review(datasets, study.label_agreement, images, config["fdr"] / config["looks"]),
         curation=curate(study, config["curate"], out, config["remove"], tables) if config["curate"] else None,
         priors=known,
-        compared={name: comparison.compare(dataset, others, config["fdr"]) for name, dataset in datasets.items()},
+        compared={
+            name: comparison.compare(dataset, others, fdr, comparison.compare_transfers(study, name, fdr))
+            for name, dataset in datasets.items()
+        },
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)
     results.write(out, datasets, summary, records.used, reports, config["top"], config["figures"])

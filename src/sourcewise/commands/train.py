@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
@@ -26,6 +27,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import check_targets, names_as_typed, names_subset, recipe_overrides
 from sourcewise.designs import resolve as resolve_subset
 from sourcewise.records import source_models, wandb_tracker
+from sourcewise.sweep.composition import Composer, chooses_transfers
 
 if TYPE_CHECKING:
     from sourcewise.records.record import Record
@@ -139,6 +141,15 @@ def prepare_or_try(config: dict[str, Any]) -> None:
     print(f"two steps of each stage on noise: all {len(config['target'])} targets done, {len(metrics)} metrics")
 
 
+def _resolve(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a composed config as plain containers, with the targets of all transfers that the command line lists."""
+    if not chooses_transfers(overrides):
+        return resolve(config, Settings)
+    resolved = Composer(GlobalHydra.instance().config_loader(), HydraConfig.instance().cfg)(overrides)
+    settings.check_top_level(Settings, resolved)
+    return resolved
+
+
 def _with_model(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a config with the one kept source model that it means, if it has `models`. Raises SourcewiseError."""
     chosen = source_models.choose(config, names_subset(overrides))
@@ -163,12 +174,12 @@ def _print_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
 def _main(config: DictConfig) -> None:
     """Train one run of a composed config; a sweep's runs are the launcher's."""
     with exits.errors():
-        resolved = resolve(config, Settings)
+        overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else None
+        resolved = _resolve(config, overrides or ())
         resolved["subset"] = resolve_subset(resolved["subset"])
         if resolved["only"]:
             prepare_or_try(resolved)
         else:
-            overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else None
             resolved = _with_model(resolve_data(resolved), overrides or ())
             metrics = train(resolved, overrides)
             _print_metrics(names.run_dir(resolved), metrics)

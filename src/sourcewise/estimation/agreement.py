@@ -1,13 +1,17 @@
-"""How far two independent studies agree on the influences of the same groups, apart from the noise of both."""
+"""How far influences of the same groups agree, apart from noise: of two studies, or on two outputs of one study."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from sourcewise.estimation.arrays import Array, Mask
+from sourcewise.estimation.collapse import Subsets
+from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.inference import pvalues, qvalues
+from sourcewise.estimation.reliability import SPLITS
 
 LEAST_GROUPS = 5
 """Groups in common below which nothing is said."""
@@ -86,6 +90,44 @@ def agreement(first: Table, second: Table) -> Agreement:
     quotient = correlation / ceiling if ceiling else 0.0
     corrected = float(np.clip(quotient, inside[0], inside[-1]))
     return Agreement(groups, correlation, ceiling, corrected, float(inside[0]), float(inside[-1]))
+
+
+def shared_agreement(subsets: Subsets, columns: int, estimator: Estimator, seed: int = 0) -> Agreement:
+    """Return how influences on two kinds of outputs of the same models agree, as after two transfers.
+
+    Both rest on the same source models, so they share noise. What is compared is therefore the influences on one kind
+    from a random half of the models with those on the other kind from the other half, against what the halves of each
+    kind say of themselves: four splits. The interval is that of a jackknife over groups.
+
+    subsets: with the columns of both side by side, of which the first `columns` are those of one.
+    """
+    rng, splits = np.random.default_rng(seed), []
+    for _ in range(SPLITS):
+        halves = np.split(rng.permutation(subsets.units), [subsets.units // 2])
+        tables = [estimator.estimate_subsets(subsets.take(half), second_pass=False).influence for half in halves]
+        splits.append(np.array(tables))
+    known = np.isfinite(np.array(splits)).all((0, 1, 2))
+    groups, unknown = int(known.sum()), float("nan")
+    if groups < LEAST_GROUPS:
+        return Agreement(groups, *[unknown] * 5)
+    sums = np.zeros((5, groups))
+    for tables in splits:
+        first, second = (table[:, known] - table[:, known].mean(1, keepdims=True) for table in tables)
+        a1, b1, a2, b2 = first[:columns], first[columns:], second[:columns], second[columns:]
+        across, within = (a1 * b2 + a2 * b1) / 2, (a1 * a2, b1 * b2)
+        squares = ((a1**2 + a2**2) / 2, (b1**2 + b2**2) / 2)
+        sums += np.array([table.sum(0) for table in (across, *within, *squares)])
+    total = sums.sum(1)
+    if not (total[1:] > 0).all():
+        return Agreement(groups, *[unknown] * 5)
+    ceiling = float(np.sqrt(total[1] / total[3] * total[2] / total[4]))
+    corrected = float(total[0] / np.sqrt(total[1] * total[2]))
+    without = total[:, None] - sums
+    positive = (without[1:3] > 0).all(0)
+    estimates = np.where(positive, without[0] / np.sqrt(np.abs(without[1] * without[2])), unknown)
+    error = float(np.sqrt((groups - 1) * np.var(estimates))) * stats.t.ppf(0.975, groups - 1)
+    low, high = (float(np.clip(corrected + side * error, -1, 1)) for side in (-1, 1))
+    return Agreement(groups, corrected * ceiling, ceiling, float(np.clip(corrected, -1, 1)), low, high)
 
 
 def disagreement(first: Table, second: Table, same_unit: bool) -> tuple[Array, Array, Array]:

@@ -120,7 +120,7 @@ def _records(path: Path, file: Any) -> Iterator[Record]:
                     columns[target][name] = slices[key][place[run] : place[run] + 1][0]
             for target, fields in columns.items():
                 fields |= {name: once[key] for name in _ONCE if (key := f"{target}/{name}") in once}
-            outputs = {target: TargetOutputs(**fields) for target, fields in columns.items()}
+            outputs = {target: TargetOutputs(**fields) for target, fields in sorted(columns.items())}
             mask = record.unpack_mask(slices["mask"][run : run + 1][0], content["groups"])
             source = outputs.pop(SOURCE, None)
             item = Record(mask, outputs, Header(**_merged(content["shared"], added)), source)

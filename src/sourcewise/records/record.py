@@ -216,7 +216,8 @@ def from_bytes(content: bytes, name: str) -> Record:
     try:
         mask = unpack_mask(tensors.pop("mask"), fields.pop("groups"))
         targets: dict[str, dict[str, NDArray[Any]]] = {}
-        for key, array in sorted(tensors.items()):  # safetensors' own order differs from process to process
+        # By target, then column: safetensors' own order differs from process to process.
+        for key, array in sorted(tensors.items(), key=lambda item: item[0].rpartition("/")):
             target, _, column = key.rpartition("/")
             targets.setdefault(target, {})[column] = array
         outputs = {target: TargetOutputs(**columns) for target, columns in targets.items()}

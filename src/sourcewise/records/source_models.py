@@ -171,7 +171,7 @@ def overrides(line: Sequence[str], config: Config) -> list[str]:
     """Return the overrides of a run that `choose` gave, whose `models` is the folder of its own kept model."""
     if not (models := config.get("models")):
         return list(line)
-    kept = f"models={quote(str(Path(models['path']).parent))}"
+    kept = f"models={quote(str(Path(models['root']).parent))}"
     return [*(item for item in line if override_key(item) != "models"), kept]
 
 
@@ -198,7 +198,7 @@ def _with_model(config: Config, model: KeptModel) -> dict[str, Any]:
         raise ModelError(f"{model.path}: its subset is of the design {design}: choose it by subset.design={design}")
     if any(isinstance(value, str) and Path(value).is_file() for value in header.subset.values()):
         raise ModelError(f"{model.path}: its subset names a file; a header holds what was in it")
-    models = {"path": str(model.path), "dtype": header.dtype}
+    models = {"root": str(model.path), "dtype": header.dtype}
     return {**config, "subset": dict(header.subset), "seed": header.seed, "models": models}
 
 

@@ -6,15 +6,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_atomically
+from sourcewise.core.identity import dataset_names
 from sourcewise.core.results import json_name, to_json
-from sourcewise.estimation.agreement import Agreement, Table, agreement, disagreement
+from sourcewise.estimation.agreement import Agreement, Table, agreement, disagreement, shared_agreement
+from sourcewise.estimation.arrays import Array
+from sourcewise.estimation.collapse import collapse
+from sourcewise.estimation.inference import pvalues, qvalues
+from sourcewise.estimation.moments import GRAM_GROUPS
+from sourcewise.estimation.ridge import RIDGE
+from sourcewise.estimation.scoring import LEAST_UNITS
+from sourcewise.study.collect import Study
 from sourcewise.study.estimates import check_other, estimate_files, read_estimate
 
 LEVELS = ("class", "overall")
@@ -95,10 +105,16 @@ def read_studies(places: Sequence[str], study: str) -> dict[str, list[xr.Dataset
     return estimates
 
 
-def compare(influences: xr.Dataset, others: Mapping[str, Sequence[xr.Dataset]], fdr: float) -> StudyComparison | None:
+def compare(
+    influences: xr.Dataset,
+    others: Mapping[str, Sequence[xr.Dataset]],
+    fdr: float,
+    transfers: Sequence[StudyAgreement] = (),
+) -> StudyComparison | None:
     """Return other studies beside influences on a target; None without any.
 
-    Of each place, the estimate on the target of the same name counts, or all where none has it.
+    Of each place, the estimate on the target of the same name counts, or all where none has it. transfers: agreements
+    with other transfers to the same target, of the same models.
 
     Raises SourcewiseError for a study with fewer than two groups in common, or one that is there twice.
     """
@@ -111,7 +127,7 @@ def compare(influences: xr.Dataset, others: Mapping[str, Sequence[xr.Dataset]], 
             if any(_key(dataset) == _key(earlier) for earlier in datasets):
                 raise SourcewiseError(f"compare={place}: {' on '.join(_key(dataset))} is there twice; leave one out")
             datasets.append(dataset)
-    if len(datasets) == 1:
+    if len(datasets) == 1 and not transfers:
         return None
     agreements = [item for dataset in datasets[1:] for item in _agreements(influences, dataset, fdr)]
     pairs = list(combinations(range(len(datasets)), 2))
@@ -123,10 +139,63 @@ def compare(influences: xr.Dataset, others: Mapping[str, Sequence[xr.Dataset]], 
             between = agreement(*_tables(datasets[a], datasets[b], level))
             matrix[a, b] = matrix[b, a] = between.corrected if between.is_known else np.nan
     return StudyComparison(
-        agreements=tuple(agreements),
+        agreements=(*transfers, *agreements),
         level=level,
         studies=tuple(_label(dataset, influences) for dataset in datasets),
         matrix=tuple(map(tuple, matrix.tolist())),
+    )
+
+
+def compare_transfers(study: Study, target: str, fdr: float) -> list[StudyAgreement]:
+    """Return how far influences on a target agree with those after other transfers to the same test examples."""
+    tests = {name: study.header.fingerprints.get(dataset_names(name)["test"]) for name in study.targets}
+    here = study.targets[target]
+    partners = [name for name, test in tests.items() if name != target and test is not None and test == tests[target]]
+    agreements = []
+    for partner in partners if study.groups <= GRAM_GROUPS else ():
+        there = study.targets[partner]
+        if here.class_names != there.class_names or not np.array_equal(here.ids, there.ids):
+            continue
+        present = here.class_sizes > 0
+        names = np.array(here.class_names)[present].tolist()
+        outputs = {
+            "class": (here.class_means[:, present], there.class_means[:, present], names),
+            "overall": (here.overall_means[:, None], there.overall_means[:, None], [None]),
+        }
+        for level, (first, second, classes) in outputs.items():
+            both = collapse(study.masks, np.hstack([first, second]).astype(np.float64), study.seeds)
+            if both.units < 2 * LEAST_UNITS:
+                continue
+            gap = RIDGE.estimate_subsets(collapse(study.masks, (first - second).astype(np.float64), study.seeds))
+            q = qvalues(pvalues(gap.influence, gap.stderr, gap.dof))
+            agreements.append(
+                StudyAgreement(
+                    study=study.header.study,
+                    target=partner,
+                    level=level,
+                    classes=len(classes) if level == "class" else 0,
+                    same_unit=True,
+                    agreement=shared_agreement(both, first.shape[1], RIDGE),
+                    differences=_significant(gap.influence, gap.stderr, q, study.group_names, classes, fdr),
+                )
+            )
+    return agreements
+
+
+def _significant(
+    difference: Array, stderr: Array, q: NDArray[Any], groups: Sequence[str], classes: Sequence[str | None], fdr: float
+) -> tuple[Difference, ...]:
+    """Return the significant differences in tables float[classes, groups], the surest first."""
+    cells = [cell for cell in np.argsort(q, axis=None).tolist() if q.flat[cell] <= fdr]
+    return tuple(
+        Difference(
+            group=groups[cell % len(groups)],
+            class_name=classes[cell // len(groups)],
+            difference=float(difference.flat[cell]),
+            stderr=float(stderr.flat[cell]),
+            qvalue=float(q.flat[cell]),
+        )
+        for cell in cells
     )
 
 
@@ -140,7 +209,6 @@ def _agreements(here: xr.Dataset, there: xr.Dataset, fdr: float) -> Iterator[Stu
             continue
         tables = _tables(here, there, level)
         difference, stderr, q = disagreement(*tables, same_unit=same_unit)
-        cells = [cell for cell in np.argsort(q, axis=None).tolist() if q.flat[cell] <= fdr]
         yield StudyAgreement(
             study=str(there.attrs["study"]),
             target=str(there.attrs["target"]),
@@ -148,16 +216,7 @@ def _agreements(here: xr.Dataset, there: xr.Dataset, fdr: float) -> Iterator[Stu
             classes=len(classes) if level == "class" else 0,
             same_unit=same_unit,
             agreement=agreement(*tables),
-            differences=tuple(
-                Difference(
-                    group=groups[cell % len(groups)],
-                    class_name=classes[cell // len(groups)],
-                    difference=float(difference.flat[cell]),
-                    stderr=float(stderr.flat[cell]),
-                    qvalue=float(q.flat[cell]),
-                )
-                for cell in cells
-            ),
+            differences=_significant(difference, stderr, q, groups, classes, fdr),
         )
 
 

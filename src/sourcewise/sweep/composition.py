@@ -18,7 +18,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sourcewise.core.errors import SourcewiseError
+
 Config = dict[str, Any]
+
+TRANSFER = "transfer"
 
 _PROBE = "another value"
 
@@ -69,6 +73,11 @@ class Composer:
         return example.free[key]
 
     def _compose(self, job: Sequence[Override]) -> Config:
+        if len(options := _listed_transfers(job)) > 1:
+            chosen = {option: self._parse(f"{TRANSFER}={option}") for option in options}
+            if len(chosen) < len(options):
+                raise SourcewiseError(f"transfer=[{','.join(options)}]: one is there twice")
+            return side_by_side({option: self._compose(_replacing(job, text)) for option, text in chosen.items()})
         config = self._loader.load_sweep_config(self._master, [_text(override) for override in job])
         before = HydraConfig.instance().cfg
         HydraConfig.instance().set_config(config)  # for ${hydra:...}
@@ -77,6 +86,32 @@ class Composer:
             return plain(ours)
         finally:
             HydraConfig.instance().cfg = before
+
+
+def chooses_transfers(overrides: Sequence[str]) -> bool:
+    """Return whether overrides choose several transfers, which Hydra would merge into one: `transfer=[fixed,full]`."""
+    parser = OverridesParser.create()
+    return len(_listed_transfers([parser.parse_overrides([text])[0] for text in overrides])) > 1
+
+
+def side_by_side(configs: Mapping[str, Config]) -> Config:
+    """Return the first of several configs with the targets of all, which are transferred to by one source model.
+
+    configs: by the name of their transfer. Targets of all but the first are called `<target>-<transfer>`; one whose
+    settings choose a transfer by themselves, so that it is the same in all, is there once.
+
+    Raises SourcewiseError when there is a target of this name already.
+    """
+    (first, *_), targets = configs.values(), dict[str, Any]()
+    for transfer, config in configs.items():
+        for target, section in config["target"].items():
+            name = target if config is first else f"{target}-{transfer}"
+            if config is not first and section == first["target"][target]:
+                continue
+            if name in targets:
+                raise SourcewiseError(f"transfer={transfer}: there is a target {name} already; give that another name")
+            targets[name] = section
+    return {**first, "target": targets}
 
 
 def plain(config: DictConfig) -> Config:
@@ -107,6 +142,17 @@ def inherit(general: Any, special: Any) -> Any:
     if not isinstance(general, Mapping) or not isinstance(special, Mapping) or "_target_" in special:
         return special
     return {**general, **{key: inherit(general.get(key), value) for key, value in special.items()}}
+
+
+def _listed_transfers(job: Sequence[Override]) -> list[str]:
+    """Return the transfers in a list that a job chooses; none if it chooses one, or leaves it to the config."""
+    values = [override.value() for override in job if override.key_or_group == TRANSFER]
+    return [str(option) for option in values[-1]] if values and isinstance(values[-1], list) else []
+
+
+def _replacing(job: Sequence[Override], override: Override) -> list[Override]:
+    """Return a job with an override in place of those of the same key."""
+    return [*(kept for kept in job if kept.key_or_group != override.key_or_group), override]
 
 
 def _text(override: Override) -> str:

@@ -65,7 +65,12 @@ class Hardware:
             return
         for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        for message in (".*treespec, LeafSpec.*", "The `srun` command is available.*"):
+        expected = (
+            ".*treespec, LeafSpec.*",
+            "The `srun` command is available.*",
+            "Found .* in eval mode at the start.*",
+        )
+        for message in expected:
             warnings.filterwarnings("ignore", message=message)
 
     def trainer(

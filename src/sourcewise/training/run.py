@@ -166,7 +166,7 @@ class Run:
     def _kept(self, config: names.Config, expected: source_models.Header) -> SourceModel | None:
         """Return the kept source model that the config names, or one of the same kind in `runs_dir`; None: neither."""
         named = config.get("models")
-        paths = [Path(named["path"])] if named else [model.path for model in source_models.reusable(config)]
+        paths = [Path(named["root"])] if named else [model.path for model in source_models.reusable(config)]
         if not paths:
             return None
         network = self.hardware.prepare(self.initial_model())

@@ -46,6 +46,8 @@ def studies_section(target: TargetContext) -> Section | str:
 
 
 def _name(target: TargetContext, item: StudyAgreement) -> str:
+    if item.study == target.summary.study:
+        return item.target
     return item.study if item.target == target.name else f"{item.study} on {item.target}"
 
 
