@@ -145,7 +145,8 @@ def _resolve(config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """Return a composed config as plain containers, with the targets of all transfers that the command line lists."""
     if not chooses_transfers(overrides):
         return resolve(config, Settings)
-    resolved = Composer(GlobalHydra.instance().config_loader(), HydraConfig.instance().cfg)(overrides)
+    master: Any = HydraConfig.instance().cfg
+    resolved = Composer(GlobalHydra.instance().config_loader(), master)(overrides)
     settings.check_top_level(Settings, resolved)
     return resolved
 

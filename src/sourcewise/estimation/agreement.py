@@ -111,8 +111,8 @@ def shared_agreement(subsets: Subsets, columns: int, estimator: Estimator, seed:
     if groups < LEAST_GROUPS:
         return Agreement(groups, *[unknown] * 5)
     sums = np.zeros((5, groups))
-    for tables in splits:
-        first, second = (table[:, known] - table[:, known].mean(1, keepdims=True) for table in tables)
+    for both in splits:
+        first, second = (table[:, known] - table[:, known].mean(1, keepdims=True) for table in both)
         a1, b1, a2, b2 = first[:columns], first[columns:], second[:columns], second[columns:]
         across, within = (a1 * b2 + a2 * b1) / 2, (a1 * a2, b1 * b2)
         squares = ((a1**2 + a2**2) / 2, (b1**2 + b2**2) / 2)
