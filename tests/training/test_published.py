@@ -103,6 +103,25 @@ def test_files_that_lie_are_one_line_and_execute_nothing(tmp_path: Path, monkeyp
         published.read({**describe(weights), "sha256": "0"})
 
 
+def test_names_of_what_was_downloaded_before(tmp_path: Path, monkeypatch, weights: str) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    content = Path(weights).read_bytes()
+    snapshot = tmp_path / "hf" / "models--timm--tiny.a1" / "snapshots" / "abc"
+    for folder in (tmp_path / "torch" / "hub" / "checkpoints", snapshot, snapshot.parents[1] / "refs"):
+        folder.mkdir(parents=True)
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    (snapshot / "model.safetensors").write_bytes(content)
+    (tmp_path / "torch" / "hub" / "checkpoints" / "tiny.pth").write_bytes(content)
+    for name in ("tiny.pth", "timm/tiny.a1"):
+        assert describe(name)["sha256"] == describe(weights)["sha256"]
+    for name in ("other.pth", "timm/other", "../../etc/passwd"):
+        with pytest.raises(SourcewiseError, match="nothing is downloaded"):
+            describe(name)
+
+
 def test_a_recipe_holds_the_content_of_weights_and_not_their_place(tmp_path: Path, weights: str) -> None:
     copy = tmp_path / "copy.pth"
     copy.write_bytes(Path(weights).read_bytes())
