@@ -68,8 +68,8 @@ def _agreements(target: TargetContext, items: Sequence[StudyAgreement]) -> Table
         cells = [level, f"{agreement.groups:,}", *numbers, corrected, f"{len(item.differences):,}"]
         rows.append(Row(_name(target, item), cells))
     caption = (
-        f"Influences on {target.title} beside those of other studies. Disagree: influences that differ significantly,"
-        f" at a false discovery rate of {target.summary.fdr:.0%}"
+        f"Influences on {target.title} beside those of other studies, or after another transfer. Disagree: influences"
+        f" that differ significantly, at a false discovery rate of {target.summary.fdr:.0%}"
     )
     return Table("compare", caption, columns, rows, (2, 3, 4, 5, 6))
 
