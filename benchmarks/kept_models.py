@@ -57,8 +57,8 @@ class Clock:
 
 def config(folder: Path, seed: int, *settings: str, **top: Any) -> dict[str, Any]:
     """Return the config of a run on one subset, with records below the folder."""
-    words = ["logger=none", f"subset.seed={seed}", f"runs_dir={folder}", *settings]
-    return {**plain(compose("train", overrides=words)), **top}
+    line = ["logger=none", f"subset.seed={seed}", f"runs_dir={folder}", *settings]
+    return {**plain(compose("train", overrides=line)), **top}
 
 
 def print_reading(folder: Path) -> None:

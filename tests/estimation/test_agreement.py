@@ -17,8 +17,8 @@ def studies(correlation: float, seed: int, groups: int = 36, rows: int = 1, alik
     """
     rng = np.random.default_rng([seed, groups, rows])
     shared, single = rng.normal(size=(2, 1, groups)), rng.normal(size=(2, rows, groups))
-    first, other = np.sqrt(alike) * shared + np.sqrt(1 - alike) * single
-    truth = first, correlation * first + np.sqrt(1 - correlation**2) * other
+    first, rest = np.sqrt(alike) * shared + np.sqrt(1 - alike) * single
+    truth = first, correlation * first + np.sqrt(1 - correlation**2) * rest
     noise = [np.full((rows, groups), np.sqrt(1 / reliability - 1)) for reliability in RELIABILITY]
     a, b = (value + error * rng.normal(size=error.shape) for value, error in zip(truth, noise, strict=True))
     return Table(a, noise[0], 100), Table(7 + 30 * b, 30 * noise[1], 100)
@@ -28,19 +28,19 @@ def studies(correlation: float, seed: int, groups: int = 36, rows: int = 1, alik
 def test_the_corrected_correlation_is_near_the_truth_and_its_interval_covers_it(
     correlation: float, rows: int, alike: float
 ) -> None:
-    found = [agreement(*studies(correlation, seed, rows=rows, alike=alike)) for seed in range(40)]
-    covered = [item.low - 1e-9 <= correlation <= item.high + 1e-9 for item in found]
+    results = [agreement(*studies(correlation, seed, rows=rows, alike=alike)) for seed in range(40)]
+    covered = [item.low - 1e-9 <= correlation <= item.high + 1e-9 for item in results]
     assert np.mean(covered) >= 0.85
-    assert np.mean([item.corrected for item in found]) == pytest.approx(correlation, abs=0.1)
+    assert np.mean([item.corrected for item in results]) == pytest.approx(correlation, abs=0.1)
     ceiling = np.sqrt(np.prod(RELIABILITY))
-    assert np.mean([item.ceiling for item in found]) == pytest.approx(ceiling, abs=0.06)
-    assert np.mean([item.correlation for item in found]) == pytest.approx(correlation * ceiling, abs=0.08)
+    assert np.mean([item.ceiling for item in results]) == pytest.approx(ceiling, abs=0.06)
+    assert np.mean([item.correlation for item in results]) == pytest.approx(correlation * ceiling, abs=0.08)
 
 
 def test_correlation_is_numpys_and_unknown_groups_are_left_out() -> None:
     first, second = studies(0.6, 0)
-    found = agreement(first, second)
-    assert found.correlation == pytest.approx(np.corrcoef(first.influence, second.influence)[0, 1])
+    results = agreement(first, second)
+    assert results.correlation == pytest.approx(np.corrcoef(first.influence, second.influence)[0, 1])
     first.influence[0, 3] = second.stderr[0, 5] = np.nan
     keep = np.setdiff1d(np.arange(36), [3, 5])
     again = agreement(first, second)

@@ -40,16 +40,16 @@ def test_influences_are_those_of_the_arrays(tmp_path: Path, kind: str) -> None:
             places[key] = str(tmp_path / f"{key}.parquet")
             pd.read_csv(tmp_path / name).to_parquet(places[key])
     study = collect(Records(places).with_output("value"), "value")
-    found = next(iter(estimate(study, "ridge").values())).dataset
+    estimated = next(iter(estimate(study, "ridge").values())).dataset
     expected = sourcewise.fit(MASKS.astype(bool), VALUES, estimator="ridge", seeds=np.arange(40))
-    np.testing.assert_allclose(found["influence"].values, expected.influence, atol=1e-12)
-    np.testing.assert_allclose(found["stderr"].values, expected.stderr, atol=1e-12)
+    np.testing.assert_allclose(estimated["influence"].values, expected.influence, atol=1e-12)
+    np.testing.assert_allclose(estimated["stderr"].values, expected.stderr, atol=1e-12)
     target = next(iter(study.targets.values()))
     assert target.score == "mean value"
     np.testing.assert_allclose(target.scores, VALUES.mean(1))
     if kind != "npy":
-        assert found["group"].values.tolist() == list("abcde")
-        assert found["path"].values.tolist() == EXAMPLES
+        assert estimated["group"].values.tolist() == list("abcde")
+        assert estimated["path"].values.tolist() == EXAMPLES
 
 
 def test_rows_are_matched_by_their_models_and_examples_by_their_ids(tmp_path: Path) -> None:

@@ -73,9 +73,9 @@ def test_an_estimate_of_a_bank_is_that_of_its_records(tmp_path: Path) -> None:
 
 
 def test_other_examples_are_refused(tmp_path: Path) -> None:
-    other = make(1, examples=9)
+    longer = make(1, examples=9)
     with pytest.raises(SourcewiseError, match="random-1-seed0: its examples of pets are not those"):
-        bank.write(tmp_path / "b.safetensors", [make(0), other])
+        bank.write(tmp_path / "b.safetensors", [make(0), longer])
     assert not list(tmp_path.iterdir())
 
 

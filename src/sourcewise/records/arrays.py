@@ -155,7 +155,7 @@ def _table(file: str) -> NDArray[Any] | pd.DataFrame:
     kind = Path(file).suffix.lower()
     try:
         if kind == ".npy":
-            return np.load(file, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+            return np.load(file, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]  # of any type, which is checked
         if kind == ".parquet":
             names = parquet.read_schema(file).names
         elif kind == ".csv":

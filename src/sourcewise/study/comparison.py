@@ -149,18 +149,18 @@ def compare(
 def compare_transfers(study: Study, target: str, fdr: float) -> list[StudyAgreement]:
     """Return how far influences on a target agree with those after other transfers to the same test examples."""
     tests = {name: study.header.fingerprints.get(dataset_names(name)["test"]) for name in study.targets}
-    here = study.targets[target]
+    reference = study.targets[target]
     partners = [name for name, test in tests.items() if name != target and test is not None and test == tests[target]]
     agreements = []
     for partner in partners if study.groups <= GRAM_GROUPS else ():
-        there = study.targets[partner]
-        if here.class_names != there.class_names or not np.array_equal(here.ids, there.ids):
+        alternative = study.targets[partner]
+        if reference.class_names != alternative.class_names or not np.array_equal(reference.ids, alternative.ids):
             continue
-        present = here.class_sizes > 0
-        names = np.array(here.class_names)[present].tolist()
+        present = reference.class_sizes > 0
+        names = np.array(reference.class_names)[present].tolist()
         outputs = {
-            "class": (here.class_means[:, present], there.class_means[:, present], names),
-            "overall": (here.overall_means[:, None], there.overall_means[:, None], [None]),
+            "class": (reference.class_means[:, present], alternative.class_means[:, present], names),
+            "overall": (reference.overall_means[:, None], alternative.overall_means[:, None], [None]),
         }
         for level, (first, second, classes) in outputs.items():
             both = collapse(study.masks, np.hstack([first, second]).astype(np.float64), study.seeds)
@@ -199,19 +199,19 @@ def _significant(
     )
 
 
-def _agreements(here: xr.Dataset, there: xr.Dataset, fdr: float) -> Iterator[StudyAgreement]:
+def _agreements(first: xr.Dataset, second: xr.Dataset, fdr: float) -> Iterator[StudyAgreement]:
     """Yield how far two estimates agree on the classes in common, if there are any, and overall."""
-    same_unit = here.attrs.get("output") == there.attrs.get("output")
-    groups = _common(here, there, "group")
+    same_unit = first.attrs.get("output") == second.attrs.get("output")
+    groups = _common(first, second, "group")
     for level in LEVELS:
-        classes: list[str | None] = [*_classes(here, there)] if level == "class" else [None]
+        classes: list[str | None] = [*_classes(first, second)] if level == "class" else [None]
         if not classes:
             continue
-        tables = _tables(here, there, level)
+        tables = _tables(first, second, level)
         difference, stderr, q = disagreement(*tables, same_unit=same_unit)
         yield StudyAgreement(
-            study=str(there.attrs["study"]),
-            target=str(there.attrs["target"]),
+            study=str(second.attrs["study"]),
+            target=str(second.attrs["target"]),
             level=level,
             classes=len(classes) if level == "class" else 0,
             same_unit=same_unit,
@@ -220,10 +220,10 @@ def _agreements(here: xr.Dataset, there: xr.Dataset, fdr: float) -> Iterator[Stu
         )
 
 
-def _tables(here: xr.Dataset, there: xr.Dataset, level: str) -> tuple[Table, Table]:
+def _tables(first: xr.Dataset, second: xr.Dataset, level: str) -> tuple[Table, Table]:
     """Return the influences of both on the classes, or overall, and groups that they have in common."""
-    where = {"group": _common(here, there, "group")}
-    where |= {"class": _classes(here, there)} if level == "class" else {}
+    where = {"group": _common(first, second, "group")}
+    where |= {"class": _classes(first, second)} if level == "class" else {}
 
     def table(dataset: xr.Dataset) -> Table:
         influence, stderr = (
@@ -231,21 +231,21 @@ def _tables(here: xr.Dataset, there: xr.Dataset, level: str) -> tuple[Table, Tab
         )
         return Table(influence, stderr, int(dataset.attrs["models"]))
 
-    return table(here), table(there)
+    return table(first), table(second)
 
 
-def _classes(here: xr.Dataset, there: xr.Dataset) -> list[str]:
+def _classes(first: xr.Dataset, second: xr.Dataset) -> list[str]:
     """Return the classes in common that have examples in both."""
     known = [
         set(dataset["class"].values[np.isfinite(dataset["influence_class"].values).any(1)].tolist())
-        for dataset in (here, there)
+        for dataset in (first, second)
     ]
-    return [name for name in _common(here, there, "class") if name in known[0] & known[1]]
+    return [name for name in _common(first, second, "class") if name in known[0] & known[1]]
 
 
-def _common(here: xr.Dataset, there: xr.Dataset, dim: str) -> list[str]:
-    names = set(there[dim].values.tolist())
-    return [name for name in here[dim].values.tolist() if name in names]
+def _common(first: xr.Dataset, second: xr.Dataset, dim: str) -> list[str]:
+    names = set(second[dim].values.tolist())
+    return [name for name in first[dim].values.tolist() if name in names]
 
 
 def _key(dataset: xr.Dataset) -> tuple[str, str]:

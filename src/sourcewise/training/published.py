@@ -53,8 +53,8 @@ def load_into(network: nn.Module, tensors: Mapping[str, Tensor], weights: Weight
         if given is None and name.endswith("num_batches_tracked"):  # files of old versions of torch lack it
             continue
         if given is None or given.shape != value.shape:
-            there = "not there" if given is None else f"{list(given.shape)} there"
-            raise SourcewiseError(f"model.weights={path}: {name} is {there}, and {list(value.shape)} in this model")
+            problem = "not there" if given is None else f"{list(given.shape)} there"
+            raise SourcewiseError(f"model.weights={path}: {name} is {problem}, and {list(value.shape)} in this model")
     if unknown := sorted(tensors.keys() - current.keys()):
         raise SourcewiseError(f"model.weights={path}: this model has no {unknown[0]} (and {len(unknown) - 1} others)")
     network.load_state_dict(dict(tensors), strict=False)
