@@ -106,9 +106,10 @@ def test_an_agents_run_does_what_a_local_one_does(user: User, tmp_path: Path) ->
     alone = compose_config(*TINY, "subset.seed=1", f"runs_dir={tmp_path / 'local'}")
     train.train(alone)
     local = record.read(names.run_dir(alone) / names.RECORD)
-    sweep = user.sweep("main", subset__seed={"values": [0, 1, 2]})
+    sweep = user.sweep("main", "keep_model=true", subset__seed={"values": [0, 1, 2]})
     status, out = user.agent(sweep)
     assert status == 0, out
+    assert len(list(user.runs.glob(f"*/*/{names.MODEL}"))) == 3
     assert sweep.state == "FINISHED"
     runs = user.runs_of(sweep)
     assert [run.state for run in runs] == ["finished"] * 3
@@ -120,6 +121,7 @@ def test_an_agents_run_does_what_a_local_one_does(user: User, tmp_path: Path) ->
         assert run.config["subset.seed"] == item.header.subset_seed
         assert run.group == item.header.study
         assert user.server.run_files(run)[names.RECORD] == record.to_bytes(item)
+        assert names.MODEL not in user.server.run_files(run)
         assert run.summary["target/digits/accuracy"] == pytest.approx(item.header.metrics["target/digits/accuracy"])
     assert same(local, found[local.header.run])
     # another sweep over the same trains nothing, and its run has the same record

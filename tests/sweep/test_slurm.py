@@ -160,12 +160,13 @@ def sweeps(tmp_path: Path, cluster: dict[str, str]) -> Iterator[SlurmSweeps]:
 def test_a_sweep_of_real_runs(tmp_path: Path, cluster: dict[str, str]) -> None:
     runs = tmp_path / "runs"
     command = [sys.executable, "train.py", "-m", "hydra/launcher=slurm", "hydra.launcher.poll=0.5", *TINY]
-    command += ["subset.seed=range(0,6)", "hydra.launcher.runs_per_task=3", f"runs_dir={runs}"]
+    command += ["subset.seed=range(0,6)", "hydra.launcher.runs_per_task=3", f"runs_dir={runs}", "keep_model=true"]
     done = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
     assert ": 2 tasks" in done.stderr
     paths = sorted(runs.glob(f"*/*/{names.RECORD}"))
     assert [record.read(path).header.subset_seed for path in paths] == [0, 1, 2, 3, 4, 5]
+    assert len(list(runs.glob(f"*/*/{names.MODEL}"))) == 6
     assert not list(runs.glob("*/*/lease*"))
     assert not (runs / ".slurm").exists()
     again = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, check=False, timeout=60)

@@ -63,6 +63,11 @@ class Hardware:
         cuda = self.accelerator in ("gpu", "cuda") and torch.cuda.is_available()
         return torch.cuda.get_device_name() if cuda else platform.machine()
 
+    @property
+    def device(self) -> torch.device:
+        """The device of this process, for which a GPU needs Lightning to say which one."""
+        return torch.device("cpu") if self.accelerator == "cpu" else self.trainer(1).strategy.root_device
+
     def begin(self) -> None:
         """Set the number of threads, and silence warnings that a user cannot act on, unless the command has `-v`."""
         torch.set_num_threads(self.threads)

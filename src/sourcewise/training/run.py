@@ -160,8 +160,7 @@ class Run:
         if self.source.outputs and not network.knows_classes:
             raise SourcewiseError("model.weights: its head has other classes than the source: source.outputs=false")
         self._log_size(network)
-        device = self.hardware.trainer(1).strategy.root_device
-        return SourceModel(network, device, self.source.pretraining.trained_epochs, {})
+        return SourceModel(network, self.hardware.device, self.source.pretraining.trained_epochs, {})
 
     def _kept(self, config: names.Config, expected: source_models.Header) -> SourceModel | None:
         """Return the kept source model that the config names, or one of the same kind in `runs_dir`; None: neither."""
@@ -174,8 +173,7 @@ class Run:
         if header is None:
             return None
         self._log_size(network)
-        device = self.hardware.trainer(1).strategy.root_device
-        return SourceModel(network, device, self.source.pretraining.trained_epochs, header.metrics)
+        return SourceModel(network, self.hardware.device, self.source.pretraining.trained_epochs, header.metrics)
 
     def pretrain(self, engine: Engine) -> SourceModel:
         """Train a source model on the groups that the subset keeps.
