@@ -55,6 +55,7 @@ class Settings:
     retrain: bool = False
     keep_model: Literal["float32", "bfloat16"] | bool | None = None
     models: str | None = None
+    search: Mapping[str, Any] | None = None
 
 
 def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dict[str, float]:

@@ -62,7 +62,7 @@ class LocalLauncher(Launcher):
         """Do all jobs that are not done. Raises RunFailed at the end if some failed, SystemExit if interrupted."""
         if not job_overrides:
             raise SourcewiseError("the sweep is empty: one of its ranges or lists has no values")
-        runs = self._compose(job_overrides, initial_job_idx)
+        runs = self.compose(job_overrides, initial_job_idx)
         by_folder: dict[Path, Run] = {}
         for run in runs:
             by_folder.setdefault(run.folder, run)
@@ -70,7 +70,7 @@ class LocalLauncher(Launcher):
             print(status_table(list(by_folder.values()), self.fingerprints))
             return []
         try:
-            Sweep(self, list(by_folder.values())).run()
+            self.perform(list(by_folder.values()))
         except (RunFailed, SystemExit):
             self._close(list(by_folder.values()))
             raise
@@ -86,7 +86,11 @@ class LocalLauncher(Launcher):
         if done and (closing := beside(self.task, "closing")) is not None:
             print(closing(done), flush=True)
 
-    def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
+    def perform(self, runs: list[Run], label: str = "") -> None:
+        """Do the runs, each of another folder, that are not done. label: as in `Sweep`. Raises as `launch` does."""
+        Sweep(self, runs, label).run()
+
+    def compose(self, job_overrides: Sequence[Sequence[str]], start: int = 0) -> list[Run]:
         """Return the runs of all jobs: their configs checked at the top, subsets, data and models resolved."""
         compose, kind = Composer(self._context.config_loader, self._config), beside(self.task, "Settings")
         runs, scan = [], cache(source_models.scan)
