@@ -308,6 +308,7 @@ def test_records_of_another_recipe_may_join_but_not_those_of_other_groups(runs: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_planted_harm_is_found(tmp_path: Path) -> None:
     _, removed = planted_harm.propose(planted_harm.train(100, 128, tmp_path))  # the benchmark's table has other repeats
     harmful = sum(name.startswith("wrong") for name in removed)

@@ -171,6 +171,7 @@ def test_intervals_cover_where_nine_tenths_are_kept_and_effects_saturate(estimat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("truth", TRUTHS)
 @pytest.mark.parametrize("kind", ["random", "hadamard", "bernoulli", "mixed"])
 @pytest.mark.parametrize(("groups", "models"), [(36, 40), (36, 64), (36, 96), (36, 256), (200, 100), (200, 420)])
@@ -181,6 +182,7 @@ def test_ridge_covers_over_designs_truths_and_sizes(groups, models, kind, truth)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("truth", TRUTHS)
 @pytest.mark.parametrize("estimator", ["difference", "ols"])
 @pytest.mark.parametrize(
@@ -199,6 +201,7 @@ def test_other_estimators_cover(kind, groups, models, truth, estimator):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("estimator", ["difference", "ridge"])
 @pytest.mark.parametrize("truth", TRUTHS)
 @pytest.mark.parametrize("models", [32, 48, 64, 96, 128])
@@ -218,6 +221,7 @@ def test_unequal_fractions_cover(kind, fraction, estimator):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("estimator", ["difference", "ridge", "ols"])
 @pytest.mark.parametrize(("groups", "models"), [(36, 100), (200, 450)])
 @pytest.mark.parametrize("kind", ["random", "hadamard"])
@@ -229,6 +233,7 @@ def test_false_discoveries_over_designs_and_estimators(kind, groups, models, est
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_q_values_over_eight_looks_hold_where_those_of_one_look_do_not():
     once = eight = 0
     for seed in range(100):

@@ -26,6 +26,8 @@ from sourcewise.records.reading import Reading, Records
 from sourcewise.records.record import Record
 from sourcewise.sweep import leases
 
+pytestmark = pytest.mark.timeout(900)  # agents wait 5 s before every run
+
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 SETTINGS = [setting for setting in TINY if not setting.startswith("logger")]
 

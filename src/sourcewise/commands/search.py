@@ -126,7 +126,7 @@ def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[st
     """
     settings.check_arguments(SearchSettings, config["search"], "search")
     chosen = SearchSettings(**config["search"])
-    weights = target_weights(chosen.weights or True, list(config["target"]))
+    weights = target_weights(chosen.weights or True, list(config["target"]), "search.weights")
     training = Training(launcher, overrides, weights, Split(chosen.choose, chosen.seed))
     result = Search(
         training,
