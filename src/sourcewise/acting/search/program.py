@@ -44,8 +44,8 @@ RACED = 0.6
 """Share of what is left after exploring that the first race takes."""
 NEAR = 0.35
 """Share of the groups in which models may differ from the best subset so far, to say what to change there."""
-FINAL = 8
-"""Models of each of the two candidates that a race after a move ends with."""
+FIRST_SEEDS = (4, 3, 2)
+"""Models of each candidate in the first rung of a race after a move, as many as the budget allows."""
 LEAST_NEIGHBOURS = 8
 """Neighbours that a move looks at, at least."""
 
@@ -186,18 +186,23 @@ class Search:
         """Try neighbours of the best subset so far, and race where they lead to; None when the budget is spent."""
         best, number = rounds[-1].incumbent, len(rounds)
         groups, left = len(best.keep), self.settings.budget - self._spent
-        half, known = FINAL // 2, len(self._known(best))
-        raced = MOVES * half + max(2 * half + max(0, half - known), half + max(0, FINAL - known))  # at most
-        count = min(max(LEAST_NEIGHBOURS, groups // 2), left - raced)
-        if count < LEAST_NEIGHBOURS:
+        seeds = next((n for n in FIRST_SEEDS if left >= LEAST_NEIGHBOURS + self._cost_of_move(best, n)), None)
+        if seeds is None:
             return None
+        count = min(max(LEAST_NEIGHBOURS, groups // 2), left - self._cost_of_move(best, seeds))
         masks = neighbours(best.keep, np.ones(groups), count, f"search/{self.settings.seed}/{number}")
         self._ask([Trial("move", number, keep, None, self._seed(0)) for keep in masks])
         near = [item for item in self._models.values() if (item.mask ^ np.array(best.keep)).sum() <= NEAR * groups]
         prior = effects(explored, mean_mappings(full), shares) if len(explored) >= LEAST_EXPLORED else np.zeros(groups)
         outputs = np.array([item.choosing.output for item in near])
         candidates = moves(best.keep, np.array([item.mask for item in near]), outputs, prior)
-        return self._race("move", number, [best, *candidates], FINAL // 2, everything)
+        return self._race("move", number, [best, *candidates], seeds, everything)
+
+    def _cost_of_move(self, best: Candidate, seeds: int) -> int:
+        """Return how many runs the race after a move takes at most, with so many models of each in its first rung."""
+        known = len(self._known(best))
+        it_leaves, it_stays = 2 * seeds + max(0, seeds - known), seeds + max(0, 2 * seeds - known)
+        return MOVES * seeds + max(it_leaves, it_stays)
 
     def _verify(self, winner: Candidate, everything: Candidate) -> VerifiedSource:
         """Return what models with seeds that no choice has seen say of the winner."""

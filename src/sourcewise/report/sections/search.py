@@ -29,7 +29,7 @@ def search_section(target: TargetContext) -> Section | str:
     names = [name for name in search.weights if name in target.summary.targets]
     if target.name != next(iter(names or target.summary.targets)):
         return "It is shown with the first target of the search."
-    title, lead = "A better source", sentences(search)
+    title, lead = "The search for a better source", sentences(search)
     caption = (
         "Scores of the candidates on the examples that choices look at, by the runs spent. Line: the best subset after"
         " each race. Dotted: the full source. Diamond: the winner in the verification, as a gain over the full source"
