@@ -128,13 +128,15 @@ def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[st
     chosen = SearchSettings(**config["search"])
     weights = target_weights(chosen.weights or True, list(config["target"]), "search.weights")
     training = Training(launcher, overrides, weights, Split(chosen.choose, chosen.seed))
-    result = Search(
+    steps = Search(
         training,
         chosen,
         training.shares,
         lambda line: print(line, file=sys.stderr, flush=True),
         lambda: training.candidates(chosen.candidates or ()),
-    ).run()
+    )
+    with launcher.workers_kept():
+        result = steps.run()
     found = account.account(result, chosen, weights, training.groups)
     out = Path(config["runs_dir"]).parent / account.FOLDER
     out.mkdir(parents=True, exist_ok=True)

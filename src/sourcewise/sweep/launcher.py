@@ -5,11 +5,12 @@ It composes all jobs, checks them, and hands them to the sweep's policy (`policy
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -49,6 +50,7 @@ class LocalLauncher(Launcher):
     fail_fast: bool = False
     give_up_after: int | None = 3
     status: bool = False
+    _kept: ClassVar[ExitStack | None] = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands to every launcher, and check the settings. Raises SourcewiseError for a wrong one."""
@@ -113,8 +115,23 @@ class LocalLauncher(Launcher):
         function = "model_bytes"
         return None if beside(self.task, function) is None else int(ask(self.task, function, config))
 
-    def pool(self, shape: Shape) -> Workers:
+    @contextmanager
+    def workers_kept(self) -> Iterator[None]:
+        """Keep workers from one `perform` to the next: what trains in many small steps need not start them each time."""
+        with ExitStack() as self._kept:
+            self._pools: dict[Shape, Workers] = {}
+            yield
+        self._kept = None
+
+    def pool(self, shape: Shape) -> AbstractContextManager[Workers]:
         """Return workers for runs of this shape."""
+        if self._kept is None:
+            return self._new_pool(shape)
+        if shape not in self._pools:
+            self._pools[shape] = self._kept.enter_context(self._new_pool(shape))
+        return nullcontext(self._pools[shape])
+
+    def _new_pool(self, shape: Shape) -> Workers:
         several = shape.devices > 1
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, str(shape.threads))

@@ -76,7 +76,7 @@ class Backend(Protocol):
     def model_bytes(self, config: names.Config) -> int | None:
         """Return the bytes of a kept model of a config; None where the task has no function for it."""
 
-    def pool(self, shape: Shape) -> Workers:
+    def pool(self, shape: Shape) -> AbstractContextManager[Workers]:
         """Return what does runs of this shape."""
 
 
