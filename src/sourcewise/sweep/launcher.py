@@ -117,7 +117,7 @@ class LocalLauncher(Launcher):
 
     @contextmanager
     def workers_kept(self) -> Iterator[None]:
-        """Keep workers from one `perform` to the next: what trains in many small steps need not start them each time."""
+        """Keep workers from one `perform` to the next, for what trains in many small steps."""
         with ExitStack() as self._kept:
             self._pools: dict[Shape, Workers] = {}
             yield
