@@ -22,8 +22,8 @@ class SourcewiseSweeper(sweeper.SourcewiseSweeper):
         loader = self.hydra_context.config_loader
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
         swept = [item for item in parsed if item.is_sweep_override()]
-        config = Composer(loader, self.config)([str(item.input_line) for item in parsed if item not in swept])
-        if not config.get("search"):
+        line = [str(item.input_line) for item in parsed if item not in swept]
+        if not loader.load_sweep_config(self.config, line).get("search"):
             return super().sweep(arguments)
         if swept:
             raise SourcewiseError(
@@ -31,5 +31,6 @@ class SourcewiseSweeper(sweeper.SourcewiseSweeper):
             )
         if not isinstance(self.launcher, LocalLauncher):
             raise SourcewiseError("search: it needs hydra/launcher=local or hydra/launcher=slurm")
-        search(self.launcher, [item for item in arguments if override_key(item).partition(".")[0] != "search"], config)
+        config = Composer(loader, self.config)(line)
+        search(self.launcher, [item for item in line if override_key(item).partition(".")[0] != "search"], config)
         return []

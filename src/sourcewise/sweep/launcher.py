@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, fields
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -50,7 +50,9 @@ class LocalLauncher(Launcher):
     fail_fast: bool = False
     give_up_after: int | None = 3
     status: bool = False
-    _kept: ClassVar[ExitStack | None] = None
+
+    _kept = None
+    """Where workers are entered that stay; not a setting, hence without a type here."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands to every launcher, and check the settings. Raises SourcewiseError for a wrong one."""
@@ -121,7 +123,7 @@ class LocalLauncher(Launcher):
         with ExitStack() as self._kept:
             self._pools: dict[Shape, Workers] = {}
             yield
-        self._kept = None
+        del self._kept
 
     def pool(self, shape: Shape) -> AbstractContextManager[Workers]:
         """Return workers for runs of this shape."""
