@@ -50,7 +50,7 @@ def smooth(count: int, side: int, generator: torch.Generator) -> Tensor:
 def ours(network: nn.Module, hardware: Hardware, data: ImageData, settings: Optimisation, classes: int) -> None:
     """Train as train.py does."""
     steps = len(data.train)
-    module = Pretraining(hardware.prepare(network), settings, steps, classes=classes)
+    module = Pretraining(hardware.prepare(network), settings, steps)
     hardware.trainer(settings.epochs).fit(module, datamodule=data)
 
 

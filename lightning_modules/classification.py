@@ -10,7 +10,6 @@ from annotated_types import Interval
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics.classification import MulticlassAccuracy
 
 from sourcewise.lightning_modules.data import Batch
 from sourcewise.lightning_modules.schedules import Constant, Schedule
@@ -77,13 +76,11 @@ class Classification(pl.LightningModule):
         optimisation: Optimisation,
         steps_per_epoch: int,
         *,
-        classes: int,
         class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.network, self.optimisation, self.steps_per_epoch = network, optimisation, steps_per_epoch
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro", validate_args=False)
         self._steps: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, predictions and labels of every step
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -114,7 +111,7 @@ class Classification(pl.LightningModule):
             raise Diverged(
                 f"the training loss is {loss.item()} in epoch {self.current_epoch + 1}; lower the learning rate"
             )
-        accuracy = self.train_accuracy(torch.cat(predictions), torch.cat(labels))
+        accuracy = (torch.cat(predictions) == torch.cat(labels)).float().mean()
         schedule: Any = self.lr_schedulers()
         time = (schedule.last_epoch - 1) / self.steps_per_epoch  # of the last step, in epochs
         lr = self.optimisation.lr * self.optimisation.factor(time)

@@ -112,7 +112,6 @@ class Batches:
     crop: Crop | None = None
     resolution: Resolution | int | None = None
     threads: int = 1
-    passes: int = 1
     epoch: int = 0
     rank: int = 0
     processes: int = 1
@@ -128,23 +127,15 @@ class Batches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.passes * self._per_epoch
-
-    @property
-    def _per_epoch(self) -> int:
         examples, training = len(self.examples.labels), self.order_seed is not None
         return batches_per_epoch(examples, self.batch_size, self.processes, training)
 
     def __iter__(self) -> Iterator[Batch]:
-        for number in range(self.epoch * self.passes, (self.epoch + 1) * self.passes):
-            yield from self._epoch(number)
-
-    def _epoch(self, number: int) -> Iterator[Batch]:
-        size = len(self.examples.labels)
+        number, size = self.epoch, len(self.examples.labels)
         order = torch.arange(size)
         if self.order_seed is not None:
             order = torch.randperm(size, generator=_generator(self.order_seed, number))
-        rows = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(self._per_epoch)]
+        rows = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
         choices = _generator(self.augmentation_seed, number)
         side = self.resolution(number) if callable(self.resolution) else self.resolution
         if isinstance(self.examples.inputs, Tensor):
@@ -207,16 +198,34 @@ class Batches:
         return values.tensor_split(self.processes)[self.rank]
 
 
+@dataclass
+class AtOnce:
+    """An iterable of one item: an iterator of the batches of several epochs, for a training step that takes all."""
+
+    batches: Batches
+    epochs: int
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Iterator[Batch]]:
+        yield (batch for epoch in range(self.epochs) for batch in replace(self.batches, epoch=epoch))
+
+
 class ImageData(pl.LightningDataModule):
-    """Batches to train on and to test on; examples in memory are moved to the device once."""
+    """Batches to train on and to test on; examples in memory are moved to the device once.
 
-    def __init__(self, train: Batches, test: Batches | None = None) -> None:
+    at_once: epochs whose batches are given to training as one item; None: each batch is an item, of one epoch.
+    """
+
+    def __init__(self, train: Batches, test: Batches | None = None, at_once: int | None = None) -> None:
         super().__init__()
-        self.train, self.test = train, test
+        self.train, self.test, self.at_once = train, test, at_once
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> Batches | AtOnce:
         """Return batches of the training examples."""
-        return self._for_trainer(self.train)
+        batches = self._for_trainer(self.train)
+        return batches if self.at_once is None else AtOnce(batches, self.at_once)
 
     def test_dataloader(self) -> Batches:
         """Return batches of the test examples."""

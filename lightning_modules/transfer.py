@@ -1,7 +1,9 @@
 """Transfer to a target task by training: a head on frozen features, or the whole network; then outputs per example."""
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -28,13 +30,12 @@ class Transfer(Classification):
         optimisation: Optimisation,
         steps_per_epoch: int,
         *,
-        classes: int,
         test_examples: int,
         frozen: nn.Module | None = None,
         batchnorm: BatchNormMode = "frozen",
         class_weights: Tensor | None = None,
     ) -> None:
-        super().__init__(network, optimisation, steps_per_epoch, classes=classes, class_weights=class_weights)
+        super().__init__(network, optimisation, steps_per_epoch, class_weights=class_weights)
         self.batchnorm, self.frozen = batchnorm, frozen
         if frozen is not None:
             frozen.requires_grad_(False)
@@ -57,3 +58,40 @@ class Transfer(Classification):
         """Gather the outputs by example id, so that padding never counts twice."""
         # torchmetrics squeezes what has one element
         self.outputs = Outputs(*(values.reshape(-1) for values in self.examples.compute()))
+
+
+class HeadTransfer(Transfer):
+    """Training of a head on features, all of it in one step of Lightning's.
+
+    Around each step, Lightning takes several times as long as a head does. The data are given `at_once`, see
+    `ImageData`. After `Trainer.fit`, `outputs` holds the results.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.automatic_optimization = False
+
+    def training_step(self, batches: Iterable[Batch], index: int) -> None:  # type: ignore[override]
+        """Train on all batches. A head computes in 32 bits, so 16-bit precision needs no scaled losses here."""
+        optimiser: Any = self.optimizers(use_pl_optimizer=False)
+        schedule: Any = self.lr_schedulers()
+        with torch.autocast(self.device.type, enabled=False):
+            for batch in batches:
+                loss = super().training_step(self._cast(batch), index)
+                optimiser.zero_grad()
+                self.trainer.strategy.pre_backward(loss)  # prepares the exchange of gradients between processes
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+
+    def on_train_end(self) -> None:
+        """Compute the outputs: `Trainer.test` would take longer to begin than this takes."""
+        trainer: Any = self.trainer
+        with torch.inference_mode():
+            for index, batch in enumerate(trainer.datamodule.test_dataloader()):
+                self.test_step(self._cast(batch), index)
+        self.on_test_epoch_end()
+
+    def _cast(self, batch: Batch) -> Batch:
+        """Return the batch in the precision of the weights, as Lightning does with batches that it hands out itself."""
+        return batch._replace(inputs=batch.inputs.to(self.dtype))

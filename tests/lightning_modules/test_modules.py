@@ -1,5 +1,7 @@
 """The LightningModules' parts against independent references."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,11 @@ from torch import nn
 from sourcewise.lightning_modules import augmentation, schedules
 from sourcewise.lightning_modules.classification import Optimisation
 from sourcewise.lightning_modules.crops import Faster, Progressive
-from sourcewise.lightning_modules.data import Batches, Examples, Normalise, batches_per_epoch
+from sourcewise.lightning_modules.data import Batches, Examples, ImageData, Normalise, batches_per_epoch
 from sourcewise.lightning_modules.outputs import ExampleOutputs, correct_class
+from sourcewise.lightning_modules.scalars import ScalarLogger
+from sourcewise.lightning_modules.transfer import HeadTransfer, Transfer
+from sourcewise.training.hardware import Hardware
 
 SCHEDULES = [schedules.Constant(), schedules.Triangular(2), schedules.Step(2)]
 
@@ -143,14 +148,23 @@ def test_processes_together_train_on_the_batch_that_one_would() -> None:
         assert torch.equal(one.ids, torch.cat([part.ids for part in two]))
 
 
-def test_several_passes_are_several_epochs() -> None:
-    short, long = batches(20, 6, order_seed=1), batches(20, 6, order_seed=1, passes=3)
-    epochs = []
-    for epoch in range(3):
-        short.set_epoch(epoch)
-        epochs += [batch.ids for batch in short]
-    assert len(long) == len(epochs)
-    assert all(torch.equal(batch.ids, ids) for batch, ids in zip(long, epochs, strict=True))
+def test_a_head_that_is_trained_at_once_is_the_same_as_step_by_step() -> None:
+    features = replace(examples(20), inputs=torch.randn(20, 5, generator=torch.Generator().manual_seed(0)))
+    optimisation = Optimisation(epochs=3, batch_size=6, lr=0.5, schedule=schedules.Triangular(1))
+    train, test = replace(batches(20, 6, order_seed=1), examples=features), replace(batches(20, 8), examples=features)
+    outputs, logged = [], []
+    for kind, at_once in ((Transfer, None), (HeadTransfer, 3)):
+        torch.manual_seed(0)
+        module = kind(nn.Linear(5, 3), optimisation, len(train), test_examples=20, class_weights=torch.ones(3))
+        data, passes = ImageData(train, test, at_once), at_once or 1
+        trainer = Hardware().trainer(3 // passes, ScalarLogger(logged.append, "head", passes))
+        trainer.fit(module, datamodule=data)
+        if not at_once:
+            trainer.test(module, datamodule=data, verbose=False)
+        outputs.append(module.outputs)
+    assert all(torch.equal(*columns) for columns in zip(*outputs, strict=True))
+    assert len(logged) == 4
+    assert logged[2] == logged[3]
 
 
 @given(st.integers(1, 200), st.integers(1, 64), st.integers(1, 4))

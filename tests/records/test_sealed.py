@@ -52,6 +52,7 @@ def test_parts_make_a_record() -> None:
         ({"group_names": [7] * 14}, "group_names"),
         ({"study": None}, "study=None: input should be a valid string"),
         ({"study": "\ud800"}, "surrogates"),
+        ({"group_names": ["\ud800", *"abcdefghijklm"]}, "surrogates"),
         ({"metrics": {"loss": "much"}}, "metrics="),
         ({"metrics": {"loss": {"_target_": "os.system"}}}, "metrics="),
         ({"class_names": {}}, "pets"),

@@ -84,7 +84,10 @@ def test_q_values_hold_over_several_looks_and_the_page_says_where_a_study_grew()
 
 @pytest.mark.parametrize("output", ["prob", "margin", "correct"])
 def test_all_levels_agree_with_brute_force(output: str) -> None:
-    found = estimate(collect(MODELS, output), "difference")["pets"].dataset
+    estimated = estimate(collect(MODELS, output), "difference")["pets"]
+    found = estimated.dataset
+    last = {level: checks.curve[-1].split_half for level, checks in estimated.checks.items() if checks.curve}
+    assert last == {level: estimated.checks[level].split_half for level in ("example", "class")}
     values = np.array([output_values(item.targets["pets"], output) for item in MODELS]).astype(float)
     labels = MODELS[0].targets["pets"].labels
     by_class = np.stack([values[:, labels == c].mean(1) for c in range(3)], axis=1)

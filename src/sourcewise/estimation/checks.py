@@ -6,7 +6,7 @@ out or split is whole units: a subset with all its seeds, and its complement.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -175,20 +175,18 @@ def _rounded(models: int) -> str:
     return f"{round(models, 2 - max(len(str(models)), 2)):,}"
 
 
-def curve(subsets: Subsets, estimator: Estimator, result: Checks, seed: int = 0) -> list[Point]:
-    """Return LDS and split-half reliability at an eighth, a quarter, a half, and all of the models.
+def curve(subsets: Subsets, estimator: Estimator, result: Checks, seed: int = 0) -> Iterator[Point]:
+    """Yield LDS and split-half reliability at an eighth, a quarter, a half, and all of the models.
 
     result: checks of all of them, which may hold what the last point needs.
     """
     order = np.random.default_rng(seed).permutation(subsets.units)
-    points = []
     for count in (subsets.units // 8, subsets.units // 4, subsets.units // 2):
         if count >= 2 * LEAST_UNITS:
             part = subsets.take(order[:count])
             score, reliability = cross_fitted_lds(part, estimator), split_half(part, estimator, seed).pooled
-            points.append(Point(int(part.runs.sum()), score, reliability))
+            yield Point(int(part.runs.sum()), score, reliability)
     if result.split_half is not None:
         known = result.candidates.get(estimator.name)
         score = cross_fitted_lds(subsets, estimator) if known is None else known
-        points.append(Point(int(subsets.runs.sum()), score, result.split_half))
-    return points
+        yield Point(int(subsets.runs.sum()), score, result.split_half)

@@ -67,7 +67,9 @@ class Subsets:
         unit_folds = np.random.default_rng(seed).permutation(self.units) % count
         return np.asarray(unit_folds[self.unit], dtype=np.int64)
 
-    def moments(self, columns: slice = ALL, groups: slice = ALL, hierarchy: bool = False) -> Moments:
+    def moments(
+        self, columns: slice = ALL, groups: slice = ALL, hierarchy: bool = False, squares: bool = True
+    ) -> Moments:
         """Return the moments of all rows, each with the weight of one; with a Gram matrix up to GRAM_GROUPS groups.
 
         With a Gram matrix, what a subset and its complement have in common (interactions of two groups, for instance)
@@ -78,6 +80,7 @@ class Subsets:
             groups: those of the moments.
             hierarchy: whether to sum the columns' logits and their classes too. Columns without a hierarchy are
                 examples of one class.
+            squares: whether to sum the squares of outputs by group, which double the work.
         """
         gram = self.masks.groups <= GRAM_GROUPS
         width, height = len(range(*groups.indices(self.masks.groups))), self.outputs[:1, columns].shape[1]
@@ -95,7 +98,8 @@ class Subsets:
                 yield self.masks[rows].unpack(groups), outputs
 
         both = spectra.gram(self.masks)[groups, groups] if gram else None
-        moments = replace(sum_models(chunks(), width, height, pairs=pairs), gram=both, models=chunks)
+        sums = sum_models(chunks(), width, height, pairs=pairs, squares=squares)
+        moments = replace(sums, gram=both, models=chunks)
         if not hierarchy:
             return moments
         known = self.hierarchy or one_class(self)
@@ -149,7 +153,8 @@ class Hierarchy:
 
     def moments(self, columns: slice, groups: slice) -> HierarchyMoments:
         """Return the moments of all rows, for some columns and groups."""
-        logits, classes = self.logits.moments(columns, groups), self.classes.moments(ALL, groups)
+        logits = self.logits.moments(columns, groups, squares=False)
+        classes = self.classes.moments(ALL, groups, squares=False)
         labels, products = self.labels[columns], np.zeros(logits.columns)
         if logits.models is not None and classes.models is not None:
             for (_, example_rows), (_, class_rows) in zip(logits.models(), classes.models(), strict=True):

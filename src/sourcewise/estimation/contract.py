@@ -88,6 +88,7 @@ class Estimator:
             among them. Each column is estimated by itself. It raises SourcewiseError where the data are too few.
         needs_gram: whether the moments must hold the Gram matrix of the masks, which studies of more than
             `GRAM_GROUPS` groups do not have.
+        needs_squares: whether the moments must hold sums of squared outputs by group (`Moments.kept_square`).
         needs_held_out: whether it tunes itself on some models held out from the others.
         needs_hierarchy: whether the moments must hold those of the columns' logits and classes (`Moments.hierarchy`).
         least_subsets: fewest subsets, given the number of groups, with which it is tried when estimators compete.
@@ -103,6 +104,7 @@ class Estimator:
     name: str
     function: Callable[..., Estimate]
     needs_gram: bool = True
+    needs_squares: bool = True
     needs_held_out: bool = False
     needs_hierarchy: bool = False
     least_subsets: Callable[[int], int] = lambda groups: 2
@@ -134,6 +136,10 @@ class Estimator:
             )
         return result
 
+    def sum_subsets(self, subsets: Subsets, columns: slice = ALL, groups: slice = ALL) -> Moments:
+        """Return the moments of subsets, for a range of columns and groups, with all that the estimator needs."""
+        return subsets.moments(columns, groups, self.needs_hierarchy, self.needs_squares)
+
     def estimate_subsets(
         self,
         subsets: Subsets,
@@ -147,10 +153,10 @@ class Estimator:
         If held-out models are needed, these are the units `held_out`, by default those of the first fold. Standard
         errors may take a second pass over the models; influences and predictions do not, and are the same without.
         """
-        moments = subsets.moments(columns, groups, self.needs_hierarchy)
+        moments = self.sum_subsets(subsets, columns, groups)
         if not second_pass:
             moments = replace(moments, models=None)
         if not self.needs_held_out:
             return self.estimate(moments)
         units = np.unique(subsets.unit[subsets.folds() == 0]) if held_out is None else held_out
-        return self.estimate(moments, subsets.take(units, columns).moments(ALL, groups, self.needs_hierarchy))
+        return self.estimate(moments, self.sum_subsets(subsets.take(units, columns), ALL, groups))

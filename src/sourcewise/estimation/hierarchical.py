@@ -154,7 +154,7 @@ def _centred(moments: Moments, mean: Array, squares: Array, cross: Array) -> Mom
         total=np.zeros(len(mean)),
         square=np.maximum(squares, 0.0),
         kept_total=cross,
-        kept_square=np.zeros((len(mean), 0)),
+        kept_square=None,
         models=None,
         hierarchy=None,
     )
@@ -232,4 +232,4 @@ def _quadratic(equations: NormalEquations, projection: Projection) -> Array:
     return np.asarray(np.maximum(projection.total - explained, projection.floor))
 
 
-HIERARCHICAL = Estimator("hierarchical", hierarchical, needs_hierarchy=True, substitute=RIDGE)
+HIERARCHICAL = Estimator("hierarchical", hierarchical, needs_squares=False, needs_hierarchy=True, substitute=RIDGE)

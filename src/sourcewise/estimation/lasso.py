@@ -149,4 +149,4 @@ def shrink(
     return result
 
 
-LASSO = Estimator("lasso", lasso, needs_held_out=True, substitute=RIDGE)
+LASSO = Estimator("lasso", lasso, needs_squares=False, needs_held_out=True, substitute=RIDGE)

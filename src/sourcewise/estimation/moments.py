@@ -32,7 +32,8 @@ class Moments:
         total: float[E], sum of the outputs.
         square: float[E], sum of their squares.
         kept_total: float[E, G], sum of the outputs over the models that kept the group.
-        kept_square: float[E, G], sum of the squared outputs over the models that kept the group.
+        kept_square: float[E, G], sum of the squared outputs over the models that kept the group; None where it was not
+            asked for.
         gram: float[G, G], how many models kept both groups; None where it was not asked for.
         pairs: pairs of a subset and its complement among the models. What the two have in common is left out of sums.
         precision: rounding unit of the products.
@@ -47,7 +48,7 @@ class Moments:
     total: Array
     square: Array
     kept_total: Array
-    kept_square: Array
+    kept_square: Array | None
     gram: Array | None = None
     pairs: int = 0
     precision: float = float(np.finfo(np.float64).eps)
@@ -107,7 +108,11 @@ class Moments:
 
         Means are NaN for a group that all models kept, or all dropped; the variance is NaN on a side of one model. A
         variance that is all rounding is 0.
+
+        Raises SourcewiseError if the moments hold no sums of squares by group.
         """
+        if self.kept_square is None:
+            raise SourcewiseError("variances of both sides need moments with sums of squares (squares=True)")
         kept = self.kept[groups]
         total, square = (table[tile][:, groups] for table in (self.kept_total, self.kept_square))
         rest = self.count - kept, self.total[tile, None] - total, self.square[tile, None] - square
@@ -146,14 +151,16 @@ class Moments:
     def recentred(self, reference: Array) -> Moments:
         """Return the same sums about another reference float[E]."""
         shift = self.reference - reference
-        column, n = shift[:, None], self.count
+        column, n, kept_square = shift[:, None], self.count, None
+        if self.kept_square is not None:
+            kept_square = self.kept_square + 2 * column * self.kept_total + column**2 * self.kept
         return replace(
             self,
             reference=reference.copy(),
             total=self.total + n * shift,
             square=self.square + 2 * shift * self.total + n * shift**2,
             kept_total=self.kept_total + column * self.kept,
-            kept_square=self.kept_square + 2 * column * self.kept_total + column**2 * self.kept,
+            kept_square=kept_square,
         )
 
     def __add__(self, right: Moments) -> Moments:
@@ -167,8 +174,8 @@ class Moments:
     def combine(self, right: Moments, sign: int) -> Moments:
         """Return the moments of the models of both, or without those of `right` where the sign is negative."""
         right = right.recentred(self.reference)
-        names = ["count", "kept", "total", "square", "kept_total", "kept_square", "pairs"]
-        names += ["gram"] if self.gram is not None else []
+        names = ["count", "kept", "total", "square", "kept_total", "pairs"]
+        names += [name for name in ("kept_square", "gram") if getattr(self, name) is not None]
         sums = {name: getattr(self, name) + sign * getattr(right, name) for name in names}
         precision, hierarchy = max(self.precision, right.precision), None
         if self.hierarchy is not None and right.hierarchy is not None:
@@ -207,7 +214,12 @@ class HierarchyMoments:
 
 
 def sum_models(
-    chunks: Iterable[tuple[Mask, NDArray[Any]]], groups: int, columns: int, gram: bool = False, pairs: int = 0
+    chunks: Iterable[tuple[Mask, NDArray[Any]]],
+    groups: int,
+    columns: int,
+    gram: bool = False,
+    pairs: int = 0,
+    squares: bool = True,
 ) -> Moments:
     """Sum over models that come in chunks of any size.
 
@@ -224,10 +236,11 @@ def sum_models(
         columns: how many, E.
         gram: whether to make the Gram matrix.
         pairs: pairs of complements among the models, for `Moments.pairs`.
+        squares: whether to sum squares of outputs by group.
     """
     count, kept_by, gram_matrix = 0, np.zeros(groups), np.zeros((groups, groups)) if gram else None
     reference, total, square = np.zeros((3, columns))
-    kept_total, kept_square = np.zeros((2, columns, groups))
+    kept_total, kept_square = np.zeros((columns, groups)), np.zeros((columns, groups)) if squares else None
     precision = float(np.finfo(np.float64).eps)
     for masks, outputs in chunks:
         if not len(outputs):
@@ -252,6 +265,7 @@ def sum_models(
                 product = buffer[: y.shape[1]]
                 for sums, kept_sums in ((total, kept_total), (square, kept_square)):
                     sums[tile] += y.sum(0, dtype=np.float64)
-                    kept_sums[tile] += np.matmul(y.T, kept, out=product)
+                    if kept_sums is not None:
+                        kept_sums[tile] += np.matmul(y.T, kept, out=product)
                     np.multiply(y, y, out=y)
     return Moments(count, kept_by, reference, total, square, kept_total, kept_square, gram_matrix, pairs, precision)

@@ -155,7 +155,7 @@ def forecast(reliability: Reliability, subsets: Subsets, estimator: Estimator) -
     `reliability` is that of the estimator's influences from halves of these subsets. Groups leak into each other less
     than at random if the design balances them.
     """
-    moments = subsets.take(np.arange(subsets.units), slice(1)).moments()
+    moments = subsets.take(np.arange(subsets.units), slice(1)).moments(squares=False)
     crowd = 2.0 if moments.pairs else 1.0
     fading = max(crowd - moments.crowding, 0.0) / moments.count if moments.balanced else 0.0
     groups = subsets.masks.groups if estimator.joint or fading else 0

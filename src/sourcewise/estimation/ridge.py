@@ -53,10 +53,11 @@ def ols(moments: Moments) -> Estimate:
     )
 
 
-RIDGE = Estimator("ridge", ridge)
+RIDGE = Estimator("ridge", ridge, needs_squares=False)
 OLS = Estimator(
     "ols",
     ols,
+    needs_squares=False,
     least_subsets=lambda groups: 2 * (groups + 6),  # even half of them leave some degrees of freedom
     substitute=RIDGE,
 )

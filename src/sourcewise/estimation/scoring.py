@@ -39,7 +39,7 @@ def predictions(subsets: Subsets, estimator: Estimator, fold: Index) -> Array:
     An estimator that needs held-out models gets those of a further fold; with two folds, a part of the other.
     """
     units = [np.unique(subsets.unit[fold == f]) for f in range(int(fold.max()) + 1)]
-    parts = [subsets.take(members).moments(hierarchy=estimator.needs_hierarchy) for members in units]
+    parts = [estimator.sum_subsets(subsets.take(members)) for members in units]
     everything = sum(parts[1:], parts[0])
     predicted = np.empty(subsets.outputs.shape)
     for f, part in enumerate(parts):
@@ -48,7 +48,7 @@ def predictions(subsets: Subsets, estimator: Estimator, fold: Index) -> Array:
             few = units[following][: max(len(units[following]) // 4, 1)]
             held_out = parts[following]
             if len(parts) == 2:
-                held_out = subsets.take(few).moments(hierarchy=estimator.needs_hierarchy)
+                held_out = estimator.sum_subsets(subsets.take(few))
         estimate = estimator.estimate(everything - part, held_out)
         predicted[fold == f] = estimate.predict(subsets.masks[fold == f])
     return predicted

@@ -138,10 +138,16 @@ def _fit_weights(deviation: Array, stderr: Array, scales: Array, counts: Array, 
     log_density = _components(deviation, stderr, scales).log_density
     largest_log = log_density.max(1, keepdims=True)
     likelihood, weights = np.exp(log_density - largest_log), np.full(len(scales), 1 / len(scales))
-    for _ in range(200):
-        new = weights * ((counts / (likelihood @ weights)) @ likelihood) + PRIOR_CELLS
-        moved, weights = np.abs(new / new.sum() - weights).max(), new / new.sum()
-        if moved < tolerance:
+    total, least_square = counts.sum() + PRIOR_CELLS * len(scales), len(scales) * tolerance**2
+    new, moves, ratio = np.empty_like(weights), np.empty_like(weights), np.empty(len(likelihood))
+    for _ in range(200):  # in place: with few estimates, what takes time is the calls
+        np.divide(counts, np.dot(likelihood, weights, out=ratio), out=ratio)
+        np.multiply(np.dot(ratio, likelihood, out=new), weights, out=new)
+        new += PRIOR_CELLS
+        new /= total
+        np.subtract(new, weights, out=moves)
+        weights, new = new, weights
+        if moves @ moves < least_square and np.abs(moves).max() < tolerance:
             break
     log_likelihood = float(counts @ (np.log(likelihood @ weights) + largest_log[:, 0]) / counts.sum())
     return Mixture(scales, weights, log_likelihood)

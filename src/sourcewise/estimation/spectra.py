@@ -28,7 +28,7 @@ class Memo:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, Arrays] = OrderedDict()
-        self._lock = Lock()
+        self._bytes, self._lock = 0, Lock()
 
     def get(self, key: bytes, make: Callable[[], Arrays]) -> Arrays:
         """Return what is kept under a key, or else what `make` returns, which is kept from now on."""
@@ -40,13 +40,15 @@ class Memo:
         for array in arrays:
             array.flags.writeable = False
         with self._lock:
+            self._bytes += _size(arrays) - _size(self._kept.pop(key, ()))
             self._kept[key] = arrays
-            while len(self._kept) > 1 and self._bytes() > KEPT_BYTES:
-                self._kept.popitem(last=False)
+            while len(self._kept) > 1 and self._bytes > KEPT_BYTES:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
         return arrays
 
-    def _bytes(self) -> int:
-        return sum(array.nbytes for arrays in self._kept.values() for array in arrays)
+
+def _size(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays)
 
 
 _memo = Memo()

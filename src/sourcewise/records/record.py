@@ -295,6 +295,8 @@ def digest(record: Record) -> str:
     return state.hexdigest()
 
 
+_HEADER_TYPES = get_type_hints(Header)
+
 _COLUMNS = {
     "ids": np.int32,
     "labels": np.int32,
@@ -315,10 +317,11 @@ def check(record: Record) -> None:
     The checksum reveals accidents. This guards against records that were made by other means: they must not make a
     reader fail, take memory, or write outside its folder.
     """
-    for name, hint in get_type_hints(Header).items():
+    for name, hint in _HEADER_TYPES.items():
         settings.check_value(getattr(record.header, name), hint, name)
-    json.dumps(vars(record.header), ensure_ascii=False).encode()  # half a character cannot be printed
     group_names = record.header.group_names
+    other_fields = json.dumps({**vars(record.header), "group_names": None}, ensure_ascii=False)
+    "".join([other_fields, *(group_names or [])]).encode()  # half a character cannot be printed
     if group_names is not None and len(group_names) != len(record.mask):
         raise ValueError(f"{len(group_names)} group names for {len(record.mask)} groups")
     config = record.header.config

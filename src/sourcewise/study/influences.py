@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from itertools import zip_longest
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from sourcewise.estimation.arrays import row_blocks
 from sourcewise.estimation.checks import Checks as Checks  # also for the report
+from sourcewise.estimation.checks import Point, curve
 from sourcewise.estimation.contract import Estimator
 from sourcewise.estimation.estimators import AUTO, EstimatorSetting
 from sourcewise.estimation.fitting import Fit, fit
@@ -66,9 +68,31 @@ def estimate(
     """
     names = targets or list(study.targets)
     with tqdm(total=len(LEVELS) * len(names), unit="fit", leave=False, disable=None) as bar:
-        return {
+        parts = {
             name: _estimate_target(study, name, estimator, looks, (priors or {}).get(name, {}), bar) for name in names
         }
+    curves = _in_step({(name, level): parts[name][1][level] for name in parts for level in parts[name][1]})
+    return {
+        name: replace(
+            estimated,
+            checks={
+                level: replace(checks, curve=curves.get((name, level))) for level, checks in estimated.checks.items()
+            },
+        )
+        for name, (estimated, _) in parts.items()
+    }
+
+
+Key = TypeVar("Key")
+
+
+def _in_step(curves: Mapping[Key, Iterator[Point]]) -> dict[Key, list[Point]]:
+    """Return the points of curves, worked out size by size: all targets and levels share the matrices of a size."""
+    points: dict[Key, list[Point]] = {key: [] for key in curves}
+    for row in zip_longest(*curves.values()):
+        for key, point in zip(curves, row, strict=True):
+            points[key] += [point] if point else []
+    return points
 
 
 def _estimate_target(
@@ -78,7 +102,8 @@ def _estimate_target(
     looks: int,
     priors: Mapping[str, NDArray[np.floating[Any]]],
     bar: tqdm[NoReturn],
-) -> Estimated:
+) -> tuple[Estimated, dict[str, Iterator[Point]]]:
+    """Estimate the influences on one target; return them, and what gives the points of their curves, by level."""
     fits: dict[str, Fit] = {}
     for level, columns in fit_arguments(study, name, priors).items():  # the first chooses the estimator
         bar.set_description(f"{name}, {level}")
@@ -88,9 +113,11 @@ def _estimate_target(
             np.minimum(looks * q[rows], 1, out=q[rows])
         bar.update()
     few_groups = study.groups <= GRAM_GROUPS
-    checks = {level: fits[level].checks for level in LEVELS}
-    for level in ("example", "class") if few_groups else ():
-        checks[level] = replace(checks[level], curve=fits[level].curve())
+    curves = {
+        level: curve(item.sample, item.method.for_halves, item.checks)
+        for level, item in fits.items()
+        if few_groups and level != "overall"
+    }
     dataset = _lay_out(study, name, fits)
     if looks > 1:
         dataset.attrs["looks"] = looks
@@ -98,13 +125,14 @@ def _estimate_target(
     if name in study.mappings:
         masks = study.masks.unpack() if few_groups else None
         baselines = compare_baselines(study.mappings[name], dataset, masks, study.targets[name].class_means)
-    return Estimated(
+    estimated = Estimated(
         dataset=dataset,
         estimator=fits["example"].method,
         slopes=fits["overall"].estimate.slopes[0],
-        checks=checks,
+        checks={level: fits[level].checks for level in LEVELS},
         baselines=baselines,
     )
+    return estimated, curves
 
 
 def _posteriors(target: StudyTarget, fits: Mapping[str, Fit]) -> dict[str, Posterior]:

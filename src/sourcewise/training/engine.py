@@ -49,22 +49,21 @@ class Engine:
     checkpoint: Callable[[str, LogScalars], Checkpoint] | None = None
 
     def fit(
-        self, module: Classification, data: ImageData, epochs: int, stage: str, passes: int = 1
+        self, module: Classification, data: ImageData, epochs: int, stage: str
     ) -> tuple[pl.Trainer, dict[str, float]]:
         """Train a module, from its checkpoint if there is one; return the trainer and the last epoch's metrics.
-
-        passes: epochs of the module in one of the trainer's.
 
         Raises RunFailed when training diverges.
         """
         saved = self.checkpoint(stage, self.log) if self.checkpoint else None
+        passes = data.at_once or 1
         logger = ScalarLogger(saved.log if saved else self.log, stage, passes)
         callbacks = [_DropoutSeeds(self.derive_seed(f"dropout/{stage}")), *([saved] if saved else [])]
-        trainer = self.hardware.trainer(epochs, logger, callbacks)
+        trainer = self.hardware.trainer(epochs // passes, logger, callbacks)
         if saved:
             progress: Any = trainer.fit_loop.epoch_progress.current
             progress.processed = progress.completed = saved.restore(module)
-            if trainer.current_epoch == epochs:
+            if trainer.current_epoch == trainer.max_epochs:
                 return trainer, saved.metrics
         with torch.random.fork_rng():
             try:
@@ -83,8 +82,8 @@ class Engine:
             parts = [backbone(batch.inputs).float().cpu() for batch in batches]
         return torch.cat(parts).clone()
 
-    def shuffled(self, examples: Examples, batch_size: int, view: View, name: str = "", passes: int = 1) -> Batches:
-        """Return batches to train on, of which `passes` epochs make one of Lightning's.
+    def shuffled(self, examples: Examples, batch_size: int, view: View, name: str = "") -> Batches:
+        """Return batches to train on.
 
         name: tells apart the random orders and augmentations of a run's stages, such as `/digits`.
         """
@@ -98,7 +97,6 @@ class Engine:
             crop=view.crop,
             resolution=view.resolution,
             threads=self.hardware.threads,
-            passes=passes,
         )
 
     def in_order(self, examples: Examples, view: View, epoch: int = 0) -> Batches:

@@ -1,5 +1,6 @@
 """The hardware of a run: device, precision and processes, and the Lightning trainer that uses them."""
 
+import functools
 import logging
 import os
 import platform
@@ -14,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.utilities import registry
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pydantic import PositiveInt
 from pytorch_lightning.utilities import rank_zero_only
@@ -24,6 +26,9 @@ from sourcewise.lightning_modules.scalars import ScalarLogger
 from sourcewise.training.ranks import Ranks
 
 Network = TypeVar("Network", bound=nn.Module)
+
+# For every trainer, Lightning looks through all installed packages for callbacks, in 20 ms. A process does so once.
+registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[attr-defined, assignment]
 
 
 @dataclass(frozen=True)

@@ -184,9 +184,9 @@ class Run:
         """
         source, settings = self.source, self.source.pretraining
         images = source.train.keep_groups(self.mask)
-        model, classes = self.initial_model(), len(source.train.class_names)
+        model = self.initial_model()
         steps = batches_per_epoch(len(images), settings.batch_size, self.hardware.devices)
-        module = Pretraining(self.hardware.prepare(model), settings, steps, classes=classes)
+        module = Pretraining(self.hardware.prepare(model), settings, steps)
         data = ImageData(engine.shuffled(as_examples(images), settings.batch_size, source))
         self._log_size(model)
         trainer, last = engine.fit(module, data, settings.trained_epochs, "source")

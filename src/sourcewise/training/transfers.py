@@ -20,7 +20,7 @@ from sourcewise.data import ImageDataset
 from sourcewise.lightning_modules.classification import Optimisation
 from sourcewise.lightning_modules.data import Examples, ImageData, batches_per_epoch
 from sourcewise.lightning_modules.outputs import Outputs
-from sourcewise.lightning_modules.transfer import BatchNormMode, Transfer
+from sourcewise.lightning_modules.transfer import BatchNormMode, HeadTransfer, Transfer
 from sourcewise.training import metrics
 from sourcewise.training.engine import Engine, SourceModel, as_examples
 from sourcewise.training.hardware import interruptible
@@ -162,23 +162,21 @@ class GradientTransfer(Optimisation, TransferMethod):
         )
         if not cached:
             engine.hardware.prepare(network)
-        module = Transfer(
+        module = (HeadTransfer if cached else Transfer)(
             network,
             self,
             batches_per_epoch(len(train.labels), self.batch_size, engine.hardware.devices),
-            classes=classes,
             test_examples=len(test.labels),
             frozen=network.backbone if self.freezes_backbone else None,
             batchnorm=self.batchnorm,
             class_weights=class_weights(train.labels, classes) if self.weighted else None,
         )
-        # A head trains in milliseconds an epoch: one long Lightning epoch spares the cost of many short ones.
-        epochs, passes = (1, self.trained_epochs) if cached else (self.trained_epochs, 1)
-        shuffled = engine.shuffled(train, self.batch_size, task.view, f"/{task.name}", passes)
-        data = ImageData(shuffled, engine.in_order(test, task.view))
-        trainer, _ = engine.fit(module, data, epochs, f"target/{task.name}{stage}", passes)
-        with interruptible():
-            trainer.test(module, datamodule=data, verbose=False)
+        shuffled = engine.shuffled(train, self.batch_size, task.view, f"/{task.name}")
+        data = ImageData(shuffled, engine.in_order(test, task.view), self.trained_epochs if cached else None)
+        trainer, _ = engine.fit(module, data, self.trained_epochs, f"target/{task.name}{stage}")
+        if not hasattr(module, "outputs"):  # a head has them after its training
+            with interruptible():
+                trainer.test(module, datamodule=data, verbose=False)
         return module.outputs
 
 
