@@ -2,8 +2,8 @@
 
 A Gaussian process over subsets, whose covariance falls with the share of groups in which two differ. Its variance, its
 length and the noise of a model maximise the marginal likelihood (Rasmussen and Williams, Gaussian Processes for Machine
-Learning, 2006, chapters 2 and 5). With one model of each of a dozen nested subsets the best can hardly be told; the best
-ranking and about the best size can.
+Learning, 2006, chapters 2 and 5). With one model of each of a dozen nested subsets the best one can hardly be told, but
+the best ranking and about the best size can.
 """
 
 from __future__ import annotations
