@@ -21,9 +21,13 @@ Truth = Callable[[np.ndarray], float]
 
 @dataclass
 class Planted:
-    """Trains by formula: a truth of masks, plus noise of each run, in the units of a score. Counts what it trains."""
+    """Trains by formula: a truth of masks, plus noise of each run, in the units of a score.
+
+    unseen: another truth, on the examples that no choice looks at. most: runs after which it is interrupted.
+    """
 
     truth: Truth
+    unseen: Truth | None = None
     noise: float = 0.009
     mapping: np.ndarray | None = None
     fails: Callable[[Trial], bool] = lambda trial: False
@@ -44,8 +48,11 @@ class Planted:
         if trial.draw is not None:
             mask = np.isin(np.arange(GROUPS), permutation(f"draw/{trial.draw}", GROUPS)[: GROUPS // 2])
         draws = uniform(f"noise/{mask.tobytes()!r}/{trial.seed}", 4, 12).sum(1) - 6  # normal, nearly
-        value = self.truth(mask)
-        choosing, unseen = (Values(value + self.noise * a, value + self.noise * b) for a, b in draws.reshape(2, 2))
+        values = self.truth(mask), (self.unseen or self.truth)(mask)
+        choosing, unseen = (
+            Values(value + self.noise * a, value + self.noise * b)
+            for value, (a, b) in zip(values, draws.reshape(2, 2), strict=True)
+        )
         every = Values((choosing.output + unseen.output) / 2, (choosing.score + unseen.score) / 2)
         mappings = {} if self.mapping is None or not mask.all() else {"label mapping": self.mapping[None]}
         mean = np.array([choosing.output])
@@ -90,6 +97,19 @@ def test_of_a_harmless_source_no_gain_is_claimed() -> None:
     for seed in range(20):
         result = search(Planted(truth), budget=60, seed=seed)
         claims += result.verified is not None and result.verified.is_better
+    assert claims <= 1
+
+
+@pytest.mark.slow  # twenty searches
+def test_fitting_to_a_few_choosing_examples_is_no_gain_on_the_others() -> None:
+    claims, chosen = 0, []
+    for seed in range(20):
+        few = additive(np.random.default_rng(seed).normal(0, 0.02, (16, GROUPS)).mean(0))  # fewer than there are groups
+        train = Planted(few, unseen=lambda mask: 0.8)
+        result = search(train, budget=60, seed=seed)
+        chosen.append(few(np.array(result.winner.keep)) - 0.8)
+        claims += result.verified is not None and result.verified.is_better
+    assert np.mean(chosen) > 0.01
     assert claims <= 1
 
 
