@@ -44,8 +44,8 @@ RACED = 0.6
 """Share of what is left after exploring that the first race takes."""
 NEAR = 0.35
 """Share of the groups in which models may differ from the best subset so far, to say what to change there."""
-FIRST_SEEDS = (4, 3, 2)
-"""Models of each candidate in the first rung of a race after a move, as many as the budget allows."""
+MOST_RACED = 32
+"""Runs that a race after a move takes at most."""
 LEAST_NEIGHBOURS = 8
 """Neighbours that a move looks at, at least."""
 
@@ -133,10 +133,7 @@ class Search:
         explored = self._ask([Trial("explore", 0, None, self._seed(i), self._seed(0)) for i in range(count)])
         shares = self.shares()
         candidates = [everything, *self._proposals(full, explored, shares, groups)]
-        seeds = 1
-        while racing.cost(len(candidates), seeds + 1) <= RACED * (settings.budget - self._spent):
-            seeds += 1
-        rounds = [self._race("race", 0, candidates, seeds, everything)]
+        rounds = [self._race("race", 0, candidates, self._race_budget(), everything)]
         while (made := self._move(rounds, explored, full, shares, everything)) is not None:
             rounds.append(made)
         winner = rounds[-1].incumbent
@@ -151,7 +148,7 @@ class Search:
         sizes = dict.fromkeys(max(1, round(share * groups)) for share in SIZES)
         ranked = cut(rankings(full, explored, shares), [size for size in sizes if size < groups])
         most = 1
-        while racing.cost(most + 1, 1) <= RACED * (self.settings.budget - self._spent):
+        while racing.least_budget(most + 1) <= self._race_budget():
             most += 1
         room = max(0, most - 1 - len(listed))
         if len(ranked) > room:
@@ -159,7 +156,7 @@ class Search:
         return [*listed, *ranked]
 
     def _race(
-        self, phase: Phase, number: int, candidates: Sequence[Candidate], seeds: int, everything: Candidate
+        self, phase: Phase, number: int, candidates: Sequence[Candidate], budget: int, everything: Candidate
     ) -> Round:
         """Let candidates race; return the round, with the winner and its gain over the full source."""
 
@@ -167,7 +164,7 @@ class Search:
             self._ask([self._trial(phase, number, candidate, i) for candidate, count in wanted for i in range(count)])
             return [self._known(candidate) for candidate, _ in wanted]
 
-        standings = racing.race(candidates, seeds, trained)
+        standings = racing.race(candidates, budget, trained)
         if not standings[-1]:
             raise SourcewiseError("search: all runs of the last candidates failed")
         winner = standings[-1][0].candidate
@@ -186,23 +183,20 @@ class Search:
         """Try neighbours of the best subset so far, and race where they lead to; None when the budget is spent."""
         best, number = rounds[-1].incumbent, len(rounds)
         groups, left = len(best.keep), self.settings.budget - self._spent
-        seeds = next((n for n in FIRST_SEEDS if left >= LEAST_NEIGHBOURS + self._cost_of_move(best, n)), None)
-        if seeds is None:
+        count = min(max(LEAST_NEIGHBOURS, groups // 2), left - racing.least_budget(1 + MOVES))
+        if count < LEAST_NEIGHBOURS:
             return None
-        count = min(max(LEAST_NEIGHBOURS, groups // 2), left - self._cost_of_move(best, seeds))
         masks = neighbours(best.keep, np.ones(groups), count, f"search/{self.settings.seed}/{number}")
         self._ask([Trial("move", number, keep, None, self._seed(0)) for keep in masks])
         near = [item for item in self._models.values() if (item.mask ^ np.array(best.keep)).sum() <= NEAR * groups]
         prior = effects(explored, mean_mappings(full), shares) if len(explored) >= LEAST_EXPLORED else np.zeros(groups)
         outputs = np.array([item.choosing.output for item in near])
         candidates = moves(best.keep, np.array([item.mask for item in near]), outputs, prior)
-        return self._race("move", number, [best, *candidates], seeds, everything)
+        return self._race("move", number, [best, *candidates], min(left - count, MOST_RACED), everything)
 
-    def _cost_of_move(self, best: Candidate, seeds: int) -> int:
-        """Return how many runs the race after a move takes at most, with so many models of each in its first rung."""
-        known = len(self._known(best))
-        it_leaves, it_stays = 2 * seeds + max(0, seeds - known), seeds + max(0, 2 * seeds - known)
-        return MOVES * seeds + max(it_leaves, it_stays)
+    def _race_budget(self) -> int:
+        """Return how many runs the first race may take."""
+        return round(RACED * (self.settings.budget - self._spent))
 
     def _verify(self, winner: Candidate, everything: Candidate) -> VerifiedSource:
         """Return what models with seeds that no choice has seen say of the winner."""

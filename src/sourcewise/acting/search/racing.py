@@ -40,36 +40,37 @@ class Standing:
     stays: bool = False
 
 
-def rungs(candidates: int, seeds: int, finalists: int = 2) -> list[tuple[int, int]]:
+def rungs(candidates: int, budget: int, finalists: int = 2) -> list[tuple[int, int]]:
     """Return how many candidates are in each rung, and how many models each has there in all.
 
-    >>> rungs(12, 1)
-    [(12, 1), (6, 2), (3, 4), (2, 8)]
+    Each rung adds a model of every candidate, whatever the budget. What that leaves of the budget, in runs, all rungs
+    take alike, when no candidate has a model yet.
+
+    >>> rungs(12, 56)
+    [(12, 1), (6, 3), (3, 6), (2, 11)]
     """
-    steps = [(candidates, seeds)]
-    while steps[-1][0] > finalists:
-        count, models = steps[-1]
-        steps.append((max(finalists, -(-count // 2)), 2 * models))
-    return steps
+    counts = [candidates]
+    while counts[-1] > finalists:
+        counts.append(max(finalists, -(-counts[-1] // 2)))
+    share = max(0, budget - sum(counts)) // len(counts)
+    models = np.cumsum([1 + share // count for count in counts])
+    return list(zip(counts, models.tolist(), strict=True))
 
 
-def cost(candidates: int, seeds: int, finalists: int = 2) -> int:
-    """Return how many runs a race takes when no candidate has a model yet."""
-    total, before = 0, 0
-    for count, models in rungs(candidates, seeds, finalists):
-        total, before = total + count * (models - before), models
-    return total
+def least_budget(candidates: int, finalists: int = 2) -> int:
+    """Return how many runs a race takes at least when no candidate has a model yet."""
+    return sum(count for count, _ in rungs(candidates, 0, finalists))
 
 
-def race(candidates: Sequence[Candidate], seeds: int, models: Models, finalists: int = 2) -> list[list[Standing]]:
+def race(candidates: Sequence[Candidate], budget: int, models: Models, finalists: int = 2) -> list[list[Standing]]:
     """Return the standings after each rung, best first; the first of the last rung has won.
 
-    seeds: models of each candidate in the first rung. A candidate whose runs all failed leaves. Those that left still
+    budget: runs, see `rungs`. A candidate whose runs all failed leaves. Those that left still
     say something of the others, see `smoothing`.
     """
     remaining, history = list(candidates), []
     trained: dict[Candidate, list[Measurement]] = {}
-    steps = rungs(len(candidates), seeds, finalists)
+    steps = rungs(len(candidates), budget, finalists)
     for step, (_, wanted) in enumerate(steps):
         last = step == len(steps) - 1
         trained |= zip(remaining, models([(candidate, wanted) for candidate in remaining]), strict=True)
