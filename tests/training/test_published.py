@@ -94,7 +94,7 @@ def test_files_that_lie_are_one_line_and_execute_nothing(tmp_path: Path, monkeyp
         {**state, "features.0.0.weight": torch.zeros(2)}, r"features.0.0.weight is \[2\] there, and \[16, 3, 3, 3\]"
     )
     refused({name: value for name, value in state.items() if name != "classifier.0.bias"}, "classifier.0.bias is not")
-    refused({**state, "extra": torch.zeros(1)}, "this model has no extra")
+    refused({**state, "extra": torch.zeros(1)}, r"extra is \[1\] there, and not in this model")
     with pytest.raises(SourcewiseError, match="none.pth: there is no such file, .*; nothing is downloaded"):
         describe("none.pth")
     with pytest.raises(SourcewiseError, match="source.train.channels=3"):

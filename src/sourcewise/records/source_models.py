@@ -17,7 +17,7 @@ from sourcewise.core.names import Config
 from sourcewise.core.overrides import override_key, quote
 from sourcewise.designs import DESIGNS
 
-SCHEMA = 1
+SCHEMA = 2
 
 MAX_HEADER = 2**25
 """Bytes that the header of a file may have."""

@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -17,9 +17,9 @@ from sourcewise.core.files import open_regular, write_atomically
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.messages import print_once
 from sourcewise.data import ImageDataset, Numbers
-from sourcewise.records import record
 from sourcewise.records.source_models import MAX_HEADER, Dtype, Header, ModelError, damaged
 from sourcewise.training import provenance
+from sourcewise.training.states import misfit
 
 DTYPES: Mapping[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -52,7 +52,7 @@ def to_bytes(network: nn.Module, mask: NDArray[np.bool_], header: Header) -> byt
         kept = value.detach().to("cpu", DTYPES[header.dtype] if value.is_floating_point() else value.dtype)
         tensors[name] = kept.contiguous()
     text = header.as_text()
-    return save({**tensors, "sha256": torch.from_numpy(_checksum(text, tensors).copy())}, {"sourcewise": text})
+    return save({**tensors, "xxh3": _checksum(text, tensors)}, {"sourcewise": text})
 
 
 def keep(path: Path, network: nn.Module, mask: NDArray[np.bool_], header: Header) -> None:
@@ -78,15 +78,12 @@ def restore(path: Path, network: nn.Module, mask: NDArray[np.bool_], expected: H
             raise ModelError(f"{path}: {_PARTS[part]} is another than that of this run")
     if not np.array_equal(tensors.pop("mask").numpy(), np.packbits(mask)):
         raise ModelError(f"{path}: the subset is another than that of this run")
-    if unlike := current.keys() ^ tensors.keys():
-        name = min(unlike)
-        raise ModelError(f"{path}: the tensor {name} is {'not there' if name in current else 'none of this model'}")
-    for name, value in current.items():
-        kept = tensors[name]
-        dtype = DTYPES[header.dtype] if value.is_floating_point() else value.dtype
-        if kept.shape != value.shape or kept.dtype != dtype:
-            there, here = (f"{item.dtype}{list(item.shape)}".removeprefix("torch.") for item in (kept, value))
-            raise ModelError(f"{path}: the tensor {name} is {there} there, and {here} in this model")
+    as_kept = {
+        name: value.to("meta", DTYPES[header.dtype]) if value.is_floating_point() else value
+        for name, value in current.items()
+    }
+    if problem := misfit(as_kept, tensors, lambda value: f"{value.dtype}{list(value.shape)}".removeprefix("torch.")):
+        raise ModelError(f"{path}: {problem}")
     network.load_state_dict(tensors)
     return header
 
@@ -130,23 +127,24 @@ def _read(path: Path, limit: int) -> tuple[Header, dict[str, Tensor]]:
         with safe_open(path, "pt") as file:  # maps the file: its bytes are read once, and copied into the network only
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it has no __iter__
             text = file.metadata()["sourcewise"]
-        written = tensors.pop("sha256").numpy()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise damaged(path, "truncated, or another kind of file") from error
     header = Header.from_text(text, path)
-    if not np.array_equal(written, _checksum(text, tensors)):
+    written = tensors.pop("xxh3", None)
+    if written is None or not torch.equal(written, _checksum(text, tensors)):
         raise damaged(path, "its content was changed since it was written")
     if "mask" not in tensors:
         raise damaged(path, "it has no mask")
     return header, tensors
 
 
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> NDArray[np.uint8]:
-    def as_array(value: Tensor) -> NDArray[Any]:  # numpy has no bfloat16
-        return (value.view(torch.int16) if value.dtype is torch.bfloat16 else value).numpy()
-
-    return record.checksum(
-        text, ((name, tuple(tensors[name].shape), [as_array(tensors[name])]) for name in sorted(tensors))
-    )
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return the XXH3 of header and tensors, `uint8[16]`, which reveals accidents in a tenth of SHA-256's time."""
+    state = xxhash.xxh3_128(text.encode())
+    for name, value in sorted(tensors.items()):
+        numbers = value.view(torch.int16) if value.dtype is torch.bfloat16 else value  # numpy has no bfloat16
+        state.update(f"\0{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        state.update(numbers.numpy().data)
+    return torch.tensor(list(state.digest()), dtype=torch.uint8)

@@ -97,17 +97,16 @@ def torchvision_backbone(
     if name not in names:
         raise SourcewiseError(f"model.name={name}: not a torchvision classification model{did_you_mean(name, names)}")
     options = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    network = models.get_model(name, weights=None, **options)
     if weights is not None:
         _check_published(channels, small_images)
         tensors = published.read(weights)
         tensors = {key: value for key, value in tensors.items() if not key.startswith(_AUXILIARY)}
-        network = models.get_model(name, weights=None, **options)
-        network = models.get_model(name, weights=None, **options, num_classes=_outputs(tensors, _last(network)[0]))
+        path, last = _last(network)
+        _replace(network, path, _with_outputs(last, _outputs(tensors, path)))
         published.load_into(network, tensors, weights)
         if hasattr(network, "transform_input"):
             network.transform_input = True  # as torchvision does with weights of its own
-    else:
-        network = models.get_model(name, weights=None, **options)
     last = _take_last(network)
     features = int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)
     if weights is not None:
@@ -136,8 +135,7 @@ def timm_backbone(name: str, weights: Weights | str | None = None, *, channels: 
     if weights is not None:
         _check_published(channels)
         tensors = published.read(weights)
-        network = timm.create_model(name, pretrained=False)
-        path = str(network.default_cfg["classifier"])
+        path = str(timm.models.get_pretrained_cfg_value(name, "classifier"))
         network = timm.create_model(name, pretrained=False, num_classes=_outputs(tensors, path))
         published.load_into(network, tensors, weights)
         head = _as_linear(network.get_classifier())
@@ -200,6 +198,13 @@ def _outputs(tensors: Mapping[str, Tensor], layer: str) -> int:
     """Return for how many classes a network was trained: the outputs of its last layer; 1000 if it has none."""
     weight = tensors.get(f"{layer}.weight")
     return 1000 if weight is None else len(weight)
+
+
+def _with_outputs(layer: nn.Linear | nn.Conv2d, outputs: int) -> nn.Module:
+    """Return a new layer like this one, of so many outputs."""
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.in_features, outputs)
+    return nn.Conv2d(layer.in_channels, outputs, layer.kernel_size)  # type: ignore[arg-type]
 
 
 def _as_linear(layer: nn.Module) -> nn.Linear:

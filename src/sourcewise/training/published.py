@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.weights import Weights, describe
+from sourcewise.training.states import misfit
 
 _NESTED = ("state_dict", "model", "model_state_dict")
 """Keys under which training scripts save the tensors of a network."""
@@ -48,16 +49,11 @@ def load_into(network: nn.Module, tensors: Mapping[str, Tensor], weights: Weight
     """Give a network these weights. Raises SourcewiseError that names the first tensor that does not fit."""
     path = weights if isinstance(weights, str) else weights["root"]
     current = network.state_dict()
-    for name, value in current.items():
-        given = tensors.get(name)
-        if given is None and name.endswith("num_batches_tracked"):  # files of old versions of torch lack it
-            continue
-        if given is None or given.shape != value.shape:
-            problem = "not there" if given is None else f"{list(given.shape)} there"
-            raise SourcewiseError(f"model.weights={path}: {name} is {problem}, and {list(value.shape)} in this model")
-    if unknown := sorted(tensors.keys() - current.keys()):
-        raise SourcewiseError(f"model.weights={path}: this model has no {unknown[0]} (and {len(unknown) - 1} others)")
-    network.load_state_dict(dict(tensors), strict=False)
+    counts = {name: value for name, value in current.items() if name.endswith("num_batches_tracked")}
+    given = {**counts, **tensors}  # files of old versions of torch lack counts
+    if problem := misfit(current, given, lambda value: str(list(value.shape))):
+        raise SourcewiseError(f"model.weights={path}: {problem}")
+    network.load_state_dict(given)
 
 
 def _unpickled(path: Path) -> Any:
