@@ -72,7 +72,7 @@ class Subpopulations:
 def find_subpopulations(study: Study, name: str, estimated: Estimated, fdr: float, seed: int = 0) -> Subpopulations:
     """Split the classes of a target where that holds up at this false discovery rate, the clearest splits first."""
     dataset, target = estimated.dataset, study.targets[name]
-    subsets = collapse(study.masks, target.examples.astype(np.float64), study.seeds)
+    subsets = collapse(study.masks, study.in_precision(name, target.examples), study.seeds)
     units = np.random.default_rng(seed).permutation(subsets.units)
     estimator, splits = estimated.estimator.for_halves, []
     if len(units) >= 2 * LEAST:
