@@ -77,7 +77,8 @@ def find_subpopulations(study: Study, name: str, estimated: Estimated, fdr: floa
     estimator, splits = estimated.estimator.for_halves, []
     if len(units) >= 2 * LEAST:
         halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])
-        tables = [estimator.estimate_subsets(part).influence for part in (*halves, subsets)]
+        tables = [estimator.estimate_subsets(part, second_pass=False).influence for part in halves]
+        tables.append(dataset["influence"].values.astype(np.float64))
         for position, class_name in enumerate(target.class_names):
             rows = np.flatnonzero(target.labels == position)
             held_out = halves[1].take(np.arange(halves[1].units), rows)
