@@ -5,6 +5,7 @@ to it. What is planted is the same on every machine. `--config-dir benchmarks/co
 from the root of the repository.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -66,14 +67,40 @@ def harm(per_letter: NonNegativeInt = 0, seed: int = 0) -> ImageDataset:
     source = characters(per_letter)
     digits = np.flatnonzero(source.labels.numpy() < 10)
     rows = torch.from_numpy(digits[permutation(f"planted/harm/{seed}", len(digits))[:360]])
-    halves = [f"{name} {half}" for name in source.class_names for half in "ab"]
-    innocent = 2 * source.labels + torch.arange(len(source)) % 2
+    labels = _wrong(source.labels[rows], f"planted/harm/{seed}/label")
+    return _beside_halves(source, rows, labels, torch.arange(len(rows)) // 90, [f"wrong {n}" for n in range(1, 5)])
+
+
+def conflict(per_letter: NonNegativeInt = 0) -> ImageDataset:
+    """Return the source in groups of half a class, and four groups that conflict with these: pairs with swapped labels.
+
+    `0 and 1 swapped` holds half of the 0s again as 1s, and half of the 1s as 0s; the others are of 2 to 7. Beside the
+    correct copies they hurt, without them they help to tell the pair apart. `planted` is the true label of theirs.
+    """
+    source = characters(per_letter)
+    rows = torch.cat([torch.nonzero(source.labels == digit)[::2, 0] for digit in range(8)])
+    labels = source.labels[rows] ^ 1
+    names = [f"{digit} and {digit + 1} swapped" for digit in range(0, 8, 2)]
+    return _beside_halves(source, rows, labels, source.labels[rows] // 2, names)
+
+
+def merged(per_letter: NonNegativeInt = 90) -> ImageDataset:
+    """Return the source, and five classes that hold its digits once more, two digits under one label.
+
+    `0 or 1` looks like 0s and 1s, so that label and feature mapping recommend it for both, and teaches not to tell them
+    apart. `planted` is the true label of its images.
+    """
+    source = characters(per_letter)
+    rows = torch.nonzero(source.labels < 10)[:, 0]
+    classes = len(source.class_names)
+    labels = torch.cat([source.labels, classes + source.labels[rows] // 2])
+    names = (*source.class_names, *(f"{digit} or {digit + 1}" for digit in range(0, 10, 2)))
     return ImageDataset(
         images=torch.cat([source.pixels, source.pixels[rows]]),
-        labels=torch.cat([source.labels, _wrong(source.labels[rows], f"planted/harm/{seed}/label")]),
-        class_names=source.class_names,
-        groups=torch.cat([innocent, len(halves) + torch.arange(len(rows)) // 90]),
-        group_names=(*halves, *(f"wrong {number}" for number in range(1, 5))),
+        labels=labels,
+        class_names=names,
+        groups=labels,
+        group_names=names,
         columns={COLUMN: np.concatenate([np.full(len(source), -1), source.labels[rows].numpy()])},
     )
 
@@ -86,6 +113,22 @@ def hidden(split: Literal["train", "test"], per_class: int = 5) -> ImageDataset:
     names = ("0", "1 or 7", *"2345689")
     place = torch.tensor([0, 1, 2, 3, 4, 5, 6, 1, 7, 8])
     return replace(_with(target, target.pixels, place[target.labels], planted), class_names=names, group_names=names)
+
+
+def _beside_halves(
+    source: ImageDataset, rows: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor, names: Sequence[str]
+) -> ImageDataset:
+    """Return a source in groups of half a class, and rows of it once more, under these labels and in further groups."""
+    halves = [f"{name} {half}" for name in source.class_names for half in "ab"]
+    innocent = 2 * source.labels + torch.arange(len(source)) % 2
+    return ImageDataset(
+        images=torch.cat([source.pixels, source.pixels[rows]]),
+        labels=torch.cat([source.labels, labels]),
+        class_names=source.class_names,
+        groups=torch.cat([innocent, len(halves) + groups]),
+        group_names=(*halves, *names),
+        columns={COLUMN: np.concatenate([np.full(len(source), -1), source.labels[rows].numpy()])},
+    )
 
 
 def _with(source: ImageDataset, images: torch.Tensor, labels: torch.Tensor, planted: NDArray[np.int64]) -> ImageDataset:

@@ -20,7 +20,7 @@ from warm_python import interpreter
 
 from sourcewise.core.names import RECORD
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 COMMAND = re.compile(
     r"(?:python (?:train|estimate)\.py|sourcewise-(?:train|estimate))(?: (?:.*\\\n)*.*)?$", re.MULTILINE

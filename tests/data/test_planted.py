@@ -34,6 +34,30 @@ def test_mislabels_are_five_percent_and_all_wrong() -> None:
     assert torch.equal(source.images, clean.images)
 
 
+def test_conflicts_are_pairs_with_swapped_labels() -> None:
+    source, clean = planted.conflict(), embedded.characters(0)
+    copies = source.columns["planted"] >= 0
+    assert torch.equal(source.images[~copies], clean.images)
+    true, labels = source.columns["planted"][copies], source.labels.numpy()[copies]
+    assert set(zip(true.tolist(), labels.tolist(), strict=True)) == {(d, d + 1 - 2 * (d % 2)) for d in range(8)}
+    assert np.array_equal(
+        np.array(source.group_names)[source.groups][copies],
+        [f"{2 * (d // 2)} and {2 * (d // 2) + 1} swapped" for d in true],
+    )
+    assert len(source.group_names) == 24
+
+
+def test_merged_classes_hold_every_digit_again_two_under_a_label() -> None:
+    source, clean = planted.merged(), embedded.characters(90)
+    copies = source.columns["planted"] >= 0
+    assert torch.equal(source.images[~copies], clean.images)
+    assert torch.equal(source.images[copies], clean.images[clean.labels < 10])
+    names = np.array(source.class_names)[source.labels[copies]]
+    assert all(str(digit) in name for digit, name in zip(source.columns["planted"][copies], names, strict=True))
+    assert len(source.class_names) == 41
+    assert torch.equal(source.labels, source.groups)
+
+
 def test_hidden_halves_share_a_label() -> None:
     target, plain = planted.hidden("test"), embedded.digits("test")
     assert target.class_names[1] == "1 or 7"

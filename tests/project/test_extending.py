@@ -56,7 +56,7 @@ def command(section: str) -> str:
     return str(box).strip()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_design_and_an_estimator(folder: Path) -> None:
     run(command("A design"), folder)
     (study,) = (folder / "runs").iterdir()

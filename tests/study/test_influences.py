@@ -105,6 +105,16 @@ def test_all_levels_agree_with_brute_force(output: str) -> None:
             np.testing.assert_allclose(tables["qvalue"], q, atol=1e-6)
 
 
+def test_many_outputs_are_summed_as_they_are_stored_with_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = collect(MODELS)
+    exact = estimate(study, "difference")["pets"].dataset
+    monkeypatch.setattr("sourcewise.study.collect.EXACT", 0)
+    assert study.in_precision("pets", study.targets["pets"].examples).dtype == np.float16
+    stored = estimate(study, "difference")["pets"].dataset
+    for key in ("influence", "stderr"):
+        np.testing.assert_allclose(stored[key], exact[key], rtol=1e-4, atol=1e-6)
+
+
 def test_layout(tmp_path: Path) -> None:
     found = estimate(collect(MODELS))
     writing.write({name: item.dataset for name, item in found.items()}, tmp_path)

@@ -59,7 +59,7 @@ def chance():
     return random.Random(0)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("kind", "pause"), [(FakeSweeps, 0.15), (KeepingSweeps, 0.5)])
 def test_sixty_records_whatever_is_killed(tmp_path, chance, kind, pause):
     calm = kind(tmp_path)
@@ -103,7 +103,7 @@ def test_sixty_records_whatever_is_killed(tmp_path, chance, kind, pause):
     until(lambda: gone(list(ever)))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_no_process_survives_the_launcher(tmp_path, chance):
     """SIGKILL of the launcher alone: the workers end by themselves, and the next sweep goes on."""
     sweeps = FakeSweeps(tmp_path)
@@ -137,7 +137,7 @@ def usage(pids: list[int]) -> dict[int, tuple[int, int]]:
     return least
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_memory_and_open_files_are_flat(tmp_path):
     """300 real runs with offline W&B: the launcher, its workers and their W&B services."""
     sweeps = RealSweeps(tmp_path)

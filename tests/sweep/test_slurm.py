@@ -189,7 +189,7 @@ def test_a_failed_run_on_several_devices(tmp_path: Path, cluster: dict[str, str]
     assert len(list(runs.glob(".slurm/*/*_log.out"))) == 2  # one task for each device
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_run_on_several_devices_goes_on_from_its_checkpoint(tmp_path: Path, cluster: dict[str, str]) -> None:
     runs = tmp_path / "runs"
     command = [sys.executable, "train.py", "-m", "hydra/launcher=slurm", "hydra.launcher.poll=0.5", *TINY, *DDP]

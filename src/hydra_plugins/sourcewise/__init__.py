@@ -3,7 +3,8 @@
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from sourcewise.sweep import launcher, slurm, sweeper
+from sourcewise.commands import sweeper
+from sourcewise.sweep import launcher, slurm
 
 # The transfer settings of a target, empty at first, and open: which of them there are depends on conf/transfer, so that
 # a YAML file, in which Hydra takes only keys that are there, cannot say. Those that do not exist are an error later on.
@@ -23,4 +24,4 @@ class SlurmLauncher(slurm.SlurmLauncher):
 
 
 class SourcewiseSweeper(sweeper.SourcewiseSweeper):
-    """See `sourcewise.sweep.sweeper`."""
+    """See `sourcewise.commands.sweeper`."""

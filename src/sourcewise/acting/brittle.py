@@ -22,6 +22,7 @@ from sourcewise.study.baselines import rank_correlation
 from sourcewise.study.collect import NO_RUNS, ExampleRuns, Study, StudyTarget
 from sourcewise.study.effects import ExampleEffect, example_effect
 from sourcewise.study.levels import Tables, class_shares
+from sourcewise.study.outputs import Outputs
 
 RUNS = 50
 """Models that predictions start from, at most."""
@@ -108,8 +109,7 @@ def find_brittle(study: Study, name: str, dataset: xr.Dataset, priors: Tables, m
         most: examples on each side.
     """
     target, full = study.targets[name], study.full_runs.get(name, NO_RUNS)
-    logits: Array = target.logits.astype(np.float64)
-    expected = _expected_effects(study, target, logits, priors)
+    expected = _expected_effects(study, target, study.in_precision(name, target.logits), priors)
     effect, error, from_full = expected.mean, expected.sd, len(full) >= 4
     if from_full:
         # Some for what is predicted, the others for what is real: what they shared would make them agree.
@@ -119,11 +119,14 @@ def find_brittle(study: Study, name: str, dataset: xr.Dataset, priors: Tables, m
         full = full[np.setdiff1d(np.arange(len(full)), chosen)]
         if len(np.unique(study.masks.sizes())) == 1:
             effect, _ = add_constant(
-                effect, error, study.masks.kept_share(), Mean.from_runs(start) - Mean.from_runs(logits)
+                effect,
+                error,
+                study.masks.kept_share(),
+                Mean.from_runs(start) - Mean.from_runs(target.logits.astype(np.float64)),
             )
     else:
-        models = np.linspace(0, len(logits) - 1, min(len(logits), RUNS)).astype(int)
-        start, masks = logits[models], study.masks[models].unpack()
+        models = np.linspace(0, study.models - 1, min(study.models, RUNS)).astype(int)
+        start, masks = target.logits[models].astype(np.float64), study.masks[models].unpack()
     effect = np.nan_to_num(effect)
     inverse: Callable[[Array], Array] = expit if study.output == "prob" else np.positive
     means, runs_without = target.examples.mean(0, dtype=np.float64), study.runs_without.get(name, {})
@@ -167,7 +170,7 @@ def real_change(full: ExampleRuns, without: ExampleRuns, row: int) -> RealChange
     )
 
 
-def _expected_effects(study: Study, target: StudyTarget, logits: Array, priors: Tables) -> Posterior:
+def _expected_effects(study: Study, target: StudyTarget, logits: Outputs, priors: Tables) -> Posterior:
     """Return what to expect of the effects on examples, float[E, G], in units of the logit; NaN where unknown."""
     present = target.class_sizes > 0
     tables = {key: table[present].astype(np.float64) for key, table in priors.items()}

@@ -263,19 +263,19 @@ def _kept_counts(subsets: Subsets, worst_first: Index) -> tuple[Array, Array]:
     return kept - base @ (base.T @ kept), base
 
 
-def target_weights(setting: Any, targets: Sequence[str]) -> dict[str, float]:
-    """Return weights of targets that sum to one, from the setting `curate`.
+def target_weights(value: Any, targets: Sequence[str], setting: str = "curate") -> dict[str, float]:
+    """Return weights of targets that sum to one, from the value of a setting: true, or a mapping.
 
     Raises SourcewiseError for unknown targets and bad weights.
     """
-    weights = dict.fromkeys(targets, 1.0) if setting is True else setting
+    weights = dict.fromkeys(targets, 1.0) if value is True else value
     if not isinstance(weights, Mapping) or not weights:
-        raise SourcewiseError(f"curate={setting}: give true, or weights of targets as 'curate={{{targets[0]}: 1}}'")
+        raise SourcewiseError(f"{setting}={value}: give true, or weights of targets as '{setting}={{{targets[0]}: 1}}'")
     for name, weight in weights.items():
         if name not in targets:
-            raise SourcewiseError(f"curate.{name}: no such target; the targets are {', '.join(targets)}")
+            raise SourcewiseError(f"{setting}.{name}: no such target; the targets are {', '.join(targets)}")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
-            raise SourcewiseError(f"curate.{name}={weight}: a weight must be a number above 0")
+            raise SourcewiseError(f"{setting}.{name}={weight}: a weight must be a number above 0")
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 

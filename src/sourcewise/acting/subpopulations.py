@@ -72,12 +72,13 @@ class Subpopulations:
 def find_subpopulations(study: Study, name: str, estimated: Estimated, fdr: float, seed: int = 0) -> Subpopulations:
     """Split the classes of a target where that holds up at this false discovery rate, the clearest splits first."""
     dataset, target = estimated.dataset, study.targets[name]
-    subsets = collapse(study.masks, target.examples.astype(np.float64), study.seeds)
+    subsets = collapse(study.masks, study.in_precision(name, target.examples), study.seeds)
     units = np.random.default_rng(seed).permutation(subsets.units)
     estimator, splits = estimated.estimator.for_halves, []
     if len(units) >= 2 * LEAST:
         halves = subsets.take(units[: len(units) // 2]), subsets.take(units[len(units) // 2 :])
-        tables = [estimator.estimate_subsets(part).influence for part in (*halves, subsets)]
+        tables = [estimator.estimate_subsets(part, second_pass=False).influence for part in halves]
+        tables.append(dataset["influence"].values.astype(np.float64))
         for position, class_name in enumerate(target.class_names):
             rows = np.flatnonzero(target.labels == position)
             held_out = halves[1].take(np.arange(halves[1].units), rows)

@@ -19,6 +19,7 @@ from sourcewise.core import exits, settings
 from sourcewise.core.errors import SourcewiseError
 
 if TYPE_CHECKING:
+    from sourcewise.acting.search.account import SearchAccount
     from sourcewise.records.reading import Reading
     from sourcewise.report.summary import Summary
     from sourcewise.study.collect import Study
@@ -42,6 +43,7 @@ class Settings:
     counterfactuals: str | Sequence[str] | None
     curate: bool | Mapping[str, float] | None
     remove: PositiveInt | None
+    search: str | None
     images: Literal["auto"] | Mapping[str, Any] | None
     sections: Sequence[str] | None
     figures: Literal["pdf", "svg", "png"] | None
@@ -74,6 +76,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
 
     out, fdr = Path(config["out"]), config["fdr"]
     contents.check_sections(config["sections"])
+    search = _search(config["search"], out)
     results.check_figures(config["figures"])
     check_bank(config["bank"], config["records"])
     check_place(out)
@@ -100,6 +103,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
         config["looks"],
         counterfactuals=compare_all(study.counterfactual_runs, study.group_names, slopes),
         review=review(datasets, study.label_agreement, images, config["fdr"] / config["looks"]),
+        search=search,
         curation=curate(study, config["curate"], out, config["remove"], tables) if config["curate"] else None,
         priors=known,
         compared={
@@ -115,6 +119,14 @@ def estimate(config: dict[str, Any]) -> "Summary":
     tracked_results.track(tracker, config, study, summary, records.used, reports)
     print(f"{contents.as_text(reports)}\n\n{out / 'report.html'}")
     return summary
+
+
+def _search(setting: str | None, out: Path) -> "SearchAccount | None":
+    """Return the account that the setting `search` names; `auto`: the one in the folder of the results, if any."""
+    from sourcewise.acting.search import account
+
+    path = out / account.FOLDER / account.FILE if setting == "auto" else setting and Path(setting)
+    return account.read(path) if path and (path.is_file() or setting != "auto") else None
 
 
 def read_study(config: dict[str, Any]) -> tuple["Reading", "Study"]:

@@ -55,6 +55,7 @@ class Settings:
     retrain: bool = False
     keep_model: Literal["float32", "bfloat16"] | bool | None = None
     models: str | None = None
+    search: Mapping[str, Any] | None = None
 
 
 def train(config: dict[str, Any], overrides: Sequence[str] | None = None) -> dict[str, float]:
@@ -178,6 +179,8 @@ def _main(config: DictConfig) -> None:
         overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else None
         resolved = _resolve(config, overrides or ())
         resolved["subset"] = resolve_subset(resolved["subset"])
+        if resolved["search"] and not resolved["only"]:
+            raise SourcewiseError("search: it needs -m: python train.py -m experiment=search")
         if resolved["only"]:
             prepare_or_try(resolved)
         else:

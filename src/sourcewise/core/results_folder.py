@@ -17,7 +17,7 @@ MANIFEST = ".results.json"
 
 RESERVED = frozenset(
     {"summary.json", "records.txt", "report.html", "tables", "figures", "wandb", "runs"}
-    | {"keep.txt", "drop.txt", "ranking.csv", "review.csv", "review_drop.txt"}
+    | {"search", "keep.txt", "drop.txt", "ranking.csv", "review.csv", "review_drop.txt"}
 )
 """Names in a folder of results that are no target's, in lower case: of an estimate's own files and folders, of the
 logger's, and of the records that may lie there (`outputs/demo/runs`). A target has a folder of its name beside them."""

@@ -48,7 +48,8 @@ def hierarchical(moments: Moments) -> Estimate:
     if moments.hierarchy is None:
         raise SourcewiseError("hierarchical needs moments with a hierarchy (hierarchy=True)")
     equations, hierarchy = NormalEquations(moments), moments.hierarchy
-    companion, normal = equations.estimate(), equations.with_outputs(hierarchy.classes)
+    companion = replace(equations.estimate(), coefficients=None)  # frees its table
+    normal = equations.with_outputs(hierarchy.classes)
     effects = fit_classes(normal, hierarchy.priors)
     posterior, slopes = _fit_examples(normal, hierarchy, effects)
     posterior = with_far_effects(posterior, companion.influence, companion.stderr, companion.dof)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from sourcewise.estimation.arrays import Array, Index, Mask
 
@@ -61,8 +61,13 @@ def qvalues(p: Array) -> Array:
     [[0.03, 0.04], [nan, 0.04]]
     """
     q, known = np.full(np.shape(p), np.nan), ~np.isnan(p)
-    if known.any():
-        q[known] = stats.false_discovery_control(p[known])
+    tests = p[known]
+    order = np.argsort(tests)
+    scaled, factor = tests[order], np.arange(1.0, len(tests) + 1)
+    scaled *= np.divide(len(tests), factor, out=factor)  # in place, since tables may be large
+    np.minimum.accumulate(scaled[::-1], out=scaled[::-1])
+    tests[order] = np.minimum(scaled, 1, out=scaled)
+    q[known] = tests
     return q
 
 

@@ -174,7 +174,9 @@ class NormalEquations:
     def estimate(self, choose: Choice = least_cross_validation) -> Estimate:
         """Estimate all columns; groups that do not vary are NaN, their coefficients zero."""
         m, groups, k = self.moments, self.groups, self.groups.size
-        influence, stderr, dof = np.full((3, m.columns, m.groups), np.nan)
+        influence, stderr = (np.full((m.columns, m.groups), np.nan) for _ in range(2))  # one may be dropped
+        dof = np.full(m.groups, np.nan)
+        dof[groups] = self.free
         coefficients, penalties = np.zeros((m.columns, m.groups)), np.empty(m.columns)
         uneven = uneven_sides(m.kept[groups], m.count - m.kept[groups])
         for tile in cuts(m.columns, TILE_COLUMNS):
@@ -190,10 +192,11 @@ class NormalEquations:
             if uneven.any():
                 noise_gain *= np.where(uneven, self._noise_ratio(tile, penalty, slopes), 1.0)
             variance = noise[:, None] * noise_gain + effects[:, None] * self.leak_gain[penalty]
-            stderr[tile][:, groups], dof[tile][:, groups] = np.sqrt(variance), self.free
+            stderr[tile][:, groups] = np.sqrt(variance)
             influence[tile][:, groups], coefficients[tile][:, groups] = effect, slopes
             penalties[tile] = self.penalties[penalty]
-        return Estimate(influence, stderr, dof, m.kept_share, m.mean, coefficients, penalties)
+        dofs = np.broadcast_to(dof, influence.shape)  # which takes no memory
+        return Estimate(influence, stderr, dofs, m.kept_share, m.mean, coefficients, penalties)
 
     def _noise_ratio(self, tile: slice, penalty: Index, slopes: Array) -> Array:
         """Return how many times the variance for even noise each influence has, float[e, K], by a second pass.

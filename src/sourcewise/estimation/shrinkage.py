@@ -78,28 +78,31 @@ def with_far_effects(posterior: Posterior, influence: Array, stderr: Array, dof:
         stderr: float[E, G], its standard error.
         dof: float[E, G], degrees of freedom of that, for Student's t.
     """
+    distance = influence - posterior.mean
     with np.errstate(divide="ignore", invalid="ignore"):
-        distance = (influence - posterior.mean) / stderr
+        distance /= stderr
     apart = (np.abs(distance) > 2) & (stderr > 0)  # never where nothing is known
-    tail = special.stdtr(dof[apart], -np.abs(distance[apart]))
-    error = stderr.copy()  # of a normal estimate that lies as far from what is expected, by its p-value
-    error[apart] *= np.abs(distance[apart] / special.ndtri(np.maximum(tail, 1e-300)))
-    distance[apart] *= stderr[apart] / error[apart]
-    far = apart & (np.abs(distance) > FAR)
+    students = np.abs(distance[apart])
+    # of a normal estimate that lies as far from what is expected, by its p-value
+    normal = -special.ndtri(np.maximum(special.stdtr(dof[apart], -students), 1e-300))
+    distance[apart] = np.copysign(normal, distance[apart])
+    far = apart.copy()
+    far[apart] = normal > FAR
     if not far.any():
         return posterior
-    distances = distance[np.isfinite(distance)]
-    largest = 1.001 * float(np.abs(distances).max())
+    unit = (stderr[far] * (students / normal)[normal > FAR])[:, None]
+    distances = [block[np.isfinite(block)] for block in (distance[rows] for rows in row_blocks(distance.shape))]
+    largest = 1.001 * max(float(np.abs(block).max(initial=0)) for block in distances)
     edges = np.sinh(np.linspace(-1, 1, FAR_BINS + 1) * np.arcsinh(largest))  # finer near zero
     widths = FAR * 2.0 ** np.arange(np.ceil(np.log2(largest / FAR)) + 1)
     mixture = _fit_weights(
         (edges[:-1] + edges[1:]) / 2,
         np.ones(FAR_BINS),
         np.concatenate([-widths, [0.0], widths]),
-        np.histogram(distances, edges)[0],
+        np.sum([np.histogram(block, edges)[0] for block in distances], axis=0),
         tolerance=1e-8,
     )
-    unit = error[far][:, None]
+    del distance, distances
     estimate, expected, doubt = (table[far][:, None] / unit for table in (influence, posterior.mean, posterior.sd))
     result = shrink(estimate, np.ones_like(unit), expected, mixture, doubt)
     mean, sd, lfsr = (table.copy() for table in (posterior.mean, posterior.sd, posterior.lfsr))

@@ -37,7 +37,10 @@ def estimate_table(subsets: Subsets, estimator: Estimator) -> tuple[Estimate, ND
     if shape[0] * shape[1] > CELLS and estimator.by_parts:
         return _estimate_by_parts(subsets, estimator, shape)
     estimate = _without_joint_effects(estimator.estimate_subsets(subsets), _partners(subsets))
-    return estimate, qvalues(pvalues(estimate.influence, estimate.stderr, estimate.dof, _least_pvalues(subsets)))
+    p, least = np.empty(shape), _least_pvalues(subsets)
+    for rows in row_blocks(shape):
+        p[rows] = pvalues(estimate.influence[rows], estimate.stderr[rows], estimate.dof[rows], least)
+    return estimate, qvalues(p)
 
 
 def _estimate_by_parts(

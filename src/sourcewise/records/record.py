@@ -19,6 +19,7 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import open_regular, write_atomically
 from sourcewise.core.hashing import fingerprint
 from sourcewise.core.results_folder import RESERVED
+from sourcewise.core.splits import PARTS
 from sourcewise.designs import recorded_design
 
 SCHEMA = 1
@@ -49,7 +50,9 @@ class TargetOutputs:
 
     ids, labels, prediction: int32[n]; prob (of the correct class) and margin (its logit minus logsumexp of the others):
     float16[n]. label_mapping, feature_mapping: float32[target classes, groups], see `baselines`; only in records of
-    runs that keep all groups. packed_paths: files of the examples, see `pack_paths`; None where there are none.
+    runs that keep all groups. label_mapping_parts, feature_mapping_parts: float16[PARTS, target classes, groups], the
+    same for each part of the examples (see `core.splits`); not in older records. packed_paths: files of the examples,
+    see `pack_paths`; None where there are none.
     """
 
     ids: NDArray[np.int32]
@@ -59,6 +62,8 @@ class TargetOutputs:
     margin: NDArray[np.float16]
     label_mapping: NDArray[np.float32] | None = None
     feature_mapping: NDArray[np.float32] | None = None
+    label_mapping_parts: NDArray[np.float16] | None = None
+    feature_mapping_parts: NDArray[np.float16] | None = None
     packed_paths: NDArray[np.uint8] | None = None
 
     @property
@@ -300,6 +305,8 @@ _COLUMNS = {
     "margin": np.float16,
     "label_mapping": np.float32,
     "feature_mapping": np.float32,
+    "label_mapping_parts": np.float16,
+    "feature_mapping_parts": np.float16,
     "packed_paths": np.uint8,
 }
 
@@ -327,9 +334,13 @@ def check(record: Record) -> None:
         if not is_name(target):
             raise ValueError(f"a target that is called {target!r}")
         classes = len(record.header.class_names[target]) if target != SOURCE else np.iinfo(np.int32).max
-        rows, table = outputs.ids.shape[:1], (classes, len(record.mask))
+        table = (classes, len(record.mask))
         for name, column in outputs.columns().items():
-            shape = table if name.endswith("mapping") else column.shape[:1] if name == "packed_paths" else rows
+            shape = outputs.ids.shape[:1]
+            if name == "packed_paths":
+                shape = column.shape[:1]
+            elif "mapping" in name:
+                shape = (PARTS, *table) if name.endswith("_parts") else table
             if column.dtype != _COLUMNS[name] or column.shape != shape:
                 raise ValueError(f"{target}/{name} is {column.dtype}{list(column.shape)}")
         for column in (outputs.labels, outputs.prediction):

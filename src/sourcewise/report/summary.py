@@ -17,6 +17,7 @@ from sourcewise.acting.counterfactuals import Comparison
 from sourcewise.acting.curation import Curation
 from sourcewise.acting.harm import harmful_groups
 from sourcewise.acting.review import ReviewRow
+from sourcewise.acting.search.account import SearchAccount
 from sourcewise.acting.subpopulations import Subpopulations, find_subpopulations
 from sourcewise.core.results import json_name
 from sourcewise.study.baselines import Baseline
@@ -145,6 +146,7 @@ class Summary:
         counterfactuals: models of chosen subsets, by study and target.
         review: source examples to review.
         curation: proposal of groups to remove, if it was asked for.
+        search: what a search for a better source did, if there was one.
         sweeps: the commands that train such models.
         more_models: None where the verdict asks for no more, or no design of ours drew the subsets.
     """
@@ -170,6 +172,7 @@ class Summary:
     counterfactuals: Sequence[Comparison]
     review: Sequence[ReviewRow]
     curation: Curation | None = None
+    search: SearchAccount | None = None
     sweeps: Sequence[str] = ()
     elapsed: float | None = None
     more_models: MoreModels | None = None
@@ -188,6 +191,7 @@ def summarise(
     counterfactuals: Sequence[Comparison] = (),
     review: Sequence[ReviewRow] = (),
     curation: Curation | None = None,
+    search: SearchAccount | None = None,
     priors: Priors | None = None,
     compared: Mapping[str, StudyComparison | None] | None = None,
 ) -> Summary:
@@ -232,6 +236,7 @@ def summarise(
         counterfactuals=counterfactuals,
         review=review,
         curation=curation,
+        search=search,
         elapsed=study.elapsed,
         sweeps=[train_command(header, *overrides) for overrides in study.sweeps.overrides()],
         more_models=_more_models(study, [item.checks for item in estimated.values()]),

@@ -39,6 +39,9 @@ RANDOM = "random"
 SMALL = 2**25
 """Up to this many outputs and influences, float64 costs nothing that anybody would notice; beyond, float32 and disk."""
 
+EXACT = 2**23
+"""Outputs on a target up to which products of them run in float64, for all digits; beyond, in float32."""
+
 
 @dataclass(frozen=True)
 class StudyTarget:
@@ -170,6 +173,10 @@ class Study:
     def is_large(self, target: str) -> bool:
         """Return whether the outputs on all examples, or all influences, are more than `SMALL`."""
         return len(self.targets[target].ids) * max(self.groups, self.models) > SMALL
+
+    def in_precision(self, target: str, outputs: Outputs) -> Outputs:
+        """Return outputs on all examples of a target in the precision in which products of them should run."""
+        return outputs if self.is_large(target) or outputs.size > EXACT else outputs.astype(np.float64)
 
     @property
     def models(self) -> int:

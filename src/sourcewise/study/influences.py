@@ -161,6 +161,8 @@ def _lay_out(study: Study, name: str, fits: Mapping[str, Fit]) -> xr.Dataset:
         posterior = posteriors[level]
         tables |= dict(zip(POSTERIOR_KEYS, (posterior.mean, posterior.sd, posterior.lfsr), strict=True))
         for key, table in tables.items():
+            if level == "example":
+                table = table.astype(np.float32, copy=False)  # the largest, and that is how files hold them
             if level == "class" and not present.all():  # a class without examples has a row of NaN
                 rows, table = table, np.full((len(present), study.groups), np.nan)
                 table[present] = rows

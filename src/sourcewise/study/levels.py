@@ -25,11 +25,11 @@ TablesByTarget = Mapping[str, Tables]
 
 def fit_arguments(study: Study, name: str, priors: Tables) -> dict[str, dict[str, Any]]:
     """Return the arguments of `fit` by level: outputs, and what is known of them where an estimator may use that."""
-    target, large = study.targets[name], study.is_large(name)
+    target = study.targets[name]
     present = target.class_sizes > 0
     outputs = {
         "class": target.class_means[:, present],
-        "example": target.examples if large else target.examples.astype(np.float64),
+        "example": study.in_precision(name, target.examples),
         "overall": target.overall_means[:, None],
     }
     levels: dict[str, dict[str, Any]] = {level: {"outputs": table} for level, table in outputs.items()}
@@ -44,7 +44,7 @@ def fit_arguments(study: Study, name: str, priors: Tables) -> dict[str, dict[str
     if study.output == "prob":
         class_logits = _class_logits(study, target)
         levels["class"]["logits"] = class_logits
-        levels["example"]["logits"] = target.logits if large else target.logits.astype(np.float64)
+        levels["example"]["logits"] = study.in_precision(name, target.logits)
         levels["overall"]["logits"] = (class_logits @ share)[:, None]
     return levels
 

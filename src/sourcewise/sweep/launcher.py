@@ -5,7 +5,8 @@ It composes all jobs, checks them, and hands them to the sweep's policy (`policy
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import cache, partial
 from pathlib import Path
@@ -50,6 +51,9 @@ class LocalLauncher(Launcher):
     give_up_after: int | None = 3
     status: bool = False
 
+    _kept = None
+    """Where workers are entered that stay; not a setting, hence without a type here."""
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra hands to every launcher, and check the settings. Raises SourcewiseError for a wrong one."""
         self._context, self._config = hydra_context, config
@@ -62,7 +66,7 @@ class LocalLauncher(Launcher):
         """Do all jobs that are not done. Raises RunFailed at the end if some failed, SystemExit if interrupted."""
         if not job_overrides:
             raise SourcewiseError("the sweep is empty: one of its ranges or lists has no values")
-        runs = self._compose(job_overrides, initial_job_idx)
+        runs = self.compose(job_overrides, initial_job_idx)
         by_folder: dict[Path, Run] = {}
         for run in runs:
             by_folder.setdefault(run.folder, run)
@@ -70,7 +74,7 @@ class LocalLauncher(Launcher):
             print(status_table(list(by_folder.values()), self.fingerprints))
             return []
         try:
-            Sweep(self, list(by_folder.values())).run()
+            self.perform(list(by_folder.values()))
         except (RunFailed, SystemExit):
             self._close(list(by_folder.values()))
             raise
@@ -86,7 +90,11 @@ class LocalLauncher(Launcher):
         if done and (closing := beside(self.task, "closing")) is not None:
             print(closing(done), flush=True)
 
-    def _compose(self, job_overrides: Sequence[Sequence[str]], start: int) -> list[Run]:
+    def perform(self, runs: list[Run], label: str = "") -> None:
+        """Do the runs, each of another folder, that are not done. label: as in `Sweep`. Raises as `launch` does."""
+        Sweep(self, runs, label).run()
+
+    def compose(self, job_overrides: Sequence[Sequence[str]], start: int = 0) -> list[Run]:
         """Return the runs of all jobs: their configs checked at the top, subsets, data and models resolved."""
         compose, kind = Composer(self._context.config_loader, self._config), beside(self.task, "Settings")
         runs, scan = [], cache(source_models.scan)
@@ -109,8 +117,23 @@ class LocalLauncher(Launcher):
         function = "model_bytes"
         return None if beside(self.task, function) is None else int(ask(self.task, function, config))
 
-    def pool(self, shape: Shape) -> Workers:
+    @contextmanager
+    def workers_kept(self) -> Iterator[None]:
+        """Keep workers from one `perform` to the next, for what trains in many small steps."""
+        with ExitStack() as self._kept:
+            self._pools: dict[Shape, Workers] = {}
+            yield
+        del self._kept
+
+    def pool(self, shape: Shape) -> AbstractContextManager[Workers]:
         """Return workers for runs of this shape."""
+        if self._kept is None:
+            return self._new_pool(shape)
+        if shape not in self._pools:
+            self._pools[shape] = self._kept.enter_context(self._new_pool(shape))
+        return nullcontext(self._pools[shape])
+
+    def _new_pool(self, shape: Shape) -> Workers:
         several = shape.devices > 1
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, str(shape.threads))

@@ -76,15 +76,18 @@ class Backend(Protocol):
     def model_bytes(self, config: names.Config) -> int | None:
         """Return the bytes of a kept model of a config; None where the task has no function for it."""
 
-    def pool(self, shape: Shape) -> Workers:
+    def pool(self, shape: Shape) -> AbstractContextManager[Workers]:
         """Return what does runs of this shape."""
 
 
 class Sweep:
-    """The runs of a sweep, each in a folder of its own, done by a launcher's workers."""
+    """The runs of a sweep, each in a folder of its own, done by a launcher's workers.
 
-    def __init__(self, launcher: Backend, runs: list[Run]) -> None:
-        self.launcher, self.runs = launcher, runs
+    label: what they are for, where they are a part of something larger; its progress shows it.
+    """
+
+    def __init__(self, launcher: Backend, runs: list[Run], label: str = "") -> None:
+        self.launcher, self.runs, self.label = launcher, runs, label
         self.signals: list[int] = []
         self.watch = leases.Watch()
         self.halted = False
@@ -108,7 +111,7 @@ class Sweep:
                 shapes.setdefault(Shape.from_config(run.config), []).append(run)
         for folder in {run.folder.parent for run in self.runs if run.state == "missing"}:
             check_place(folder)
-        if done := self._count("done"):
+        if (done := self._count("done")) and not self.label:
             print(f"{done} of {len(self.runs)} runs are done already", file=sys.stderr, flush=True)
         for line in kept_lines([run.config for runs in shapes.values() for run in runs], self.launcher.model_bytes):
             print(line, file=sys.stderr, flush=True)
@@ -117,7 +120,7 @@ class Sweep:
                 with (
                     self.launcher.pool(shape) as pool,
                     caught(pool.wake, signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as self.signals,
-                    _progress(len(self.runs), self._count("done")) as bar,
+                    _progress(len(self.runs), self._count("done"), self.label) as bar,
                 ):
                     self._drive(pool, runs, bar)
         self._report()
@@ -271,17 +274,18 @@ class Sweep:
             raise RunFailed(text)
 
 
-def _progress(total: int, done: int) -> "tqdm[Any]":
+def _progress(total: int, done: int, label: str = "") -> "tqdm[Any]":
     """Return a progress bar on a terminal, and otherwise one that prints a line every ten seconds."""
     tqdm.monitor_interval = 0  # no thread: this process forks workers
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
         initial=done,
+        desc=label or None,
         unit=" runs",
         miniters=1,
         dynamic_ncols=True,
         mininterval=0.1 if terminal else 10.0,
         leave=terminal,
-        bar_format="{l_bar}{bar}{r_bar}" if terminal else "{n_fmt}/{total_fmt} runs, {remaining} left{postfix}\n",
+        bar_format="{l_bar}{bar}{r_bar}" if terminal else "{desc}{n_fmt}/{total_fmt} runs, {remaining} left{postfix}\n",
     )

@@ -10,8 +10,11 @@ harm: they measure similarity.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from sourcewise.core.splits import PARTS, parts
 
 
 def groups_of_classes(labels: Tensor, groups: Tensor, classes: int) -> Tensor | None:
@@ -50,6 +53,16 @@ def by_class(scores: Tensor, labels: Tensor, classes: int) -> NDArray[np.float32
     """
     means: NDArray[np.float32] = _means(scores, labels, classes).numpy()
     return means
+
+
+def by_part(scores: Tensor, labels: Tensor, classes: int) -> NDArray[np.float16]:
+    """Return the means of `by_class` for each part of the examples, float16[PARTS, classes, groups].
+
+    scores, labels: of examples sorted by id.
+    """
+    part = torch.from_numpy(parts(labels.numpy()))
+    means = _means(scores, part * classes + labels, PARTS * classes)
+    return means.reshape(PARTS, classes, -1).half().numpy()
 
 
 def _means(rows: Tensor, parts: Tensor, count: int) -> Tensor:

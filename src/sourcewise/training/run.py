@@ -251,11 +251,13 @@ class Run:
             with torch.inference_mode():
                 label = mappings.label_mapping(head(features), class_groups, groups) if knows_classes else None
                 feature = mappings.feature_mapping(features, source, train.groups, groups)
-                mapped[name] = replace(
-                    outputs[name],
-                    label_mapping=None if label is None else mappings.by_class(label, labels, classes),
-                    feature_mapping=mappings.by_class(feature, labels, classes),
-                )
+                order = target.test.ids.argsort()
+                tables: dict[str, NDArray[Any]] = {}
+                for kind, scores in (("label", label), ("feature", feature)):
+                    if scores is not None:
+                        tables[f"{kind}_mapping"] = mappings.by_class(scores, labels, classes)
+                        tables[f"{kind}_mapping_parts"] = mappings.by_part(scores[order], labels[order], classes)
+                mapped[name] = replace(outputs[name], **tables)
         return mapped
 
     def _header(

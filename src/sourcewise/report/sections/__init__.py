@@ -12,10 +12,12 @@ from sourcewise.report.sections.counterfactuals import counterfactuals_section
 from sourcewise.report.sections.examples import brittle_section, subpopulations_section
 from sourcewise.report.sections.groups import between_section, classes_section, overall_section
 from sourcewise.report.sections.review import review_section
+from sourcewise.report.sections.search import search_section
 from sourcewise.report.sections.studies import studies_section
 from sourcewise.report.sections.trust import trust_section
 
 SECTIONS: dict[str, Callable[[TargetContext], Section | str]] = {
+    "search": search_section,
     "classes": classes_section,
     "overall": overall_section,
     "subpopulations": subpopulations_section,

@@ -1,0 +1,162 @@
+"""What a search did and found, in names of groups: search.json, and sentences about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from sourcewise.acting.counterfactuals import Interval
+from sourcewise.acting.search.program import SearchResult, SearchSettings
+from sourcewise.acting.search.verification import VerifiedSource
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.files import write_atomically
+from sourcewise.core.messages import first_names
+from sourcewise.core.results import to_json
+
+FOLDER = "search"
+"""The folder of a search's results, beside that of its runs."""
+FILE = "search.json"
+MAX_BYTES = 2**26
+
+
+@dataclass(frozen=True)
+class RacedSubset:
+    """A candidate after a rung of a race, by the models that choices look at.
+
+    name: how texts call it. removed: how many groups it lacks. models: how many it had. output, score: means over them.
+    stays: whether it was in the next rung, or won.
+    """
+
+    name: str
+    removed: int
+    models: int
+    output: float
+    score: float
+    stays: bool
+
+
+@dataclass(frozen=True)
+class RaceAccount:
+    """A race, and the best subset after it.
+
+    phase: `race`, or `move` for a race after a look at neighbours. spent: runs until its end. rungs: best first. best:
+    the subset that won. entered, left: groups that it has and lacks against the best subset before. gain: its gain in
+    score over the full source, by the models that chose it.
+    """
+
+    phase: str
+    spent: int
+    rungs: Sequence[Sequence[RacedSubset]]
+    best: str
+    entered: Sequence[str]
+    left: Sequence[str]
+    gain: Interval
+
+
+@dataclass(frozen=True)
+class SearchAccount:
+    """All that search.json says.
+
+    weights: of the targets. settings: of the search. keep, drop: groups of the subset that it ends with. explored:
+    models of random subsets. spent: runs before the verification. expected: gain in score by the models that chose.
+    verified: what the verification says; None where the full source was the best.
+    """
+
+    weights: Mapping[str, float]
+    settings: SearchSettings
+    keep: Sequence[str]
+    drop: Sequence[str]
+    explored: int
+    spent: int
+    races: Sequence[RaceAccount]
+    expected: Interval
+    verified: VerifiedSource | None = None
+
+
+def account(
+    result: SearchResult, settings: SearchSettings, weights: Mapping[str, float], groups: Sequence[str]
+) -> SearchAccount:
+    """Return the account of a search over these groups."""
+    races, before = [], np.ones(len(groups), dtype=bool)
+    names = np.array(groups, dtype=object)
+    for item in result.rounds:
+        keep = np.array(item.incumbent.keep)
+        rungs = [
+            [RacedSubset(s.candidate.name, s.candidate.removed, s.models, s.output, s.score, s.stays) for s in rung]
+            for rung in item.standings
+        ]
+        entered, left = names[keep & ~before].tolist(), names[before & ~keep].tolist()
+        races.append(RaceAccount(item.phase, item.spent, rungs, item.incumbent.name, entered, left, item.gain))
+        before = keep
+    keep = np.array(result.winner.keep)
+    return SearchAccount(
+        weights=weights,
+        settings=settings,
+        keep=names[keep].tolist(),
+        drop=names[~keep].tolist(),
+        explored=result.explored,
+        spent=result.spent,
+        races=races,
+        expected=result.expected,
+        verified=result.verified,
+    )
+
+
+def write(path: Path, search: SearchAccount) -> None:
+    """Write search.json."""
+    write_atomically(path, (json.dumps(to_json(search), indent=1) + "\n").encode())
+
+
+def read(path: Path) -> SearchAccount:
+    """Read search.json. Raises SourcewiseError for a file that no search wrote."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SourcewiseError(f"{path}: too large for the account of a search")
+        return TypeAdapter(SearchAccount).validate_json(path.read_bytes(), strict=False)
+    except OSError as error:
+        raise SourcewiseError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise SourcewiseError(f"{path}: not the account of a search ({place}: {problem['msg'].lower()})") from error
+
+
+def sentences(search: SearchAccount) -> list[str]:
+    """Return what a search found, the verdict first."""
+    removed, groups, verified = len(search.drop), len(search.keep) + len(search.drop), search.verified
+    if verified is None:
+        return [
+            f"No subset was found that is better than the full source: it won the races of {search.spent} runs, of"
+            f" which {search.explored} explored."
+        ]
+    subset = f"without {removed} of {groups} groups ({first_names(list(search.drop), 12)})"
+    examples = "examples that no choice has seen" if search.settings.choose < 1 else "the examples that chose"
+    winner, full, random = verified.models
+    if verified.is_better:
+        verdict = f"A better source: {subset}, the score is {_points(verified.full)} points higher"
+    else:
+        verdict = (
+            "No subset was found that is better than the full source: the best candidate is"
+            f" {subset}, and its score differs by {_points(verified.full)} points"
+        )
+    lines = [
+        f"{verdict}, on {examples}, by {winner} new models against {full} of the full source.",
+        f"Over {random} models without as many random groups it gains {_points(verified.random)} points. On all"
+        f" examples, those that chose among them, it gains {_points(verified.every)} over the full source.",
+        f"It took {search.spent} runs to choose it, of which {search.explored} explored; by the models that chose, the"
+        f" gain was {_points(search.expected)}, which is too large, since they chose.",
+    ]
+    if not verified.is_better and verified.full.high is not None:
+        lines.append(f"A gain of this subset above {100 * max(verified.full.high, 0):.2f} points is unlikely.")
+    return lines
+
+
+def _points(value: Interval) -> str:
+    """Return an interval of shares in points."""
+    ends = "" if value.low is None or value.high is None else f" ({100 * value.low:+.2f} to {100 * value.high:+.2f})"
+    return f"{100 * value.value:+.2f}{ends}"

@@ -1,0 +1,255 @@
+"""The search itself: explore, propose, race, move, verify, one after the other.
+
+It has no state but the models that it asks for: whoever has their records repeats it to where it stopped. Seeds of
+choices and of the verification never meet, and choices look at some of the target examples only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Interval as Between
+from annotated_types import MultipleOf
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from sourcewise.acting.counterfactuals import Interval, gain
+from sourcewise.acting.search import racing
+from sourcewise.acting.search.candidates import (
+    FULL,
+    LEAST_EXPLORED,
+    Candidate,
+    as_keep,
+    cut,
+    effects,
+    mean_mappings,
+    rankings,
+)
+from sourcewise.acting.search.neighbours import MOVES, moves, neighbours
+from sourcewise.acting.search.racing import Standing
+from sourcewise.acting.search.trials import Phase, Trainer, Trial
+from sourcewise.acting.search.verification import VerifiedSource, judge, models_needed
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.randomness import permutation
+from sourcewise.estimation.arrays import Array
+from sourcewise.study.measurements import Measurement
+
+SEEDS = 1_000_000
+"""Training seeds that belong to one seed of a search; the second half of them is for the verification."""
+SIZES = tuple(part / 7 for part in range(1, 6))
+"""Shares of the groups that candidates lack."""
+RACED = 0.6
+"""Share of what is left after exploring that the first race takes."""
+NEAR = 0.35
+"""Share of the groups in which models may differ from the best subset so far, to say what to change there."""
+MOST_RACED = 32
+"""Runs that a race after a move takes at most."""
+LEAST_NEIGHBOURS = 8
+"""Neighbours that a move looks at, at least."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The setting `search` of conf/train.yaml; see conf/experiment/search.yaml."""
+
+    budget: PositiveInt = 100
+    explore: Annotated[float, Between(ge=0, le=0.9)] = 0.4
+    choose: Annotated[float, Between(gt=0, le=1), MultipleOf(0.125)] = 0.5
+    detect: PositiveFloat = 0.01
+    verify: PositiveInt = 40
+    seed: NonNegativeInt = 0
+    weights: Mapping[str, PositiveFloat] | None = None
+    candidates: Sequence[str | Sequence[str]] | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a search: a race, or the neighbours that a race after a move comes from."""
+
+    phase: Phase
+    number: int
+    spent: int
+    standings: Sequence[Sequence[Standing]]
+    incumbent: Candidate
+    gain: Interval
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search ends with.
+
+    Attributes:
+        winner: the subset that won all races; the full source if no other did.
+        rounds: what happened.
+        explored: how many models of random subsets there are.
+        spent: runs before the verification.
+        expected: gain in score over the full source, of the models that chose; too large, since they chose.
+        verified: what the verification says; None where the winner is the full source.
+    """
+
+    winner: Candidate
+    rounds: Sequence[Round]
+    explored: int
+    spent: int
+    expected: Interval
+    verified: VerifiedSource | None
+
+
+@dataclass
+class Search:
+    """A search over the groups of a source.
+
+    Attributes:
+        train: trains runs, or reads their records.
+        settings: as in the config.
+        shares: function of nothing to the share of each class in the mean output, float[C], once a run is done.
+        listed: further candidates, by name: function of nothing to their masks, once the groups are known.
+        progress: takes a line for each step.
+    """
+
+    train: Trainer
+    settings: SearchSettings
+    shares: Callable[[], Array]
+    progress: Callable[[str], None] = lambda line: None
+    listed: Callable[[], Mapping[str, Sequence[bool]]] = dict
+    _models: dict[Trial, Measurement] = field(default_factory=dict)
+    _asked: dict[tuple[tuple[bool, ...], int], Trial] = field(default_factory=dict)
+    _spent: int = 0
+
+    def run(self) -> SearchResult:
+        """Return the result. Raises SourcewiseError when too few models of the full source could be trained."""
+        settings = self.settings
+        first = [Trial("full", 0, None, None, self._seed(i)) for i in range(max(2, settings.budget // 25))]
+        full = self._ask(first)
+        if len(full) < 2:
+            raise SourcewiseError("search: fewer than two models of the full source could be trained")
+        groups = len(full[0].mask)
+        everything = Candidate((True,) * groups, FULL)
+        for trial in first:
+            self._asked[everything.keep, trial.seed - self._seed(0)] = trial
+        count = round(settings.explore * settings.budget)
+        explored = self._ask([Trial("explore", 0, None, self._seed(i), self._seed(0)) for i in range(count)])
+        shares = self.shares()
+        candidates = [everything, *self._proposals(full, explored, shares, groups)]
+        rounds = [self._race("race", 0, candidates, self._race_budget(), everything)]
+        while (made := self._move(rounds, explored, full, shares, everything)) is not None:
+            rounds.append(made)
+        winner = rounds[-1].incumbent
+        verified = self._verify(winner, everything) if winner.removed else None
+        return SearchResult(winner, rounds, len(explored), self._spent, rounds[-1].gain, verified)
+
+    def _proposals(
+        self, full: Sequence[Measurement], explored: Sequence[Measurement], shares: Array, groups: int
+    ) -> list[Candidate]:
+        """Return candidates besides the full source, as many as a race can take."""
+        listed = [Candidate(tuple(keep), name) for name, keep in self.listed().items()]
+        sizes = dict.fromkeys(max(1, round(share * groups)) for share in SIZES)
+        ranked = cut(rankings(full, explored, shares), [size for size in sizes if size < groups])
+        most = 1
+        while racing.least_budget(most + 1) <= self._race_budget():
+            most += 1
+        room = max(0, most - 1 - len(listed))
+        if len(ranked) > room:
+            ranked = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, room).round().astype(int))]
+        return [*listed, *ranked]
+
+    def _race(
+        self, phase: Phase, number: int, candidates: Sequence[Candidate], budget: int, everything: Candidate
+    ) -> Round:
+        """Let candidates race; return the round, with the winner and its gain over the full source."""
+
+        def trained(wanted: Sequence[tuple[Candidate, int]]) -> list[list[Measurement]]:
+            self._ask([self._trial(phase, number, candidate, i) for candidate, count in wanted for i in range(count)])
+            return [self._known(candidate) for candidate, _ in wanted]
+
+        standings = racing.race(candidates, budget, trained)
+        if not standings[-1]:
+            raise SourcewiseError("search: all runs of the last candidates failed")
+        winner = standings[-1][0].candidate
+        result = Round(phase, number, self._spent, standings, winner, self._gain(winner, everything))
+        self.progress(_line(result, self.settings.budget))
+        return result
+
+    def _move(
+        self,
+        rounds: Sequence[Round],
+        explored: Sequence[Measurement],
+        full: Sequence[Measurement],
+        shares: Array,
+        everything: Candidate,
+    ) -> Round | None:
+        """Try neighbours of the best subset so far, and race where they lead to; None when the budget is spent."""
+        best, number = rounds[-1].incumbent, len(rounds)
+        groups, left = len(best.keep), self.settings.budget - self._spent
+        count = min(max(LEAST_NEIGHBOURS, groups // 2), left - racing.least_budget(1 + MOVES))
+        if count < LEAST_NEIGHBOURS:
+            return None
+        masks = neighbours(best.keep, np.ones(groups), count, f"search/{self.settings.seed}/{number}")
+        self._ask([Trial("move", number, keep, None, self._seed(0)) for keep in masks])
+        near = [item for item in self._models.values() if (item.mask ^ np.array(best.keep)).sum() <= NEAR * groups]
+        prior = effects(explored, mean_mappings(full), shares) if len(explored) >= LEAST_EXPLORED else np.zeros(groups)
+        outputs = np.array([item.choosing.output for item in near])
+        candidates = moves(best.keep, np.array([item.mask for item in near]), outputs, prior)
+        return self._race("move", number, [best, *candidates], min(left - count, MOST_RACED), everything)
+
+    def _race_budget(self) -> int:
+        """Return how many runs the first race may take."""
+        return round(RACED * (self.settings.budget - self._spent))
+
+    def _verify(self, winner: Candidate, everything: Candidate) -> VerifiedSource:
+        """Return what models with seeds that no choice has seen say of the winner."""
+        scores = [[item.choosing.score for item in self._known(candidate)] for candidate in (winner, everything)]
+        count = models_needed(scores, self.settings.detect, self.settings.verify)
+        seeds = [self._seed(SEEDS // 2 + i) for i in range(count)]
+        groups = len(winner.keep)
+        dropped = [permutation(f"search/{seed}", groups)[: winner.removed] for seed in seeds]
+        subsets = (
+            [winner.keep] * count,
+            [None] * count,
+            [as_keep(~np.isin(np.arange(groups), drop)) for drop in dropped],
+        )
+        self.progress(f"verify: {count} models each of the winner, the full source and random removals")
+        spent = self._spent
+        parts = [[Trial("verify", 0, k, None, s) for k, s in zip(keeps, seeds, strict=True)] for keeps in subsets]
+        self._ask([trial for part in parts for trial in part])
+        self._spent = spent
+        return judge(*([self._models[trial] for trial in part if trial in self._models] for part in parts))
+
+    def _trial(self, phase: Phase, number: int, candidate: Candidate, index: int) -> Trial:
+        """Return the run of a candidate with one of the seeds of choices: the same one in every round."""
+        key = candidate.keep, index
+        keep = candidate.keep if candidate.removed else None
+        return self._asked.setdefault(key, Trial(phase, number, keep, None, self._seed(index)))
+
+    def _known(self, candidate: Candidate) -> list[Measurement]:
+        """Return the models of a candidate that choices have asked for so far."""
+        trials = [trial for (keep, _), trial in self._asked.items() if keep == candidate.keep]
+        return [self._models[trial] for trial in trials if trial in self._models]
+
+    def _gain(self, candidate: Candidate, everything: Candidate) -> Interval:
+        scores, full = ([m.choosing.score for m in self._known(item)] for item in (candidate, everything))
+        return gain(scores, full)
+
+    def _ask(self, trials: Sequence[Trial]) -> list[Measurement]:
+        """Return the models of runs, as far as they did not fail, and count what they take of the budget."""
+        new = [trial for trial in dict.fromkeys(trials) if trial not in self._models]
+        self._spent += len(new)
+        for trial, measurement in zip(new, self.train(new) if new else [], strict=True):
+            if measurement is not None:
+                self._models[trial] = measurement
+        return [self._models[trial] for trial in trials if trial in self._models]
+
+    def _seed(self, number: int) -> int:
+        return SEEDS * self.settings.seed + number
+
+
+def _line(made: Round, budget: int) -> str:
+    """Return what a round came to."""
+    low, high = made.gain.low, made.gain.high
+    interval = "" if low is None or high is None else f" ({100 * low:+.2f} to {100 * high:+.2f})"
+    return (
+        f"{made.phase} {made.number + 1}: best so far is {made.incumbent.name}, {100 * made.gain.value:+.2f}{interval}"
+        f" points over the full source by the models that chose it; {made.spent} of {budget} runs"
+    )

@@ -1,0 +1,146 @@
+"""The search as a command: it trains what the search asks for by the launcher, and writes what it ends with.
+
+It keeps no state of its own. Killed at any moment, the same command reads the records of what was trained and goes on.
+Several processes may search side by side: each takes the runs of a step that no other holds, and waits for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sourcewise.acting.curation import target_weights
+from sourcewise.acting.search import account
+from sourcewise.acting.search.program import Search, SearchSettings
+from sourcewise.acting.search.trials import Trial
+from sourcewise.core import names, settings
+from sourcewise.core.errors import RunFailed
+from sourcewise.core.files import write_atomically
+from sourcewise.core.overrides import quote
+from sourcewise.core.splits import Split
+from sourcewise.designs.chosen_designs import listed
+from sourcewise.designs.files import read_names, write_names
+from sourcewise.records import record
+from sourcewise.records.record import Record
+from sourcewise.study.measurements import Measurement, class_shares, measure
+from sourcewise.sweep.launcher import LocalLauncher
+from sourcewise.sweep.runs import Run
+
+FAILED = "failed.json"
+"""In the folder of a run that failed for good: why. Decisions read it like a record."""
+
+
+@dataclass
+class Training:
+    """Trains the runs of a search by a launcher, or reads their records.
+
+    Attributes:
+        launcher: does the runs.
+        overrides: of the command line, without those of the search.
+        weights: of the targets, which sum to one.
+        split: which target examples choices look at.
+        first: the first record, once there is one.
+    """
+
+    launcher: LocalLauncher
+    overrides: Sequence[str]
+    weights: Mapping[str, float]
+    split: Split
+    first: Record | None = None
+    _templates: dict[str, Run] = field(default_factory=dict)
+
+    def __call__(self, trials: Sequence[Trial]) -> list[Measurement | None]:
+        """Return the measurement of each run, None where it failed for good."""
+        runs = [self._run(trial) for trial in trials]
+        todo = [run for run in runs if names.is_done(run.folder) or not (run.folder / FAILED).exists()]
+        try:
+            self.launcher.perform(todo, f"{trials[0].phase:8}")
+        except RunFailed:
+            if not any(run.state == "done" for run in todo):
+                raise
+            for run in todo:
+                if run.state == "failed":
+                    write_atomically(run.folder / FAILED, json.dumps({"cause": run.cause}).encode())
+        return [self._measure(run) for run in runs]
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of the groups. Groups that are examples go by their numbers."""
+        item = self._first_record()
+        return item.header.group_names or list(map(str, range(len(item.mask))))
+
+    def shares(self) -> Any:
+        """Return the share of each class in the mean output, float[C]."""
+        return class_shares(self._first_record(), self.weights, self.split)
+
+    def candidates(self, lists: Sequence[str | Sequence[str]]) -> dict[str, list[bool]]:
+        """Return the subsets without the groups of each list, or file of names. Raises SourcewiseError for bad ones."""
+        subsets = {}
+        for item in lists:
+            drop = read_names(item, "search.candidates") if isinstance(item, str) else item
+            subsets[item if isinstance(item, str) else "a list"] = listed(self.groups, drop=list(drop)).tolist()
+        return subsets
+
+    def _first_record(self) -> Record:
+        assert self.first is not None
+        return self.first
+
+    def _measure(self, run: Run) -> Measurement | None:
+        if not names.is_done(run.folder):
+            return None
+        item = record.read(run.folder / names.RECORD)
+        self.first = self.first or item
+        return measure(item, self.weights, self.split)
+
+    def _run(self, trial: Trial) -> Run:
+        """Return a run of the launcher. Each kind of subset is composed once; subset and seed are then the trial's."""
+        kind = "random" if trial.draw is not None else "full" if trial.keep is None else "listed"
+        if kind not in self._templates:
+            line = [*self.overrides, "search=null", f"subset={kind}"]
+            line += [f"subset.keep={quote(self.groups)}"] if kind == "listed" else []
+            self._templates[kind] = self.launcher.compose([line])[0]
+        template, changed = self._templates[kind], dict[str, Any]()
+        if kind == "random":
+            changed["seed"] = trial.draw
+        elif trial.keep is not None:
+            changed["keep"] = [name for name, kept in zip(self.groups, trial.keep, strict=True) if kept]
+        logger = template.config["logger"]
+        if "tags" in logger:
+            logger = {**logger, "tags": [*logger["tags"], "search", f"{trial.phase}-{trial.round}"]}
+        subset = {**template.config["subset"], **changed}
+        config = {**template.config, "subset": subset, "seed": trial.seed, "logger": logger}
+        line = [item for item in template.overrides if not item.startswith("subset.keep=")]
+        line += [f"seed={trial.seed}", *(f"subset.{key}={quote(value)}" for key, value in changed.items())]
+        return replace(template, config=config, overrides=line, log=names.run_dir(config) / names.LOG)
+
+
+def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Search for a better source; write keep.txt, drop.txt and search.json, and print what was found.
+
+    overrides: of the command line, without those of the search. config: that they compose. Raises SourcewiseError for
+    bad settings, RunFailed when all runs of a step fail.
+    """
+    settings.check_arguments(SearchSettings, config["search"], "search")
+    chosen = SearchSettings(**config["search"])
+    weights = target_weights(chosen.weights or True, list(config["target"]), "search.weights")
+    training = Training(launcher, overrides, weights, Split(chosen.choose, chosen.seed))
+    steps = Search(
+        training,
+        chosen,
+        training.shares,
+        lambda line: print(line, file=sys.stderr, flush=True),
+        lambda: training.candidates(chosen.candidates or ()),
+    )
+    with launcher.workers_kept():
+        result = steps.run()
+    found = account.account(result, chosen, weights, training.groups)
+    out = Path(config["runs_dir"]).parent / account.FOLDER
+    out.mkdir(parents=True, exist_ok=True)
+    write_names(out / "keep.txt", f"{len(found.keep)} groups to keep", found.keep)
+    write_names(out / "drop.txt", f"{len(found.drop)} groups to remove", found.drop)
+    account.write(out / account.FILE, found)
+    print("\n".join([*account.sentences(found), str(out / account.FILE)]), flush=True)

@@ -1,0 +1,180 @@
+"""Searches over planted truths: they get to the best subset, claim no gain where there is none, and repeat themselves."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sourcewise.acting.search import racing
+from sourcewise.acting.search.program import SEEDS, Search, SearchResult, SearchSettings
+from sourcewise.acting.search.trials import Trial
+from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.randomness import permutation, uniform
+from sourcewise.study.measurements import Measurement, Values
+
+GROUPS = 24
+Truth = Callable[[np.ndarray], float]
+
+
+@dataclass
+class Planted:
+    """Trains by formula: a truth of masks, plus noise of each run, in the units of a score.
+
+    unseen: another truth, on the examples that no choice looks at. most: runs after which it is interrupted.
+    """
+
+    truth: Truth
+    unseen: Truth | None = None
+    noise: float = 0.009
+    mapping: np.ndarray | None = None
+    fails: Callable[[Trial], bool] = lambda trial: False
+    most: int = 10**9
+    trained: dict[Trial, Measurement] = field(default_factory=dict)
+
+    def __call__(self, trials: Sequence[Trial]) -> list[Measurement | None]:
+        assert len(set(trials)) == len(trials)
+        for trial in trials:
+            if trial not in self.trained and not self.fails(trial):
+                if len(self.trained) == self.most:
+                    raise KeyboardInterrupt
+                self.trained[trial] = self.model(trial)
+        return [self.trained.get(trial) for trial in trials]
+
+    def model(self, trial: Trial) -> Measurement:
+        mask = np.array(trial.keep) if trial.keep is not None else np.ones(GROUPS, bool)
+        if trial.draw is not None:
+            mask = np.isin(np.arange(GROUPS), permutation(f"draw/{trial.draw}", GROUPS)[: GROUPS // 2])
+        draws = uniform(f"noise/{mask.tobytes()!r}/{trial.seed}", 4, 12).sum(1) - 6  # normal, nearly
+        values = self.truth(mask), (self.unseen or self.truth)(mask)
+        choosing, unseen = (
+            Values(value + self.noise * a, value + self.noise * b)
+            for value, (a, b) in zip(values, draws.reshape(2, 2), strict=True)
+        )
+        every = Values((choosing.output + unseen.output) / 2, (choosing.score + unseen.score) / 2)
+        mappings = {} if self.mapping is None or not mask.all() else {"label mapping": self.mapping[None]}
+        mean = np.array([choosing.output])
+        return Measurement(mask, choosing, unseen, every, mean, np.log(mean / (1 - mean)), mappings)
+
+
+def search(train: Planted, **changed: float) -> SearchResult:
+    return Search(train, SearchSettings(**changed), lambda: np.ones(1)).run()  # type: ignore[arg-type]  # by name
+
+
+def additive(slopes: np.ndarray) -> Truth:
+    return lambda mask: 0.8 - float(slopes[~mask].sum())
+
+
+HARM = additive(np.r_[np.full(4, -0.02), np.full(GROUPS - 4, 0.004)])
+"""Four groups cost 2 points each, the others bring 0.4."""
+
+
+def test_planted_harm_is_removed_and_the_gain_is_verified() -> None:
+    result = search(Planted(HARM), budget=100)
+    assert HARM(np.array(result.winner.keep)) > 0.88 - 0.005
+    assert result.verified is not None
+    assert result.verified.is_better
+    assert result.verified.full.value == pytest.approx(0.08, abs=0.01)
+    assert result.spent <= 100
+
+
+def test_harm_of_pairs_that_only_shows_together_is_removed() -> None:
+    def truth(mask: np.ndarray) -> float:
+        return 0.8 - 0.004 * float((~mask).sum()) - 0.04 * float(mask[0] & mask[1]) - 0.04 * float(mask[2] & mask[3])
+
+    result = search(Planted(truth), budget=150)
+    keep = np.array(result.winner.keep)
+    assert not (keep[0] & keep[1])
+    assert not (keep[2] & keep[3])
+
+
+@pytest.mark.slow  # twenty searches
+def test_of_a_harmless_source_no_gain_is_claimed() -> None:
+    truth = additive(np.full(GROUPS, 0.001))
+    claims = 0
+    for seed in range(20):
+        result = search(Planted(truth), budget=60, seed=seed)
+        claims += result.verified is not None and result.verified.is_better
+    assert claims <= 1
+
+
+@pytest.mark.slow  # twenty searches
+def test_fitting_to_a_few_choosing_examples_is_no_gain_on_the_others() -> None:
+    claims, chosen = 0, []
+    for seed in range(20):
+        few = additive(np.random.default_rng(seed).normal(0, 0.02, (16, GROUPS)).mean(0))  # fewer than there are groups
+        train = Planted(few, unseen=lambda mask: 0.8)
+        result = search(train, budget=60, seed=seed)
+        chosen.append(few(np.array(result.winner.keep)) - 0.8)
+        claims += result.verified is not None and result.verified.is_better
+    assert np.mean(chosen) > 0.01
+    assert claims <= 1
+
+
+def test_a_mapping_that_fits_is_raced_and_wins() -> None:
+    slopes = np.linspace(-0.01, 0.01, GROUPS)
+    result = search(Planted(additive(slopes), mapping=slopes), budget=60, explore=0.0)
+    assert result.explored == 0
+    assert result.winner.origin == "label mapping"
+    assert (np.array(result.winner.keep) == (slopes > 0)).mean() > 0.8
+
+
+@given(st.integers(1, 150), st.floats(0, 0.6), st.integers(0, 3), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_budgets_hold_and_no_seed_of_the_verification_meets_one_of_choices(
+    budget: int, explore: float, seed: int, mapped: bool
+) -> None:
+    train = Planted(HARM, mapping=np.arange(GROUPS, dtype=float) if mapped else None)
+    result = search(train, budget=budget, explore=explore, seed=seed)
+    choices = [trial for trial in train.trained if trial.phase != "verify"]
+    assert result.spent == len(choices) <= max(budget, 4)
+    assert {t.seed for t in choices}.isdisjoint(t.seed for t in train.trained if t.phase == "verify")
+    assert all(SEEDS * seed <= trial.seed < SEEDS * (seed + 1) for trial in train.trained)
+
+
+@pytest.mark.parametrize("after", [3, 30, 75, 95, 100])
+def test_a_search_that_is_interrupted_ends_as_one_that_is_not(after: int) -> None:
+    expected = search(Planted(HARM), budget=90)
+    train = Planted(HARM, most=after)
+    with pytest.raises(KeyboardInterrupt):
+        search(train, budget=90)
+    train.most = 10**9
+    assert search(train, budget=90) == expected
+
+
+def test_runs_that_fail_cost_their_candidates_only() -> None:
+    def fails(trial: Trial) -> bool:
+        return trial.keep is not None and trial.seed % 5 == 3
+
+    result = search(Planted(HARM, fails=fails), budget=100)
+    assert HARM(np.array(result.winner.keep)) > 0.88 - 0.01
+    with pytest.raises(SourcewiseError, match="fewer than two models of the full source"):
+        search(Planted(HARM, fails=lambda trial: trial.phase == "full"))
+
+
+def test_choices_never_look_at_what_judges_them() -> None:
+    plain, shifted = Planted(HARM), Planted(HARM)
+    original = shifted.model
+
+    def other_judges(trial: Trial) -> Measurement:
+        item = original(trial)
+        return Measurement(
+            item.mask, item.choosing, Values(0.1, 0.1), Values(0.1, 0.1), item.classes, item.logits, item.mappings
+        )
+
+    shifted.model = other_judges  # type: ignore[method-assign]  # this test's trainer alone
+    first, second = search(plain, budget=80), search(shifted, budget=80)
+    assert first.winner == second.winner
+    assert first.rounds == second.rounds
+
+
+@given(st.integers(1, 60), st.integers(0, 300))
+def test_a_race_keeps_to_its_budget(candidates: int, budget: int) -> None:
+    steps = racing.rungs(candidates, budget)
+    trained = [0] * candidates
+    for count, models in steps:
+        trained[:count] = [models] * count
+    assert sum(trained) <= max(budget, racing.least_budget(candidates))
+    assert steps[-1][0] == min(candidates, 2)
