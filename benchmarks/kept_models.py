@@ -1,6 +1,6 @@
 """What another target costs with kept source models: runs of a study in this process, as a worker of a sweep does them.
 
-    python benchmarks/kept_models.py                       # 96 source models of the demo, about five minutes
+    python benchmarks/kept_models.py                       # 96 source models of the demo, about ten minutes
     python benchmarks/kept_models.py --runs 5 --another transfer.lr=0.1 experiment=photographs
 
 Each run of the study pretrains, keeps its source model, and transfers it; then another run transfers the kept model to
