@@ -59,13 +59,13 @@ def test_a_search_that_is_killed_ends_as_one_that_is_not_and_the_report_shows_it
     assert records(killed) == records(whole)
     for name in ("search.json", "keep.txt", "drop.txt"):
         assert (killed / "search" / name).read_bytes() == (whole / "search" / name).read_bytes()
-    found = account.read(whole / "search/search.json")
-    assert len(found.keep) + len(found.drop) == 36
-    assert found.spent <= 24
+    search = account.read(whole / "search/search.json")
+    assert len(search.keep) + len(search.drop) == 36
+    assert search.spent <= 24
     run("estimate.py", f"records={whole / 'runs'}", f"out={whole}", "logger=none", "priors=null")
     page = (whole / "report.html").read_text()
-    assert html.escape(account.sentences(found)[0], quote=False) in page
-    assert json.loads((whole / "summary.json").read_text())["search"]["keep"] == list(found.keep)
+    assert html.escape(account.sentences(search)[0], quote=False) in page
+    assert json.loads((whole / "summary.json").read_text())["search"]["keep"] == list(search.keep)
 
 
 @pytest.mark.parametrize(

@@ -137,10 +137,10 @@ def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[st
     )
     with launcher.workers_kept():
         result = steps.run()
-    found = account.account(result, chosen, weights, training.groups)
+    done = account.account(result, chosen, weights, training.groups)
     out = Path(config["runs_dir"]).parent / account.FOLDER
     out.mkdir(parents=True, exist_ok=True)
-    write_names(out / "keep.txt", f"{len(found.keep)} groups to keep", found.keep)
-    write_names(out / "drop.txt", f"{len(found.drop)} groups to remove", found.drop)
-    account.write(out / account.FILE, found)
-    print("\n".join([*account.sentences(found), str(out / account.FILE)]), flush=True)
+    write_names(out / "keep.txt", f"{len(done.keep)} groups to keep", done.keep)
+    write_names(out / "drop.txt", f"{len(done.drop)} groups to remove", done.drop)
+    account.write(out / account.FILE, done)
+    print("\n".join([*account.sentences(done), str(out / account.FILE)]), flush=True)
