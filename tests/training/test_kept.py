@@ -35,6 +35,7 @@ DROPOUT = (
 )
 TRANSFERS = [
     (),
+    ("subset=full",),
     ("transfer.batchnorm=adapting",),
     ("transfer=full", "transfer.epochs=1"),
     ("transfer=full", "transfer.epochs=1", "transfer.batchnorm=frozen"),
@@ -64,7 +65,7 @@ def test_a_kept_model_gives_the_record_of_one_go(
     monkeypatch.chdir(tmp_path)
     one_go = digest(tiny(*overrides, "runs_dir=runs"))
     shutil.move("runs", "one_go")
-    source = [word for word in overrides if word in DROPOUT]
+    source = [word for word in overrides if word in (*DROPOUT, "subset=full")]
     pretrained = {**tiny(*source, "target=[digits]", "runs_dir=elsewhere"), "keep_model": "float32"}
     pretrained["target"]["digits"]["transfer"]["lr"] = 0.1
     train.train(pretrained)
@@ -156,7 +157,8 @@ def test_a_file_gives_back_what_was_kept(
     path = tmp_path_factory.mktemp("kept") / names.MODEL
     kept.keep(path, Network(torch.from_numpy(weight), count), MASK, header(dtype=dtype))
     network = Network(torch.zeros(weight.shape))
-    assert kept.restore(path, network, MASK, header()) == header(dtype=dtype) == source_models.read_header(path)
+    assert kept.restore(path, network, MASK, header()) == (header(dtype=dtype), None)
+    assert source_models.read_header(path) == header(dtype=dtype)
     assert int(network.count) == count
     expected = torch.from_numpy(weight).to(kept.DTYPES[dtype]).float()
     torch.testing.assert_close(network.weight.detach(), expected, rtol=0, atol=0, equal_nan=True)
@@ -207,6 +209,25 @@ def test_a_model_of_another_run_is_refused(tmp_path: Path, part: str) -> None:
     path = tmp_path / names.MODEL
     kept.keep(path, Network(torch.zeros(2)), MASK, header(**changes))
     with pytest.raises(ModelError, match=message):
+        kept.restore(path, Network(torch.ones(2)), MASK, header())
+
+
+def test_mean_features_of_groups_are_kept_and_not_computed_anew(tiny: Compose, no_pretraining) -> None:
+    config = tiny("subset=full", "target.digits.train.per_class=6")
+    train.train({**tiny("subset=full"), "keep_model": "float32"})
+    no_pretraining()
+    with mock.patch.object(Run, "_group_means", side_effect=AssertionError("they are computed")):
+        train.train(config)
+    assert record.read(names.run_dir(config) / names.RECORD).targets["digits"].feature_mapping is not None
+
+
+def test_mean_features_of_another_number_of_groups_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / names.MODEL
+    means = torch.rand(len(MASK), 3)
+    kept.keep(path, Network(torch.zeros(2)), MASK, header(), means)
+    assert torch.equal(kept.restore(path, Network(torch.ones(2)), MASK, header())[1], means)
+    kept.keep(path, Network(torch.zeros(2)), MASK, header(), means[:-1])
+    with pytest.raises(ModelError, match="group_means is"):
         kept.restore(path, Network(torch.ones(2)), MASK, header())
 
 

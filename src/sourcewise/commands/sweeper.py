@@ -4,7 +4,6 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sourcewise.commands.search import search
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.overrides import override_key
 from sourcewise.sweep import sweeper
@@ -31,6 +30,8 @@ class SourcewiseSweeper(sweeper.SourcewiseSweeper):
             )
         if not isinstance(self.launcher, LocalLauncher):
             raise SourcewiseError("search: it needs hydra/launcher=local or hydra/launcher=slurm")
+        from sourcewise.commands.search import search  # heavy: --help and ordinary sweeps need none of it
+
         config = Composer(loader, self.config)(line)
         search(self.launcher, [item for item in line if override_key(item).partition(".")[0] != "search"], config)
         return []

@@ -26,12 +26,17 @@ LogScalars = Callable[[Mapping[str, float]], None]
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A pretrained model, the device that it computes on, the epochs that it was trained for, and its last metrics."""
+    """A pretrained model.
+
+    device: what it computes on. epochs: what it was trained for. metrics: its last ones. group_means: mean features of
+    each group, float[groups, features], if they are known already.
+    """
 
     network: Model
     device: torch.device
     epochs: int
     metrics: Mapping[str, float]
+    group_means: Tensor | None = None
 
 
 @dataclass(frozen=True)

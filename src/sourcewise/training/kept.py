@@ -21,6 +21,10 @@ from sourcewise.records.source_models import MAX_HEADER, Dtype, Header, ModelErr
 from sourcewise.training import provenance
 from sourcewise.training.states import misfit
 
+MEANS = "group_means"
+"""The tensor of the mean features of each group, in files of models of the full source."""
+MAX_FEATURES = 2**14
+"""Features that a network may have, for the size of a file."""
 DTYPES: Mapping[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -40,12 +44,16 @@ def header(config: names.Config, source: ImageDataset, dtype: str) -> Header:
     )
 
 
-def to_bytes(network: nn.Module, mask: NDArray[np.bool_], header: Header) -> bytes:
+def to_bytes(network: nn.Module, mask: NDArray[np.bool_], header: Header, group_means: Tensor | None = None) -> bytes:
     """Return the content of a kept model's file: its state, and the subset; floating-point numbers have the dtype.
+
+    group_means: float32[groups, features], mean features of each group, which feature mapping needs; None: not known.
 
     Raises ModelError when the network computes in another precision than float32.
     """
     tensors = {"mask": torch.from_numpy(np.packbits(mask))}
+    if group_means is not None:
+        tensors[MEANS] = group_means.contiguous()
     for name, value in network.state_dict().items():
         if value.is_floating_point() and value.dtype is not torch.float32:
             raise ModelError(f"{name} is {value.dtype}; source models are kept of trainer.precision=32-true or mixed")
@@ -55,29 +63,39 @@ def to_bytes(network: nn.Module, mask: NDArray[np.bool_], header: Header) -> byt
     return save({**tensors, "xxh3": _checksum(text, tensors)}, {"sourcewise": text})
 
 
-def keep(path: Path, network: nn.Module, mask: NDArray[np.bool_], header: Header) -> None:
-    """Write a source model to a file. What cannot be written costs the model, and never the run: a line says so."""
+def keep(
+    path: Path, network: nn.Module, mask: NDArray[np.bool_], header: Header, group_means: Tensor | None = None
+) -> None:
+    """Write a source model to a file, as `to_bytes` has it.
+
+    What cannot be written costs the model, and never the run: a line says so.
+    """
     try:
-        write_atomically(path, to_bytes(network, mask, header))
+        write_atomically(path, to_bytes(network, mask, header, group_means))
     except (OSError, ModelError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         print_once(f"{path.parent.parent}: a source model is not kept: {reason}")
 
 
-def restore(path: Path, network: nn.Module, mask: NDArray[np.bool_], expected: Header) -> Header:
-    """Give a network the weights in a file, and return the file's header.
+def restore(path: Path, network: nn.Module, mask: NDArray[np.bool_], expected: Header) -> tuple[Header, Tensor | None]:
+    """Give a network the weights in a file; return the file's header and the mean features of groups, if it has them.
 
     mask, expected: subset and header of the model that the run would have trained.
 
     Raises ModelError when the file is damaged, or not of this source, subset, seed and network.
     """
     current = network.state_dict()
-    header, tensors = _read(path, MAX_HEADER + 2 * sum(value.nbytes for value in current.values()))
+    header, tensors = _read(
+        path, MAX_HEADER + 2 * sum(value.nbytes for value in current.values()) + 4 * len(mask) * MAX_FEATURES
+    )
     for part in ("recipe", "subset", "seed", "fingerprint", "groups", "group_names"):
         if getattr(header, part) != getattr(expected, part):
             raise ModelError(f"{path}: {_PARTS[part]} is another than that of this run")
     if not np.array_equal(tensors.pop("mask").numpy(), np.packbits(mask)):
         raise ModelError(f"{path}: the subset is another than that of this run")
+    means = tensors.pop(MEANS, None)
+    if means is not None and (means.dtype is not torch.float32 or means.ndim != 2 or len(means) != len(mask)):
+        raise ModelError(f"{path}: {MEANS} is {list(means.shape)}, and there are {len(mask)} groups")
     as_kept = {
         name: value.to("meta", DTYPES[header.dtype]) if value.is_floating_point() else value
         for name, value in current.items()
@@ -85,13 +103,13 @@ def restore(path: Path, network: nn.Module, mask: NDArray[np.bool_], expected: H
     if problem := misfit(as_kept, tensors, lambda value: f"{value.dtype}{list(value.shape)}".removeprefix("torch.")):
         raise ModelError(f"{path}: {problem}")
     network.load_state_dict(tensors)
-    return header
+    return header, means
 
 
 def restore_first(
     paths: Iterable[Path], network: nn.Module, mask: NDArray[np.bool_], expected: Header, *, must_fit: bool
-) -> Header | None:
-    """Restore from the first file that can be used; return its header, or None if there is none.
+) -> tuple[Header, Tensor | None] | None:
+    """Restore from the first file that can be used, as `restore` does; None if there is none.
 
     must_fit: whether ModelError is raised for a file that cannot be used. Otherwise it gets a line on stderr.
     """

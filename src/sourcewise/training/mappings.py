@@ -32,12 +32,16 @@ def label_mapping(logits: Tensor, class_groups: Tensor, groups: int) -> Tensor:
     return probability.new_zeros(len(logits), groups).index_add(1, class_groups, probability)
 
 
-def feature_mapping(features: Tensor, source: Tensor, source_groups: Tensor, groups: int) -> Tensor:
-    """Return the cosine similarity of target features [n, f] with the mean of each group's, float[n, groups].
+def group_means(features: Tensor, source_groups: Tensor, groups: int) -> Tensor:
+    """Return the mean features of each group, float[groups, f]. features: [m, f], of examples in groups int64[m]."""
+    return _means(features.float(), source_groups, groups)
 
-    source: features [m, f] of the source's examples, of the groups int64[m]. All are centred at the mean over groups.
+
+def feature_mapping(features: Tensor, means: Tensor) -> Tensor:
+    """Return the cosine similarity of target features [n, f] with the means of groups [groups, f], float[n, groups].
+
+    All are centred at the mean over groups.
     """
-    means = _means(source.float(), source_groups, groups)
     centre = means.mean(0)
     unit_features, unit_means = (
         rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12) for rows in (features.float() - centre, means - centre)

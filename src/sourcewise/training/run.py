@@ -140,10 +140,24 @@ class Run:
         del seconds["kept model"]
         with _timed(seconds, "pretraining"):
             model = self.pretrain(engine)
-        if dtype and self.hardware.is_main:
-            header = replace(expected, metrics=dict(model.metrics), seconds=seconds["pretraining"])
-            kept.keep(names.run_dir(config) / names.MODEL, model.network, self.mask, header)
+        if dtype:
+            if self.mask.all() and self._class_groups() is not None:
+                model = replace(model, group_means=self._group_means(engine, model))
+            if self.hardware.is_main:
+                header = replace(expected, metrics=dict(model.metrics), seconds=seconds["pretraining"])
+                path = names.run_dir(config) / names.MODEL
+                kept.keep(path, model.network, self.mask, header, model.group_means)
         return model
+
+    def _class_groups(self) -> Tensor | None:
+        """Return the group of each source class; None when groups are not made of whole classes."""
+        train = self.source.train
+        return mappings.groups_of_classes(train.labels, train.groups, len(train.class_names))
+
+    def _group_means(self, engine: Engine, model: SourceModel) -> Tensor:
+        """Return the mean features of each group, float[groups, features]."""
+        train = self.source.train
+        return mappings.group_means(engine.features(model, train, self.source), train.groups, len(train.group_names))
 
     def _published(self) -> SourceModel:
         """Return the source model whose weights the settings of the model name.
@@ -169,11 +183,12 @@ class Run:
         if not paths:
             return None
         network = self.hardware.prepare(self.initial_model())
-        header = kept.restore_first(paths, network, self.mask, expected, must_fit=bool(named))
-        if header is None:
+        restored = kept.restore_first(paths, network, self.mask, expected, must_fit=bool(named))
+        if restored is None:
             return None
         self._log_size(network)
-        return SourceModel(network, self.hardware.device, self.source.pretraining.trained_epochs, header.metrics)
+        header, means = restored
+        return SourceModel(network, self.hardware.device, self.source.pretraining.trained_epochs, header.metrics, means)
 
     def pretrain(self, engine: Engine) -> SourceModel:
         """Train a source model on the groups that the subset keeps.
@@ -238,19 +253,18 @@ class Run:
         self, engine: Engine, model: SourceModel, outputs: Mapping[str, TargetOutputs]
     ) -> dict[str, TargetOutputs]:
         """Return the outputs with label and feature mapping, if groups are made of whole classes."""
-        train = self.source.train
-        groups = len(train.group_names)
-        class_groups = mappings.groups_of_classes(train.labels, train.groups, len(train.class_names))
+        class_groups, groups = self._class_groups(), len(self.source.train.group_names)
         if class_groups is None:
             return dict(outputs)
-        source, head = engine.features(model, train, self.source), _source_head(model)
+        means = self._group_means(engine, model) if model.group_means is None else model.group_means
+        head = _source_head(model)
         knows_classes, mapped = model.network.knows_classes, {}
         for name, target in self.targets.items():
             features, labels = engine.features(model, target.test, target), target.test.labels
             classes = len(target.test.class_names)
             with torch.inference_mode():
                 label = mappings.label_mapping(head(features), class_groups, groups) if knows_classes else None
-                feature = mappings.feature_mapping(features, source, train.groups, groups)
+                feature = mappings.feature_mapping(features, means)
                 order = target.test.ids.argsort()
                 tables: dict[str, NDArray[Any]] = {}
                 for kind, scores in (("label", label), ("feature", feature)):
