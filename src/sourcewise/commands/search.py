@@ -44,6 +44,7 @@ class Training:
         weights: of the targets, which sum to one.
         split: which target examples choices look at.
         first: the first record, once there is one.
+        runs: all that were asked for.
     """
 
     launcher: LocalLauncher
@@ -51,11 +52,13 @@ class Training:
     weights: Mapping[str, float]
     split: Split
     first: Record | None = None
+    runs: list[Run] = field(default_factory=list)
     _templates: dict[str, Run] = field(default_factory=dict)
 
     def __call__(self, trials: Sequence[Trial]) -> list[Measurement | None]:
         """Return the measurement of each run, None where it failed for good."""
         runs = [self._run(trial) for trial in trials]
+        self.runs += runs
         todo = [run for run in runs if names.is_done(run.folder) or not (run.folder / FAILED).exists()]
         try:
             self.launcher.perform(todo, f"{trials[0].phase:8}")
@@ -144,3 +147,4 @@ def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[st
     write_names(out / "drop.txt", f"{len(done.drop)} groups to remove", done.drop)
     account.write(out / account.FILE, done)
     print("\n".join([*account.sentences(done), str(out / account.FILE)]), flush=True)
+    launcher.close(training.runs)

@@ -76,15 +76,15 @@ class LocalLauncher(Launcher):
         try:
             self.perform(list(by_folder.values()))
         except (RunFailed, SystemExit):
-            self._close(list(by_folder.values()))
+            self.close(list(by_folder.values()))
             raise
-        self._close(list(by_folder.values()))
+        self.close(list(by_folder.values()))
         return [
             JobReturn(run.overrides, status=JobStatus.COMPLETED, _return_value=by_folder[run.folder].value)
             for run in runs
         ]
 
-    def _close(self, runs: Sequence[Run]) -> None:
+    def close(self, runs: Sequence[Run]) -> None:
         """Print the last lines of a sweep, if the task has a function for them."""
         done = [run.config for run in runs if run.state == "done"]
         if done and (closing := beside(self.task, "closing")) is not None:
