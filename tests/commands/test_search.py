@@ -90,6 +90,7 @@ def test_a_wrong_setting_is_one_line(setting: dict[str, float], message: str) ->
         (("-m", "experiment=search", "search.weights={pets: 1}"), "search.weights.pets: no such target"),
         (("-m", "experiment=search", "subset.seed=0,1"), "a search is one study"),
         (("experiment=search",), "search: it needs -m"),
+        (("-m", "experiment=search", "hydra.launcher.status=true"), "counts the runs of a sweep"),
     ],
 )
 def test_what_cannot_be_searched_is_one_line(tmp_path: Path, arguments: Sequence[str], message: str) -> None:

@@ -18,7 +18,7 @@ from sourcewise.acting.search import account
 from sourcewise.acting.search.program import Search, SearchSettings
 from sourcewise.acting.search.trials import Trial
 from sourcewise.core import names, settings
-from sourcewise.core.errors import RunFailed
+from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.core.files import write_atomically
 from sourcewise.core.overrides import quote
 from sourcewise.core.splits import Split
@@ -128,6 +128,8 @@ def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[st
     bad settings, RunFailed when all runs of a step fail.
     """
     settings.check_arguments(SearchSettings, config["search"], "search")
+    if launcher.status:
+        raise SourcewiseError("search: hydra.launcher.status=true counts the runs of a sweep; a search decides its own")
     chosen = SearchSettings(**config["search"])
     weights = target_weights(chosen.weights or True, list(config["target"]), "search.weights")
     training = Training(launcher, overrides, weights, Split(chosen.choose, chosen.seed))

@@ -23,8 +23,8 @@ def search_section(target: TargetContext) -> Section | str:
     search = target.summary.search
     if search is None:
         return (
-            "It shows the search for a better source. It needs one: python train.py -m experiment=search, and then"
-            " search=<its folder>/search/search.json of estimate.py, where that is not in the folder of the results."
+            "It shows the search for a better source. It needs one: experiment=search of train.py, and then"
+            " search=<folder>/search/search.json of estimate.py, where that is not in the folder of the results."
         )
     names = [name for name in search.weights if name in target.summary.targets]
     if target.name != next(iter(names or target.summary.targets)):
