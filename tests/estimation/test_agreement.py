@@ -101,3 +101,14 @@ def test_outputs_without_effects_cannot_tell_how_they_agree() -> None:
     noise = rng.normal(size=(60, 4))
     assert not shared_agreement(collapse(masks, np.hstack([noise, noise])), 4, RIDGE).is_known
     assert not shared_agreement(collapse(masks[:, :4], np.hstack([noise, noise])), 4, RIDGE).is_known
+
+
+def test_studies_that_share_their_noise_cannot_be_compared():
+    rng = np.random.default_rng(0)
+    for true in (0.0, 0.3):
+        noise = rng.normal(size=(10, 36))
+        tables = [Table(true * rng.normal(size=noise.shape) + noise, np.ones_like(noise), 64) for _ in range(2)]
+        result = agreement(*tables)
+        assert result.correlation > 0.8 > result.ceiling
+        assert not result.is_known
+        assert np.isnan(result.corrected)

@@ -15,6 +15,8 @@ from sourcewise.estimation.reliability import SPLITS
 
 LEAST_GROUPS = 5
 """Groups in common below which nothing is said."""
+SHARED = 3.0
+"""Standard errors by which a correlation must be above what noise allows, to say that studies share their noise."""
 WIDEST = 1.0
 """Width of an interval of a correlation above which the data cannot tell."""
 
@@ -45,7 +47,8 @@ class Agreement:
         groups: how many have a known influence in both.
         correlation: of the influences as estimated, over groups, within rows.
         ceiling: the correlation that noise would leave of perfect agreement: the root of both reliabilities.
-        corrected: their quotient, the correlation of the true influences, no further out than the interval.
+        corrected: their quotient, the correlation of the true influences, no further out than the interval; NaN where
+            the correlation is far above the ceiling, so that both must share their noise.
         low, high: ends of its 95% interval, that of highest density.
     """
 
@@ -89,6 +92,9 @@ def agreement(first: Table, second: Table) -> Agreement:
     correlation, ceiling = float(moments[0, 1] / spread.prod()), float(np.sqrt(reliabilities.prod()))
     quotient = correlation / ceiling if ceiling else 0.0
     corrected = float(np.clip(quotient, inside[0], inside[-1]))
+    beyond = np.arctanh(min(correlation, 0.999)) - np.arctanh(min(ceiling, 0.999))
+    if beyond > SHARED / np.sqrt(max(dof - 3, 1)):  # noise is in both: such as of the same kept models
+        return Agreement(groups, correlation, ceiling, float("nan"), -1.0, 1.0)
     return Agreement(groups, correlation, ceiling, corrected, float(inside[0]), float(inside[-1]))
 
 

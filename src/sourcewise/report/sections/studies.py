@@ -32,6 +32,11 @@ def studies_section(target: TargetContext) -> Section | str:
         " relative to their mean over the groups in common, so a constant does not matter, nor, for correlations, the"
         " scale."
     ]
+    if any(np.isnan(item.agreement.corrected) and item.agreement.ceiling >= 0 for item in compared.agreements):
+        lead.append(
+            "A correlation far above what noise allows means that both studies share their noise, as transfers of the"
+            " same kept source models do: then it cannot be told. transfer=[fixed,full] compares such transfers."
+        )
     drawn = []
     if len(compared.studies) > 2:
         caption = (
