@@ -29,7 +29,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 # For every trainer, Lightning looks through all installed packages for callbacks, in 20 ms. A process does so once.
 if hasattr(registry, "entry_points"):  # it is no promise of Lightning's
-    registry.entry_points = functools.cache(registry.entry_points)  # type: ignore[attr-defined, assignment]  # not exported
+    registry.entry_points = functools.cache(registry.entry_points)
 
 
 @dataclass(frozen=True)
