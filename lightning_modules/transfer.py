@@ -71,7 +71,7 @@ class HeadTransfer(Transfer):
         super().__init__(*arguments, **settings)
         self.automatic_optimization = False
 
-    def training_step(self, batches: Iterable[Batch], index: int) -> None:  # type: ignore[override]
+    def training_step(self, batches: Iterable[Batch], index: int) -> None:  # type: ignore[override]  # an item is many batches
         """Train on all batches. A head computes in 32 bits, so 16-bit precision needs no scaled losses here."""
         optimiser: Any = self.optimizers(use_pl_optimizer=False)
         schedule: Any = self.lr_schedulers()
@@ -80,7 +80,7 @@ class HeadTransfer(Transfer):
                 loss = super().training_step(self._cast(batch), index)
                 optimiser.zero_grad()
                 self.trainer.strategy.pre_backward(loss)  # prepares the exchange of gradients between processes
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's
                 optimiser.step()
                 schedule.step()
 

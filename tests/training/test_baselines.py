@@ -43,8 +43,10 @@ def test_feature_mapping_is_the_cosine_with_a_group_s_mean() -> None:
     means, target = np.array([[3.0, 0], [0, 3], [1, 1]]), np.array([[5.0, 2]])
     centred, other = means - means.mean(0), target - means.mean(0)
     expected = (other @ centred.T) / np.linalg.norm(other) / np.maximum(np.linalg.norm(centred, axis=1), 1e-12)
-    found = mappings.feature_mapping(torch.tensor(target, dtype=torch.float32), mappings.group_means(source, groups, 3))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    similarity = mappings.feature_mapping(
+        torch.tensor(target, dtype=torch.float32), mappings.group_means(source, groups, 3)
+    )
+    np.testing.assert_allclose(similarity, expected, atol=1e-6)
 
 
 def test_a_class_s_mapping_is_the_mean_over_its_examples() -> None:

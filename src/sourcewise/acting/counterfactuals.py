@@ -38,6 +38,11 @@ class Interval:
         low, high = map(float, mean.interval()) if runs >= FEWEST else (None, None)
         return cls(float(mean.value), low, high)
 
+    def in_points(self) -> str:
+        """Return a share as text, in points, with its interval where that is known."""
+        ends = "" if self.low is None or self.high is None else f" ({100 * self.low:+.2f} to {100 * self.high:+.2f})"
+        return f"{100 * self.value:+.2f}{ends}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalPoint:

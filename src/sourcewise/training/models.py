@@ -204,7 +204,7 @@ def _with_outputs(layer: nn.Linear | nn.Conv2d, outputs: int) -> nn.Module:
     """Return a new layer like this one, of so many outputs."""
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, outputs)
-    return nn.Conv2d(layer.in_channels, outputs, layer.kernel_size)  # type: ignore[arg-type]
+    return nn.Conv2d(layer.in_channels, outputs, layer.kernel_size)  # type: ignore[arg-type]  # a pair
 
 
 def _as_linear(layer: nn.Module) -> nn.Linear:

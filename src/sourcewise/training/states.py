@@ -15,7 +15,7 @@ def misfit(network: Mapping[str, Tensor], file: Mapping[str, Tensor], form: Call
     'the tensor a is not there, and [2] in this model'
     """
     for name in [*network, *sorted(file.keys() - network.keys())]:
-        here, there = (form(state[name]) if name in state else "not" for state in (network, file))
-        if here != there:
-            return f"the tensor {name} is {there} there, and {here} in this model"
+        in_model, in_file = (form(state[name]) if name in state else "not" for state in (network, file))
+        if in_model != in_file:
+            return f"the tensor {name} is {in_file} there, and {in_model} in this model"
     return ""

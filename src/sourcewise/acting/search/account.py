@@ -138,25 +138,19 @@ def sentences(search: SearchAccount) -> list[str]:
     examples = "examples that no choice has seen" if search.settings.choose < 1 else "the examples that chose"
     winner, full, random = verified.models
     if verified.is_better:
-        verdict = f"A better source: {subset}, the score is {_points(verified.full)} points higher"
+        verdict = f"A better source: {subset}, the score is {verified.full.in_points()} points higher"
     else:
         verdict = (
             "No subset was found that is better than the full source: the best candidate is"
-            f" {subset}, and its score differs by {_points(verified.full)} points"
+            f" {subset}, and its score differs by {verified.full.in_points()} points"
         )
     lines = [
         f"{verdict}, on {examples}, by {winner} new models against {full} of the full source.",
-        f"Over {random} models without as many random groups it gains {_points(verified.random)} points. On all"
-        f" examples, those that chose among them, it gains {_points(verified.every)} over the full source.",
+        f"Over {random} models without as many random groups it gains {verified.random.in_points()} points. On all"
+        f" examples, those that chose among them, it gains {verified.every.in_points()} over the full source.",
         f"It took {search.spent} runs to choose it, of which {search.explored} explored; by the models that chose, the"
-        f" gain was {_points(search.expected)}, which is too large, since they chose.",
+        f" gain was {search.expected.in_points()}, which is too large, since they chose.",
     ]
     if not verified.is_better and verified.full.high is not None:
         lines.append(f"A gain of this subset above {100 * max(verified.full.high, 0):.2f} points is unlikely.")
     return lines
-
-
-def _points(value: Interval) -> str:
-    """Return an interval of shares in points."""
-    ends = "" if value.low is None or value.high is None else f" ({100 * value.low:+.2f} to {100 * value.high:+.2f})"
-    return f"{100 * value.value:+.2f}{ends}"

@@ -134,7 +134,8 @@ class Search:
         shares = self.shares()
         candidates = [everything, *self._proposals(full, explored, shares, groups)]
         rounds = [self._race("race", 0, candidates, self._race_budget(), everything)]
-        while (made := self._move(rounds, explored, full, shares, everything)) is not None:
+        prior = effects(explored, mean_mappings(full), shares) if len(explored) >= LEAST_EXPLORED else np.zeros(groups)
+        while (made := self._move(rounds, prior, everything)) is not None:
             rounds.append(made)
         winner = rounds[-1].incumbent
         verified = self._verify(winner, everything) if winner.removed else None
@@ -172,15 +173,11 @@ class Search:
         self.progress(_line(result, self.settings.budget))
         return result
 
-    def _move(
-        self,
-        rounds: Sequence[Round],
-        explored: Sequence[Measurement],
-        full: Sequence[Measurement],
-        shares: Array,
-        everything: Candidate,
-    ) -> Round | None:
-        """Try neighbours of the best subset so far, and race where they lead to; None when the budget is spent."""
+    def _move(self, rounds: Sequence[Round], prior: Array, everything: Candidate) -> Round | None:
+        """Try neighbours of the best subset so far, and race where they lead to; None when the budget is spent.
+
+        prior: float[G], what keeping each group is thought to add to the mean output.
+        """
         best, number = rounds[-1].incumbent, len(rounds)
         groups, left = len(best.keep), self.settings.budget - self._spent
         count = min(max(LEAST_NEIGHBOURS, groups // 2), left - racing.least_budget(1 + MOVES))
@@ -189,7 +186,6 @@ class Search:
         masks = neighbours(best.keep, np.ones(groups), count, f"search/{self.settings.seed}/{number}")
         self._ask([Trial("move", number, keep, None, self._seed(0)) for keep in masks])
         near = [item for item in self._models.values() if (item.mask ^ np.array(best.keep)).sum() <= NEAR * groups]
-        prior = effects(explored, mean_mappings(full), shares) if len(explored) >= LEAST_EXPLORED else np.zeros(groups)
         outputs = np.array([item.choosing.output for item in near])
         candidates = moves(best.keep, np.array([item.mask for item in near]), outputs, prior)
         return self._race("move", number, [best, *candidates], min(left - count, MOST_RACED), everything)
@@ -247,9 +243,7 @@ class Search:
 
 def _line(made: Round, budget: int) -> str:
     """Return what a round came to."""
-    low, high = made.gain.low, made.gain.high
-    interval = "" if low is None or high is None else f" ({100 * low:+.2f} to {100 * high:+.2f})"
     return (
-        f"{made.phase} {made.number + 1}: best so far is {made.incumbent.name}, {100 * made.gain.value:+.2f}{interval}"
+        f"{made.phase} {made.number + 1}: best so far is {made.incumbent.name}, {made.gain.in_points()}"
         f" points over the full source by the models that chose it; {made.spent} of {budget} runs"
     )
