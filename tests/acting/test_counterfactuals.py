@@ -30,12 +30,14 @@ from sourcewise.report.figures import removal
 from sourcewise.report.sections.counterfactuals import _table, proposal_sentences
 from sourcewise.report.summary import Summary
 from sourcewise.study.collect import CounterfactualRun
+from sourcewise.study.split_values import SplitValues, Values
 
 NAMES = [f"g{i}" for i in range(24)]
 
 
 def trial(mask: np.ndarray, curve: str, seed: int, value: float, where: str = "") -> CounterfactualRun:
-    return CounterfactualRun(where, curve, mask, str(seed), {"pets": value}, {"pets": value})
+    values = Values(value, value)
+    return CounterfactualRun(where, curve, mask, str(seed), {"pets": SplitValues(values, values, values)})
 
 
 def without(*groups: int, count: int = 24) -> np.ndarray:
@@ -65,7 +67,9 @@ def test_two_runs_have_no_interval(runs: int) -> None:
     table = _table(comparison, "pets", "x")
     assert ["(" in table.rows[1].cells[i] for i in (2, 3)] == [runs == 3] * 2
     assert "of fewer than 3 runs: none" in table.caption
-    verified = {"pets": VerifiedGain(full=point.full, random=None, output=point.full, runs=runs, runs_full=5)}
+    verified = {
+        "pets": VerifiedGain(full=point.full, random=None, every=point.full, output=point.full, runs=runs, runs_full=5)
+    }
     curation = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(point.full, point.full, 1), verified, "x", {}, "")
     text = "\n".join(proposal_sentences(curation, "prob"))
     assert ("points (too few runs for an interval) over the full source" in text) == (runs < 3)
@@ -162,8 +166,7 @@ def write(folder: Path, seed: int, mask: np.ndarray, subset: dict[str, Any], eff
         run=f"{subset['design']}-{DESIGNS[subset['design']].curve(subset)}-{mask.sum()}-{seed}".replace("/", "_"),
         design=subset["design"],
         seed=seed,
-        config={**item.header.config, "subset": subset},
-        metrics={"target/pets/score": level},
+        config={**item.header.config, "subset": subset, "target": {"pets": {"metric": "prob"}}},
     )
     margin = logit(np.clip(prob.astype(np.float64), 1e-3, 1 - 1e-3)).astype(np.float16)
     outputs = {"pets": replace(item.targets["pets"], prob=prob, margin=margin)}
@@ -276,7 +279,7 @@ def test_rankings_survive_any_name(tmp_path: Path) -> None:
 )
 def test_no_gain_is_said_plainly(low: float, high: float, words: str) -> None:
     gain = Interval((low + high) / 2, low, high)
-    verified = {"pets": VerifiedGain(full=gain, random=None, output=gain, runs=5, runs_full=5)}
+    verified = {"pets": VerifiedGain(full=gain, random=None, every=gain, output=gain, runs=5, runs_full=5)}
     curation = Curation({"pets": 1.0}, ("a",), ("b",), ExpectedGain(gain, gain, 1), verified, "x", {}, "")
     assert words in "\n".join(proposal_sentences(curation, "prob"))
 

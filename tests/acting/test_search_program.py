@@ -1,7 +1,7 @@
 """Searches over planted truths: they get to the best subset, claim no gain where there is none, and repeat themselves."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from sourcewise.acting.search.program import SEEDS, Search, SearchResult, Search
 from sourcewise.acting.search.trials import Trial
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.randomness import permutation, uniform
-from sourcewise.study.measurements import Measurement, Values
+from sourcewise.study.measurements import Measurement
+from sourcewise.study.split_values import Values
 
 GROUPS = 24
 Truth = Callable[[np.ndarray], float]
@@ -54,9 +55,9 @@ class Planted:
             for value, (a, b) in zip(values, draws.reshape(2, 2), strict=True)
         )
         every = Values((choosing.output + unseen.output) / 2, (choosing.score + unseen.score) / 2)
-        mappings = {} if self.mapping is None or not mask.all() else {"label mapping": self.mapping[None]}
+        mappings = {} if self.mapping is None or not mask.all() else {"label_mapping": self.mapping[None]}
         mean = np.array([choosing.output])
-        return Measurement(mask, choosing, unseen, every, mean, np.log(mean / (1 - mean)), mappings)
+        return Measurement(choosing, unseen, every, mask, mean, np.log(mean / (1 - mean)), mappings)
 
 
 def search(train: Planted, **changed: float) -> SearchResult:
@@ -160,9 +161,7 @@ def test_choices_never_look_at_what_judges_them() -> None:
 
     def other_judges(trial: Trial) -> Measurement:
         item = original(trial)
-        return Measurement(
-            item.mask, item.choosing, Values(0.1, 0.1), Values(0.1, 0.1), item.classes, item.logits, item.mappings
-        )
+        return replace(item, unseen=Values(0.1, 0.1), every=Values(0.1, 0.1))
 
     shifted.model = other_judges  # type: ignore[method-assign]  # this test's trainer alone
     first, second = search(plain, budget=80), search(shifted, budget=80)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 
@@ -51,9 +52,10 @@ class RemovalPoint:
     Attributes:
         removed: how many groups they lack.
         runs: how many models there are.
-        score: over seeds; for random removals, over subsets.
+        score: over seeds; for random removals, over subsets; on target examples that rankings of the study do not see.
         full: gain in score over the full source; None where fewer than two models of it are there.
         random: gain in score over random removal of as many groups; None as for `full`.
+        every: as `full`, on all target examples.
         output: mean output, as `score`.
         predicted: mean output that influences predict; None where there is nothing to predict it from.
     """
@@ -63,6 +65,7 @@ class RemovalPoint:
     score: Interval
     full: Interval | None
     random: Interval | None
+    every: Interval | None
     output: Interval
     predicted: float | None = None
 
@@ -117,10 +120,10 @@ def compare_all(
         names: of the groups.
         slopes: fitted influences float[groups], by target of the influences' study.
     """
-    keys = dict.fromkeys((run.study, target) for run in runs for target in run.scores)
+    keys = dict.fromkeys((run.study, target) for run in runs for target in run.values)
     comparisons = []
     for study, target in sorted(keys, key=lambda key: key[0]):
-        chosen = [run for run in runs if run.study == study and target in run.scores]
+        chosen = [run for run in runs if run.study == study and target in run.values]
         if not all(run.mask.all() for run in chosen):
             comparisons.append(compare_runs(chosen, target, names, None if study else slopes.get(target), study))
     return tuple(comparisons)
@@ -147,6 +150,7 @@ def compare_runs(
     curves = {curve for curve, _ in places} - {""}
 
     full_scores, _ = unit_means(full, target)
+    full_every, _ = unit_means(full, target, "every")
 
     def point(chosen: Sequence[CounterfactualRun]) -> RemovalPoint:
         removed = ~np.array([run.mask for run in chosen])
@@ -163,6 +167,7 @@ def compare_runs(
             score=Interval.around(Mean.from_runs(scores), len(scores)),
             full=gain(scores, full_scores) if len(full_scores) > 1 else None,
             random=gain(scores, peer_scores) if len(peer_scores) > 1 else None,
+            every=gain(unit_means(chosen, target, "every")[0], full_every) if len(full_every) > 1 else None,
             output=Interval.around(Mean.from_runs(outputs), len(outputs)),
             predicted=predicted,
         )
@@ -190,29 +195,35 @@ COLUMNS = (
     "subset",
     "removed",
     "runs",
-    *(f"{name}_{end}" for name in ("score", "full", "random") for end in ("value", "low", "high")),
+    *(f"{name}_{end}" for name in ("score", "full", "random", "every") for end in ("value", "low", "high")),
 )
-"""Of `comparison_rows`: score, and its gain over the full source and over random removal, with 95% intervals."""
+"""Of `comparison_rows`, with 95% intervals: score, its gains over the full source and over random removal, and on all
+target examples the gain over the full source."""
 
 
 def comparison_rows(comparison: Comparison) -> list[list[str | float | None]]:
     """Return every point of a comparison as a row of COLUMNS."""
     rows: list[list[str | float | None]] = []
     for name, point in comparison.points:
-        intervals = (point.score, point.full, point.random)
+        intervals = (point.score, point.full, point.random, point.every)
         ends = ((each.value, each.low, each.high) if each else (None, None, None) for each in intervals)
         rows.append([name, point.removed, point.runs, *chain.from_iterable(ends)])
     return rows
 
 
-def unit_means(runs: Iterable[CounterfactualRun], target: str) -> tuple[list[float], list[float]]:
-    """Return score and output of each independent unit: a run; of random removals a subset, the mean over its seeds."""
+def unit_means(
+    runs: Iterable[CounterfactualRun], target: str, part: Literal["unseen", "every"] = "unseen"
+) -> tuple[list[float], list[float]]:
+    """Return score and output of each independent unit: a run; of random removals a subset, the mean over its seeds.
+
+    part: of the target examples, see `SplitValues`.
+    """
     units: dict[tuple[bytes, str], list[CounterfactualRun]] = defaultdict(list)
     for run in runs:
         units[run.mask.tobytes(), "" if run.curve == RANDOM else run.seed].append(run)
-    scores = [float(np.mean([run.scores[target] for run in unit])) for unit in units.values()]
-    outputs = [float(np.mean([run.outputs[target] for run in unit])) for unit in units.values()]
-    return scores, outputs
+    values = [[getattr(run.values[target], part) for run in unit] for unit in units.values()]
+    scores = [float(np.mean([item.score for item in unit])) for unit in values]
+    return scores, [float(np.mean([item.output for item in unit])) for unit in values]
 
 
 def gain(values: Sequence[float], baseline: Sequence[float]) -> Interval:

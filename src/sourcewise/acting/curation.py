@@ -33,12 +33,12 @@ from sourcewise.core.results import json_name
 from sourcewise.designs.files import read_ranking, write_names, write_ranking
 from sourcewise.estimation.arrays import Array, Index, Mask
 from sourcewise.estimation.collapse import Subsets
-from sourcewise.estimation.hierarchical import HIERARCHICAL
 from sourcewise.estimation.inference import Mean
 from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.study.collect import RANDOM, CounterfactualRun, Study
 from sourcewise.study.levels import TablesByTarget, weighted_classes
 from sourcewise.study.outputs import UNITS
+from sourcewise.study.rankings import group_scores
 from sourcewise.study.recipes import train_command
 
 FOLDS = 5
@@ -93,15 +93,17 @@ class VerifiedGain:
     """Gain that retraining without the proposed groups brought on one target.
 
     Attributes:
-        full: in score, over the full source.
-        random: in score, over removing as many random groups; None where such runs are missing.
-        output: in mean output, over the full source.
+        full: in score, over the full source, on target examples that the proposal did not look at.
+        random: as `full`, over removing as many random groups; None where such runs are missing.
+        every: as `full`, on all target examples.
+        output: as `full`, in mean output.
         runs: independent runs without the groups.
         runs_full: independent runs of the full source.
     """
 
     full: Interval
     random: Interval | None
+    every: Interval
     output: Interval
     runs: int
     runs_full: int
@@ -183,15 +185,6 @@ def _interval(gains_by_number: Mean, number: int, width: float) -> Interval:
     """Return the gain of removing a number of groups, with the interval of a width in standard errors."""
     value, half = float(gains_by_number.value[number - 1]), width * float(gains_by_number.variance[number - 1]) ** 0.5
     return Interval(value, value - half, value + half)
-
-
-def group_scores(subsets: Subsets, shares: Array) -> Array:
-    """Return what keeping each group is expected to add to the mean output, float[G], up to a constant.
-
-    It is NaN for a group that all subsets keep, or none does.
-    """
-    estimate = HIERARCHICAL.estimate_subsets(subsets, second_pass=False)
-    return np.where(np.isnan(estimate.influence).all(0), np.nan, shares @ estimate.slopes)
 
 
 def simultaneous_width(subsets: Subsets, worst_first: Index, dof: float, seed: int = 0) -> float:
@@ -307,7 +300,7 @@ def curate(
     zero: Array = np.zeros(study.models)
     outputs = sum((weight * study.targets[name].overall_means for name, weight in weights.items()), zero)
     runs = [run for run in study.counterfactual_runs if not run.study]
-    full = [sum(weights[t] * run.outputs[t] for t in weights) for run in runs if run.mask.all()]
+    full = [sum(weights[t] * run.values[t].choosing.output for t in weights) for run in runs if run.mask.all()]
     if len(full) < 2:
         more = train_command(study.header, "subset=full", "seed=range(0,5)")
         raise SourcewiseError(f"{NO_FULL}; train some: {more}")
@@ -315,7 +308,7 @@ def curate(
     mark = hashlib.sha256(bits.tobytes() + outputs.tobytes() + named_weights.encode()).hexdigest()[:16]
     names = study.group_names
     ranking, removed = _earlier_proposal(out, mark, names)
-    subsets, shares = weighted_classes(study, weights, priors or {})
+    subsets, shares = weighted_classes(study, weights, priors or {}, study.split)
     proposal = propose(subsets, shares, full, remove or removed, ranking)
     order = np.argsort(proposal.scores, kind="stable")
     keep, drop = (tuple(names[i] for i in order if proposal.keep[i] == side) for side in (True, False))
@@ -370,6 +363,7 @@ def _verify(runs: Sequence[CounterfactualRun], proposal: Proposal, target: str) 
     return VerifiedGain(
         full=gain(scores, full_scores),
         random=gain(scores, random_scores) if len(random_scores) > 1 else None,
+        every=gain(unit_means(kept, target, "every")[0], unit_means(full, target, "every")[0]),
         output=gain(outputs, full_outputs),
         runs=len(scores),
         runs_full=len(full_scores),

@@ -18,7 +18,7 @@ def harmful_groups(study: Study, name: str, dataset: xr.Dataset, fdr: float) -> 
 
     fdr: false discovery rate.
     """
-    full = [run.outputs[name] for run in study.counterfactual_runs if not run.study and run.mask.all()]
+    full = [run.values[name].every.output for run in study.counterfactual_runs if not run.study and run.mask.all()]
     if "reference" not in dataset.attrs or len(full) < 2:
         return None
     gap = Mean.from_runs(np.array(full)[:, None]) - Mean.from_runs(study.targets[name].overall_means[:, None])

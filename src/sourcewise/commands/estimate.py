@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import hydra
-from annotated_types import Interval
+from annotated_types import Interval, MultipleOf
 from omegaconf import DictConfig
 from pydantic import PositiveInt
 
@@ -41,6 +41,7 @@ class Settings:
     top: PositiveInt
     compare: str | Sequence[str] | None
     counterfactuals: str | Sequence[str] | None
+    choose: Annotated[float, Interval(gt=0, le=1), MultipleOf(0.125)]
     curate: bool | Mapping[str, float] | None
     remove: PositiveInt | None
     search: str | None
@@ -71,7 +72,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
     from sourcewise.records.reading import Records
     from sourcewise.report import contents
     from sourcewise.report.summary import summarise
-    from sourcewise.study import comparison, influences, priors
+    from sourcewise.study import comparison, influences, priors, rankings
     from sourcewise.study.recipes import train_command
 
     out, fdr = Path(config["out"]), config["fdr"]
@@ -95,6 +96,10 @@ def estimate(config: dict[str, Any]) -> "Summary":
         raise SourcewiseError(f"{error}{records.unused}") from error
     datasets = {name: item.dataset for name, item in estimated.items()}
     slopes = {name: item.slopes for name, item in estimated.items()}
+    choosing = rankings.choosing_tables(study) if config["priors"] is not None else {}
+    for name, dataset in datasets.items():
+        if (scores := rankings.ranking(study, name, choosing)) is not None:
+            dataset["ranking"] = "group", scores, {"long_name": "expected effect on the examples that choices look at"}
     summary = summarise(
         study,
         estimated,
@@ -104,7 +109,7 @@ def estimate(config: dict[str, Any]) -> "Summary":
         counterfactuals=compare_all(study.counterfactual_runs, study.group_names, slopes),
         review=review(datasets, study.label_agreement, images, config["fdr"] / config["looks"]),
         search=search,
-        curation=curate(study, config["curate"], out, config["remove"], tables) if config["curate"] else None,
+        curation=curate(study, config["curate"], out, config["remove"], choosing) if config["curate"] else None,
         priors=known,
         compared={
             name: comparison.compare(dataset, others, fdr, comparison.compare_transfers(study, name, fdr))
@@ -112,7 +117,8 @@ def estimate(config: dict[str, Any]) -> "Summary":
         },
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)
-    results.write(out, datasets, summary, records.used, reports, config["top"], config["figures"])
+    ranked = {name: rankings.mapping_rankings(study, name, choosing) for name in datasets}
+    results.write(out, datasets, summary, records.used, reports, config["top"], config["figures"], ranked)
     if config["bank"]:
         again = Records(config["records"], config["filters"], refresh=False)
         write_bank(Path(config["bank"]), again, records.used, study)
@@ -134,12 +140,13 @@ def read_study(config: dict[str, Any]) -> tuple["Reading", "Study"]:
 
     The counterfactual runs of further places are part of the study.
     """
+    from sourcewise.core.splits import Split
     from sourcewise.records.places import as_list
     from sourcewise.records.reading import Records
     from sourcewise.study.collect import collect, join_counterfactuals
 
     records = Records(config["records"], config["filters"], config["refresh"]).with_output(config["outputs"])
-    study = collect(records, config["outputs"])
+    study = collect(records, config["outputs"], Split(config["choose"]))
     for place in as_list(config["counterfactuals"] or ()):
         study = join_counterfactuals(study, Records(place, {}, config["refresh"]))
     return records, study

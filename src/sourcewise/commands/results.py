@@ -41,6 +41,7 @@ def write(
     reports: Sequence[TargetReport],
     top: int,
     figures: str | None = None,
+    rankings: Mapping[str, Mapping[str, Mapping[str, float]]] = {},
 ) -> None:
     """Write all results of an estimate, in place of those of the estimate before.
 
@@ -52,6 +53,7 @@ def write(
         reports: of all targets.
         top: groups of either sign that top.parquet keeps for every example.
         figures: kind of file that the figures are written as; None for none.
+        rankings: scores of the groups, by target, name of the ranking and group.
     """
     with replacing(out, summary.study, keep=PROPOSAL) as folder:
         if summary.curation:
@@ -60,8 +62,8 @@ def write(
             review.write(folder, summary.review)
         writing.write(influences, folder, top)
         for name, target in summary.targets.items():
-            for key, baseline in target.baselines.items():
-                write_ranking(folder / name / f"{key}.csv", {row.group: row.score for row in baseline.overall})
+            for key, scores in rankings.get(name, {}).items():
+                write_ranking(folder / name / f"{key}.csv", scores)
             if target.compared:
                 comparison.write(folder / name, target.compared)
         write_atomically(folder / "summary.json", json.dumps(to_json(summary), indent=1).encode())

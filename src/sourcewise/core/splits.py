@@ -35,3 +35,20 @@ class Split:
     def is_choosing(self, labels: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Return whether choices look at each example, bool[n]; labels: int[n], of examples sorted by id."""
         return np.asarray(self.chosen_parts()[parts(labels)])
+
+    def sides(self, labels: NDArray[np.integer]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return the examples that choices look at, and those that judge, bool[n] each.
+
+        Both are all examples where choices look at all, and where there are too few for two sides.
+        """
+        choosing = self.is_choosing(labels)
+        if choosing.all() or not choosing.any():
+            choosing = np.ones_like(choosing)
+            return choosing, choosing
+        return choosing, ~choosing
+
+
+ALL = Split(1.0)
+"""Choices look at all examples, which judge them too."""
+HALVES = Split()
+"""Choices look at half of the examples, and the other half judges."""

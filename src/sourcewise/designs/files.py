@@ -58,7 +58,7 @@ def write_ranking(path: Path, scores: Mapping[str, float]) -> None:
 
 
 def read_ranking(path: Path, target: str | None) -> Ranking:
-    """Return the ranking in a CSV with the columns group,score, or that by overall influence in an influences.nc.
+    """Return the ranking in a CSV with the columns group,score, or that of an influences.nc.
 
     target: which target's influences these must be; None: any. Raises SourcewiseError for another target, or a file
     that cannot be read as either.
@@ -85,7 +85,8 @@ def _read_ranking(path: Path, changed: int, target: str | None) -> Ranking:
         import xarray as xr  # slow to import, and most runs need none of it
 
         with xr.open_dataset(path, engine="h5netcdf") as dataset:
-            key = "posterior_overall" if "posterior_overall" in dataset else "influence_overall"  # of older files
+            # Of larger studies and in older files there is no ranking.
+            key = next(name for name in ("ranking", "posterior_overall", "influence_overall") if name in dataset)
             values = dataset[key].values.astype(float).tolist()
             rows = list(zip(dataset["group"].values.astype(str).tolist(), values, strict=True))
             estimated_on = dataset.attrs["target"]

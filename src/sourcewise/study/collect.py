@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.splits import HALVES, Split
 from sourcewise.core.spool import Spool
 from sourcewise.designs import recorded_design
 from sourcewise.estimation.arrays import Index, PackedMasks
@@ -32,6 +33,7 @@ from sourcewise.study.outputs import (
     score_name,
 )
 from sourcewise.study.recipes import Sweeps, train_command
+from sourcewise.study.split_values import SplitValues, split_values, target_metric
 from sourcewise.study.training_time import covered, stretches
 
 RANDOM = "random"
@@ -84,16 +86,14 @@ class CounterfactualRun:
         curve: `worst, <ranking>`, `best, <ranking>` or `random`; empty for a listed subset and for the full source.
         mask: bool[groups], the groups that it kept.
         seed: its training seed.
-        scores: its metric, by target.
-        outputs: mean of the study's output, by target.
+        values: mean of the study's output and score, by target.
     """
 
     study: str
     curve: str
     mask: NDArray[np.bool_]
     seed: str
-    scores: Mapping[str, float]
-    outputs: Mapping[str, float]
+    values: Mapping[str, SplitValues]
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ class Study:
     Attributes:
         header: of the first record.
         output: the output of the models that influences are on.
+        split: which target examples choices look at, and which judge what was chosen.
         designs: number of records by design of their subset.
         chosen_designs: number of records by design, of those whose subset was chosen, not drawn at random.
         seconds: wall time by stage, summed over all records.
@@ -150,6 +151,7 @@ class Study:
 
     header: Header
     output: str
+    split: Split
     designs: Mapping[str, int]
     chosen_designs: Mapping[str, int]
     seconds: Mapping[str, float]
@@ -199,11 +201,11 @@ class Study:
         return limits(self.masks, self.group_names)
 
 
-def collect(records: Iterable[Record], output: str = "prob") -> Study:
+def collect(records: Iterable[Record], output: str = "prob", split: Split = HALVES) -> Study:
     """Collect the records of one study in one pass, in memory that does not grow with records times examples.
 
     Influences rest on randomly drawn subsets alone: those chosen by hand or by a ranking would bias them. With an
-    output `metric:<name>`, records are those of `Records.with_output`.
+    output `metric:<name>`, records are those of `Records.with_output`. split: which target examples choices look at.
 
     Raises SourcewiseError for an unknown output, or when no record has a random subset.
     """
@@ -211,7 +213,7 @@ def collect(records: Iterable[Record], output: str = "prob") -> Study:
         raise SourcewiseError(f"outputs={output}: choose one of {', '.join(UNITS)}, or metric:<name of a scalar>")
     collector: _Collector | None = None
     for record in records:
-        collector = collector or _Collector(record, output)
+        collector = collector or _Collector(record, output, split)
         collector.add(record)
     if collector is None:
         raise SourcewiseError("there are no records")
@@ -238,15 +240,15 @@ def join_counterfactuals(study: Study, records: Iterable[Record]) -> Study:
         name = "" if header.study == study.header.study else header.study
         is_present = not name and (record.mask.tobytes(), str(header.seed)) in present
         if not header.is_random and not is_present:
-            runs.append(_counterfactual_run(record, study.output, name))
+            runs.append(_counterfactual_run(record, study.output, study.split, name))
     return replace(study, counterfactual_runs=tuple(runs))
 
 
 class _Collector:
     """Accumulates what all records of a study hold, one record at a time."""
 
-    def __init__(self, first: Record, output: str) -> None:
-        self.header, self._groups, self._output = first.header, len(first.mask), output
+    def __init__(self, first: Record, output: str, split: Split) -> None:
+        self.header, self._groups, self._output, self._split = first.header, len(first.mask), output, split
         self._designs, self._chosen_designs, self._seconds = Counter[str](), Counter[str](), Counter[str]()
         self._sweeps, self.masks = Sweeps(), Spool()
         self._times: list[tuple[float, float]] = []
@@ -293,7 +295,7 @@ class _Collector:
             self._paths[name] = paths
 
     def _add_chosen(self, record: Record) -> None:
-        self._runs.append(_counterfactual_run(record, self._output))
+        self._runs.append(_counterfactual_run(record, self._output, self._split))
         dropped = [*np.flatnonzero(~record.mask).tolist(), -1]  # -1: all groups are kept
         if len(dropped) <= 2 and record.header.group_names:
             for name, outputs in record.targets.items():
@@ -308,6 +310,7 @@ class _Collector:
         return Study(
             header=self.header,
             output=self._output,
+            split=self._split,
             designs=dict(self._designs),
             chosen_designs=dict(self._chosen_designs),
             seconds=dict(self._seconds),
@@ -359,16 +362,17 @@ class _TargetCollector:
         )
 
 
-def _counterfactual_run(record: Record, output: str, study: str = "") -> CounterfactualRun:
-    header, targets = record.header, record.targets
-    accuracy = {name: float(is_correct(outputs).mean()) for name, outputs in targets.items()}
+def _counterfactual_run(record: Record, output: str, split: Split, study: str = "") -> CounterfactualRun:
+    header = record.header
     return CounterfactualRun(
         study=study,
         curve=_from_subset(record, recorded_design(header.design).curve),
         mask=record.mask,
         seed=str(header.seed),
-        scores={name: header.metrics.get(f"target/{name}/score", accuracy[name]) for name in targets},
-        outputs={name: float(output_values(o, output).mean(dtype=np.float64)) for name, o in targets.items()},
+        values={
+            name: split_values(outputs, split, target_metric(header, name), output)
+            for name, outputs in record.targets.items()
+        },
     )
 
 

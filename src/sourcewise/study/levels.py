@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sourcewise.core.splits import ALL, Split
 from sourcewise.estimation.arrays import row_blocks
 from sourcewise.estimation.collapse import Knowledge, Subsets, collapse
 from sourcewise.estimation.fitting import logit_slopes
 from sourcewise.estimation.moments import GRAM_GROUPS
 from sourcewise.study.collect import Study, StudyTarget
+from sourcewise.study.outputs import Outputs
 
 LEVELS = {"example": "", "class": "_class", "overall": "_overall"}
 """Levels and the suffix of their variables."""
@@ -42,33 +44,35 @@ def fit_arguments(study: Study, name: str, priors: Tables) -> dict[str, dict[str
     levels["example"] |= {"labels": members.argmax(1), "priors": tables}
     levels["overall"] |= {"labels": [0], "priors": {key: share[None] @ table for key, table in tables.items()}}
     if study.output == "prob":
-        class_logits = _class_logits(study, target)
+        class_logits = _class_averages(target.logits, target)
         levels["class"]["logits"] = class_logits
         levels["example"]["logits"] = study.in_precision(name, target.logits)
         levels["overall"]["logits"] = (class_logits @ share)[:, None]
     return levels
 
 
-def class_shares(target: StudyTarget) -> NDArray[np.float64]:
-    """Return the shares float[examples, classes] that examples have in the means of the classes that have any."""
-    labels = np.unique(target.labels, return_inverse=True)[1]
-    members = np.eye(int(labels.max()) + 1)[labels]
+def class_shares(target: StudyTarget, rows: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """Return the shares float[examples, classes] that examples have in the means of the classes that have any.
+
+    rows: bool[examples], which examples count; None for all.
+    """
+    counted = np.ones(len(target.labels), bool) if rows is None else rows
+    members = (target.labels[:, None] == np.unique(target.labels[counted])) & counted[:, None]
     return np.asarray(members / members.sum(0))
 
 
 def weighted_classes(
-    study: Study, weights: Mapping[str, float], priors: TablesByTarget
+    study: Study, weights: Mapping[str, float], priors: TablesByTarget, split: Split = ALL
 ) -> tuple[Subsets, NDArray[np.float64]]:
     """Return the classes of several targets side by side, and the share of each in the weighted mean output, float[C].
 
-    A table that knows nothing of a target is zero there.
+    A table that knows nothing of a target is zero there. split: examples that it does not look at do not count.
     """
-    presents = {name: study.targets[name].class_sizes > 0 for name in weights}
-    means = [study.targets[name].class_means[:, present] for name, present in presents.items()]
-    shares = [
-        weights[name] * study.targets[name].class_sizes[present] / len(study.targets[name].labels)
-        for name, present in presents.items()
-    ]
+    looked = [(study.targets[name], split.sides(study.targets[name].labels)[0]) for name in weights]
+    sizes = [np.bincount(target.labels[seen], minlength=len(target.class_names)) for target, seen in looked]
+    presents = dict(zip(weights, (size > 0 for size in sizes), strict=True))
+    means = [_class_averages(target.examples, target, seen) for target, seen in looked]
+    shares = [weight * size[size > 0] / size.sum() for weight, size in zip(weights.values(), sizes, strict=True)]
     tables: dict[str, NDArray[np.float64]] = {}
     for key in dict.fromkeys(key for name in weights for key in priors.get(name, {})):
         rows = [
@@ -79,15 +83,16 @@ def weighted_classes(
     outputs, share = np.concatenate(means, axis=1), np.concatenate(shares)
     logits, scale = None, np.ones(len(share))
     if study.output == "prob":
-        logits = np.concatenate([_class_logits(study, study.targets[name]) for name in weights], axis=1)
+        logits = np.concatenate([_class_averages(target.logits, target, seen) for target, seen in looked], axis=1)
         scale = logit_slopes(outputs, logits)
     knowledge = Knowledge(np.arange(len(share)), scale, tables, logits)
     return collapse(study.masks, outputs, study.seeds, knowledge), share
 
 
-def _class_logits(study: Study, target: StudyTarget) -> NDArray[np.float64]:
-    """Return the mean logit over the examples of each class that has any, float[models, classes]."""
-    members = class_shares(target)
-    return np.concatenate(
-        [target.logits[rows].astype(np.float64) @ members for rows in row_blocks(target.logits.shape)]
-    )
+def _class_averages(values: Outputs, target: StudyTarget, rows: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """Return the mean of values float[models, examples] over the examples of each class that has any.
+
+    rows: as in `class_shares`.
+    """
+    members = class_shares(target, rows)
+    return np.concatenate([values[block].astype(np.float64) @ members for block in row_blocks(values.shape)])

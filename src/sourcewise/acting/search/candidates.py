@@ -66,7 +66,7 @@ def rankings(full: Sequence[Measurement], explored: Sequence[Measurement], share
     shares: float[C], of classes in the mean output.
     """
     tables = mean_mappings(full)
-    scores: dict[str, Array] = {name: shares @ table for name, table in tables.items()}
+    scores: dict[str, Array] = {name.replace("_", " "): shares @ table for name, table in tables.items()}
     if len(explored) >= LEAST_EXPLORED:
         scores["influences"] = effects(explored, {}, shares)
         if tables:

@@ -13,7 +13,10 @@ from sourcewise.report.formatting import count, display_unit, number
 from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
 
-SUBSET_COLUMNS = ("Subset", "Removed", "Runs", "Score, %", "Gain over the full source", "Gain over random removal")
+SUBSET_COLUMNS = (
+    *("Subset", "Removed", "Runs", "Score, %"),
+    *("Gain over the full source", "Gain over random removal", "On all examples"),
+)
 FEW = " (too few runs for an interval)"
 BRIEF_SUBSETS = 20
 """Subsets that a terminal lists."""
@@ -87,12 +90,16 @@ def _figures(target: TargetContext, comparison: Comparison, id: str) -> list[Fig
 def _table(comparison: Comparison, place: str, id: str) -> Table:
     rows = [Row(name, _cells(point)) for name, point in comparison.points]
     few = f"of fewer than {FEWEST} runs: none"
-    caption = f"Score on {place} after retraining, and gains in points, with 95% intervals ({few})"
-    return Table(id, caption, SUBSET_COLUMNS, rows, (1, 2, 3, 4, 5))
+    caption = (
+        f"Score on {place} after retraining, and gains in points, with 95% intervals ({few}). They are on the target"
+        " examples that rankings and proposals of this estimate do not look at; last, the gain over the full source on"
+        " all examples"
+    )
+    return Table(id, caption, SUBSET_COLUMNS, rows, (1, 2, 3, 4, 5, 6))
 
 
 def _cells(point: RemovalPoint) -> list[str]:
-    gains = (point.full, point.random) if point.removed else (None, None)
+    gains = (point.full, point.random, point.every) if point.removed else (None, None, None)
     shown = ("–" if gain is None else _interval(gain, sign=True) for gain in gains)
     return [str(point.removed), str(point.runs), _interval(point.score), *shown]
 
@@ -142,7 +149,10 @@ def _verification(target: str, verified: VerifiedGain, output: str) -> list[str]
     line = f"Verified on {target}: score {_gain(verified.full, 'correct')} over the full source"
     line += f", {_gain(verified.random, 'correct')} over random removal" if verified.random else ""
     line += f"; mean {output} {_gain(verified.output, output)} over the full source"
-    lines = [f"{line}; {verified.runs} runs against {verified.runs_full}."]
+    lines = [
+        f"{line}; {verified.runs} runs against {verified.runs_full}. That is on the target examples which the proposal"
+        f" did not look at; on all of them the score gains {_gain(verified.every, 'correct')} over the full source."
+    ]
     low, high = verified.full.low, verified.full.high
     if high is not None and high < 0:
         lines.append(f"The removal hurts {target}: keep the full source.")
