@@ -97,7 +97,9 @@ def _score(outputs: TargetOutputs, rows: NDArray[np.bool_], metric: str) -> floa
     labels, correct = outputs.labels[rows], is_correct(outputs)[rows]
     if metric == "mean_per_class":
         classes = int(labels.max()) + 1
-        return float(class_means(correct.astype(np.float64), labels, classes)[np.bincount(labels, minlength=classes) > 0].mean())
+        return float(
+            class_means(correct.astype(np.float64), labels, classes)[np.bincount(labels, minlength=classes) > 0].mean()
+        )
     if metric == "prob":
         return float(outputs.prob[rows].mean(dtype=np.float64))
     if metric == "auroc":

@@ -39,8 +39,8 @@ from sourcewise.study.measurements import Measurement
 SEEDS = 1_000_000
 """Training seeds that belong to one seed of a search; the second half of them is for the verification."""
 SIZES = tuple(part / 7 for part in range(1, 6))
-"""Shares of the groups that candidates lack."""
-RACED = 0.6
+"""Shares of the groups that candidates lack. A move halves their distance."""
+RACED = 0.7
 """Share of what is left after exploring that the first race takes."""
 NEAR = 0.35
 """Share of the groups in which models may differ from the best subset so far, to say what to change there."""
@@ -55,9 +55,9 @@ class SearchSettings:
     """The setting `search` of conf/train.yaml; see conf/experiment/search.yaml."""
 
     budget: PositiveInt = 100
-    explore: Annotated[float, Between(ge=0, le=0.9)] = 0.4
+    explore: Annotated[float, Between(ge=0, le=0.9)] = 0.2
     choose: Annotated[float, Between(gt=0, le=1), MultipleOf(0.125)] = 0.5
-    detect: PositiveFloat = 0.01
+    detect: PositiveFloat = 0.0075
     verify: PositiveInt = 40
     seed: NonNegativeInt = 0
     weights: Mapping[str, PositiveFloat] | None = None
@@ -116,6 +116,7 @@ class Search:
     listed: Callable[[], Mapping[str, Sequence[bool]]] = dict
     _models: dict[Trial, Measurement] = field(default_factory=dict)
     _asked: dict[tuple[tuple[bool, ...], int], Trial] = field(default_factory=dict)
+    _rankings: Mapping[str, Array] = field(default_factory=dict)
     _spent: int = 0
 
     def run(self) -> SearchResult:
@@ -147,7 +148,8 @@ class Search:
         """Return candidates besides the full source, as many as a race can take."""
         listed = [Candidate(tuple(keep), name) for name, keep in self.listed().items()]
         sizes = dict.fromkeys(max(1, round(share * groups)) for share in SIZES)
-        ranked = cut(rankings(full, explored, shares), [size for size in sizes if size < groups])
+        self._rankings = rankings(full, explored, shares)
+        ranked = cut(self._rankings, [size for size in sizes if size < groups])
         most = 1
         while racing.least_budget(most + 1) <= self._race_budget():
             most += 1
@@ -174,21 +176,32 @@ class Search:
         return result
 
     def _move(self, rounds: Sequence[Round], prior: Array, everything: Candidate) -> Round | None:
-        """Try neighbours of the best subset so far, and race where they lead to; None when the budget is spent.
+        """Race where the models near the best subset lead to, after the first time with new ones; None: budget spent.
 
         prior: float[G], what keeping each group is thought to add to the mean output.
         """
         best, number = rounds[-1].incumbent, len(rounds)
         groups, left = len(best.keep), self.settings.budget - self._spent
-        count = min(max(LEAST_NEIGHBOURS, groups // 2), left - racing.least_budget(1 + MOVES))
-        if count < LEAST_NEIGHBOURS:
+        resized = self._resized(best, number)
+        most = left - racing.least_budget(1 + MOVES + len(resized))
+        count = min(max(LEAST_NEIGHBOURS, groups // 2), most) if number > 1 else 0
+        if most < 0 or 0 < number - 1 and count < LEAST_NEIGHBOURS:
             return None
-        masks = neighbours(best.keep, np.ones(groups), count, f"search/{self.settings.seed}/{number}")
-        self._ask([Trial("move", number, keep, None, self._seed(0)) for keep in masks])
+        if count:
+            masks = neighbours(best.keep, np.ones(groups), count, f"search/{self.settings.seed}/{number}")
+            self._ask([Trial("move", number, keep, None, self._seed(0)) for keep in masks])
         near = [item for item in self._models.values() if (item.mask ^ np.array(best.keep)).sum() <= NEAR * groups]
         outputs = np.array([item.choosing.output for item in near])
-        candidates = moves(best.keep, np.array([item.mask for item in near]), outputs, prior)
-        return self._race("move", number, [best, *candidates], min(left - count, MOST_RACED), everything)
+        fitted = moves(best.keep, np.array([item.mask for item in near]), outputs, prior)
+        candidates = dict.fromkeys([best, *resized, *fitted])
+        return self._race("move", number, list(candidates), min(left - count, MOST_RACED), everything)
+
+    def _resized(self, best: Candidate, number: int) -> list[Candidate]:
+        """Return the cuts of the best subset's ranking that lie between those known, one on either side."""
+        groups, step = len(best.keep), round(len(best.keep) * SIZES[0] / 2**number)
+        score = self._rankings.get(best.origin)
+        sizes = [size for size in (best.removed - step, best.removed + step) if step and 0 < size < groups]
+        return [] if score is None else cut({best.origin: score}, sizes)
 
     def _race_budget(self) -> int:
         """Return how many runs the first race may take."""
