@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sourcewise.acting.search import racing
+from sourcewise.acting.search.candidates import Candidate
+from sourcewise.acting.search.economy import cheapest
 from sourcewise.acting.search.program import SEEDS, Search, SearchResult, SearchSettings
+from sourcewise.acting.search.smoothing import expected
 from sourcewise.acting.search.trials import Trial
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.randomness import permutation, uniform
@@ -33,6 +36,9 @@ class Planted:
     mapping: np.ndarray | None = None
     fails: Callable[[Trial], bool] = lambda trial: False
     most: int = 10**9
+    known: dict[str, np.ndarray] = field(default_factory=dict)
+    prices: np.ndarray = field(default_factory=lambda: np.ones(GROUPS))
+    explorer: float = 1.0
     trained: dict[Trial, Measurement] = field(default_factory=dict)
 
     def __call__(self, trials: Sequence[Trial]) -> list[Measurement | None]:
@@ -43,6 +49,21 @@ class Planted:
                     raise KeyboardInterrupt
                 self.trained[trial] = self.model(trial)
         return [self.trained.get(trial) for trial in trials]
+
+    def shares(self) -> np.ndarray:
+        return np.ones(1)
+
+    def listed(self) -> dict[str, Sequence[bool]]:
+        return {}
+
+    def rankings(self) -> dict[str, np.ndarray]:
+        return self.known
+
+    def costs(self) -> np.ndarray:
+        return self.prices
+
+    def exploring_cost(self) -> float:
+        return self.explorer
 
     def model(self, trial: Trial) -> Measurement:
         mask = np.array(trial.keep) if trial.keep is not None else np.ones(GROUPS, bool)
@@ -57,11 +78,11 @@ class Planted:
         every = Values((choosing.output + unseen.output) / 2, (choosing.score + unseen.score) / 2)
         mappings = {} if self.mapping is None or not mask.all() else {"label_mapping": self.mapping[None]}
         mean = np.array([choosing.output])
-        return Measurement(choosing, unseen, every, mask, mean, np.log(mean / (1 - mean)), mappings)
+        return Measurement(choosing, unseen, every, mask, mean, np.log(mean / (1 - mean)), mappings, seconds=36.0)
 
 
 def search(train: Planted, **changed: float) -> SearchResult:
-    return Search(train, SearchSettings(**changed), lambda: np.ones(1)).run()  # type: ignore[arg-type]  # by name
+    return Search(train, SearchSettings(**changed)).run()  # type: ignore[arg-type]  # by name
 
 
 def additive(slopes: np.ndarray) -> Truth:
@@ -120,6 +141,61 @@ def test_a_mapping_that_fits_is_raced_and_wins() -> None:
     assert result.explored == 0
     assert result.winner.origin == "label mapping"
     assert (np.array(result.winner.keep) == (slopes > 0)).mean() > 0.8
+
+
+def test_a_ranking_that_the_user_names_is_raced_and_wins() -> None:
+    slopes = np.linspace(-0.01, 0.01, GROUPS)
+    result = search(Planted(additive(slopes), known={"mine.csv": slopes}), budget=60, explore=0.0)
+    assert result.winner.origin == "mine.csv"
+
+
+def test_cheap_models_explore_four_for_one() -> None:
+    result = search(Planted(HARM, explorer=0.25), budget=100)
+    assert result.explored == 4 * search(Planted(HARM), budget=100).explored
+    assert result.spent <= 100
+
+
+def test_hours_are_runs_as_long_as_the_first_ones() -> None:
+    assert search(Planted(HARM), hours=1.0) == search(Planted(HARM), budget=100)
+    assert search(Planted(HARM), hours=0.6).spent <= 60
+
+
+def test_a_smaller_source_is_about_as_good_and_verified() -> None:
+    slopes = np.r_[np.zeros(16), np.full(GROUPS - 16, 0.02)]
+    result = search(Planted(additive(slopes), noise=0.004, mapping=slopes), budget=100)
+    assert result.smaller is not None
+    keep = np.array(result.smaller.candidate.keep)
+    assert keep.sum() < np.sum(result.winner.keep)
+    assert keep[16:].all()
+    assert result.smaller.cost == pytest.approx(keep.mean())
+    assert result.smaller.verified.full.value == pytest.approx(0, abs=0.006)
+    assert result.smaller.verified.random is None
+    assert search(Planted(additive(slopes), noise=0.004, mapping=slopes), tolerance=None).smaller is None
+
+
+def test_costs_decide_which_subset_is_smaller() -> None:
+    slopes = np.zeros(GROUPS)
+    prices = np.r_[np.full(12, 10.0), np.full(12, 0.1)]
+    result = search(Planted(additive(slopes), noise=0.002, mapping=-prices, prices=prices), budget=60, explore=0.0)
+    assert result.smaller is not None
+    assert result.smaller.cost == pytest.approx(prices[list(result.smaller.candidate.keep)].sum() / prices.sum())
+    assert result.smaller.cost < 0.4
+
+
+@given(st.integers(2, 12), st.integers(0, 100), st.floats(0, 0.05))
+def test_the_cheapest_is_the_one_of_brute_force(count: int, seed: int, tolerance: float) -> None:
+    rng = np.random.default_rng(seed)
+    masks = np.unique(rng.random((count, 8)) < 0.6, axis=0)
+    candidates = [Candidate(tuple(mask.tolist()), "x") for mask in masks]
+    values = [rng.normal(0, 0.02, rng.integers(1, 4)).tolist() for _ in candidates]
+    costs = rng.random(8)
+    best = candidates[int(rng.integers(len(candidates)))]
+    chosen = cheapest(candidates, values, best, costs, tolerance)
+    expectation = dict(zip(candidates, expected(masks, values), strict=True))
+    price = {item: costs[list(item.keep)].sum() for item in candidates}
+    good = [item for item in candidates if expectation[item] >= expectation[best] - tolerance]
+    least = min(good, key=lambda item: price[item])
+    assert chosen == (least if price[least] < price[best] else None)
 
 
 @given(st.integers(1, 150), st.floats(0, 0.6), st.integers(0, 3), st.booleans())

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sourcewise.acting.curation import target_weights
 from sourcewise.acting.search import account
 from sourcewise.acting.search.program import Search, SearchSettings
@@ -20,10 +22,12 @@ from sourcewise.acting.search.trials import Trial
 from sourcewise.core import names, settings
 from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.core.files import write_atomically
+from sourcewise.core.messages import first_names
 from sourcewise.core.overrides import quote
 from sourcewise.core.splits import Split
 from sourcewise.designs.chosen_designs import listed
-from sourcewise.designs.files import read_names, write_names
+from sourcewise.designs.files import read_names, read_ranking, write_names
+from sourcewise.estimation.arrays import Array
 from sourcewise.records import record
 from sourcewise.records.record import Record
 from sourcewise.study.measurements import Measurement, class_shares, measure
@@ -43,6 +47,7 @@ class Training:
         overrides: of the command line, without those of the search.
         weights: of the targets, which sum to one.
         split: which target examples choices look at.
+        chosen: the settings of the search.
         first: the first record, once there is one.
         runs: all that were asked for.
     """
@@ -51,6 +56,7 @@ class Training:
     overrides: Sequence[str]
     weights: Mapping[str, float]
     split: Split
+    chosen: SearchSettings
     first: Record | None = None
     runs: list[Run] = field(default_factory=list)
     _templates: dict[str, Run] = field(default_factory=dict)
@@ -76,17 +82,56 @@ class Training:
         item = self._first_record()
         return item.header.group_names or list(map(str, range(len(item.mask))))
 
-    def shares(self) -> Any:
+    def shares(self) -> Array:
         """Return the share of each class in the mean output, float[C]."""
         return class_shares(self._first_record(), self.weights, self.split)
 
-    def candidates(self, lists: Sequence[str | Sequence[str]]) -> dict[str, list[bool]]:
+    def listed(self) -> dict[str, list[bool]]:
         """Return the subsets without the groups of each list, or file of names. Raises SourcewiseError for bad ones."""
         subsets = {}
-        for item in lists:
+        for item in self.chosen.candidates or ():
             drop = read_names(item, "search.candidates") if isinstance(item, str) else item
             subsets[item if isinstance(item, str) else "a list"] = listed(self.groups, drop=list(drop)).tolist()
         return subsets
+
+    def rankings(self) -> dict[str, Array]:
+        """Return the rankings that the user names, float[G] by file. Raises SourcewiseError for bad ones."""
+        return {file: self._by_group(file, "search.rankings") for file in self.chosen.rankings or ()}
+
+    def costs(self) -> Array:
+        """Return what each group costs, float[G]: as the user's file says, or all alike. Raises SourcewiseError."""
+        if self.chosen.cost is None:
+            return np.ones(len(self.groups))
+        costs = self._by_group(self.chosen.cost, "search.cost")
+        if not (np.isfinite(costs).all() and (costs >= 0).all() and costs.any()):
+            raise SourcewiseError(
+                f"search.cost={self.chosen.cost}: a cost must be a number of 0 or more for each group"
+            )
+        return costs
+
+    def exploring_cost(self) -> float:
+        """Return the cost of a run that explores, in runs; a proxy's transfer costs about a quarter of a run."""
+        if self.chosen.proxy is None:
+            return 1.0
+        explorer, run = self._template("explore").config, self._template("random").config
+        kept = explorer["subset"]["fraction"] / run["subset"]["fraction"]
+        return max(0.25, min(1.0, kept * explorer["source"]["pretraining"].get("length", 1.0)))
+
+    def _by_group(self, file: str, setting: str) -> Array:
+        """Return a file's numbers in the order of the groups, float[G]. Raises SourcewiseError for one of other groups."""
+        scores = read_ranking(Path(file), None, setting).scores
+        if missing := [name for name in self.groups if name not in scores]:
+            raise SourcewiseError(f"{setting}={file}: it has no number for {first_names(missing, show=repr)}")
+        return np.array([scores[name] for name in self.groups])
+
+    def _template(self, kind: str) -> Run:
+        """Return a run of a kind, as the launcher composes it; each kind is composed once."""
+        if kind not in self._templates:
+            line = [*self.overrides, "search=null", f"subset={'random' if kind == 'explore' else kind}"]
+            line += [f"subset.keep={quote(self.groups)}"] if kind == "listed" else []
+            line += [f"proxy={self.chosen.proxy}"] if kind == "explore" and self.chosen.proxy else []
+            self._templates[kind] = self.launcher.compose([line])[0]
+        return self._templates[kind]
 
     def _first_record(self) -> Record:
         assert self.first is not None
@@ -100,14 +145,10 @@ class Training:
         return measure(item, self.weights, self.split)
 
     def _run(self, trial: Trial) -> Run:
-        """Return a run of the launcher. Each kind of subset is composed once; subset and seed are then the trial's."""
-        kind = "random" if trial.draw is not None else "full" if trial.keep is None else "listed"
-        if kind not in self._templates:
-            line = [*self.overrides, "search=null", f"subset={kind}"]
-            line += [f"subset.keep={quote(self.groups)}"] if kind == "listed" else []
-            self._templates[kind] = self.launcher.compose([line])[0]
-        template, changed = self._templates[kind], dict[str, Any]()
-        if kind == "random":
+        """Return a run of the launcher: the template of its kind, with the trial's subset and seed."""
+        kind = "explore" if trial.draw is not None else "full" if trial.keep is None else "listed"
+        template, changed = self._template(kind), dict[str, Any]()
+        if kind == "explore":
             changed["seed"] = trial.draw
         elif trial.keep is not None:
             changed["keep"] = [name for name, kept in zip(self.groups, trial.keep, strict=True) if kept]
@@ -132,14 +173,8 @@ def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[st
         raise SourcewiseError("search: hydra.launcher.status=true counts the runs of a sweep; a search decides its own")
     chosen = SearchSettings(**config["search"])
     weights = target_weights(chosen.weights or True, list(config["target"]), "search.weights")
-    training = Training(launcher, overrides, weights, Split(chosen.choose, chosen.seed))
-    steps = Search(
-        training,
-        chosen,
-        training.shares,
-        lambda line: print(line, file=sys.stderr, flush=True),
-        lambda: training.candidates(chosen.candidates or ()),
-    )
+    training = Training(launcher, overrides, weights, Split(chosen.choose, chosen.seed), chosen)
+    steps = Search(training, chosen, lambda line: print(line, file=sys.stderr, flush=True))
     with launcher.workers_kept():
         result = steps.run()
     done = account.account(result, chosen, weights, training.groups)
@@ -147,6 +182,9 @@ def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[st
     out.mkdir(parents=True, exist_ok=True)
     write_names(out / "keep.txt", f"{len(done.keep)} groups to keep", done.keep)
     write_names(out / "drop.txt", f"{len(done.drop)} groups to remove", done.drop)
+    if done.smaller is not None:
+        write_names(out / "keep_smaller.txt", f"{len(done.smaller.keep)} groups to keep", done.smaller.keep)
+        write_names(out / "drop_smaller.txt", f"{len(done.smaller.drop)} groups to remove", done.smaller.drop)
     account.write(out / account.FILE, done)
     print("\n".join([*account.sentences(done), str(out / account.FILE)]), flush=True)
     launcher.close(training.runs)

@@ -57,19 +57,19 @@ def write_ranking(path: Path, scores: Mapping[str, float]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
-def read_ranking(path: Path, target: str | None) -> Ranking:
+def read_ranking(path: Path, target: str | None, setting: str = "subset.ranking") -> Ranking:
     """Return the ranking in a CSV with the columns group,score, or that of an influences.nc.
 
-    target: which target's influences these must be; None: any. Raises SourcewiseError for another target, or a file
-    that cannot be read as either.
+    target: which target's influences these must be; None: any. setting: which names the file, for messages.
+
+    Raises SourcewiseError for another target, or a file that cannot be read as either.
     """
-    setting = f"subset.ranking={path}"
     try:
         return _read_ranking(path, path.stat().st_mtime_ns, target)
     except (OSError, ValueError, KeyError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise SourcewiseError(
-            f"{setting}: cannot read this ranking ({reason});"
+            f"{setting}={path}: cannot read this ranking ({reason});"
             " give an influences.nc, or a CSV with the columns group,score"
         ) from error
 

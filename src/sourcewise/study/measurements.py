@@ -24,12 +24,14 @@ class Measurement(SplitValues):
         classes: float[C], mean output by class over the examples that choices look at, targets side by side.
         logits: float[C], the same on the logit scale.
         mappings: by name, label and feature mapping of these examples, float[C, G]; empty but for full runs.
+        seconds: wall time of the run.
     """
 
     mask: NDArray[np.bool_]
     classes: Array
     logits: Array
     mappings: Mapping[str, Array]
+    seconds: float = 0.0
 
 
 def class_shares(record: Record, weights: Mapping[str, float], split: Split) -> Array:
@@ -55,6 +57,7 @@ def measure(record: Record, weights: Mapping[str, float], split: Split) -> Measu
         classes=_by_class(record, weights, split, "prob"),
         logits=_by_class(record, weights, split, "margin"),
         mappings={key: np.concatenate(tables) for key, tables in mappings.items() if len(tables) == len(weights)},
+        seconds=sum(record.header.seconds.values()),
     )
 
 

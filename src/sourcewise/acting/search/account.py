@@ -59,12 +59,25 @@ class RaceAccount:
 
 
 @dataclass(frozen=True)
+class SmallerAccount:
+    """The cheapest subset that should be about as good as the best.
+
+    keep, drop: its groups. cost: share of the cost of the full source. verified: as in `SearchAccount`.
+    """
+
+    keep: Sequence[str]
+    drop: Sequence[str]
+    cost: float
+    verified: VerifiedSource
+
+
+@dataclass(frozen=True)
 class SearchAccount:
     """All that search.json says.
 
     weights: of the targets. settings: of the search. keep, drop: groups of the subset that it ends with. explored:
     models of random subsets. spent: runs before the verification. expected: gain in score by the models that chose.
-    verified: what the verification says; None where the full source was the best.
+    verified: what the verification says; None where the full source was the best. smaller: the second answer, if any.
     """
 
     weights: Mapping[str, float]
@@ -76,6 +89,7 @@ class SearchAccount:
     races: Sequence[RaceAccount]
     expected: Interval
     verified: VerifiedSource | None = None
+    smaller: SmallerAccount | None = None
 
 
 def account(
@@ -93,7 +107,12 @@ def account(
         entered, left = names[keep & ~before].tolist(), names[before & ~keep].tolist()
         races.append(RaceAccount(item.phase, item.spent, rungs, item.incumbent.name, entered, left, item.gain))
         before = keep
-    keep = np.array(result.winner.keep)
+    keep, smaller = np.array(result.winner.keep), None
+    if result.smaller is not None:
+        kept = np.array(result.smaller.candidate.keep)
+        smaller = SmallerAccount(
+            names[kept].tolist(), names[~kept].tolist(), result.smaller.cost, result.smaller.verified
+        )
     return SearchAccount(
         weights=weights,
         settings=settings,
@@ -104,6 +123,7 @@ def account(
         races=races,
         expected=result.expected,
         verified=result.verified,
+        smaller=smaller,
     )
 
 
@@ -131,8 +151,9 @@ def sentences(search: SearchAccount) -> list[str]:
     removed, groups, verified = len(search.drop), len(search.keep) + len(search.drop), search.verified
     if verified is None:
         return [
-            f"No subset was found that is better than the full source: it won the races of {search.spent} runs, of"
-            f" which {search.explored} explored."
+            f"No subset was found that is better than the full source: it won the races of {search.spent} runs, and"
+            f" {search.explored} explored.",
+            *_smaller_sentences(search),
         ]
     subset = f"without {removed} of {groups} groups ({first_names(list(search.drop), 12)})"
     examples = "examples that no choice has seen" if search.settings.choose < 1 else "the examples that chose"
@@ -144,13 +165,33 @@ def sentences(search: SearchAccount) -> list[str]:
             "No subset was found that is better than the full source: the best candidate is"
             f" {subset}, and its score differs by {verified.full.in_points()} points"
         )
+    over_random = ""
+    if verified.random is not None:
+        over_random = (
+            f"Over {random} models without as many random groups it gains {verified.random.in_points()} points. "
+        )
     lines = [
         f"{verdict}, on {examples}, by {winner} new models against {full} of the full source.",
-        f"Over {random} models without as many random groups it gains {verified.random.in_points()} points. On all"
-        f" examples, those that chose among them, it gains {verified.every.in_points()} over the full source.",
-        f"It took {search.spent} runs to choose it, of which {search.explored} explored; by the models that chose, the"
-        f" gain was {search.expected.in_points()}, which is too large, since they chose.",
+        f"{over_random}On all examples, those that chose among them, it gains {verified.every.in_points()} points over"
+        " the full source.",
+        f"It took {search.spent} runs to choose it, and {search.explored} models explored; by the models that chose,"
+        f" the gain was {search.expected.in_points()}, which is too large, since they chose.",
     ]
     if not verified.is_better and verified.full.high is not None:
         lines.append(f"A gain of this subset above {100 * max(verified.full.high, 0):.2f} points is unlikely.")
-    return lines
+    return [*lines, *_smaller_sentences(search)]
+
+
+def _smaller_sentences(search: SearchAccount) -> list[str]:
+    """Return what is known of the smaller source, in a sentence, if there is one."""
+    if (smaller := search.smaller) is None:
+        return []
+    gain, full = smaller.verified.full, smaller.verified.models[1]
+    line = (
+        f"A smaller source: without {len(smaller.drop)} of {len(smaller.keep) + len(smaller.drop)} groups, at"
+        f" {100 * smaller.cost:.0f}% of the cost, the score is {gain.in_points()} points above that of the full source,"
+        f" by {smaller.verified.models[0]} models against {full}."
+    )
+    if gain.low is not None and gain.low < 0:
+        line += f" A loss above {-100 * gain.low:.2f} points is unlikely."
+    return [line]

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Interval as Between
 from annotated_types import MultipleOf
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sourcewise.acting.counterfactuals import Interval, gain
 from sourcewise.acting.search import racing
@@ -21,18 +21,23 @@ from sourcewise.acting.search.candidates import (
     FULL,
     LEAST_EXPLORED,
     Candidate,
-    as_keep,
     cut,
     effects,
     mean_mappings,
     rankings,
 )
+from sourcewise.acting.search.economy import cheapest
 from sourcewise.acting.search.neighbours import MOVES, moves, neighbours
 from sourcewise.acting.search.racing import Standing
 from sourcewise.acting.search.trials import Phase, Trainer, Trial
-from sourcewise.acting.search.verification import VerifiedSource, judge, models_needed
+from sourcewise.acting.search.verification import (
+    RANDOM,
+    VerifiedSource,
+    judge,
+    models_needed,
+    verification_trials,
+)
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.randomness import permutation
 from sourcewise.estimation.arrays import Array
 from sourcewise.study.measurements import Measurement
 
@@ -62,6 +67,11 @@ class SearchSettings:
     seed: NonNegativeInt = 0
     weights: Mapping[str, PositiveFloat] | None = None
     candidates: Sequence[str | Sequence[str]] | None = None
+    rankings: Sequence[str] | None = None
+    proxy: str | None = None
+    hours: PositiveFloat | None = None
+    tolerance: NonNegativeFloat | None = 0.005
+    cost: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,20 @@ class Round:
 
 
 @dataclass(frozen=True)
+class SmallerSource:
+    """The cheapest subset that is expected to be about as good as the best.
+
+    Attributes:
+        cost: share of the cost of the full source.
+        verified: its gain, without that over random removal.
+    """
+
+    candidate: Candidate
+    cost: float
+    verified: VerifiedSource
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """What a search ends with.
 
@@ -87,6 +111,7 @@ class SearchResult:
         spent: runs before the verification.
         expected: gain in score over the full source, of the models that chose; too large, since they chose.
         verified: what the verification says; None where the winner is the full source.
+        smaller: the second answer; None where no cheaper subset is about as good as the winner, or none is asked.
     """
 
     winner: Candidate
@@ -95,6 +120,7 @@ class SearchResult:
     spent: int
     expected: Interval
     verified: VerifiedSource | None
+    smaller: SmallerSource | None = None
 
 
 @dataclass
@@ -104,51 +130,49 @@ class Search:
     Attributes:
         train: trains runs, or reads their records.
         settings: as in the config.
-        shares: function of nothing to the share of each class in the mean output, float[C], once a run is done.
-        listed: further candidates, by name: function of nothing to their masks, once the groups are known.
         progress: takes a line for each step.
     """
 
     train: Trainer
     settings: SearchSettings
-    shares: Callable[[], Array]
     progress: Callable[[str], None] = lambda line: None
-    listed: Callable[[], Mapping[str, Sequence[bool]]] = dict
     _models: dict[Trial, Measurement] = field(default_factory=dict)
     _asked: dict[tuple[tuple[bool, ...], int], Trial] = field(default_factory=dict)
     _rankings: Mapping[str, Array] = field(default_factory=dict)
-    _spent: int = 0
+    _budget: int = 0
+    _spent: float = 0.0
 
     def run(self) -> SearchResult:
         """Return the result. Raises SourcewiseError when too few models of the full source could be trained."""
-        settings = self.settings
+        settings, self._budget = self.settings, self.settings.budget
         first = [Trial("full", 0, None, None, self._seed(i)) for i in range(max(2, settings.budget // 25))]
         full = self._ask(first)
         if len(full) < 2:
             raise SourcewiseError("search: fewer than two models of the full source could be trained")
+        if settings.hours:
+            self._budget = max(int(3600 * settings.hours / np.mean([item.seconds for item in full])), len(first))
         groups = len(full[0].mask)
         everything = Candidate((True,) * groups, FULL)
         for trial in first:
             self._asked[everything.keep, trial.seed - self._seed(0)] = trial
-        count = round(settings.explore * settings.budget)
+        count = round(settings.explore * self._budget / self.train.exploring_cost())
         explored = self._ask([Trial("explore", 0, None, self._seed(i), self._seed(0)) for i in range(count)])
-        shares = self.shares()
+        shares = self.train.shares()
         candidates = [everything, *self._proposals(full, explored, shares, groups)]
         rounds = [self._race("race", 0, candidates, self._race_budget(), everything)]
         prior = effects(explored, mean_mappings(full), shares) if len(explored) >= LEAST_EXPLORED else np.zeros(groups)
         while (made := self._move(rounds, prior, everything)) is not None:
             rounds.append(made)
         winner = rounds[-1].incumbent
-        verified = self._verify(winner, everything) if winner.removed else None
-        return SearchResult(winner, rounds, len(explored), self._spent, rounds[-1].gain, verified)
+        return self._verified(winner, everything, rounds, len(explored))
 
     def _proposals(
         self, full: Sequence[Measurement], explored: Sequence[Measurement], shares: Array, groups: int
     ) -> list[Candidate]:
         """Return candidates besides the full source, as many as a race can take."""
-        listed = [Candidate(tuple(keep), name) for name, keep in self.listed().items()]
+        listed = [Candidate(tuple(keep), name) for name, keep in self.train.listed().items()]
         sizes = dict.fromkeys(max(1, round(share * groups)) for share in SIZES)
-        self._rankings = rankings(full, explored, shares)
+        self._rankings = {**rankings(full, explored, shares), **self.train.rankings()}
         ranked = cut(self._rankings, [size for size in sizes if size < groups])
         most = 1
         while racing.least_budget(most + 1) <= self._race_budget():
@@ -171,8 +195,8 @@ class Search:
         if not standings[-1]:
             raise SourcewiseError("search: all runs of the last candidates failed")
         winner = standings[-1][0].candidate
-        result = Round(phase, number, self._spent, standings, winner, self._gain(winner, everything))
-        self.progress(_line(result, self.settings.budget))
+        result = Round(phase, number, round(self._spent), standings, winner, self._gain(winner, everything))
+        self.progress(_line(result, self._budget))
         return result
 
     def _move(self, rounds: Sequence[Round], prior: Array, everything: Candidate) -> Round | None:
@@ -181,11 +205,12 @@ class Search:
         prior: float[G], what keeping each group is thought to add to the mean output.
         """
         best, number = rounds[-1].incumbent, len(rounds)
-        groups, left = len(best.keep), self.settings.budget - self._spent
+        groups, left = len(best.keep), int(self._budget - self._spent)
         resized = self._resized(best, number)
         most = left - racing.least_budget(1 + MOVES + len(resized))
-        count = min(max(LEAST_NEIGHBOURS, groups // 2), most) if number > 1 else 0
-        if most < 0 or 0 < number - 1 and count < LEAST_NEIGHBOURS:
+        is_first = number == 1
+        count = 0 if is_first else min(max(LEAST_NEIGHBOURS, groups // 2), most)
+        if most < 0 or not (is_first or count >= LEAST_NEIGHBOURS):
             return None
         if count:
             masks = neighbours(best.keep, np.ones(groups), count, f"search/{self.settings.seed}/{number}")
@@ -205,26 +230,48 @@ class Search:
 
     def _race_budget(self) -> int:
         """Return how many runs the first race may take."""
-        return round(RACED * (self.settings.budget - self._spent))
+        return round(RACED * (self._budget - self._spent))
 
-    def _verify(self, winner: Candidate, everything: Candidate) -> VerifiedSource:
-        """Return what models with seeds that no choice has seen say of the winner."""
+    def _verified(
+        self, winner: Candidate, everything: Candidate, rounds: Sequence[Round], explored: int
+    ) -> SearchResult:
+        """Return the result, with what models whose seeds no choice has seen say of the winner and of a smaller one."""
+        smaller, spent = self._smaller(winner, rounds), round(self._spent)
+        answers = {"the winner": winner, "the smaller one": smaller}
+        judged = {name: candidate for name, candidate in answers.items() if candidate and candidate.removed}
         scores = [[item.choosing.score for item in self._known(candidate)] for candidate in (winner, everything)]
-        count = models_needed(scores, self.settings.detect, self.settings.verify)
+        count = models_needed(scores, self.settings.detect, self.settings.verify) if judged else 0
         seeds = [self._seed(SEEDS // 2 + i) for i in range(count)]
-        groups = len(winner.keep)
-        dropped = [permutation(f"search/{seed}", groups)[: winner.removed] for seed in seeds]
-        subsets = (
-            [winner.keep] * count,
-            [None] * count,
-            [as_keep(~np.isin(np.arange(groups), drop)) for drop in dropped],
+        trials = verification_trials(judged, winner, seeds)
+        if judged:
+            self.progress(f"verify: {count} models each of {', '.join(trials)}")
+        self._ask([trial for part in trials.values() for trial in part])
+        models = {
+            name: [self._models[trial] for trial in part if trial in self._models] for name, part in trials.items()
+        }
+        costs = self.train.costs()
+        verdicts = {
+            candidate: judge(models[name], models[FULL], models[RANDOM] if candidate is winner else [])
+            for name, candidate in judged.items()
+        }
+        return SearchResult(
+            winner,
+            rounds,
+            explored,
+            spent,
+            rounds[-1].gain,
+            verdicts.get(winner),
+            smaller and SmallerSource(smaller, float(costs[list(smaller.keep)].sum() / costs.sum()), verdicts[smaller]),
         )
-        self.progress(f"verify: {count} models each of the winner, the full source and random removals")
-        spent = self._spent
-        parts = [[Trial("verify", 0, k, None, s) for k, s in zip(keeps, seeds, strict=True)] for keeps in subsets]
-        self._ask([trial for part in parts for trial in part])
-        self._spent = spent
-        return judge(*([self._models[trial] for trial in part if trial in self._models] for part in parts))
+
+    def _smaller(self, winner: Candidate, rounds: Sequence[Round]) -> Candidate | None:
+        """Return the cheapest subset that should be about as good as the winner; None where that is the winner."""
+        if self.settings.tolerance is None:
+            return None
+        raced = [standing.candidate for item in rounds for rung in item.standings for standing in rung]
+        candidates = list(dict.fromkeys([winner, *raced]))
+        values = [[racing.value(item) for item in self._known(candidate)] for candidate in candidates]
+        return cheapest(candidates, values, winner, self.train.costs(), self.settings.tolerance)
 
     def _trial(self, phase: Phase, number: int, candidate: Candidate, index: int) -> Trial:
         """Return the run of a candidate with one of the seeds of choices: the same one in every round."""
@@ -244,7 +291,7 @@ class Search:
     def _ask(self, trials: Sequence[Trial]) -> list[Measurement]:
         """Return the models of runs, as far as they did not fail, and count what they take of the budget."""
         new = [trial for trial in dict.fromkeys(trials) if trial not in self._models]
-        self._spent += len(new)
+        self._spent += sum(self.train.exploring_cost() if trial.phase == "explore" else 1 for trial in new)
         for trial, measurement in zip(new, self.train(new) if new else [], strict=True):
             if measurement is not None:
                 self._models[trial] = measurement

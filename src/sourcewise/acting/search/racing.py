@@ -75,7 +75,7 @@ def race(candidates: Sequence[Candidate], budget: int, models: Models, finalists
         last = step == len(steps) - 1
         trained |= zip(remaining, models([(candidate, wanted) for candidate in remaining]), strict=True)
         known = {candidate: part for candidate, part in trained.items() if part}
-        values = [[_value(item, last) for item in part] for part in known.values()]
+        values = [[value(item, last) for item in part] for part in known.values()]
         expectation = expected(np.array([candidate.keep for candidate in known]), values)
         standings = [
             Standing(
@@ -95,7 +95,7 @@ def race(candidates: Sequence[Candidate], budget: int, models: Models, finalists
     return history
 
 
-def _value(item: Measurement, last: bool) -> float:
+def value(item: Measurement, last: bool = False) -> float:
     """Return what a rung goes by: the score in the last one, before it the mean of score and mean output."""
     values = item.choosing
     return values.score if last else (values.score + values.output) / 2

@@ -44,7 +44,7 @@ def search_section(target: TargetContext) -> Section | str:
 def race_figure(search: SearchAccount) -> go.Figure:
     """Draw the gain in score over the full source of all candidates, by the runs that were spent at the time."""
     full = _full_score(search)
-    dots, x = [], search.explored + 2
+    dots, x = [], min(search.explored + 2, search.races[0].spent)
     for race in search.races:
         steps = len(race.rungs)
         for step, rung in enumerate(race.rungs):
