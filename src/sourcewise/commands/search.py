@@ -115,10 +115,10 @@ class Training:
             return 1.0
         explorer, run = self._template("explore").config, self._template("random").config
         kept = explorer["subset"]["fraction"] / run["subset"]["fraction"]
-        return max(0.25, min(1.0, kept * explorer["source"]["pretraining"].get("length", 1.0)))
+        return float(np.clip(kept * explorer["source"]["pretraining"].get("length", 1.0), 0.25, 1.0))
 
     def _by_group(self, file: str, setting: str) -> Array:
-        """Return a file's numbers in the order of the groups, float[G]. Raises SourcewiseError for one of other groups."""
+        """Return a file's numbers in the order of the groups, float[G]. Raises SourcewiseError for other groups."""
         scores = read_ranking(Path(file), None, setting).scores
         if missing := [name for name in self.groups if name not in scores]:
             raise SourcewiseError(f"{setting}={file}: it has no number for {first_names(missing, show=repr)}")

@@ -189,7 +189,7 @@ def _smaller_sentences(search: SearchAccount) -> list[str]:
     gain, full = smaller.verified.full, smaller.verified.models[1]
     line = (
         f"A smaller source: without {len(smaller.drop)} of {len(smaller.keep) + len(smaller.drop)} groups, at"
-        f" {100 * smaller.cost:.0f}% of the cost, the score is {gain.in_points()} points above that of the full source,"
+        f" {100 * smaller.cost:.0f}% of the cost, the score differs from the full source's by {gain.in_points()} points,"
         f" by {smaller.verified.models[0]} models against {full}."
     )
     if gain.low is not None and gain.low < 0:

@@ -254,15 +254,10 @@ class Search:
             candidate: judge(models[name], models[FULL], models[RANDOM] if candidate is winner else [])
             for name, candidate in judged.items()
         }
-        return SearchResult(
-            winner,
-            rounds,
-            explored,
-            spent,
-            rounds[-1].gain,
-            verdicts.get(winner),
-            smaller and SmallerSource(smaller, float(costs[list(smaller.keep)].sum() / costs.sum()), verdicts[smaller]),
-        )
+        second = None
+        if smaller is not None:
+            second = SmallerSource(smaller, float(costs[list(smaller.keep)].sum() / costs.sum()), verdicts[smaller])
+        return SearchResult(winner, rounds, explored, spent, rounds[-1].gain, verdicts.get(winner), second)
 
     def _smaller(self, winner: Candidate, rounds: Sequence[Round]) -> Candidate | None:
         """Return the cheapest subset that should be about as good as the winner; None where that is the winner."""
