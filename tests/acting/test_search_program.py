@@ -123,6 +123,29 @@ def test_of_a_harmless_source_no_gain_is_claimed() -> None:
 
 
 @pytest.mark.slow  # twenty searches
+def test_of_a_harmless_source_no_gain_is_claimed_by_looking_again() -> None:
+    claims = 0
+    for seed in range(20):
+        train = Planted(additive(np.full(GROUPS, 0.0)))
+        result = search(train, budget=50, seed=seed, at_most=300, verify=12, tolerance=None)
+        claims += result.verified is not None and result.verified.is_better
+        assert len(train.trained) <= 300
+    assert claims <= 1
+
+
+def test_a_search_with_a_goal_goes_on_until_a_gain_is_verified() -> None:
+    settings = {"budget": 40, "verify": 12, "seed": 1, "tolerance": None}
+    train = Planted(HARM, noise=0.05)
+    once = search(train, **settings)
+    assert once.verified is None or not once.verified.is_better
+    result = search(train, **settings, at_most=700)
+    assert result.verified is not None
+    assert result.verified.is_better
+    assert result.verified.level == pytest.approx(1 - 0.05 / 2 ** round(-np.log2((1 - result.verified.level) / 0.05)))
+    assert len(train.trained) <= 700
+
+
+@pytest.mark.slow  # twenty searches
 def test_fitting_to_a_few_choosing_examples_is_no_gain_on_the_others() -> None:
     claims, chosen = 0, []
     for seed in range(20):

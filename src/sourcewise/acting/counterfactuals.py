@@ -27,16 +27,19 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95% interval; the ends are None for fewer than three runs, on one side of a difference too."""
+    """A value with its 95% interval; the ends are None for fewer than three runs, on one side of a difference too.
+
+    Where it may be of another level, its holder says so.
+    """
 
     value: float
     low: float | None
     high: float | None
 
     @classmethod
-    def around(cls, mean: Mean, runs: int) -> Interval:
+    def around(cls, mean: Mean, runs: int, level: float = 0.95) -> Interval:
         """Return the interval of a mean of runs, or of a difference of means, of which the smaller has so many."""
-        low, high = map(float, mean.interval()) if runs >= FEWEST else (None, None)
+        low, high = map(float, mean.interval(level)) if runs >= FEWEST else (None, None)
         return cls(float(mean.value), low, high)
 
     def in_points(self) -> str:
@@ -226,9 +229,9 @@ def unit_means(
     return scores, [float(np.mean([item.output for item in unit])) for unit in values]
 
 
-def gain(values: Sequence[float], baseline: Sequence[float]) -> Interval:
-    """Return the difference of the means of independent values."""
-    return Interval.around(Mean.from_runs(values) - Mean.from_runs(baseline), min(len(values), len(baseline)))
+def gain(values: Sequence[float], baseline: Sequence[float], level: float = 0.95) -> Interval:
+    """Return the difference of the means of independent values. level: of its interval."""
+    return Interval.around(Mean.from_runs(values) - Mean.from_runs(baseline), min(len(values), len(baseline)), level)
 
 
 def _subset_name(run: CounterfactualRun, names: Sequence[str]) -> str:

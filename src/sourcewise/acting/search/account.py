@@ -165,13 +165,18 @@ def sentences(search: SearchAccount) -> list[str]:
             "No subset was found that is better than the full source: the best candidate is"
             f" {subset}, and its score differs by {verified.full.in_points()} points"
         )
+    level = ""
+    if search.settings.at_most is not None:
+        level = (
+            f" Intervals are of {100 * verified.level:.4g}%, since a search that goes on until it finds looks again."
+        )
     over_random = ""
     if verified.random is not None:
         over_random = (
             f"Over {random} models without as many random groups it gains {verified.random.in_points()} points. "
         )
     lines = [
-        f"{verdict}, on {examples}, by {winner} new models against {full} of the full source.",
+        f"{verdict}, on {examples}, by {winner} new models against {full} of the full source.{level}",
         f"{over_random}On all examples, those that chose among them, it gains {verified.every.in_points()} points over"
         " the full source.",
         f"It took {search.spent} runs to choose it, and {search.explored} models explored; by the models that chose,"
@@ -189,8 +194,8 @@ def _smaller_sentences(search: SearchAccount) -> list[str]:
     gain, full = smaller.verified.full, smaller.verified.models[1]
     line = (
         f"A smaller source: without {len(smaller.drop)} of {len(smaller.keep) + len(smaller.drop)} groups, at"
-        f" {100 * smaller.cost:.0f}% of the cost, the score differs from the full source's by {gain.in_points()} points,"
-        f" by {smaller.verified.models[0]} models against {full}."
+        f" {100 * smaller.cost:.0f}% of the cost, the score differs from the full source's by {gain.in_points()}"
+        f" points, by {smaller.verified.models[0]} models against {full}."
     )
     if gain.low is not None and gain.low < 0:
         line += f" A loss above {-100 * gain.low:.2f} points is unlikely."

@@ -51,6 +51,8 @@ NEAR = 0.35
 """Share of the groups in which models may differ from the best subset so far, to say what to change there."""
 MOST_RACED = 32
 """Runs that a race after a move takes at most."""
+MOST_VERIFIED = 4
+"""Subsets that a verification trains, at most: the winner, a smaller one, the full source, random removals."""
 LEAST_NEIGHBOURS = 8
 """Neighbours that a move looks at, at least."""
 
@@ -70,6 +72,7 @@ class SearchSettings:
     rankings: Sequence[str] | None = None
     proxy: str | None = None
     hours: PositiveFloat | None = None
+    at_most: PositiveInt | None = None
     tolerance: NonNegativeFloat | None = 0.005
     cost: str | None = None
 
@@ -161,10 +164,25 @@ class Search:
         candidates = [everything, *self._proposals(full, explored, shares, groups)]
         rounds = [self._race("race", 0, candidates, self._race_budget(), everything)]
         prior = effects(explored, mean_mappings(full), shares) if len(explored) >= LEAST_EXPLORED else np.zeros(groups)
-        while (made := self._move(rounds, prior, everything)) is not None:
-            rounds.append(made)
-        winner = rounds[-1].incumbent
-        return self._verified(winner, everything, rounds, len(explored))
+        looks = 0
+        while True:
+            while (made := self._move(rounds, prior, everything)) is not None:
+                rounds.append(made)
+            result = self._verified(everything, rounds, len(explored), looks)
+            looks += 1
+            if not self._goes_on(result):
+                return result
+
+    def _goes_on(self, result: SearchResult) -> bool:
+        """Return whether runs are left to look further for a verified gain, and add as many as the budget has."""
+        if self.settings.at_most is None or (result.verified is not None and result.verified.is_better):
+            return False
+        left = self.settings.at_most - len(self._models) - MOST_VERIFIED * self.settings.verify
+        if left < 2 * LEAST_NEIGHBOURS + racing.least_budget(1 + MOVES):
+            return False
+        self._spent = result.spent
+        self._budget = result.spent + min(self.settings.budget, left)
+        return True
 
     def _proposals(
         self, full: Sequence[Measurement], explored: Sequence[Measurement], shares: Array, groups: int
@@ -232,16 +250,20 @@ class Search:
         """Return how many runs the first race may take."""
         return round(RACED * (self._budget - self._spent))
 
-    def _verified(
-        self, winner: Candidate, everything: Candidate, rounds: Sequence[Round], explored: int
-    ) -> SearchResult:
-        """Return the result, with what models whose seeds no choice has seen say of the winner and of a smaller one."""
+    def _verified(self, everything: Candidate, rounds: Sequence[Round], explored: int, looks: int) -> SearchResult:
+        """Return the result, with what models whose seeds no choice has seen say of the winner and of a smaller one.
+
+        looks: how many verifications there were before. Where there may be several, the chances of a false gain halve
+        from one to the next, so that together they are at most those of one alone.
+        """
+        winner = rounds[-1].incumbent
         smaller, spent = self._smaller(winner, rounds), round(self._spent)
         answers = {"the winner": winner, "the smaller one": smaller}
         judged = {name: candidate for name, candidate in answers.items() if candidate and candidate.removed}
         scores = [[item.choosing.score for item in self._known(candidate)] for candidate in (winner, everything)]
         count = models_needed(scores, self.settings.detect, self.settings.verify) if judged else 0
-        seeds = [self._seed(SEEDS // 2 + i) for i in range(count)]
+        seeds = [self._seed(SEEDS // 2 + looks * self.settings.verify + i) for i in range(count)]
+        level = 0.95 if self.settings.at_most is None else 1 - 0.05 / 2 ** (looks + 1)
         trials = verification_trials(judged, winner, seeds)
         if judged:
             self.progress(f"verify: {count} models each of {', '.join(trials)}")
@@ -251,7 +273,7 @@ class Search:
         }
         costs = self.train.costs()
         verdicts = {
-            candidate: judge(models[name], models[FULL], models[RANDOM] if candidate is winner else [])
+            candidate: judge(models[name], models[FULL], models[RANDOM] if candidate is winner else [], level)
             for name, candidate in judged.items()
         }
         second = None

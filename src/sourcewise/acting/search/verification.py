@@ -61,6 +61,7 @@ class VerifiedSource:
         every: gain over the full source on all examples, those that choices looked at among them.
         output: gain in mean output over the full source.
         models: how many models of the winner there are, of the full source and of random removals.
+        level: of the intervals.
     """
 
     full: Interval
@@ -68,6 +69,7 @@ class VerifiedSource:
     every: Interval
     output: Interval
     models: tuple[int, int, int]
+    level: float = 0.95
 
     @property
     def is_better(self) -> bool:
@@ -75,13 +77,19 @@ class VerifiedSource:
         return self.full.low is not None and self.full.low > 0
 
 
-def judge(winner: Sequence[Measurement], full: Sequence[Measurement], random: Sequence[Measurement]) -> VerifiedSource:
-    """Return the gain of a subset's models over those of the full source, and over random removals if there are any."""
+def judge(
+    winner: Sequence[Measurement], full: Sequence[Measurement], random: Sequence[Measurement], level: float = 0.95
+) -> VerifiedSource:
+    """Return the gain of a subset's models over those of the full source, and over random removals if there are any.
+
+    level: of the intervals.
+    """
     scores, full_scores, random_scores = ([item.unseen.score for item in part] for part in (winner, full, random))
     return VerifiedSource(
-        full=gain(scores, full_scores),
-        random=gain(scores, random_scores) if random else None,
-        every=gain([item.every.score for item in winner], [item.every.score for item in full]),
-        output=gain([item.unseen.output for item in winner], [item.unseen.output for item in full]),
+        full=gain(scores, full_scores, level),
+        random=gain(scores, random_scores, level) if random else None,
+        every=gain([item.every.score for item in winner], [item.every.score for item in full], level),
+        output=gain([item.unseen.output for item in winner], [item.unseen.output for item in full], level),
         models=(len(winner), len(full), len(random)),
+        level=level,
     )
