@@ -32,7 +32,7 @@ def train(repeat: int, models: int, out: Path) -> Path:
 def propose(runs: Path) -> tuple[Proposal, list[str]]:
     """Return the proposal from all records in a folder, and the groups that it removes."""
     study = collect(Records(str(runs), progress=False))
-    full = [run.outputs["digits"] for run in study.counterfactual_runs]
+    full = [run.values["digits"].every.output for run in study.counterfactual_runs]
     tables = priors.values(priors.find_priors(study, "auto"))
     proposal = curation.propose(*weighted_classes(study, {"digits": 1.0}, tables), full)
     return proposal, [name for name, keep in zip(study.group_names, proposal.keep, strict=True) if not keep]
