@@ -47,6 +47,7 @@ def test_any_record_survives_the_round_trip(data: st.DataObject) -> None:
     later = {
         "overrides": data.draw(st.none() | st.lists(text, max_size=3)),
         "random_design": data.draw(st.none() | st.booleans()),
+        "group_sizes": data.draw(st.none() | st.lists(st.integers(0), min_size=len(mask), max_size=len(mask))),
     }
     item = Record(mask, {target: outputs}, header(group_names=names, class_names={target: ["a", "b", "ü"]}, **later))
     assert equal(record.from_bytes(record.to_bytes(item), "x"), item)
@@ -240,7 +241,12 @@ def test_a_record_of_the_largest_size_is_written_and_read_and_none_above(
 
 def test_digest_ignores_wall_time_and_how_the_run_was_asked_for_and_nothing_else() -> None:
     base = record.digest(make())
-    for change in ({"seconds": {"pretraining": 99.0}}, {"overrides": ["model=resnet9"]}, {"random_design": True}):
+    for change in (
+        {"seconds": {"pretraining": 99.0}},
+        {"overrides": ["model=resnet9"]},
+        {"random_design": True},
+        {"group_sizes": [3] * 14},
+    ):
         assert record.digest(make(**change)) == base
     for change in ({"commit": "other"}, {"seed": 1}, {"metrics": {}}):
         assert record.digest(make(**change)) != base

@@ -66,6 +66,9 @@ def test_parts_make_a_record() -> None:
         ({"overrides": [1]}, "overrides="),
         ({"overrides": "model=resnet9"}, "overrides="),
         ({"random_design": 1}, "random_design="),
+        ({"group_sizes": [1] * 13}, "sizes of groups that are not those of 14 groups"),
+        ({"group_sizes": [-1] * 14}, "sizes of groups that are not those of 14 groups"),
+        ({"group_sizes": [1.5] * 14}, "group_sizes"),
     ],
 )
 def test_a_header_that_lies_is_refused(change: dict[str, Any], said: str) -> None:

@@ -27,6 +27,7 @@ from sourcewise.report import terminal
 from sourcewise.report.figures import removal
 from sourcewise.report.formatting import display_unit
 from sourcewise.report.parts import Effect, Row, Table
+from sourcewise.report.sections.groups import overall_section
 from sourcewise.report.sections.trust import trust_section
 from sourcewise.report.summary import dataset_titles
 from sourcewise.study.pilot import Choice, Pilot
@@ -60,8 +61,10 @@ def test_the_page_shows_the_titles() -> None:
 def test_a_proposal_and_runs_that_verify_it_go_by_the_titles() -> None:
     influences, summary = make(examples=3)
     gain = Interval(0.1, 0.05, 0.15)
-    verified = VerifiedGain(full=gain, random=None, output=gain, runs=3, runs_full=3)
-    point = ListedPoint(removed=1, runs=3, score=gain, full=gain, random=None, output=gain, name="without b")
+    verified = VerifiedGain(full=gain, random=None, every=gain, output=gain, runs=3, runs_full=3)
+    point = ListedPoint(
+        removed=1, runs=3, score=gain, full=gain, random=None, every=gain, output=gain, name="without b"
+    )
     summary = replace(summary, counterfactuals=[Comparison("", "digits", None, (), (point,))])
     for known in (None, verified):
         curation = Curation(
@@ -76,7 +79,7 @@ def test_a_proposal_and_runs_that_verify_it_go_by_the_titles() -> None:
 def test_a_prediction_for_one_number_of_groups_can_be_seen() -> None:
     """A verification removes one number of groups, and a line needs two."""
     gain = Interval(0.1, 0.05, 0.15)
-    point = RemovalPoint(removed=2, runs=3, score=gain, full=gain, random=None, output=gain, predicted=0.2)
+    point = RemovalPoint(removed=2, runs=3, score=gain, full=gain, random=None, every=gain, output=gain, predicted=0.2)
     unit = display_unit("prob")
     traces = removal(Comparison("", "digits", None, (RemovalCurve("worst", (point,)),), ()), unit).data
     (shown,) = (trace for trace in traces if trace.line.dash == "dash")
@@ -194,6 +197,23 @@ def test_what_groups_do_to_examples_comes_before_how_far_to_trust_it() -> None:
 
     order = list(SECTIONS)
     assert order.index("subpopulations") < order.index("trust") < order.index("brittle")
+
+
+def test_an_influence_stands_beside_the_images_that_bring_it() -> None:
+    influences, summary = make()
+    name, dataset = next(iter(influences.items()))
+    groups = dataset.sizes["group"]
+    plain = overall_section(context(name, dataset, summary)).tables[0]
+    assert "Images" not in plain.columns
+    sizes = np.full(groups, 50)
+    sizes[0] = 400
+    sized = dataset.assign_coords(group_size=("group", sizes))
+    table = overall_section(context(name, sized, summary)).tables[0]
+    row = next(row for row in table.rows if row.header == str(dataset["group"].values[0]))
+    cells = dict(zip(table.columns[1:], row.cells, strict=True))
+    value = 100 * float(dataset["influence_overall"].values[0])
+    assert cells["Images"] == "400"
+    assert float(str(cells["Per 100 images"]).replace("\u2212", "-")) == pytest.approx(value / 4, abs=0.01)
 
 
 def test_tables_are_files_too(tmp_path: Path) -> None:

@@ -57,6 +57,9 @@ def test_a_class_s_mapping_is_the_mean_over_its_examples() -> None:
 def test_only_a_run_that_keeps_all_groups_records_baselines_and_its_outputs_stay(tiny: Compose) -> None:
     full, half = run(tiny("subset=full")), run(tiny())
     outputs = full.targets["digits"]
+    assert full.header.group_sizes is not None
+    assert full.header.group_sizes[10:] == [full.header.group_sizes[10]] * 26  # letters are rendered, as many of each
+    assert full.header.group_sizes == half.header.group_sizes
     assert half.targets["digits"].label_mapping is None
     assert half.targets["digits"].feature_mapping is None
     assert outputs.label_mapping is not None

@@ -99,9 +99,12 @@ class Training:
         return {file: self._by_group(file, "search.rankings") for file in self.chosen.rankings or ()}
 
     def costs(self) -> Array:
-        """Return what each group costs, float[G]: as the user's file says, or all alike. Raises SourcewiseError."""
+        """Return what each group costs, float[G]: as the user's file says, or its number of source examples.
+
+        Raises SourcewiseError for a file that says nothing of some group, or no cost.
+        """
         if self.chosen.cost is None:
-            return np.ones(len(self.groups))
+            return np.array(self._first_record().header.group_sizes or np.ones(len(self.groups)), dtype=np.float64)
         costs = self._by_group(self.chosen.cost, "search.cost")
         if not (np.isfinite(costs).all() and (costs >= 0).all() and costs.any()):
             raise SourcewiseError(

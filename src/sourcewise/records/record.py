@@ -29,7 +29,7 @@ MAX_BYTES = 2**28
 MAX_PATH = 4096
 """Bytes that a path may have, on average over a target."""
 
-_LATER = ("overrides", "random_design", "finished")
+_LATER = ("overrides", "random_design", "finished", "group_sizes")
 """Fields of the header that the first records did not have."""
 
 SOURCE = "source"
@@ -86,7 +86,8 @@ class Header:
     group_names: null when groups are examples. metrics: float scalars such as `target/digits/accuracy`.
     fingerprints: dataset name to hash of its content. seconds: wall time by stage. overrides: the recipe's settings of
     the command line that made the run. random_design: whether the design draws subsets at random. finished: when all
-    stages were done, in seconds since 1970. The last three are None in older records.
+    stages were done, in seconds since 1970. group_sizes: source examples of each group; None when groups are examples.
+    The last four are None in older records.
     """
 
     study: str
@@ -107,6 +108,7 @@ class Header:
     overrides: list[str] | None = None
     random_design: bool | None = None
     finished: float | None = None
+    group_sizes: list[int] | None = None
 
     @classmethod
     def from_config(cls, config: names.Config, **fields: Any) -> "Header":
@@ -324,6 +326,9 @@ def check(record: Record) -> None:
     "".join([other_fields, *(group_names or [])]).encode()  # half a character cannot be printed
     if group_names is not None and len(group_names) != len(record.mask):
         raise ValueError(f"{len(group_names)} group names for {len(record.mask)} groups")
+    sizes = record.header.group_sizes
+    if sizes is not None and (len(sizes) != len(record.mask) or min(sizes, default=0) < 0):
+        raise ValueError(f"sizes of groups that are not those of {len(record.mask)} groups")
     config = record.header.config
     if config["subset"]["design"] != record.header.design or not isinstance(config["source"]["name"], str):
         raise ValueError("its design is not that of its config, or its source has no name")

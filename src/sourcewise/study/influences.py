@@ -178,6 +178,8 @@ def _lay_out(study: Study, name: str, fits: Mapping[str, Fit]) -> xr.Dataset:
         "class": list(target.class_names),
         "group": study.group_names,
     }
+    if study.header.group_sizes is not None:
+        coordinates["group_size"] = "group", study.header.group_sizes
     for key, dim, paths in (("path", "example", study.paths.get(name)), ("group_path", "group", study.paths.get(""))):
         if paths is not None:
             coordinates[key] = dim, np.array([path or "" for path in paths], object)

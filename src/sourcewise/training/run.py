@@ -282,10 +282,12 @@ class Run:
         seconds: dict[str, float],
     ) -> Header:
         source = self.source
-        group_names = source.train.group_names
+        group_names, groups = source.train.group_names, source.train.groups
+        sizes = np.bincount(np.asarray(groups), minlength=len(group_names)).tolist()
         return Header.from_config(
             config,
             group_names=None if isinstance(group_names, Numbers) else list(group_names),
+            group_sizes=None if isinstance(group_names, Numbers) else sizes,
             class_names={name: list(target.test.class_names) for name, target in self.targets.items()},
             fingerprints=dataset_fingerprints(source, self.targets),
             metrics=scalars,

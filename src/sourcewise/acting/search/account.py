@@ -192,9 +192,10 @@ def _smaller_sentences(search: SearchAccount) -> list[str]:
     if (smaller := search.smaller) is None:
         return []
     gain, full = smaller.verified.full, smaller.verified.models[1]
+    cost = "images" if search.settings.cost is None else "cost"
     line = (
         f"A smaller source: without {len(smaller.drop)} of {len(smaller.keep) + len(smaller.drop)} groups, at"
-        f" {100 * smaller.cost:.0f}% of the cost, the score differs from the full source's by {gain.in_points()}"
+        f" {100 * smaller.cost:.0f}% of its {cost}, the score differs from the full source's by {gain.in_points()}"
         f" points, by {smaller.verified.models[0]} models against {full}."
     )
     if gain.low is not None and gain.low < 0:

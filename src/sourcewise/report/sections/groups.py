@@ -69,19 +69,25 @@ def overall_section(target: TargetContext) -> Section:
     by_class = figures.arrays(target.influences, "_class", "group", "class", keys=figures.EXPECTED)
     names, rows, show = target.influences["group"].values, [], target.unit.show
     order = np.argsort(-value, kind="stable").tolist()
+    sizes = target.influences["group_size"].values if "group_size" in target.influences.coords else np.ones(len(value))
+    by_size = bool(np.ptp(sizes) > 0 and sizes.min() > 0)
+    columns = ["Images", "Per 100 images"] if by_size else []
+    each_says = ". Per 100 images: overall, divided by the number of the group's images" if by_size else ""
     for i in order:
         limits = (show(value[i] + side * half[i], error=half[i]) for side in (-1, 1))
         interval = " to ".join(limits) if np.isfinite(half[i]) else "–"
         effects = target.strongest("class", [array[i] for array in by_class], target.summary.fdr)
-        cells: list[Cell] = [show(value[i], error=half[i]), interval, q_value(q[i]), *effects]
+        each = [f"{sizes[i]:,}", show(100 * value[i] / sizes[i], error=100 * half[i] / sizes[i])] if by_size else []
+        cells: list[Cell] = [show(value[i], error=half[i]), interval, q_value(q[i]), *each, *effects]
         rows.append(Row(str(names[i]), cells, target.is_significant(q[i])))
     table = Table(
         "by-group",
         f"For each source group, its influence on {target.title}, in {target.unit.name}, and the classes on"
-        " which it is largest and smallest, where that is significant (effect to expect ± its standard deviation)",
-        ["Source group", "Overall", "95% interval", "q-value", *target.sides],
+        " which it is largest and smallest, where that is significant (effect to expect ± its standard deviation)"
+        + each_says,
+        ["Source group", "Overall", "95% interval", "q-value", *columns, *target.sides],
         rows,
-        numeric=(1, 2, 3),
+        numeric=tuple(range(1, 4 + len(columns))),
         searchable="group",
     )
     harmful = [row for i, row in zip(order, rows, strict=True) if value[i] < 0][::-1][:BRIEF_GROUPS]
