@@ -18,6 +18,8 @@ from sourcewise.acting.search import account
 from sourcewise.acting.search.program import SearchSettings
 from sourcewise.core import settings
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.records import record
+from sourcewise.study.recipes import train_command
 
 SEARCH = ("-m", "experiment=search", *TINY, "search.budget=24", "search.verify=6", "hydra.launcher.slots=2")
 
@@ -67,7 +69,11 @@ def test_a_search_that_is_killed_five_times_ends_as_one_that_is_not_and_the_repo
     run("estimate.py", f"records={whole / 'runs'}", f"out={whole}", "logger=none", "priors=null")
     page = (whole / "report.html").read_text()
     assert html.escape(account.sentences(search)[0], quote=False) in page
-    assert json.loads((whole / "summary.json").read_text())["search"]["keep"] == list(search.keep)
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["search"]["keep"] == list(search.keep)
+    made = record.read(next(whole.glob("runs/*/*/record.safetensors"))).header
+    assert train_command(made, "subset=full").startswith("python train.py -m experiment=search")
+    assert " search=null " in train_command(made, "subset=full")
 
 
 @pytest.mark.parametrize(

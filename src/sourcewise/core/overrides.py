@@ -26,6 +26,7 @@ _NUMBER = r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d[\d_]*)?"
 _NO_TEXT = re.compile(rf"{_NUMBER}|[+-]?(inf|nan)|null|true|false", re.IGNORECASE)
 _INTEGER = re.compile(r"0|-?[1-9]\d*")
 """A word that reads as it is written whether it is a number or text."""
+_KEPT = ("logger=none", "search=null")
 _RECIPE = frozenset(
     {"experiment", "study", "trainer", "trainer.precision", "trainer.sync_batchnorm", "trainer.devices"}
 )
@@ -133,12 +134,13 @@ def recipe_overrides(overrides: Iterable[str]) -> list[str]:
 
     The subset, seeds, loggers, places and all of Hydra's own settings are left out. Of the trainer's, those stay that
     decide outputs (see `names.recipe`); a choice of `trainer` stays because it sets the precision. `logger=none` stays
-    too, so that further models of what was kept from W&B do not go there.
+    too, so that further models of what was kept from W&B do not go there, and `search=null`, so that further models of
+    what a search trained are no search.
 
     >>> recipe_overrides(["model=resnet9", "subset.seed=3", "trainer.accelerator=gpu", "+transfer.weighted=true"])
     ['model=resnet9', '+transfer.weighted=true']
     """
-    return [override for override in overrides if override == "logger=none" or _is_recipe(override_key(override))]
+    return [override for override in overrides if override in _KEPT or _is_recipe(override_key(override))]
 
 
 def _is_recipe(key: str) -> bool:
