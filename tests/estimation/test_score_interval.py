@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from sourcewise.estimation import score_interval as interval
@@ -33,6 +35,13 @@ def spearman(left, right):
 def true_lds(subsets, masks, outputs, estimator=RIDGE):
     slopes = estimator.estimate_subsets(subsets, second_pass=False).slopes
     return spearman(masks @ slopes.T, outputs)
+
+
+@given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 40), st.sampled_from([np.float16, np.float32, np.float64]))
+def test_ranks_are_those_of_scipy(rows, columns, levels, dtype):
+    table = (np.random.default_rng(rows).integers(0, levels, (rows, columns)) / 7).astype(dtype)
+    expected = stats.rankdata(table.astype(np.float64), axis=0) - (rows + 1) / 2
+    np.testing.assert_array_equal(ranks(table), expected)
 
 
 def pairs(rng):
