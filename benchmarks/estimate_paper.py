@@ -6,9 +6,9 @@
 Records are made up: halves of 1,000 groups, two targets of 10,000 and 3,669 examples, and two full runs with mappings.
 The logit of an example is that of its class, to which all groups add a little and a twentieth of them more, and noise
 of its class and of its own. Prints the CPU seconds and the peak memory of `estimate.py`, a process of its own, beside
-what reading alone takes. On two cores that five other processes shared, the full size took 206 CPU seconds and 2.3 GiB,
-30 of these seconds for reading. With more threads than free cores, those of the linear algebra wait busily for each
-other, which counts as CPU seconds too.
+what reading alone takes. On two cores that two or three other processes shared, the full size took 167 to 171 CPU
+seconds and 2.2 GiB, 21 to 24 of these seconds for reading. With more threads than free cores, those of the linear
+algebra wait busily for each other, which counts as CPU seconds too.
 """
 
 from __future__ import annotations

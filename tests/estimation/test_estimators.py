@@ -247,12 +247,15 @@ def test_lasso_takes_the_penalty_of_least_held_out_error():
 def test_few_models_span_few_directions_which_are_all_that_is_kept():
     masks, _ = study("bernoulli", groups=50, models=20, columns=1)
     x = masks - masks.mean(0)
-    values, vectors = eigen(x.T @ x, 20)
-    assert vectors.shape == (50, 20)
-    np.testing.assert_allclose(values, np.linalg.eigvalsh(x.T @ x)[-20:], atol=1e-9)
-    np.testing.assert_allclose((vectors * values) @ vectors.T, x.T @ x, atol=1e-9)
+    spectrum = eigen(x.T @ x, 20)
+    assert spectrum.vectors.shape == (50, 20)
+    np.testing.assert_allclose(spectrum.values, np.linalg.eigvalsh(x.T @ x)[-20:], atol=1e-9)
+    np.testing.assert_allclose((spectrum.vectors * spectrum.values) @ spectrum.vectors.T, x.T @ x, atol=1e-9)
     rows = np.random.default_rng(1).normal(size=(3, 50))
-    np.testing.assert_allclose(GramProduct(x.T @ x, 20)(rows), rows @ x.T @ x, atol=1e-9)
+    for count in (20, 25):  # through the models, and through the matrix
+        gram = GramProduct(x.T @ x, count)
+        np.testing.assert_allclose(gram(rows), rows @ x.T @ x, atol=1e-9)
+        np.testing.assert_allclose(gram.largest, spectrum.values[-1])
 
 
 def test_shrink_leaves_nothing_at_the_largest_penalty_and_least_squares_at_none():

@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sourcewise.core.errors import SourcewiseError
@@ -247,6 +247,7 @@ def test_folds_never_split_a_subset_from_its_complement():
     name=st.sampled_from(["auto", *ESTIMATORS]),
     twist=st.sampled_from(["plain", "complements", "twice", "one size", "rounded", "constant column"]),
 )
+@example(0, 2, 2, 0.1, np.float16, "hierarchical", "complements")  # both groups are in all subsets, or in none
 def test_odd_tables_give_an_answer_or_one_clear_line(seed, models, groups, share, dtype, name, twist):
     rng = np.random.default_rng(seed)
     masks = rng.random((models, groups)) < share

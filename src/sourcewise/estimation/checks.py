@@ -176,17 +176,17 @@ def _rounded(models: int) -> str:
 
 
 def curve(subsets: Subsets, estimator: Estimator, result: Checks, seed: int = 0) -> Iterator[Point]:
-    """Yield LDS and split-half reliability at an eighth, a quarter, a half, and all of the models.
+    """Yield LDS and split-half reliability at all of the models, a half, a quarter, and an eighth.
 
-    result: checks of all of them, which may hold what the last point needs.
+    result: checks of all of them, which may hold what the first point needs.
     """
-    order = np.random.default_rng(seed).permutation(subsets.units)
-    for count in (subsets.units // 8, subsets.units // 4, subsets.units // 2):
-        if count >= 2 * LEAST_UNITS:
-            part = subsets.take(order[:count])
-            score, reliability = cross_fitted_lds(part, estimator), split_half(part, estimator, seed).pooled
-            yield Point(int(part.runs.sum()), score, reliability)
     if result.split_half is not None:
         known = result.candidates.get(estimator.name)
         score = cross_fitted_lds(subsets, estimator) if known is None else known
         yield Point(int(subsets.runs.sum()), score, result.split_half)
+    order = np.random.default_rng(seed).permutation(subsets.units)
+    for count in (subsets.units // 2, subsets.units // 4, subsets.units // 8):
+        if count >= 2 * LEAST_UNITS:
+            part = subsets.take(order[:count])
+            score, reliability = cross_fitted_lds(part, estimator), split_half(part, estimator, seed).pooled
+            yield Point(int(part.runs.sum()), score, reliability)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 
 from sourcewise.estimation import spectra
-from sourcewise.estimation.arrays import ALL, BLOCK_ROWS, Array, Index, Mask, PackedMasks, cuts
+from sourcewise.estimation.arrays import ALL, BLOCK_ROWS, TILE_COLUMNS, Array, Index, Mask, PackedMasks, cuts
 from sourcewise.estimation.moments import GRAM_GROUPS, HierarchyMoments, Moments, sum_models
 
 
@@ -103,7 +103,9 @@ class Subsets:
         if not hierarchy:
             return moments
         known = self.hierarchy or one_class(self)
-        return replace(moments, hierarchy=known.moments(columns, groups))
+        are_logits = known.logits.outputs is self.outputs
+        logits = moments if are_logits else known.logits.moments(columns, groups, squares=False)
+        return replace(moments, hierarchy=known.moments(logits, columns, groups))
 
 
 @dataclass(frozen=True)
@@ -151,14 +153,15 @@ class Hierarchy:
             classes=self.classes.take(units),
         )
 
-    def moments(self, columns: slice, groups: slice) -> HierarchyMoments:
-        """Return the moments of all rows, for some columns and groups."""
-        logits = self.logits.moments(columns, groups, squares=False)
+    def moments(self, logits: Moments, columns: slice, groups: slice) -> HierarchyMoments:
+        """Return the moments of all rows, for some columns and groups; `logits` are those of the logits."""
         classes = self.classes.moments(ALL, groups, squares=False)
         labels, products = self.labels[columns], np.zeros(logits.columns)
         if logits.models is not None and classes.models is not None:
             for (_, example_rows), (_, class_rows) in zip(logits.models(), classes.models(), strict=True):
-                products += np.einsum("me,me->e", example_rows, class_rows.astype(np.float64)[:, labels])
+                for tile in cuts(len(labels), TILE_COLUMNS):
+                    by_class = class_rows.T.astype(np.float64) @ example_rows[:, tile].astype(np.float64)
+                    products[tile] += by_class[labels[tile], np.arange(by_class.shape[1])]
         priors = {name: table[:, groups] for name, table in self.priors.items()}
         return HierarchyMoments(labels, self.scale[columns], priors, logits, classes, products)
 
@@ -245,9 +248,12 @@ def collapse(
 
 def _first_runs(masks: PackedMasks, outputs: NDArray[Any], seeds: NDArray[Any]) -> Index:
     """Return the rows at which runs (same subset, seed and outputs) appear first."""
-    keys = _digests(masks.bits), seeds, _digests(outputs)
-    runs = np.column_stack([np.unique(key, return_inverse=True)[1] for key in keys])
-    return np.sort(np.unique(runs, axis=0, return_index=True)[1])
+    runs = np.column_stack([np.unique(key, return_inverse=True)[1] for key in (_digests(masks.bits), seeds)])
+    _, run, copies = np.unique(runs, axis=0, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(copies[run] > 1)  # only these take a look at their outputs
+    content = np.zeros(len(masks), np.int64)
+    content[repeated] = np.unique(_digests(outputs[row] for row in repeated), return_inverse=True)[1]
+    return np.sort(np.unique(np.column_stack([run, content]), axis=0, return_index=True)[1])
 
 
 def _averaged(outputs: NDArray[Any], subset: Index, runs: Index) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -96,7 +96,7 @@ class Fit:
 
     def curve(self) -> list[Point]:
         """Return LDS and split-half reliability against the number of models, up to all."""
-        return list(checks.curve(self.sample, self.method.for_halves, self.checks))
+        return sorted(checks.curve(self.sample, self.method.for_halves, self.checks))
 
 
 def fit(

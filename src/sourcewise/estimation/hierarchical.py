@@ -20,7 +20,7 @@ the outputs themselves: shrinkage does not bias them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,7 +93,7 @@ def fit_classes(normal: NormalEquations, priors: Mapping[str, Array]) -> ClassEf
     deviation, stderr = rest.influence[:, groups], rest.stderr[:, groups]
     expected = expected_slopes * factor
     posterior = adaptive_posterior(deviation + expected, stderr, expected)
-    slopes = posterior.mean / factor
+    slopes = np.nan_to_num(posterior.mean) / factor  # groups that are never apart add nothing that can be told
     if not normal.sizes_vary:
         slopes = slopes - slopes.mean(1, keepdims=True)
     return ClassEffects(posterior, slopes, dict(zip(tables, weights.tolist(), strict=True)))
@@ -167,8 +167,9 @@ def _fit_examples(
     """Return the posterior of the effects on examples and the slopes that predict them, float[E, G] each."""
     labels, groups, k = hierarchy.labels, normal.groups, normal.groups.size
     loading, loading_variance, rest = _split(hierarchy)
-    equations = normal.with_outputs(rest)
-    likelihood = _class_likelihood(equations, labels, hierarchy.classes.columns)
+    projections = [normal.with_outputs(rest).project(tile) for tile in cuts(len(labels), TILE_COLUMNS)]
+    del rest  # its table is no longer needed
+    likelihood = _class_likelihood(normal, projections, labels, hierarchy.classes.columns)
     filters = likelihood.T @ normal.filters[:-1]  # [C, rank]
     square = normal.vectors**2
     unseen = np.maximum(1 - square.sum(1) - (0.0 if normal.sizes_vary else 1 / k), 0.0)
@@ -178,12 +179,11 @@ def _fit_examples(
     factor = 1.0 if normal.sizes_vary or k == 1 else k / (k - 1)
     mean, sd, lfsr = np.full((3, len(labels), hierarchy.logits.groups), np.nan)
     coefficients = np.zeros((len(labels), hierarchy.logits.groups))
-    for tile in cuts(len(labels), TILE_COLUMNS):
-        label, column_loading = labels[tile], loading[tile, None]
-        projection, scale = equations.project(tile), hierarchy.scale[tile, None]
-        noise = (likelihood[:, label] * _quadratic(equations, projection) / normal.free).sum(0)
+    for tile, projection in zip(cuts(len(labels), TILE_COLUMNS), projections, strict=True):
+        label, column_loading, scale = labels[tile], loading[tile, None], hierarchy.scale[tile, None]
+        noise = (likelihood[:, label] * _quadratic(normal, projection) / normal.free).sum(0)
         noise[projection.total <= projection.floor] = 0.0
-        slopes = equations.group_slopes(projection.rotated * filters[label], projection.size_product)
+        slopes = normal.group_slopes(projection.rotated * filters[label], projection.size_product)
         class_mean, class_sd = effects.posterior.mean[label], effects.posterior.sd[label]
         variance = (column_loading * class_sd) ** 2 + noise[:, None] * gain[label] * factor**2
         variance += loading_variance[tile, None] * class_mean**2
@@ -215,11 +215,12 @@ def _split(hierarchy: HierarchyMoments) -> tuple[Array, Array, Moments]:
     return loading, variance, _centred(m, m.mean - loading * classes.mean[labels], rest, cross)
 
 
-def _class_likelihood(equations: NormalEquations, labels: Index, classes: int) -> Array:
-    """Return the likelihood of each penalty for the examples of a class together, float[L, C]."""
+def _class_likelihood(
+    equations: NormalEquations, projections: Sequence[Projection], labels: Index, classes: int
+) -> Array:
+    """Return the likelihood of each penalty for the examples of a class together, float[L, C], from their tiles."""
     deviance = np.zeros((len(equations.penalties) - 1, classes))
-    for tile in cuts(len(labels), TILE_COLUMNS):
-        projection = equations.project(tile)
+    for tile, projection in zip(cuts(len(labels), TILE_COLUMNS), projections, strict=True):
         varies = projection.total > projection.floor
         quadratic = _quadratic(equations, projection)[:, varies]
         each = (equations.free - 1) * np.log(quadratic) + equations.log_determinant[:, None]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
+from scipy import linalg
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import TILE_COLUMNS, Array, cuts
@@ -85,16 +87,22 @@ def centred_products(moments: Moments, center: Moments | None = None) -> tuple[A
 class GramProduct:
     """Products with a Gram matrix float[G, G] of the masks of `count` models, and its largest eigenvalue.
 
-    Products go through the models where these are fewer than half the groups. The eigenvalue counts as a half where it
-    is less, as it is if no mask varies.
+    Products go through the models where these are fewer than half the groups.
     """
 
     def __init__(self, matrix: Array, count: int) -> None:
         self.count, self._matrix, self._root = count, matrix, None
-        values, vectors = eigen(matrix, count)
-        if len(values) < len(matrix):
-            self._root = vectors * np.sqrt(np.maximum(values, 0))
-        self.largest = max(float(values[-1]), 0.5)
+        if 2 * count < len(matrix):
+            spectrum = eigen(matrix, count)
+            self._root = spectrum.vectors * np.sqrt(np.maximum(spectrum.values, 0))
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest eigenvalue; a half where it is less, as it is if no mask varies."""
+        if self._root is not None:
+            return max(float((self._root**2).sum(0).max()), 0.5)
+        last = len(self._matrix) - 1
+        return max(float(linalg.eigvalsh(self._matrix, subset_by_index=(last, last))[0]), 0.5)
 
     def __call__(self, rows: Array) -> Array:
         """Return the product of rows float[e, G] with the matrix."""

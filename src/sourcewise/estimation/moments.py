@@ -99,9 +99,10 @@ class Moments:
         """
         if self.gram is None:
             raise SourcewiseError("regressions need moments with a Gram matrix (gram=True)")
-        chosen = np.arange(self.groups) if groups is None else groups
-        kept = self.kept[chosen]
-        return self.gram[np.ix_(chosen, chosen)] - np.outer(kept, kept) / self.count
+        kept, gram = self.kept, self.gram
+        if groups is not None and len(groups) < self.groups:
+            kept, gram = kept[groups], gram[np.ix_(groups, groups)]
+        return gram - np.outer(kept, kept / self.count)
 
     def side_means(self, tile: slice, groups: slice | Index = ALL) -> tuple[Mean, Mean]:
         """Return the mean output [e, G] of the models with each group, and of those without, for a tile of columns.

@@ -118,15 +118,15 @@ class NormalEquations:
             self.size_square = 0.0
         self.size_weight = weight / self.size_square if self.size_square else np.zeros(self.groups.size)
         self.sizes_vary = self.size_square > 0.1 * scale
-        values, vectors = eigen(gram, moments.count)
-        spanned = values > 1e-9 * max(float(values[-1]), 1e-9 * scale)
-        self.values, self.vectors, self.rank = values[spanned], vectors[:, spanned], int(spanned.sum())
+        spectrum = eigen(gram, moments.count)
+        first = np.searchsorted(spectrum.values, 1e-9 * max(float(spectrum.values[-1]), 1e-9 * scale), side="right")
+        self.values, self.vectors = spectrum.values[first:], spectrum.vectors[:, first:]
+        self.rank = len(self.values)
         self.penalties = np.append(PENALTIES * (self.values.mean() if self.rank else 1.0), 0.0)
         self.filters = 1 / (self.values + self.penalties[:, None])
         self.log_determinant = np.log1p(self.values / self.penalties[:-1, None]).sum(1)
-        shrinkage = (self.values * self.filters) @ (self.vectors**2).T
-        self.shrinkage = np.where(shrinkage > 1e-9, shrinkage, np.nan)
-        self.noise_gain, self.leak_gain = self._gains(self.values * self.filters)
+        sizes = np.append(self.size_weight, [self.size_square, scale])
+        self.shrinkage, self.noise_gain, self.leak_gain = spectrum.derived(sizes, self._gains)
 
     def with_outputs(self, moments: Moments) -> NormalEquations:
         """Return the equations of other outputs of the same models."""
@@ -245,18 +245,21 @@ class NormalEquations:
             result = uneven_noise_ratio(ratio, kurtosis[:, None] * spread[column_penalty])
         return np.where(np.isnan(result), 1.0, result)
 
-    def _gains(self, shares: Array) -> tuple[Array, Array]:
-        """Return the gains of noise and leaks, from shares [L, rank], the shrinkage of each direction."""
+    def _gains(self) -> tuple[Array, Array, Array]:
+        """Return the shrinkage, and the gains of noise and leaks."""
         filters, square, k = self.filters, (self.vectors**2).T, self.groups.size
-        noise = (shares * filters) @ square / self.shrinkage**2
-        leak = shares**2 @ square / self.shrinkage**2 - 1
+        shares = self.values * filters
+        shrinkage = shares @ square
+        shrinkage = np.where(shrinkage > 1e-9, shrinkage, np.nan)
+        noise = (shares * filters) @ square / shrinkage**2
+        leak = shares**2 @ square / shrinkage**2 - 1
         if k > 1:
             leak -= 1 / (k - 1)
         leak = np.maximum(leak, 0.0)
         if self.sizes_vary:
             scale, along = (k - 1) / k, self.size_weight @ self.vectors
-            noise = scale**2 * noise - 2 * scale * ((shares * filters * along) @ self.vectors.T) / self.shrinkage
+            noise = scale**2 * noise - 2 * scale * ((shares * filters * along) @ self.vectors.T) / shrinkage
             noise += 1 / self.size_square + ((shares * filters) @ along**2)[:, None]
             off = (1 - shares) ** 2 @ along**2
             leak = scale**2 * leak + off[:, None]
-        return noise, leak
+        return shrinkage, noise, leak

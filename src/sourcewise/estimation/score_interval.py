@@ -6,7 +6,8 @@ Three things part that score from the cross-fitted one:
 * The folds that predict are few models too, and a unit that is held out from one fold trains the others. Outputs that
   are dealt anew to the units have no effects, and the variance of their scores is so many times what the jackknife says
   of them. The excess is noise of predictions times noise of outputs. A score of r is the product of the correlations of
-  both with the effects, so noise has at most the share (1 - r)^2 of the product of their variances.
+  both with the effects, so noise has at most the share (1 - r)^2 of the product of their variances. Of a dozen units, a
+  jackknife is often far too small. So the variance is at least that share of the one of scores dealt anew.
 * Each fit lacks a fold. Effects are planted in outputs that are dealt anew, on the same masks, and the score that the
   fit of all has on fresh subsets, which is known then, is compared with the cross-fitted one.
 
@@ -50,10 +51,11 @@ def score_interval(
         return float("nan"), float("nan")
     value = float(_mean_of_known(score, (0, 1)))
     # Outputs that are dealt anew have no classes or priors to borrow from, and tuning on each deal takes long.
-    excess, gain = _simulated(subsets, estimator.for_halves, fold, value, np.random.default_rng(seed))
-    noise_share = (1 - np.clip(gain * value, 0, 1)) ** 2
+    dealt, excess, gain = _simulated(subsets, estimator.for_halves, fold, value, np.random.default_rng(seed))
+    noise_share = (1 - np.clip(value, 0, 1)) ** 2
     free = min(DEALS - 1, subsets.units - len(score))  # of the less certain variance
-    error = stats.t.ppf(0.975, free) * np.sqrt(variance[0] * (1 + noise_share * excess))
+    total = max(variance[0] * (1 + noise_share * excess), noise_share * dealt)
+    error = stats.t.ppf(0.975, free) * np.sqrt(total)
     low, high = gain * (value - error), gain * (value + error)
     return float(np.clip(min(low, value), -1, 1)), float(np.clip(max(high, value), -1, 1))
 
@@ -101,10 +103,11 @@ def _correlation(sums: Sequence[Array], count: Array | Index | int) -> Array:
 
 def _simulated(
     subsets: Subsets, estimator: Estimator, fold: Index, value: float, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Return what the jackknife misses without effects, as a share of its variance, and the gain by the missing folds.
+) -> tuple[float, float, float]:
+    """Return the variance of scores without effects, its excess over the jackknife's, and the gain by missing folds.
 
-    The gain is how many times the cross-fitted score `value` the fit of all has.
+    The excess is a share of the jackknife's. The gain is how many times the cross-fitted score `value` the fit of all
+    has.
     """
     groups, available = subsets.masks.groups, subsets.outputs.shape[1]
     most = int(np.clip(1e7 / groups**2, 5, COLUMNS))
@@ -121,10 +124,11 @@ def _simulated(
         truths.append(_mean_of_known(_score_on_fresh(slopes, effects, subsets.masks).reshape(-1, width), 1))
     score, truth = np.concatenate(scores), np.concatenate(truths)
     jackknifed = np.concatenate(variances)[:DEALS].mean()
-    excess = max(score[:DEALS].var(ddof=1) / jackknifed - 1, 0.0) if jackknifed > 0 else 0.0
+    dealt = score[:DEALS].var(ddof=1)
+    excess = max(dealt / jackknifed - 1, 0.0) if jackknifed > 0 else 0.0
     folds, fresh = (np.array([table[share == s].mean() for s in SHARES]) for table in (score, truth))
     constant, slope = np.linalg.lstsq(np.array([folds, folds**2]).T, fresh)[0]  # gain: constant + slope * score
-    return float(excess), float(np.clip(constant + slope * value, 1, 3))
+    return float(dealt), float(excess), float(np.clip(constant + slope * value, 1, 3))
 
 
 def _planted(subsets: Subsets, columns: Index, share: Array, rng: np.random.Generator) -> tuple[Subsets, Array]:

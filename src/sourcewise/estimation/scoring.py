@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.estimation.arrays import Array, Index
@@ -117,9 +116,21 @@ def _rank(scores: Mapping[str, float]) -> list[str]:
 
 
 def ranks(table: NDArray[Any]) -> Array:
-    """Return the rank of each value in its column, about the mean rank, float[n, E]."""
-    rank = stats.rankdata(table.astype(np.float64), axis=0)
-    return np.asarray(rank - rank.mean(0))
+    """Return the rank of each value in its column, about the mean rank, float[n, E]. Equal values share their mean.
+
+    scipy's `rankdata` takes twice as long.
+    """
+    values = np.ascontiguousarray(table.T, dtype=np.float64)
+    order, count = values.argsort(1), values.shape[1]
+    ordered = np.take_along_axis(values, order, 1)
+    is_first = np.ones(values.shape, np.bool_)
+    is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = np.flatnonzero(is_first)
+    equal = np.diff(first, append=values.size)
+    shared = np.repeat(first % count + (equal - count) / 2, equal)
+    rank = np.empty_like(values)
+    np.put_along_axis(rank, order, shared.reshape(values.shape), 1)
+    return rank.T
 
 
 def correlation(left: Array, right: Array, weights: Array) -> Array:

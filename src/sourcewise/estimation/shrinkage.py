@@ -243,7 +243,7 @@ def shrink(
     """
     mean, sd, lfsr = np.empty((3, *estimate.shape))
     center, center_error = (np.broadcast_to(table, estimate.shape) for table in (expected, expected_error))
-    for rows in row_blocks((len(estimate), estimate.shape[1] * len(mixture.scales))):
+    for rows in row_blocks((len(estimate), 8 * estimate.shape[1] * len(mixture.scales))):  # many tables of this size
         mean[rows], sd[rows], lfsr[rows] = _shrink_rows(
             estimate[rows], stderr[rows], center[rows], center_error[rows], mixture
         )

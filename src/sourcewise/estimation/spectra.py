@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from threading import Lock
 from typing import Any
@@ -61,14 +62,31 @@ def gram(masks: PackedMasks) -> Array:
     return matrix.astype(np.float64)
 
 
-def eigen(matrix: Array, count: int) -> tuple[Array, Array]:
-    """Return eigenvalues, rising, and eigenvectors [G, values] of a Gram matrix of the centred masks of `count` models.
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues, rising, and eigenvectors [G, values] of a matrix. They cannot be written to.
+
+    key: says what they hold.
+    """
+
+    values: Array
+    vectors: Array
+    key: bytes
+
+    def derived(self, beside: NDArray[Any], make: Callable[[], Arrays]) -> Arrays:
+        """Return the arrays that `make` makes of this and of what is `beside` it, made once."""
+        return _memo.get(self.key + beside.tobytes(), make)
+
+
+def eigen(matrix: Array, count: int) -> Spectrum:
+    """Return the spectrum of a Gram matrix of the centred masks of `count` models.
 
     Those models span at most `count` directions. Where that is less than half of all, the others, whose value is zero,
-    are left out. Neither array can be written to.
+    are left out.
     """
-    values, vectors = _memo.get(_key(f"eigen/{count}/{matrix.shape}", matrix), lambda: _decompose(matrix, count))
-    return values, vectors
+    key = _key(f"eigen/{count}/{matrix.shape}", matrix)
+    values, vectors = _memo.get(key, lambda: _decompose(matrix, count))
+    return Spectrum(values, vectors, key)
 
 
 def _key(kind: str, array: NDArray[Any]) -> bytes:

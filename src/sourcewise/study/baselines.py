@@ -94,7 +94,8 @@ def compare_baselines(
             continue
         score, lds = counts @ table / counts.sum(), None
         if masks is not None and means is not None:
-            lds = _mean(rank_correlation(masks @ table[row].astype(np.float64), means[:, row]) for row in filled)
+            predicted = masks @ table.T.astype(np.float64)
+            lds = _mean(rank_correlation(predicted[:, row], means[:, row]) for row in filled)
         order = _descending(score)
         baselines[name] = Baseline(
             overall=tuple(map(GroupScore, groups[order].tolist(), score[order].tolist())),

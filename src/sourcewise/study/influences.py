@@ -92,7 +92,7 @@ def _in_step(curves: Mapping[Key, Iterator[Point]]) -> dict[Key, list[Point]]:
     for row in zip_longest(*curves.values()):
         for key, point in zip(curves, row, strict=True):
             points[key] += [point] if point else []
-    return points
+    return {key: sorted(row) for key, row in points.items()}
 
 
 def _estimate_target(
