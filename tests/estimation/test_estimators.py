@@ -244,15 +244,26 @@ def test_lasso_takes_the_penalty_of_least_held_out_error():
         assert chosen <= min(errors) * 1.02
 
 
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+def test_lasso_is_the_same_in_any_unit(unit):  # its path of penalties is in single precision
+    masks, outputs = study("random", groups=30, models=120, columns=6)
+    plain, scaled = (
+        lasso(moments(masks, y, gram=True), moments(masks[::5], y[::5], gram=True)) for y in (outputs, outputs * unit)
+    )
+    np.testing.assert_allclose(scaled.penalty, plain.penalty * unit, rtol=1e-6)
+    largest = np.abs(plain.coefficients).max()
+    np.testing.assert_allclose(scaled.coefficients / unit, plain.coefficients, atol=1e-5 * largest)
+
+
 def test_few_models_span_few_directions_which_are_all_that_is_kept():
-    masks, _ = study("bernoulli", groups=50, models=20, columns=1)
+    masks, _ = study("bernoulli", groups=50, models=16, columns=1)
     x = masks - masks.mean(0)
-    spectrum = eigen(x.T @ x, 20)
-    assert spectrum.vectors.shape == (50, 20)
-    np.testing.assert_allclose(spectrum.values, np.linalg.eigvalsh(x.T @ x)[-20:], atol=1e-9)
+    spectrum = eigen(x.T @ x, 16)
+    assert spectrum.vectors.shape == (50, 16)
+    np.testing.assert_allclose(spectrum.values, np.linalg.eigvalsh(x.T @ x)[-16:], atol=1e-9)
     np.testing.assert_allclose((spectrum.vectors * spectrum.values) @ spectrum.vectors.T, x.T @ x, atol=1e-9)
     rows = np.random.default_rng(1).normal(size=(3, 50))
-    for count in (20, 25):  # through the models, and through the matrix
+    for count in (16, 25):  # through the models, and through the matrix
         gram = GramProduct(x.T @ x, count)
         np.testing.assert_allclose(gram(rows), rows @ x.T @ x, atol=1e-9)
         np.testing.assert_allclose(gram.largest, spectrum.values[-1])

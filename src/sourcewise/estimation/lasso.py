@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from sourcewise.core.errors import SourcewiseError
@@ -24,7 +26,8 @@ def lasso(moments: Moments, held_out: Moments) -> Estimate:
 
     The path of penalties is fitted without the held-out models, their error picks the penalty, and the coefficients
     come from all models at that penalty (on scikit-learn's scale: half the mean squared error plus penalty times the
-    sum of magnitudes). influence, stderr and dof are those of `ridge`.
+    sum of magnitudes). The path, which need not be
+    precise, takes float32. influence, stderr and dof are those of `ridge`.
 
     Args:
         moments: of all models, with a Gram matrix.
@@ -38,34 +41,47 @@ def lasso(moments: Moments, held_out: Moments) -> Estimate:
     companion, train = ridge(moments), moments - held_out
     (matrix, cross), (matrix_held, cross_held) = centred_products(train), centred_products(held_out, train)
     matrix_all, cross_all = centred_products(moments)
-    gram, gram_held = GramProduct(matrix, train.count), GramProduct(matrix_held, held_out.count)
-    gram_all = GramProduct(matrix_all, moments.count)
+    gram = GramProduct(matrix.astype(np.float32), train.count)
+    gram_held, gram_all = GramProduct(matrix_held, held_out.count), GramProduct(matrix_all, moments.count)
     penalty, coefficients = np.empty(moments.columns), np.empty((moments.columns, moments.groups))
     for tile in cuts(moments.columns, TILE_COLUMNS):
-        largest = np.abs(cross[tile]).max(1) / train.count
-        penalty[tile], start = _least_held_out_error(gram, cross[tile], gram_held, cross_held[tile], largest)
-        coefficients[tile] = shrink(gram_all, cross_all[tile], penalty[tile], start)
+        largest = np.abs(cross[tile]).max(1, keepdims=True) / train.count
+        unit = np.where(largest > 0, largest, 1.0)
+        share, start = _least_held_out_error(gram, cross[tile] / unit, gram_held, cross_held[tile] / unit)
+        penalty[tile] = share * largest[:, 0]
+        coefficients[tile] = shrink(gram_all, cross_all[tile], penalty[tile], start * unit)
     return replace(companion, coefficients=coefficients, penalty=penalty)
 
 
 def _least_held_out_error(
-    gram: GramProduct, cross: Array, gram_held: GramProduct, cross_held: Array, largest: Array
+    gram: GramProduct, cross: Array, gram_held: GramProduct, cross_held: Array
 ) -> tuple[Array, Array]:
-    """Follow the path of penalties down from `largest` [e]; return the best penalty [e] and its coefficients [e, G].
+    """Follow the path of SHRINKAGES down; return the one of least held-out error [e] and its coefficients [e, G].
 
-    A column leaves the path once its error has risen twice running.
+    A column leaves the path once three penalties in a row did not lower its error. Steps along the path have the
+    precision of `gram`, the errors have double precision.
+
+    Args:
+        gram: the Gram matrix of the models that are fitted.
+        cross: float[e, G], product of their masks and outputs, in units of each column's largest penalty.
+        gram_held: the Gram matrix of the held-out models.
+        cross_held: float[e, G], as cross.
     """
-    best, error = np.zeros(len(largest)), np.full(len(largest), np.inf)
-    coefficients, slopes, live = np.zeros_like(cross), np.zeros_like(cross), np.arange(len(largest))
+    columns = len(cross)
+    best, error, coefficients = np.zeros(columns), np.full(columns, np.inf), np.zeros_like(cross)
+    cross, live = cross.astype(gram.dtype), np.arange(columns)
+    slopes = np.zeros_like(cross)
     for share in SHRINKAGES:
-        penalty = share * largest[live]
-        slopes = shrink(gram, cross[live], penalty, slopes, 3e-3, 200)
-        new_error = ((gram_held(slopes) - 2 * cross_held[live]) * slopes).sum(1)
+        slopes = shrink(gram, cross[live], np.full(len(live), share), slopes, 3e-3, 200)
+        precise = slopes.astype(np.float64)
+        new_error = ((gram_held(precise) - 2 * cross_held[live]) * precise).sum(1)
         better = new_error <= error[live]
-        best[live[better]], coefficients[live[better]] = penalty[better], slopes[better]
+        best[live[better]], coefficients[live[better]] = share, precise[better]
         error[live[better]] = new_error[better]
-        rising_twice = best[live] > 2.6 * share * largest[live]
-        live, slopes = live[~rising_twice], slopes[~rising_twice]
+        stays = best[live] <= 2.6 * share
+        live, slopes = live[stays], slopes[stays]
+        if not live.size:
+            break
     return best, coefficients
 
 
@@ -87,14 +103,15 @@ def centred_products(moments: Moments, center: Moments | None = None) -> tuple[A
 class GramProduct:
     """Products with a Gram matrix float[G, G] of the masks of `count` models, and its largest eigenvalue.
 
-    Products go through the models where these are fewer than half the groups.
+    Products go through the models where these are fewer than a third of the groups. They have the precision of the
+    matrix.
     """
 
-    def __init__(self, matrix: Array, count: int) -> None:
-        self.count, self._matrix, self._root = count, matrix, None
-        if 2 * count < len(matrix):
-            spectrum = eigen(matrix, count)
-            self._root = spectrum.vectors * np.sqrt(np.maximum(spectrum.values, 0))
+    def __init__(self, matrix: NDArray[np.floating[Any]], count: int) -> None:
+        self.count, self.dtype, self._matrix, self._root = count, matrix.dtype, matrix, None
+        if 3 * count < len(matrix):
+            spectrum = eigen(matrix.astype(np.float64), count)
+            self._root = (spectrum.vectors * np.sqrt(np.maximum(spectrum.values, 0))).astype(self.dtype)
 
     @cached_property
     def largest(self) -> float:
@@ -136,16 +153,21 @@ def shrink(
     result = np.zeros_like(cross) if start is None else start.copy()
     live = np.arange(len(cross))
     old, ahead, c = result.copy(), result.copy(), cross
-    threshold = (step * gram.count * penalty)[:, None]
-    momentum = np.ones((len(cross), 1))
+    threshold = (step * gram.count * penalty)[:, None].astype(cross.dtype)
+    momentum = np.ones((len(cross), 1), cross.dtype)
     for _ in range(limit):
-        new = ahead - step * (gram(ahead) - c)
-        new = np.sign(new) * np.maximum(np.abs(new) - threshold, 0)
+        new = gram(ahead)
+        new -= c
+        new *= -step
+        new += ahead
+        new -= np.clip(new, -threshold, threshold)
         move = new - old
-        restart = ((ahead - new) * move).sum(1, keepdims=True) > 0
-        next_momentum = np.where(restart, 1.0, (1 + np.sqrt(1 + 4 * momentum**2)) / 2)
-        ahead = new + np.where(restart, 0.0, (momentum - 1) / next_momentum) * move
-        moving = np.abs(move).max(1) > tolerance * np.abs(new).max(1)
+        ahead -= new
+        restart = np.einsum("eg,eg->e", ahead, move)[:, None] > 0
+        next_momentum = np.where(restart, 1, (1 + np.sqrt(1 + 4 * momentum**2)) / 2)
+        ahead = np.multiply(move, np.where(restart, 0, (momentum - 1) / next_momentum), out=ahead)
+        ahead += new
+        moving = np.abs(move, out=move).max(1) > tolerance * np.maximum(new.max(1), -new.min(1))
         old, momentum = new, next_momentum
         if not moving.all():
             result[live[~moving]] = new[~moving]
