@@ -17,8 +17,9 @@ $(VENV)/.ready: pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,slurm]'
 	@touch $@
 
-demo: $(VENV)/.ready  ## run the demo: 96 source models, their influences, a report
+demo: $(VENV)/.ready  ## run the demo: 96 source models, a search for a better source, influences, a report
 	$(RUN) train.py --multirun experiment=demo
+	$(RUN) train.py --multirun experiment=demo_search
 	$(RUN) estimate.py records=$(DEMO)/runs out=$(DEMO)
 
 test: $(VENV)/.ready  ## run the tests that need nothing but this machine's processor
