@@ -20,6 +20,7 @@ from sourcewise.acting.curation import Curation, ExpectedGain, VerifiedGain
 from sourcewise.commands import estimate
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.overrides import NO_SEARCH
 from sourcewise.core.results_folder import MANIFEST
 from sourcewise.designs import DESIGNS
 from sourcewise.designs.files import write_ranking
@@ -308,6 +309,16 @@ def test_records_of_another_recipe_may_join_but_not_those_of_other_groups(runs: 
     record.write(record.Record(np.ones(14, bool), item.targets, item.header), tmp_path / "bad" / "0" / names.RECORD)
     with pytest.raises(SourcewiseError, match="are not the 14 groups"):
         run_estimate(runs, f"counterfactuals=[{tmp_path / 'bad'}]")
+
+
+def test_candidates_of_a_search_are_no_counterfactuals(runs: Path) -> None:
+    subset = {"design": "listed", "drop": ["g0"]}
+    write(runs, 0, without(0, count=14), subset, np.zeros(14))
+    (path,) = runs.glob("listed*/record.safetensors")
+    item = record.read(path)
+    assert run_estimate(runs).counterfactuals
+    record.write(replace(item, header=replace(item.header, overrides=["experiment=search", NO_SEARCH])), path)
+    assert not run_estimate(runs).counterfactuals
 
 
 @pytest.mark.slow

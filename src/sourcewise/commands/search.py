@@ -23,7 +23,7 @@ from sourcewise.core import names, settings
 from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.core.files import write_atomically
 from sourcewise.core.messages import first_names
-from sourcewise.core.overrides import quote
+from sourcewise.core.overrides import NO_SEARCH, quote
 from sourcewise.core.splits import Split
 from sourcewise.designs.chosen_designs import listed
 from sourcewise.designs.files import read_names, read_ranking, write_names
@@ -130,7 +130,7 @@ class Training:
     def _template(self, kind: str) -> Run:
         """Return a run of a kind, as the launcher composes it; each kind is composed once."""
         if kind not in self._templates:
-            line = [*self.overrides, "search=null", f"subset={'random' if kind == 'explore' else kind}"]
+            line = [*self.overrides, NO_SEARCH, f"subset={'random' if kind == 'explore' else kind}"]
             line += [f"subset.keep={quote(self.groups)}"] if kind == "listed" else []
             line += [f"proxy={self.chosen.proxy}"] if kind == "explore" and self.chosen.proxy else []
             self._templates[kind] = self.launcher.compose([line])[0]

@@ -26,7 +26,9 @@ _NUMBER = r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d[\d_]*)?"
 _NO_TEXT = re.compile(rf"{_NUMBER}|[+-]?(inf|nan)|null|true|false", re.IGNORECASE)
 _INTEGER = re.compile(r"0|-?[1-9]\d*")
 """A word that reads as it is written whether it is a number or text."""
-_KEPT = ("logger=none", "search=null")
+NO_SEARCH = "search=null"
+"""The override of runs that a search asks for."""
+_KEPT = ("logger=none", NO_SEARCH)
 _RECIPE = frozenset(
     {"experiment", "study", "trainer", "trainer.precision", "trainer.sync_batchnorm", "trainer.devices"}
 )

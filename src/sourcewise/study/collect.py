@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.overrides import NO_SEARCH
 from sourcewise.core.splits import HALVES, Split
 from sourcewise.core.spool import Spool
 from sourcewise.designs import recorded_design
@@ -139,7 +140,7 @@ class Study:
         targets: their outputs, by target.
         mappings: outputs of the first run that kept all groups, by target, with the mean label and feature mapping over
             all such runs.
-        counterfactual_runs: models of chosen subsets.
+        counterfactual_runs: models of chosen subsets, without those that raced in a search.
         full_runs: of those that keep all groups, the outputs on every example, by target.
         runs_without: of those that keep all groups but one, the outputs on every example, by target and number of the
             group. full_runs and runs_without are empty where groups are examples.
@@ -239,7 +240,7 @@ def join_counterfactuals(study: Study, records: Iterable[Record]) -> Study:
             )
         name = "" if header.study == study.header.study else header.study
         is_present = not name and (record.mask.tobytes(), str(header.seed)) in present
-        if not header.is_random and not is_present:
+        if not (header.is_random or is_present or _was_raced(header)):
             runs.append(_counterfactual_run(record, study.output, study.split, name))
     return replace(study, counterfactual_runs=tuple(runs))
 
@@ -273,7 +274,7 @@ class _Collector:
             self._add_random(record)
             return
         self._chosen_designs[record.header.design] += 1
-        if self._output in UNITS:
+        if self._output in UNITS and not _was_raced(record.header):
             self._add_chosen(record)
 
     def _add_random(self, record: Record) -> None:
@@ -360,6 +361,14 @@ class _TargetCollector:
             scores=np.array(self._scores),
             score=self._score,
         )
+
+
+def _was_raced(header: Header) -> bool:
+    """Return whether a run is one of a search's candidates.
+
+    The best of many that raced looks better than it is, so they are shown as what they are, with the search.
+    """
+    return header.design == "listed" and NO_SEARCH in (header.overrides or ())
 
 
 def _counterfactual_run(record: Record, output: str, split: Split, study: str = "") -> CounterfactualRun:
