@@ -7,11 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sourcewise.acting.search.account import sentences
 from sourcewise.core.messages import first_names
 from sourcewise.report import figures
 from sourcewise.report.formatting import count, join, number
 from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
+from sourcewise.report.sections.search import is_with
 from sourcewise.study.baselines import MAPPINGS, Baseline
 from sourcewise.study.influences import Checks
 from sourcewise.study.pilot import Pilot
@@ -23,7 +25,8 @@ TITLE = "How far to trust this"
 def verdict(target: TargetContext) -> Section:
     """Return which claims about a target the data can support, from the numbers of significant influences.
 
-    The title is the result in one sentence. A terminal shows how far influences can be trusted elsewhere.
+    The title is the result in one sentence. A terminal shows elsewhere how far influences can be trusted, and what a
+    search ended with.
     """
     facts, models, groups, fdr = target.facts, target.summary.models, target.summary.groups, target.summary.fdr
     significant, cells, lead = facts.significant_class, facts.cells_class, []
@@ -57,7 +60,9 @@ def verdict(target: TargetContext) -> Section:
     if unknown := facts.unknown:
         lead.append(f"The influence of {count(unknown, 'group')} is not identifiable; the notes say why.")
     reliability = [facts.verdict] if facts.verdict else []
-    return Section("verdict", headline, [*reliability, *lead], brief=Section("verdict", headline, lead))
+    search = target.summary.search
+    searched = sentences(search)[:1] if search is not None and is_with(target) else []
+    return Section("verdict", headline, [*searched, *reliability, *lead], brief=Section("verdict", headline, lead))
 
 
 def _harm(target: TargetContext) -> str:
