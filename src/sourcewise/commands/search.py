@@ -27,10 +27,10 @@ from sourcewise.core.overrides import NO_SEARCH, quote
 from sourcewise.core.splits import Split
 from sourcewise.designs.chosen_designs import listed
 from sourcewise.designs.files import read_names, read_ranking, write_names
-from sourcewise.estimation.arrays import Array
 from sourcewise.records import record
 from sourcewise.records.record import Record
 from sourcewise.study.measurements import Measurement, class_shares, measure
+from sourcewise.study.split_values import Array
 from sourcewise.sweep.launcher import LocalLauncher
 from sourcewise.sweep.runs import Run
 
