@@ -88,6 +88,8 @@ def test_rankings_see_one_side_of_the_examples_alone() -> None:
     assert first == pytest.approx(second)
     everything = [ranking(replace(item, split=ALL), "pets", {}) for item in (study, shifted)]
     assert not np.allclose(*everything)
+    assert ranking(collect(records[:3]), "pets", {}) is None
+    assert ranking(collect(records[:4]), "pets", {}) is not None
     scores = mapping_rankings(study, "pets", tables)["label_mapping"]
     halves = mapping_rankings(study, "pets", choosing_tables(replace(study, split=ALL)))["label_mapping"]
     assert scores.keys() == set(study.group_names)

@@ -13,6 +13,9 @@ from sourcewise.study.levels import TablesByTarget, weighted_classes
 from sourcewise.study.outputs import UNITS
 from sourcewise.study.split_values import chosen_mappings
 
+FEWEST = 4
+"""Subsets from which on a hierarchy can be fitted."""
+
 
 def choosing_tables(study: Study) -> dict[str, dict[str, Array]]:
     """Return label and feature mapping of the examples that choices look at, float[classes, groups] by target, name."""
@@ -35,12 +38,13 @@ def group_scores(subsets: Subsets, shares: Array) -> Array:
 def ranking(study: Study, target: str, tables: TablesByTarget) -> Array | None:
     """Return `group_scores` on the examples of a target that choices look at, float[G]; the lowest are the worst.
 
-    tables: what else is known of the groups, by target. None for a study with too many groups, or whose output is a
-    scalar of the whole target.
+    tables: what else is known of the groups, by target. None for a study with too many groups or too few models, or
+    whose output is a scalar of the whole target.
     """
     if study.output not in UNITS or study.groups > GRAM_GROUPS:
         return None
-    return group_scores(*weighted_classes(study, {target: 1.0}, tables, study.split))
+    subsets, shares = weighted_classes(study, {target: 1.0}, tables, study.split)
+    return None if subsets.units < FEWEST else group_scores(subsets, shares)
 
 
 def mapping_rankings(study: Study, target: str, tables: TablesByTarget) -> dict[str, dict[str, float]]:
