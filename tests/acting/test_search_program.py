@@ -143,6 +143,11 @@ def test_a_search_with_a_goal_goes_on_until_a_gain_is_verified() -> None:
     assert result.verified.is_better
     assert result.verified.level == pytest.approx(1 - 0.05 / 2 ** round(-np.log2((1 - result.verified.level) / 0.05)))
     assert len(train.trained) <= 700
+    short = Planted(additive(np.full(GROUPS, 0.0)))
+    search(short, budget=40, verify=1, seed=2, tolerance=None, at_most=300)
+    by_subset = [(trial.keep, trial.seed) for trial in short.trained if trial.phase == "verify"]
+    assert len(set(by_subset)) == len(by_subset)
+    assert len(short.trained) <= 300
 
 
 @pytest.mark.slow  # twenty searches

@@ -31,6 +31,7 @@ from sourcewise.acting.search.neighbours import MOVES, moves, neighbours
 from sourcewise.acting.search.racing import Standing
 from sourcewise.acting.search.trials import Phase, Trainer, Trial
 from sourcewise.acting.search.verification import (
+    LEAST,
     RANDOM,
     VerifiedSource,
     judge,
@@ -177,7 +178,7 @@ class Search:
         """Return whether runs are left to look further for a verified gain, and add as many as the budget has."""
         if self.settings.at_most is None or (result.verified is not None and result.verified.is_better):
             return False
-        left = self.settings.at_most - len(self._models) - MOST_VERIFIED * self.settings.verify
+        left = self.settings.at_most - len(self._models) - MOST_VERIFIED * max(self.settings.verify, LEAST)
         if left < 2 * LEAST_NEIGHBOURS + racing.least_budget(1 + MOVES):
             return False
         self._spent = result.spent
@@ -233,7 +234,8 @@ class Search:
         if count:
             masks = neighbours(best.keep, np.ones(groups), count, f"search/{self.settings.seed}/{number}")
             self._ask([Trial("move", number, keep, None, self._seed(0)) for keep in masks])
-        near = [item for item in self._models.values() if (item.mask ^ np.array(best.keep)).sum() <= NEAR * groups]
+        alike = [item for trial, item in self._models.items() if not (self.settings.proxy and trial.phase == "explore")]
+        near = [item for item in alike if (item.mask ^ np.array(best.keep)).sum() <= NEAR * groups]
         outputs = np.array([item.choosing.output for item in near])
         fitted = moves(best.keep, np.array([item.mask for item in near]), outputs, prior)
         candidates = dict.fromkeys([best, *resized, *fitted])
@@ -262,7 +264,7 @@ class Search:
         judged = {name: candidate for name, candidate in answers.items() if candidate and candidate.removed}
         scores = [[item.choosing.score for item in self._known(candidate)] for candidate in (winner, everything)]
         count = models_needed(scores, self.settings.detect, self.settings.verify) if judged else 0
-        seeds = [self._seed(SEEDS // 2 + looks * self.settings.verify + i) for i in range(count)]
+        seeds = [self._seed(SEEDS // 2 + looks * max(self.settings.verify, LEAST) + i) for i in range(count)]
         level = 0.95 if self.settings.at_most is None else 1 - 0.05 / 2 ** (looks + 1)
         trials = verification_trials(judged, winner, seeds)
         if judged:
