@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
@@ -76,8 +77,8 @@ class Pool:
         list(self._processes.map(train_quietly, todo))
 
 
-Way = Callable[[Training, int], Candidate]
-"""From a trainer and a number of runs to a subset."""
+Way = Callable[[Training, int], Candidate | None]
+"""From a trainer and a number of runs to a subset; None where this source has no such way."""
 
 
 def measured(training: Training, trials: Sequence[Trial]) -> list[Measurement]:
@@ -90,9 +91,11 @@ def full_trials() -> list[Trial]:
     return [Trial("full", 0, None, None, seed) for seed in range(2)]
 
 
-def by_label_mapping(training: Training, budget: int) -> Candidate:
-    """Return the best size of a cut by label mapping, by a race."""
+def by_label_mapping(training: Training, budget: int) -> Candidate | None:
+    """Return the best size of a cut by label mapping, by a race; None where groups are no whole classes."""
     full = measured(training, full_trials())
+    if "label_mapping" not in mean_mappings(full):
+        return None
     everything = Candidate(as_keep(np.ones_like(full[0].mask)), FULL)
     scores = {"label mapping": training.shares() @ mean_mappings(full)["label_mapping"]}
     sizes = [max(1, round(share * len(everything.keep))) for share in SIZES]
@@ -170,6 +173,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
     options = parser.parse_args()
     runs = options.out.resolve()
+    sys.path.append(str(ROOT))  # sources of benchmarks/conf name what makes them by a dotted path from there
     with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
         line = [f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]", "logger=none", f"runs_dir={runs}"]
         line += options.overrides
@@ -177,7 +181,8 @@ def main() -> None:
         weights = dict.fromkeys(targets, 1 / len(targets))
         training = Training(Pool(options.processes), line, weights, Split(), SearchSettings())  # type: ignore[arg-type]  # a pool composes and performs
         training(full_trials())
-        winners = {name: WAYS[name](training, options.budget) for name in options.ways}
+        tried = {name: WAYS[name](training, options.budget) for name in options.ways}
+        winners = {name: winner for name, winner in tried.items() if winner is not None}
         seeds = range(VERIFIED, VERIFIED + options.verify)
         trials = verification_trials(winners, winners[options.ways[-1]], seeds)
         models = {name: measured(training, part) for name, part in trials.items()}
