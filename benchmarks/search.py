@@ -29,7 +29,7 @@ from hydra import compose, initialize_config_dir
 from sourcewise.acting.counterfactuals import gain
 from sourcewise.acting.curation import propose
 from sourcewise.acting.search import racing
-from sourcewise.acting.search.candidates import FULL, Candidate, as_keep, cut, mean_mappings
+from sourcewise.acting.search.candidates import FULL, Candidate, as_keep, cut, explored_subsets, mean_mappings
 from sourcewise.acting.search.program import SIZES, Search, SearchSettings
 from sourcewise.acting.search.trials import Trial
 from sourcewise.acting.search.verification import RANDOM, verification_trials
@@ -37,10 +37,6 @@ from sourcewise.commands.cli import CONFIGS
 from sourcewise.commands.search import Training
 from sourcewise.commands.train import train
 from sourcewise.core import names
-from sourcewise.core.splits import Split
-from sourcewise.estimation.arrays import PackedMasks
-from sourcewise.estimation.collapse import Knowledge, collapse
-from sourcewise.estimation.fitting import logit_slopes
 from sourcewise.study.measurements import Measurement
 from sourcewise.sweep.composition import plain
 from sourcewise.sweep.runs import Run
@@ -115,14 +111,8 @@ def by_curation(training: Training, budget: int) -> Candidate:
     """Return what `curate=true` proposes from random halves and two full runs."""
     full = measured(training, full_trials())
     halves = measured(training, [Trial("explore", 0, None, seed, 0) for seed in range(budget - 2)])
-    shares = training.shares()
-    present = shares > 0
-    outputs, logits = (np.array([getattr(item, key)[present] for item in halves]) for key in ("classes", "logits"))
-    tables = {name: table[present] for name, table in mean_mappings(full).items()}
-    knowledge = Knowledge(np.arange(present.sum()), logit_slopes(outputs, logits), tables, logits)
-    masks = PackedMasks(np.array([np.packbits(item.mask) for item in halves]), len(full[0].mask))
-    subsets = collapse(masks, outputs, None, knowledge)
-    proposal = propose(subsets, shares[present], [item.choosing.output for item in full])
+    subsets, shares = explored_subsets(halves, mean_mappings(full), training.shares())
+    proposal = propose(subsets, shares, [item.choosing.output for item in full])
     return Candidate(as_keep(proposal.keep), "curation")
 
 
@@ -179,7 +169,7 @@ def main() -> None:
         line += options.overrides
         targets = list(plain(compose("train", overrides=line))["target"])
         weights = dict.fromkeys(targets, 1 / len(targets))
-        training = Training(Pool(options.processes), line, weights, Split(), SearchSettings())  # type: ignore[arg-type]  # a pool composes and performs
+        training = Training(Pool(options.processes), line, weights, SearchSettings())  # type: ignore[arg-type]  # a pool composes and performs
         training(full_trials())
         tried = {name: WAYS[name](training, options.budget) for name in options.ways}
         winners = {name: winner for name, winner in tried.items() if winner is not None}

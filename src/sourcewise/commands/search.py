@@ -46,7 +46,6 @@ class Training:
         launcher: does the runs.
         overrides: of the command line, without those of the search.
         weights: of the targets, which sum to one.
-        split: which target examples choices look at.
         chosen: the settings of the search.
         first: the first record, once there is one.
         runs: all that were asked for.
@@ -55,7 +54,6 @@ class Training:
     launcher: LocalLauncher
     overrides: Sequence[str]
     weights: Mapping[str, float]
-    split: Split
     chosen: SearchSettings
     first: Record | None = None
     runs: list[Run] = field(default_factory=list)
@@ -75,6 +73,11 @@ class Training:
                 if run.state == "failed":
                     write_atomically(run.folder / FAILED, json.dumps({"cause": run.cause}).encode())
         return [self._measure(run) for run in runs]
+
+    @property
+    def split(self) -> Split:
+        """Which target examples choices look at."""
+        return Split(self.chosen.choose, self.chosen.seed)
 
     @property
     def groups(self) -> list[str]:
@@ -176,7 +179,7 @@ def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[st
         raise SourcewiseError("search: hydra.launcher.status=true counts the runs of a sweep; a search decides its own")
     chosen = SearchSettings(**config["search"])
     weights = target_weights(chosen.weights or True, list(config["target"]), "search.weights")
-    training = Training(launcher, overrides, weights, Split(chosen.choose, chosen.seed), chosen)
+    training = Training(launcher, overrides, weights, chosen)
     steps = Search(training, chosen, lambda line: print(line, file=sys.stderr, flush=True))
     with launcher.workers_kept():
         result = steps.run()

@@ -55,7 +55,7 @@ class MeanMappings:
         """Add a run; one that does not keep all groups has no mapping."""
         for name, outputs in record.targets.items() if record.mask.all() else ():
             self._first.setdefault(name, outputs)
-            for key in (*MAPPINGS, *(f"{name}_parts" for name in MAPPINGS)):
+            for key in (*MAPPINGS, *(f"{mapping}_parts" for mapping in MAPPINGS)):
                 if (table := getattr(outputs, key)) is not None:
                     total, runs = self._sums.get((name, key), (np.zeros(table.shape), 0))
                     self._sums[name, key] = total + table, runs + 1

@@ -12,6 +12,7 @@ from scipy import stats
 
 from sourcewise.core.splits import PARTS, Split, parts
 from sourcewise.records.record import Header, TargetOutputs
+from sourcewise.study.baselines import MAPPINGS
 from sourcewise.study.outputs import ACCURACY, class_means, is_correct, output_values, score_name
 
 Array = NDArray[np.float64]
@@ -79,12 +80,12 @@ def chosen_mappings(outputs: TargetOutputs, classes: int, split: Split) -> dict[
     """
     labels = outputs.labels
     if split.share == 1:
-        whole = {"label_mapping": outputs.label_mapping, "feature_mapping": outputs.feature_mapping}
-        return {name: table.astype(np.float64) for name, table in whole.items() if table is not None}
+        tables = {name: getattr(outputs, name) for name in MAPPINGS}
+        return {name: table.astype(np.float64) for name, table in tables.items() if table is not None}
     sizes: NDArray[Any] = np.bincount(PARTS * labels.astype(np.int64) + parts(labels), minlength=PARTS * classes)
     weights = (sizes.reshape(classes, PARTS) * split.chosen_parts()).astype(np.float64)
     weights /= np.maximum(weights.sum(1, keepdims=True), 1)
-    tables = {"label_mapping": outputs.label_mapping_parts, "feature_mapping": outputs.feature_mapping_parts}
+    tables = {name: getattr(outputs, f"{name}_parts") for name in MAPPINGS}
     return {
         name: np.einsum("cp,pcg->cg", weights, table.astype(np.float64))
         for name, table in tables.items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sourcewise.estimation.arrays import Array, Mask
-from sourcewise.estimation.collapse import Knowledge, collapse
+from sourcewise.estimation.collapse import Knowledge, Subsets, collapse
 from sourcewise.estimation.fitting import logit_slopes
 from sourcewise.estimation.hierarchical import HIERARCHICAL
 from sourcewise.study.measurements import Measurement
@@ -47,8 +47,10 @@ def mean_mappings(full: Sequence[Measurement]) -> dict[str, Array]:
     return {name: np.mean([item.mappings[name] for item in full], axis=0) for name in sorted(names)}
 
 
-def effects(models: Sequence[Measurement], mappings: Mapping[str, Array], shares: Array) -> Array:
-    """Return what keeping each group is expected to add to the mean output, float[G], from models of random subsets.
+def explored_subsets(
+    models: Sequence[Measurement], mappings: Mapping[str, Array], shares: Array
+) -> tuple[Subsets, Array]:
+    """Return models of random subsets with the mean outputs of classes that have a share, and these shares, float[C].
 
     mappings: float[C, G] by name, which count as far as they fit the models. shares: float[C], of classes in the mean.
     """
@@ -56,8 +58,16 @@ def effects(models: Sequence[Measurement], mappings: Mapping[str, Array], shares
     outputs, logits = (np.array([getattr(item, key)[present] for item in models]) for key in ("classes", "logits"))
     tables = {name: table[present] for name, table in mappings.items()}
     knowledge = Knowledge(np.arange(present.sum()), logit_slopes(outputs, logits), tables, logits)
-    subsets = collapse(np.array([item.mask for item in models]), outputs, None, knowledge)
-    return np.asarray(shares[present] @ HIERARCHICAL.estimate_subsets(subsets, second_pass=False).slopes)
+    return collapse(np.array([item.mask for item in models]), outputs, None, knowledge), shares[present]
+
+
+def effects(models: Sequence[Measurement], mappings: Mapping[str, Array], shares: Array) -> Array:
+    """Return what keeping each group is expected to add to the mean output, float[G], from models of random subsets.
+
+    mappings, shares: as in `explored_subsets`.
+    """
+    subsets, present_shares = explored_subsets(models, mappings, shares)
+    return np.asarray(present_shares @ HIERARCHICAL.estimate_subsets(subsets, second_pass=False).slopes)
 
 
 def rankings(full: Sequence[Measurement], explored: Sequence[Measurement], shares: Array) -> dict[str, Array]:

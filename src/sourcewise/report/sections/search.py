@@ -18,24 +18,22 @@ NAMED = 6
 """Groups that a cell names."""
 
 
-def is_with(target: TargetContext) -> bool:
-    """Return whether there is a search that is shown with this target, the first of those that it served."""
+def search_with(target: TargetContext) -> SearchAccount | None:
+    """Return the search that is shown with this target, the first of those that it served; None where there is none."""
     search = target.summary.search
-    if search is None:
-        return False
-    names = [name for name in search.weights if name in target.summary.targets]
-    return target.name == next(iter(names or target.summary.targets))
+    names = [name for name in search.weights if name in target.summary.targets] if search else []
+    return search if target.name == next(iter(names or target.summary.targets)) else None
 
 
 def search_section(target: TargetContext) -> Section | str:
     """Return what the search for a better source found, with the first of its targets."""
-    search = target.summary.search
-    if search is None:
+    if target.summary.search is None:
         return (
             "It shows the search for a better source. It needs one: experiment=search of train.py, and then"
             " search=<folder>/search/search.json of estimate.py, where that is not in the folder of the results."
         )
-    if not is_with(target):
+    search = search_with(target)
+    if search is None:
         return "It is shown with the first target of the search."
     title, lead = "The search for a better source", sentences(search)
     caption = (

@@ -13,7 +13,7 @@ from sourcewise.report import figures
 from sourcewise.report.formatting import count, join, number
 from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
-from sourcewise.report.sections.search import is_with
+from sourcewise.report.sections.search import search_with
 from sourcewise.study.baselines import MAPPINGS, Baseline
 from sourcewise.study.influences import Checks
 from sourcewise.study.pilot import Pilot
@@ -60,8 +60,8 @@ def verdict(target: TargetContext) -> Section:
     if unknown := facts.unknown:
         lead.append(f"The influence of {count(unknown, 'group')} is not identifiable; the notes say why.")
     reliability = [facts.verdict] if facts.verdict else []
-    search = target.summary.search
-    searched = sentences(search)[:1] if search is not None and is_with(target) else []
+    search = search_with(target)
+    searched = sentences(search)[:1] if search else []
     return Section("verdict", headline, [*searched, *reliability, *lead], brief=Section("verdict", headline, lead))
 
 
