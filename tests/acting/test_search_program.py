@@ -40,8 +40,10 @@ class Planted:
     prices: np.ndarray = field(default_factory=lambda: np.ones(GROUPS))
     explorer: float = 1.0
     trained: dict[Trial, Measurement] = field(default_factory=dict)
+    states: list[str] = field(default_factory=list)
 
-    def __call__(self, trials: Sequence[Trial]) -> list[Measurement | None]:
+    def __call__(self, trials: Sequence[Trial], state: str = "") -> list[Measurement | None]:
+        self.states.append(state)
         assert len(set(trials)) == len(trials)
         for trial in trials:
             if trial not in self.trained and not self.fails(trial):
@@ -100,6 +102,17 @@ def test_planted_harm_is_removed_and_the_gain_is_verified() -> None:
     assert result.verified.is_better
     assert result.verified.full.value == pytest.approx(0.08, abs=0.01)
     assert result.spent <= 100
+
+
+def test_whoever_watches_sees_the_phase_what_is_left_and_the_best_subset() -> None:
+    train = Planted(HARM)
+    result = search(train, budget=100)
+    assert train.states[:2] == ["full, 96 runs left after these", "explore, 76 runs left after these"]
+    after_race, last = result.rounds[0], result.rounds[-1]
+    best = f"best: {after_race.incumbent.removed} groups out, {after_race.gain.in_points()} points"
+    move = next(state for state in train.states if state.startswith("move 2"))
+    assert move.endswith(best)
+    assert train.states[-1] == f"verify; best: {last.incumbent.removed} groups out, {last.gain.in_points()} points"
 
 
 def test_harm_of_pairs_that_only_shows_together_is_removed() -> None:

@@ -59,13 +59,13 @@ class Training:
     runs: list[Run] = field(default_factory=list)
     _templates: dict[str, Run] = field(default_factory=dict)
 
-    def __call__(self, trials: Sequence[Trial]) -> list[Measurement | None]:
-        """Return the measurement of each run, None where it failed for good."""
+    def __call__(self, trials: Sequence[Trial], state: str = "") -> list[Measurement | None]:
+        """Return the measurement of each run, None where it failed for good. state: what the progress bar shows."""
         runs = [self._run(trial) for trial in trials]
         self.runs += runs
         todo = [run for run in runs if names.is_done(run.folder) or not (run.folder / FAILED).exists()]
         try:
-            self.launcher.perform(todo, f"{trials[0].phase:8}")
+            self.launcher.perform(todo, f"{state}: " if state else "")
         except RunFailed:
             if not any(run.state == "done" for run in todo):
                 raise

@@ -143,6 +143,7 @@ class Search:
     _models: dict[Trial, Measurement] = field(default_factory=dict)
     _asked: dict[tuple[tuple[bool, ...], int], Trial] = field(default_factory=dict)
     _rankings: Mapping[str, Array] = field(default_factory=dict)
+    _rounds: list[Round] = field(default_factory=list)
     _budget: int = 0
     _spent: float = 0.0
 
@@ -163,7 +164,8 @@ class Search:
         explored = self._ask([Trial("explore", 0, None, self._seed(i), self._seed(0)) for i in range(count)])
         shares = self.train.shares()
         candidates = [everything, *self._proposals(full, explored, shares, groups)]
-        rounds = [self._race("race", 0, candidates, self._race_budget(), everything)]
+        rounds = self._rounds
+        rounds.append(self._race("race", 0, candidates, self._race_budget(), everything))
         prior = effects(explored, mean_mappings(full), shares) if len(explored) >= LEAST_EXPLORED else np.zeros(groups)
         looks = 0
         while True:
@@ -311,10 +313,20 @@ class Search:
         """Return the models of runs, as far as they did not fail, and count what they take of the budget."""
         new = [trial for trial in dict.fromkeys(trials) if trial not in self._models]
         self._spent += sum(self.train.exploring_cost() if trial.phase == "explore" else 1 for trial in new)
-        for trial, measurement in zip(new, self.train(new) if new else [], strict=True):
+        made = self.train(new, self._state(new[0])) if new else []
+        for trial, measurement in zip(new, made, strict=True):
             if measurement is not None:
                 self._models[trial] = measurement
         return [self._models[trial] for trial in trials if trial in self._models]
+
+    def _state(self, trial: Trial) -> str:
+        """Return where the search stands while it trains: the phase, the runs left after these, the best subset."""
+        phase = trial.phase if trial.phase in ("full", "explore", "verify") else f"{trial.phase} {trial.round + 1}"
+        left = "" if trial.phase == "verify" else f", {max(0, int(self._budget - self._spent))} runs left after these"
+        if not self._rounds:
+            return phase + left
+        best = self._rounds[-1]
+        return f"{phase}{left}; best: {best.incumbent.removed} groups out, {best.gain.in_points()} points"
 
     def _seed(self, number: int) -> int:
         return SEEDS * self.settings.seed + number

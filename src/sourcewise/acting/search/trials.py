@@ -34,8 +34,11 @@ class Trial:
 class Trainer(Protocol):
     """Trains what is not there yet, and knows the groups once a run is done."""
 
-    def __call__(self, trials: Sequence[Trial]) -> list[Measurement | None]:
-        """Return the measurement of each run, in their order; None for one that failed for good."""
+    def __call__(self, trials: Sequence[Trial], state: str = "") -> list[Measurement | None]:
+        """Return the measurement of each run, in their order; None for one that failed for good.
+
+        state: where the search stands, for whoever watches.
+        """
 
     def shares(self) -> Array:
         """Return the share of each class in the mean output, float[C]."""
