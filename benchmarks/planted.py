@@ -71,6 +71,13 @@ def harm(per_letter: NonNegativeInt = 0, seed: int = 0) -> ImageDataset:
     return _beside_halves(source, rows, labels, torch.arange(len(rows)) // 90, [f"wrong {n}" for n in range(1, 5)])
 
 
+def harmless(per_letter: NonNegativeInt = 0) -> ImageDataset:
+    """Return the handwritten digits in groups of half a class: nothing else is planted, and no group hurts."""
+    source = characters(per_letter)
+    none = torch.zeros(0, dtype=torch.int64)
+    return _beside_halves(source, none, none, none, ())
+
+
 def conflict(per_letter: NonNegativeInt = 0) -> ImageDataset:
     """Return the source in groups of half a class, and four groups that conflict with these: pairs with swapped labels.
 

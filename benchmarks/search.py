@@ -4,10 +4,11 @@
     OMP_NUM_THREADS=1 python benchmarks/search.py source=planted_harm   # or other overrides of train.py
 
 Each way gets the same number of runs: label mapping of two full runs, cut at five sizes that race; `curate=true`, which
-ranks by random halves; a tree-structured Parzen estimator over one switch a group (`pip install optuna`), as a user
-would reach for it; and the search. Then each winner, the full source and random removals of as many groups as the
-search removed are trained with the same new seeds. Prints a row of a table: gains in score over the full source, in
-points, with 95% intervals, on the half of the target examples that no choice has seen. Trains into
+ranks by random halves, and what it would remove if it did not ask for certainty; two optimisers over one switch a
+group, as a user would reach for them (`pip install optuna optuna-integration botorch`): a tree-structured Parzen
+estimator and Bayesian optimisation by BoTorch; and the search. Then each winner, the full source and random removals of
+as many groups as the search removed are trained with the same new seeds. Prints a row of a table: gains in score over
+the full source, in points, with 95% intervals, on the half of the target examples that no choice has seen. Trains into
 outputs/benchmark_search what is not there yet.
 """
 
@@ -37,6 +38,7 @@ from sourcewise.commands.cli import CONFIGS
 from sourcewise.commands.search import Training
 from sourcewise.commands.train import train
 from sourcewise.core import names
+from sourcewise.designs.chosen_designs import listed
 from sourcewise.study.measurements import Measurement
 from sourcewise.sweep.composition import plain
 from sourcewise.sweep.runs import Run
@@ -107,23 +109,47 @@ def by_label_mapping(training: Training, budget: int) -> Candidate | None:
     return racing.race([everything, *cut(scores, sizes)], budget - 2, models)[-1][0].candidate
 
 
-def by_curation(training: Training, budget: int) -> Candidate:
-    """Return what `curate=true` proposes from random halves and two full runs."""
+def by_curation(training: Training, budget: int, certain: bool = True) -> Candidate:
+    """Return what `curate=true` proposes from random halves and two full runs.
+
+    certain: propose nothing where no removal gains more than its error; else the number of groups that gains most on
+        held-out models, whatever its error.
+    """
     full = measured(training, full_trials())
     halves = measured(training, [Trial("explore", 0, None, seed, 0) for seed in range(budget - 2)])
     subsets, shares = explored_subsets(halves, mean_mappings(full), training.shares())
-    proposal = propose(subsets, shares, [item.choosing.output for item in full])
-    return Candidate(as_keep(proposal.keep), "curation")
+    outputs = [item.choosing.output for item in full]
+    proposal = propose(subsets, shares, outputs)
+    if not certain:
+        proposal = propose(subsets, shares, outputs, remove=proposal.expected.removed)
+    return Candidate(as_keep(proposal.keep), "curation" if certain else "influences")
+
+
+def by_influences(training: Training, budget: int) -> Candidate:
+    """Return the source without the worst groups by influences, as many as gain most on held-out models."""
+    return by_curation(training, budget, certain=False)
 
 
 def by_tpe(training: Training, budget: int) -> Candidate:
-    """Return the best subset that a tree-structured Parzen estimator saw, one switch a group, two runs at a time."""
+    """Return the best subset that a tree-structured Parzen estimator saw."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, multivariate=True, constant_liar=True)
-    )
+    return by_optimiser(training, budget, optuna.samplers.TPESampler(seed=0, multivariate=True, constant_liar=True))
+
+
+def by_botorch(training: Training, budget: int) -> Candidate:
+    """Return the best subset that Bayesian optimisation by BoTorch saw."""
+    from optuna_integration import BoTorchSampler
+
+    return by_optimiser(training, budget, BoTorchSampler(seed=0))
+
+
+def by_optimiser(training: Training, budget: int, sampler: Any) -> Candidate:
+    """Return the best subset that a sampler of Optuna's saw, one switch a group, two runs at a time."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     switches = {name: optuna.distributions.CategoricalDistribution([True, False]) for name in training.groups}
     study.enqueue_trial(dict.fromkeys(switches, True))
     for first in range(0, budget, 2):
@@ -135,7 +161,7 @@ def by_tpe(training: Training, budget: int) -> Candidate:
                 study.tell(item, state=optuna.trial.TrialState.FAIL)
             else:
                 study.tell(item, racing.value(model))
-    return Candidate(tuple(bool(study.best_params[name]) for name in switches), "TPE")
+    return Candidate(tuple(bool(study.best_params[name]) for name in switches), type(sampler).__name__)
 
 
 def by_search(training: Training, budget: int) -> Candidate:
@@ -146,8 +172,10 @@ def by_search(training: Training, budget: int) -> Candidate:
 
 WAYS: dict[str, Way] = {
     "label mapping": by_label_mapping,
+    "influences": by_influences,
     "curate=true": by_curation,
     "TPE": by_tpe,
+    "BoTorch": by_botorch,
     "search": by_search,
 }
 
@@ -161,6 +189,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "outputs/benchmark_search", help="a folder for records")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
+    parser.add_argument("--planted", nargs="+", default=[], help="groups whose removal is verified too")
     options = parser.parse_args()
     runs = options.out.resolve()
     sys.path.append(str(ROOT))  # sources of benchmarks/conf name what makes them by a dotted path from there
@@ -173,17 +202,22 @@ def main() -> None:
         training(full_trials())
         tried = {name: WAYS[name](training, options.budget) for name in options.ways}
         winners = {name: winner for name, winner in tried.items() if winner is not None}
+        last = winners[options.ways[-1]]
+        if options.planted:
+            winners["planted"] = Candidate(as_keep(listed(training.groups, drop=options.planted)), "planted")
         seeds = range(VERIFIED, VERIFIED + options.verify)
-        trials = verification_trials(winners, winners[options.ways[-1]], seeds)
+        trials = verification_trials(winners, last, seeds)
         models = {name: measured(training, part) for name, part in trials.items()}
     full = [item.unseen.score for item in models[FULL]]
     print(f"full source {100 * np.mean(full):.2f}; gains in points by {options.verify} models each")
     for name in (RANDOM, *winners):
         if name in models:
-            removed = int((~models[name][0].mask).sum())
             unseen = gain([item.unseen.score for item in models[name]], full)
             every = gain([item.every.score for item in models[name]], [item.every.score for item in models[FULL]])
-            print(f"| {name} | {removed} removed | {unseen.in_points()} | on all {every.in_points()} |", flush=True)
+            removed = [group for group, kept in zip(training.groups, models[name][0].mask, strict=True) if not kept]
+            print(f"| {name} | {len(removed)} removed | {unseen.in_points()} | on all {every.in_points()} |")
+            if name != RANDOM:
+                print(f"    without {', '.join(removed)}", flush=True)
 
 
 if __name__ == "__main__":
