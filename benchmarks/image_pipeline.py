@@ -1,13 +1,20 @@
-"""Images per second from stored photographs to normalised training batches, against bare decoding and a DataLoader.
+"""Images per second from stored photographs to training batches, against the bare functions and a DataLoader.
 
     python benchmarks/image_pipeline.py ~/cifar10-jpeg/train        # any folder of <class>/*.jpg
 
-Photographs of 320x256 pixels are made of the folder's images, 20 of a class tiled and enlarged to each, and written as
-JPEGs once. Every side makes batches of 160 pixels with random-resized crops, flips and normalisation, on the CPU with
-the same number of workers: our pipeline reads its store in threads ("up to the device" leaves out what a GPU does where
-there is one: the change to normalised floats); `ImageFolder` with a `DataLoader` and transforms
-for each image is what most people write; bare decoding decodes the store's JPEGs and drops them. The sides take turns
-and medians over rounds are reported; processor time, in which other work on the machine does not show, stands beside.
+It takes 15 minutes on two cores. Photographs of 320 x 256 and of 500 x 375 pixels are made of the folder's images, in
+tiles, so that the large ones have as many bytes as ImageNet's, 104 kB, and are written as JPEGs once. From these, every
+side makes random-resized crops of 160, 128 or 224 pixels, half of them mirrored, with the same number of workers:
+
+* bare decoding decodes the store's JPEGs in threads, and drops them;
+* the functions decode, crop and resize (antialiased) each image by itself, and drop it: TorchCodec, then
+  torchvision.transforms.v2.functional, on planes or with channels last. The fastest way is the bound;
+* our pipeline shuffles, reads its store in threads and hands on batches of bytes, as a GPU gets them, which normalises
+  them itself; or of normalised floats, made on the CPU;
+* `ImageFolder` with a `DataLoader` and transforms for each image is what most people write.
+
+The sides take turns, and a share is the median over rounds of shares within a round. Processor time, in which other
+work on the machine hardly shows, stands beside.
 """
 
 import argparse
@@ -16,7 +23,6 @@ import resource
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -28,27 +34,39 @@ import torch
 from PIL import Image
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
+from torchvision.transforms.v2 import functional
 
 from sourcewise.data import ImageDataset
-from sourcewise.data.store import Listing, decode, prepared
+from sourcewise.data.decoding import decode
+from sourcewise.data.store import Listing, prepared
 from sourcewise.lightning_modules.crops import RandomResizedCrop
-from sourcewise.lightning_modules.data import Batches, Examples, Normalise
+from sourcewise.lightning_modules.data import CHUNK, Batches, Examples, Normalise
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+SETTINGS = ((320, 256, 64, (160,)), (500, 375, 25, (128, 224)))
+"""Width and height of photographs, side of their tiles, and sides of crops."""
+DECODING = "bare decoding"
+LAYOUTS = {
+    "the functions, on planes": torch.contiguous_format,
+    "the functions, on bytes as decoded": torch.preserve_format,
+    "the functions, on bytes moved together": torch.channels_last,
+}
+"""In which order in memory a crop is resized."""
 
 
-def photographs(source: Path, out: Path, count: int) -> None:
-    """Tile 5x4 images of a class, enlarged to 64 pixels, into each photograph; as many of each class."""
+def photographs(source: Path, out: Path, count: int, width: int, height: int, tile: int) -> None:
+    """Tile images of a class, resized to `tile` pixels, into each photograph; as many of each class."""
     rng = np.random.default_rng(0)
     folders = sorted(path for path in source.iterdir() if path.is_dir())
+    corners = [(left, top) for top in range(0, height, tile) for left in range(0, width, tile)]
     for folder in folders:
         (out / folder.name).mkdir(parents=True)
         files = sorted(folder.iterdir())
         for number in range(count // len(folders)):
-            photograph = Image.new("RGB", (320, 256))
-            for place, chosen in enumerate(rng.integers(len(files), size=20)):
-                tile = Image.open(files[chosen]).convert("RGB").resize((64, 64), Image.Resampling.BICUBIC)
-                photograph.paste(tile, (place % 5 * 64, place // 5 * 64))
+            photograph = Image.new("RGB", (width, height))
+            for corner, chosen in zip(corners, rng.integers(len(files), size=len(corners)), strict=True):
+                picture = Image.open(files[chosen]).convert("RGB")
+                photograph.paste(picture.resize((tile, tile), Image.Resampling.BICUBIC), corner)
             photograph.save(out / folder.name / f"{number:05}.jpg", quality=90)
 
 
@@ -58,38 +76,36 @@ def listing(folder: Path) -> Listing:
     return Listing(lambda row: Image.open(files.samples[row][0]), files.targets, files.classes)
 
 
-def ours(dataset: ImageDataset, workers: int, batch: int, side: int) -> int:
-    """One epoch of our pipeline."""
+def ours(dataset: ImageDataset, workers: int, batch: int, side: int, floats: bool) -> int:
+    """One epoch of our pipeline: of normalised floats, or of bytes."""
     examples = Examples(dataset.images, dataset.labels, dataset.ids)
     options = {"crop": RandomResizedCrop(flip=True), "resolution": side, "threads": workers, "order_seed": 0}
-    batches = Batches(examples, batch, Normalise(MEAN, STD), **options)
+    batches = Batches(examples, batch, Normalise(MEAN, STD) if floats else lambda images: images, **options)
     return sum(len(made.labels) for made in batches)
 
 
-def read(dataset: ImageDataset, workers: int, side: int) -> int:
-    """Our pipeline up to the device: decoded, cropped, mirrored and resized bytes."""
-    store = dataset.images
-    boxes = RandomResizedCrop(flip=True)(store.sizes, torch.Generator().manual_seed(0))
-
-    def chunk(rows: torch.Tensor) -> None:
-        store.read(rows, boxes[rows], torch.empty(len(rows), side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2))
-
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(chunk, torch.arange(len(store)).split(8)))
-    return len(store)
-
-
-def bare(dataset: ImageDataset, workers: int) -> int:
-    """Decode every image and drop it."""
-    store = dataset.images
+def functions(dataset: ImageDataset, workers: int, make: Callable[[torch.Tensor, list[int]], object]) -> int:
+    """Decode every image, do with it and a random crop what `make` does, and drop it."""
+    store, crop = dataset.images, RandomResizedCrop(flip=True)
+    boxes = crop(store.sizes, torch.Generator().manual_seed(0)).tolist()
 
     def chunk(rows: range) -> None:
         for row in rows:
-            decode(store.encoded(row))
+            make(decode(store.encoded(row)), boxes[row])
 
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(chunk, (range(i, min(i + 8, len(store))) for i in range(0, len(store), 8))))
+        list(pool.map(chunk, (range(i, min(i + CHUNK, len(store))) for i in range(0, len(store), CHUNK))))
     return len(store)
+
+
+def resized(image: torch.Tensor, box: list[int], side: int, layout: torch.memory_format) -> torch.Tensor:
+    """Crop, resize and mirror by torchvision.v2."""
+    top, left, height, width = box
+    part = functional.crop(image[None], top, left, height, abs(width))
+    if layout != torch.preserve_format:
+        part = part.contiguous(memory_format=layout)
+    part = functional.resize(part, [side, side], antialias=True)
+    return functional.horizontal_flip(part) if width < 0 else part
 
 
 def ordinary(folder: Path, workers: int, batch: int, side: int) -> int:
@@ -106,54 +122,64 @@ def processor_time() -> float:
     return sum(item.ru_utime + item.ru_stime for item in used)
 
 
-def main() -> None:
+def measure(sides: dict[str, Callable[[], int]], rounds: int) -> dict[str, np.ndarray]:
+    """Let the sides take turns. Return wall and processor seconds an image, `float[rounds, 2]`, of each."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for round_ in range(rounds + 1):
+        for name, run in sides.items():
+            start, used = time.perf_counter(), processor_time()
+            images = run()
+            if round_:  # the first warms up
+                times[name].append(((time.perf_counter() - start) / images, (processor_time() - used) / images))
+        print(f"round {round_} of {rounds}", file=sys.stderr, flush=True)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def show(times: dict[str, np.ndarray]) -> None:
     """Print the table."""
+    bound = min(LAYOUTS, key=lambda name: median(times[name][:, 1]))
+    print("\n| | images/s | of decoding | of the bound | processor ms an image | of decoding | of the bound |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, spent in times.items():
+        shares = [np.median(times[other] / spent, axis=0) for other in (DECODING, bound)]
+        wall, processor = np.median(spent, axis=0)
+        columns = [f"{1 / wall:,.0f}", *(f"{share[0]:.2f}" for share in shares)]
+        columns += [f"{1000 * processor:.3f}", *(f"{share[1]:.2f}" for share in shares)]
+        print(f"| {name}{', the bound' * (name == bound)} | {' | '.join(columns)} |", flush=True)
+
+
+def main() -> None:
+    """Print a table for each size of photographs and crops."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="images as <class>/*.jpg")
-    parser.add_argument("--count", type=int, default=2000, help="photographs")
-    parser.add_argument("--side", type=int, default=160)
+    parser.add_argument("--count", type=int, default=2000, help="photographs of each size")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
+    workers, batch = options.workers, options.batch
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as folder:
-        photos = Path(folder, "photographs")
-        photographs(options.folder, photos, options.count)
-        dataset = prepared(partial(listing, photos), str(Path(folder, "store.arrow")), side=256)
-        half = dataset.keep_groups(np.arange(len(dataset.group_names)) % 2 == 0)
-        workers, batch, side = options.workers, options.batch, options.side
-        sides: dict[str, Callable[[], int]] = {
-            "bare decoding": partial(bare, dataset, workers),
-            "our pipeline up to the device": partial(read, dataset, workers, side),
-            "our pipeline": partial(ours, dataset, workers, batch, side),
-            "our pipeline, half the groups": partial(ours, half, workers, batch, side),
-            "ImageFolder + DataLoader": partial(ordinary, photos, workers, batch, side),
-        }
-        wall: dict[str, list[float]] = {name: [] for name in sides}
-        cpu: dict[str, list[float]] = {name: [] for name in sides}
-        for round_ in range(options.rounds + 1):
-            for name, run in sides.items():
-                start, used = time.perf_counter(), processor_time()
-                run()
-                if round_:  # the first warms up
-                    wall[name].append(time.perf_counter() - start)
-                    cpu[name].append(processor_time() - used)
-            print(f"round {round_} of {options.rounds}", file=sys.stderr, flush=True)
-    print(
-        f"{len(dataset)} photographs, {workers} workers, batches of {batch} at {side} pixels, torch {torch.__version__}"
-    )
-    print("\n| | images/s | of bare decoding | epoch, s | epoch, processor s | of bare decoding |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name in sides:
-        images = len(half) if "half" in name else len(dataset)
-        share, used = (
-            median(images / len(dataset) * a / b for a, b in zip(times["bare decoding"], times[name], strict=True))
-            for times in (wall, cpu)
-        )
-        rate, seconds, processor = images / median(wall[name]), median(wall[name]), median(cpu[name])
-        print(f"| {name} | {rate:.0f} | {share:.2f} | {seconds:.2f} | {processor:.2f} | {used:.2f} |")
+    for width, height, tile, crops in SETTINGS:
+        with tempfile.TemporaryDirectory() as folder:
+            photos = Path(folder, "photographs")
+            photographs(options.folder, photos, options.count, width, height, tile)
+            dataset = prepared(partial(listing, photos), str(Path(folder, "store.arrow")), side=height)
+            half = dataset.keep_groups(np.arange(len(dataset.group_names)) % 2 == 0)
+            for side in crops:
+                print(f"\n{len(dataset)} photographs of {width} x {height}, batches of {batch} crops of {side} pixels,")
+                print(f"{workers} workers, torch {torch.__version__}", flush=True)
+                sides: dict[str, Callable[[], int]] = {
+                    DECODING: partial(functions, dataset, workers, lambda image, box: None),
+                    **{
+                        name: partial(functions, dataset, workers, partial(resized, side=side, layout=layout))
+                        for name, layout in LAYOUTS.items()
+                    },
+                    "our pipeline, bytes": partial(ours, dataset, workers, batch, side, floats=False),
+                    "our pipeline, bytes, half the groups": partial(ours, half, workers, batch, side, floats=False),
+                    "our pipeline, floats": partial(ours, dataset, workers, batch, side, floats=True),
+                    "ImageFolder + DataLoader": partial(ordinary, photos, workers, batch, side),
+                }
+                show(measure(sides, options.rounds))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import ks_2samp
-from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import ImageDataset, store
+from sourcewise.data.decoding import decode
 from sourcewise.data.store import Listing, Store, prepared
 from sourcewise.lightning_modules.augmentation import Cutout, Flip, Translate
 from sourcewise.lightning_modules.classification import Optimisation
@@ -65,7 +65,7 @@ def test_a_store_holds_the_images_resized(dataset: ImageDataset) -> None:
     assert dataset.class_names == NAMES
     assert dataset.labels.tolist() == [row % 3 for row in range(30)]
     for row in (0, 7, 29):
-        decoded = decode_jpeg(dataset.images.encoded(row))
+        decoded = decode(dataset.images.encoded(row))
         expected = functional.resize(functional.pil_to_tensor(picture(row)), [20], antialias=True)
         assert decoded.shape == expected.shape
         assert dataset.images.sizes[row].tolist() == list(expected.shape[1:])
@@ -124,7 +124,7 @@ def test_reading_is_torchvision_s_resized_crop(dataset: ImageDataset) -> None:
     out = torch.empty(3, 3, 16, 16, dtype=torch.uint8)
     store.read(rows, boxes, out)
     for row, box, found in zip(rows.tolist(), boxes.tolist(), out, strict=True):
-        whole, (*corner, width) = decode_jpeg(store.encoded(row)), box
+        whole, (*corner, width) = decode(store.encoded(row)), box
         expected = functional.resized_crop(whole, *corner, abs(width), [16, 16], antialias=True)
         assert torch.equal(found, expected.flip(-1) if width < 0 else expected)
 

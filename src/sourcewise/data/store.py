@@ -25,11 +25,11 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.messages import print_once, printable
+from sourcewise.data import decoding
 from sourcewise.data.dataset import ImageDataset
 from sourcewise.data.pictures import depth, eight_bit, is_dark
 
@@ -114,22 +114,8 @@ class Store:
 
         A box of negative width is mirrored.
         """
-        for row, (top, left, height, width), place in zip(rows.tolist(), boxes.tolist(), out.numpy(), strict=True):
-            part = decode(self.encoded(row))[None, :, top : top + height, left : left + abs(width)]
-            if part.shape[1:] != place.shape:
-                # Contiguous first: half the time.
-                part = part.contiguous(memory_format=torch.channels_last)
-                part = functional.interpolate(part, place.shape[1:], mode="bilinear", antialias=True)
-            # numpy's copy: torch's would start threads, and minds inference mode.
-            place[:] = (part.flip(3) if width < 0 else part)[0].numpy()
-
-
-def decode(encoded: Tensor) -> Tensor:
-    """Decode a JPEG. Return its pixels, `uint8[channels, height, width]`, in memory with channels last."""
-    # Slow to import, and only needed here. torchvision 0.29 names torchcodec as its successor, which needs torch 2.11.
-    from torchvision.io import decode_jpeg
-
-    return decode_jpeg(encoded)  # type: ignore[no-any-return]
+        for row, box, place in zip(rows.tolist(), boxes.tolist(), out, strict=True):
+            decoding.read(self.encoded(row), box, place)
 
 
 def prepared(

@@ -10,7 +10,7 @@ from pathlib import Path
 from sourcewise.core import names
 from sourcewise.core.hashing import fingerprint
 
-_PACKAGES = ("sourcewise", "torch", "torchvision", "pytorch-lightning", "numpy")
+_PACKAGES = ("sourcewise", "torch", "torchvision", "torchcodec", "pytorch-lightning", "numpy")
 
 
 @functools.cache
