@@ -10,6 +10,8 @@ from sourcewise.acting.search.candidates import Candidate, as_keep
 from sourcewise.core.randomness import uniform
 from sourcewise.estimation.arrays import Array
 
+MOVED = "moves"
+"""Where subsets come from that a move trains."""
 MOVES = 3
 """Subsets that a fit leads to, at most."""
 FLIPPED = 0.12
@@ -56,7 +58,7 @@ def moves(keep: Sequence[bool], masks: Array, outputs: Array, prior: Array) -> l
             moved = np.array(keep)
             moved[flips] ^= True
             if moved.any():
-                candidates.setdefault(as_keep(moved), Candidate(as_keep(moved), "moves"))
+                candidates.setdefault(as_keep(moved), Candidate(as_keep(moved), MOVED))
     return list(candidates.values())
 
 

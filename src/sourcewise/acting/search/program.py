@@ -27,7 +27,7 @@ from sourcewise.acting.search.candidates import (
     rankings,
 )
 from sourcewise.acting.search.economy import cheapest
-from sourcewise.acting.search.neighbours import MOVES, moves, neighbours
+from sourcewise.acting.search.neighbours import MOVED, MOVES, moves, neighbours
 from sourcewise.acting.search.racing import Standing
 from sourcewise.acting.search.trials import Phase, Trainer, Trial
 from sourcewise.acting.search.verification import (
@@ -54,6 +54,8 @@ MOST_RACED = 32
 """Runs that a race after a move takes at most."""
 MOST_VERIFIED = 4
 """Subsets that a verification trains, at most: the winner, a smaller one, the full source, random removals."""
+PROMISING = 2
+"""Subsets that race again after a move, since much is expected of them by all models so far."""
 LEAST_NEIGHBOURS = 8
 """Neighbours that a move looks at, at least."""
 
@@ -142,6 +144,7 @@ class Search:
     progress: Callable[[str], None] = lambda line: None
     _models: dict[Trial, Measurement] = field(default_factory=dict)
     _asked: dict[tuple[tuple[bool, ...], int], Trial] = field(default_factory=dict)
+    _candidates: dict[tuple[bool, ...], Candidate] = field(default_factory=dict)
     _rankings: Mapping[str, Array] = field(default_factory=dict)
     _rounds: list[Round] = field(default_factory=list)
     _budget: int = 0
@@ -158,6 +161,7 @@ class Search:
             self._budget = max(int(3600 * settings.hours / np.mean([item.seconds for item in full])), len(first))
         groups = len(full[0].mask)
         everything = Candidate((True,) * groups, FULL)
+        self._candidates[everything.keep] = everything
         for trial in first:
             self._asked[everything.keep, trial.seed - self._seed(0)] = trial
         count = round(settings.explore * self._budget / self.train.exploring_cost())
@@ -212,7 +216,7 @@ class Search:
             self._ask([self._trial(phase, number, candidate, i) for candidate, count in wanted for i in range(count)])
             return [self._known(candidate) for candidate, _ in wanted]
 
-        standings = racing.race(candidates, budget, trained)
+        standings = racing.race(candidates, budget, trained, self._trained())
         if not standings[-1]:
             raise SourcewiseError("search: all runs of the last candidates failed")
         winner = standings[-1][0].candidate
@@ -228,20 +232,31 @@ class Search:
         best, number = rounds[-1].incumbent, len(rounds)
         groups, left = len(best.keep), int(self._budget - self._spent)
         resized = self._resized(best, number)
-        most = left - racing.least_budget(1 + MOVES + len(resized))
+        most = left - racing.least_budget(1 + MOVES + len(resized) + PROMISING)
         is_first = number == 1
         count = 0 if is_first else min(max(LEAST_NEIGHBOURS, groups // 2), most)
         if most < 0 or not (is_first or count >= LEAST_NEIGHBOURS):
             return None
         if count:
             masks = neighbours(best.keep, np.ones(groups), count, f"search/{self.settings.seed}/{number}")
-            self._ask([Trial("move", number, keep, None, self._seed(0)) for keep in masks])
+            self._ask([self._trial("move", number, Candidate(keep, MOVED), 0) for keep in masks])
         alike = [item for trial, item in self._models.items() if not (self.settings.proxy and trial.phase == "explore")]
         near = [item for item in alike if (item.mask ^ np.array(best.keep)).sum() <= NEAR * groups]
         outputs = np.array([item.choosing.output for item in near])
         fitted = moves(best.keep, np.array([item.mask for item in near]), outputs, prior)
-        candidates = dict.fromkeys([best, *resized, *fitted])
-        return self._race("move", number, list(candidates), min(left - count, MOST_RACED), everything)
+        candidates = {item.keep: item for item in [best, *resized, *fitted, *self._promising(best)]}
+        return self._race("move", number, list(candidates.values()), min(left - count, MOST_RACED), everything)
+
+    def _promising(self, best: Candidate) -> list[Candidate]:
+        """Return the subsets of which most is expected by all models so far, besides the best one."""
+        expected = racing.expected_values(self._trained())
+        order = sorted(expected, key=lambda keep: -expected[keep])
+        return [self._candidates[keep] for keep in order if keep != best.keep and not all(keep)][:PROMISING]
+
+    def _trained(self) -> dict[tuple[bool, ...], list[Measurement]]:
+        """Return the models that choices have asked for, by what they keep, but for those of random subsets."""
+        models = {keep: self._known(candidate) for keep, candidate in self._candidates.items()}
+        return {keep: part for keep, part in models.items() if part}
 
     def _resized(self, best: Candidate, number: int) -> list[Candidate]:
         """Return the cuts of the best subset's ranking that lie between those known, one on either side."""
@@ -297,6 +312,7 @@ class Search:
     def _trial(self, phase: Phase, number: int, candidate: Candidate, index: int) -> Trial:
         """Return the run of a candidate with one of the seeds of choices: the same one in every round."""
         key = candidate.keep, index
+        self._candidates.setdefault(candidate.keep, candidate)
         keep = candidate.keep if candidate.removed else None
         return self._asked.setdefault(key, Trial(phase, number, keep, None, self._seed(index)))
 

@@ -1,12 +1,12 @@
 """Races: candidates are retrained with more and more seeds, and the worse half leaves after each rung.
 
-Successive halving (Karnin, Koren and Somekh, ICML 2013), without cheaper rungs: short runs favour more data. The
-rungs before the last go by the mean output, which is smoother, and the score together; the last goes by the score.
+Successive halving (Karnin, Koren and Somekh, ICML 2013), without cheaper rungs: short runs favour more data. Rungs go
+by the score and the mean output, which is smoother, together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,9 @@ from sourcewise.study.measurements import Measurement
 Models = Callable[[Sequence[tuple[Candidate, int]]], list[list[Measurement]]]
 """Returns the models of each candidate, at least as many as its number says, as far as they did not fail."""
 
+Trained = Mapping[tuple[bool, ...], Sequence[Measurement]]
+"""Models of subsets, one at least of each, by what the subsets keep."""
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -28,7 +31,7 @@ class Standing:
         models: how many models it has.
         output: mean output.
         score: mean score.
-        expected: what is expected of it, in the unit of that which the rung goes by.
+        expected: what is expected of it, as `value` has it.
         stays: whether it is in the next rung, or has won.
     """
 
@@ -62,40 +65,45 @@ def least_budget(candidates: int, finalists: int = 2) -> int:
     return sum(count for count, _ in rungs(candidates, 0, finalists))
 
 
-def race(candidates: Sequence[Candidate], budget: int, models: Models, finalists: int = 2) -> list[list[Standing]]:
+def race(
+    candidates: Sequence[Candidate], budget: int, models: Models, before: Trained | None = None, finalists: int = 2
+) -> list[list[Standing]]:
     """Return the standings after each rung, best first; the first of the last rung has won.
 
-    budget: runs, see `rungs`. A candidate whose runs all failed leaves. Those that left still
-    say something of the others, see `smoothing`.
+    budget: runs, see `rungs`. A candidate whose runs all failed leaves. before: subsets that were trained earlier. They
+    and those that left say something of the others, see `smoothing`.
     """
     remaining, history = list(candidates), []
-    trained: dict[Candidate, list[Measurement]] = {}
+    trained = dict(before or {})
     steps = rungs(len(candidates), budget, finalists)
     for step, (_, wanted) in enumerate(steps):
-        last = step == len(steps) - 1
-        trained |= zip(remaining, models([(candidate, wanted) for candidate in remaining]), strict=True)
-        known = {candidate: part for candidate, part in trained.items() if part}
-        values = [[value(item, last) for item in part] for part in known.values()]
-        expectation = expected(np.array([candidate.keep for candidate in known]), values)
+        made = models([(candidate, wanted) for candidate in remaining])
+        trained |= {candidate.keep: part for candidate, part in zip(remaining, made, strict=True) if part}
+        expectation = expected_values(trained)
         standings = [
             Standing(
                 candidate,
-                models=len(known[candidate]),
-                output=float(np.mean([item.choosing.output for item in known[candidate]])),
-                score=float(np.mean([item.choosing.score for item in known[candidate]])),
-                expected=float(value),
+                models=len(trained[candidate.keep]),
+                output=float(np.mean([item.choosing.output for item in trained[candidate.keep]])),
+                score=float(np.mean([item.choosing.score for item in trained[candidate.keep]])),
+                expected=expectation[candidate.keep],
             )
-            for candidate, value in zip(known, expectation, strict=True)
-            if candidate in remaining
+            for candidate in remaining
+            if candidate.keep in trained
         ]
         standings.sort(key=lambda item: item.expected, reverse=True)
-        left = 1 if last else steps[step + 1][0]
+        left = 1 if step == len(steps) - 1 else steps[step + 1][0]
         history.append([replace(item, stays=place < left) for place, item in enumerate(standings)])
         remaining = [standing.candidate for standing in history[-1] if standing.stays]
     return history
 
 
-def value(item: Measurement, last: bool = False) -> float:
-    """Return what a rung goes by: the score in the last one, before it the mean of score and mean output."""
-    values = item.choosing
-    return values.score if last else (values.score + values.output) / 2
+def expected_values(trained: Trained) -> dict[tuple[bool, ...], float]:
+    """Return what is expected of each subset that has models, by what it keeps; see `smoothing`."""
+    values = [[value(item) for item in models] for models in trained.values()]
+    return dict(zip(trained, expected(np.array(list(trained)), values).tolist(), strict=True))
+
+
+def value(item: Measurement) -> float:
+    """Return what rungs go by: the mean of score and mean output."""
+    return (item.choosing.score + item.choosing.output) / 2
