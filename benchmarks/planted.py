@@ -71,11 +71,11 @@ def harm(per_letter: NonNegativeInt = 0, seed: int = 0) -> ImageDataset:
     return _beside_halves(source, rows, labels, torch.arange(len(rows)) // 90, [f"wrong {n}" for n in range(1, 5)])
 
 
-def harmless(per_letter: NonNegativeInt = 0) -> ImageDataset:
-    """Return the handwritten digits in groups of half a class: nothing else is planted, and no group hurts."""
+def harmless(per_letter: NonNegativeInt = 0, count: int = 20) -> ImageDataset:
+    """Return the handwritten digits, dealt at random into `count` groups: none differs from another, and none hurts."""
     source = characters(per_letter)
-    none = torch.zeros(0, dtype=torch.int64)
-    return _beside_halves(source, none, none, none, ())
+    dealt = torch.from_numpy(permutation("planted/harmless", len(source)) % count)
+    return replace(source, groups=dealt, group_names=tuple(f"part {n + 1}" for n in range(count)), fingerprint="")
 
 
 def conflict(per_letter: NonNegativeInt = 0) -> ImageDataset:

@@ -48,6 +48,8 @@ SIZES = tuple(part / 7 for part in range(1, 6))
 """Shares of the groups that candidates lack. A move halves their distance."""
 RACED = 0.7
 """Share of what is left after exploring that the first race takes."""
+MOST_FIRST = 80
+"""Runs that the first race takes at most: of a larger budget, moves make more."""
 NEAR = 0.35
 """Share of the groups in which models may differ from the best subset so far, to say what to change there."""
 MOST_RACED = 32
@@ -267,7 +269,7 @@ class Search:
 
     def _race_budget(self) -> int:
         """Return how many runs the first race may take."""
-        return round(RACED * (self._budget - self._spent))
+        return min(round(RACED * (self._budget - self._spent)), MOST_FIRST)
 
     def _verified(self, everything: Candidate, rounds: Sequence[Round], explored: int, looks: int) -> SearchResult:
         """Return the result, with what models whose seeds no choice has seen say of the winner and of a smaller one.
