@@ -41,7 +41,7 @@ test-stress: $(VENV)/.ready  ## run the tests that kill whole sweeps, fill disks
 
 test-lowest: $(VENV)/.ready  ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest (needs uv)
 	mkdir -p outputs
-	uv pip compile pyproject.toml --extra slurm --extra hf --extra timm --extra reports --extra figures \
+	uv pip compile pyproject.toml --extra slurm --extra hf --extra timm --extra reports \
 		--resolution lowest-direct --python-version 3.11 --quiet --output-file outputs/lowest.txt
 	uv venv --quiet --clear --python $(RUN) .venv-lowest
 	uv pip install --quiet --python .venv-lowest --constraint outputs/lowest.txt --editable '.[dev,slurm]'
