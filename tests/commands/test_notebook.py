@@ -5,10 +5,14 @@ from pathlib import Path
 
 import fake_records as records
 import numpy as np
+import pytest
+from fake_reports import EVIL, Page
 from planted_models import models, planted_effects
 
-from sourcewise.commands.notebook import Influences, load
+from sourcewise.commands.notebook import Loaded, load, save_figure
+from sourcewise.core.errors import SourcewiseError
 from sourcewise.records import record
+from sourcewise.records.reading import LeftOut
 from sourcewise.report.summary import summarise
 from sourcewise.study.collect import collect
 from sourcewise.study.influences import estimate
@@ -24,12 +28,40 @@ def test_loaded_records_are_one_line(tmp_path: Path) -> None:
 
 def test_influences_are_a_verdict_and_the_five_strongest_with_errors_and_q() -> None:
     study = collect(models(80, planted_effects()))
-    lines = repr(Influences(**vars(estimate(study, "ridge")["pets"]))).splitlines()
+    lines = repr(Loaded(study, []).estimate(estimator="ridge")).splitlines()
     assert lines[0].startswith("pets: Influences at class level are reliable")
     assert len(lines) == 7
     assert lines[2].startswith("  g7: +")
     assert " ± " in lines[2]
     assert "q = " in lines[2]
+
+
+def test_jupyter_shows_small_tables_with_the_verdict() -> None:
+    study = collect(models(80, planted_effects()))
+    target = replace(study.targets["pets"], class_names=(EVIL, *study.targets["pets"].class_names[1:]))
+    loaded = Loaded(replace(study, targets={EVIL: target}), [LeftOut("a", "b")])
+    page = Page(loaded._repr_html_())
+    assert "80 records of" in page.text
+    assert "1 left out" in page.text
+    assert page.text.endswith(f"Target Examples Classes Mean score {EVIL} 120 3 accuracy {np.mean(target.scores):.3g}")
+    influences = Loaded(study, []).estimate(estimator="ridge")
+    found = Page(influences._repr_html_())
+    assert found.text.startswith("pets: Influences at class level are reliable")
+    assert "Level Estimator LDS Split-half Significant example ridge" in found.text
+    q = influences.influences["qvalue_class"].values
+    assert f"{(q <= 0.05).sum()} of {q.size}" in found.text
+    assert not {tag for tag, _ in page.elements + found.elements} & {"script", "b>"}
+
+
+def test_figures_for_a_paper_are_files_of_a_known_kind(tmp_path: Path) -> None:
+    plot = Loaded(collect(models(40, planted_effects())), []).estimate(estimator="ridge").plot
+    save_figure(plot.overall(), tmp_path / "figures/bars.pdf")
+    assert (tmp_path / "figures/bars.pdf").read_bytes().startswith(b"%PDF")
+    for name, columns in (("bars.jpg", 1), ("bars", 1), ("bars.pdf", 3)):
+        with pytest.raises(SourcewiseError, match=f"{name}: figures are .pdf, .svg or .png"):
+            save_figure(plot.overall(), tmp_path / name, columns)
+    with pytest.raises(SourcewiseError, match="no figure of between"):
+        plot.between()
 
 
 def test_few_models_and_groups_that_never_vary_are_named_in_notes() -> None:

@@ -70,6 +70,7 @@ ELSEWHERE = {
     r"make (demo|test)": "the README's first commands: .ci/run and a person, on a fresh clone",
     r"eval .*-sc install=bash.*": "test_commands: shell completion",
     r"wandb (sweep|agent) .*": "test_agents",
+    r"(sky|kubectl) .*": "test_clusters: the commands of the files for them; the rest needs a cloud",
     r"pip install .*": "test_wheel",
     r"export SOURCEWISE_DATA=.*": "test_loaders",
     r"python train.py --config-dir my_configs .*": "test_wheel, test_extending",

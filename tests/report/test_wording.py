@@ -9,7 +9,6 @@ from pathlib import Path
 
 import fake_records as records
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 from fake_reports import EVIL, Page, build, changed, context, make, make_summary, make_target, render
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from planted_models import planted_summary
 from sourcewise.acting.counterfactuals import Comparison, Interval, ListedPoint, RemovalCurve, RemovalPoint
 from sourcewise.acting.curation import Curation, ExpectedGain, VerifiedGain
 from sourcewise.commands import results
-from sourcewise.core.errors import SourcewiseError
 from sourcewise.data import regroup
 from sourcewise.data.load import stored
 from sourcewise.data.store import Listing, prepared
@@ -221,6 +219,7 @@ def test_tables_are_files_too(tmp_path: Path) -> None:
     results.write(tmp_path, {}, summary, [], build(influences, summary), 10)
     names = {path.name for path in (tmp_path / "tables").iterdir()}
     assert {"digits-by-class.csv", "digits-by-group.csv", "digits-checks.csv"} <= names
+    assert {"digits-by-class.tex", "digits-by-group.tex", "digits-checks.tex"} <= names
     rows = list(csv.reader((tmp_path / "tables/digits-influence_class.csv").read_text().splitlines()))
     assert rows[0] == ["class", "a, b", EVIL, "c"]
     np.testing.assert_allclose(
@@ -239,36 +238,12 @@ def test_cells_of_a_table_become_text() -> None:
     ]
 
 
-def test_figures_without_kaleido_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "find_spec", lambda name: None)
-    with pytest.raises(SourcewiseError, match=r"figures=pdf: this needs pip install 'sourcewise\[figures\]'"):
-        results.check_figures("pdf")
-    results.check_figures(None)
-
-
-def test_figures_are_files_where_the_browser_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def draw(figure: go.Figure, kind: str, width: int) -> bytes:
-        asked.append((kind, width))
-        return b"%PDF"
-
-    monkeypatch.setattr(go.Figure, "to_image", draw)
+def test_figures_are_files_where_they_are_asked_for(tmp_path: Path) -> None:
     influences, summary = make(examples=3)
     results.write(tmp_path, {}, summary, [], build(influences, summary), 10, "pdf")
-    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert names == ["digits-bars.pdf", "digits-convergence.pdf", "digits-heatmap.pdf"]
-    assert asked == [("pdf", results.WIDTH)] * 3
-
-
-def test_a_browser_that_fails_is_one_line_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    def draw(figure: go.Figure, kind: str, width: int) -> bytes:
-        raise RuntimeError("The browser\nseemed to close.")
-
-    monkeypatch.setattr(results, "find_spec", lambda name: True)
-    monkeypatch.setattr(go.Figure, "to_image", draw)
-    with pytest.raises(SourcewiseError, match=r"figures=svg: Chrome or .* \(The browser seemed to close.\)"):
-        results.check_figures("svg")
+    files = sorted((tmp_path / "figures").iterdir())
+    assert [path.name for path in files] == ["digits-bars.pdf", "digits-convergence.pdf", "digits-heatmap.pdf"]
+    assert all(path.read_bytes().startswith(b"%PDF") for path in files)
 
 
 def test_what_else_is_known_says_how_well_it_predicts_the_models() -> None:

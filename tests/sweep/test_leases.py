@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import pytest
 from sourcewise.core import names
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.sweep import leases
+from sourcewise.sweep.lease_files import LeaseFiles
 from sourcewise.sweep.leases import Holder, Leased, Watch, lease
 
 
@@ -45,6 +47,7 @@ def dead_lease(folder: Path, token: str = "t0") -> None:
 def hasty(monkeypatch):
     monkeypatch.setattr(leases, "HEARTBEAT", 0.02)
     monkeypatch.setattr(leases, "EXPIRY", 0.3)
+    monkeypatch.setattr(leases, "DELAY", 0.0)
 
 
 def files(folder: Path) -> list[str]:
@@ -198,6 +201,65 @@ def test_a_holder_that_slept_too_long_finds_out(tmp_path):
     sleeper.release()
     successor.check()
     successor.release()
+    assert files(tmp_path) == []
+
+
+def test_a_run_that_was_taken_over_ends_at_the_next_heartbeat(tmp_path, hasty):
+    with pytest.raises(Leased, match="taken over"), lease(tmp_path) as sleeper:
+        successor = leases._acquire(tmp_path, expired=sleeper.holder.token)
+        threading.Event().wait(60)
+    successor.check()
+    successor.release()
+    assert files(tmp_path) == []
+
+
+def test_ctrl_c_is_no_takeover(tmp_path, hasty):
+    with pytest.raises(KeyboardInterrupt), lease(tmp_path):
+        raise KeyboardInterrupt
+    assert files(tmp_path) == []
+
+
+def test_a_bid_frees_the_run_when_all_machines_have_seen_it(tmp_path, hasty, monkeypatch):
+    monkeypatch.setattr(leases, "DELAY", 0.3)
+    dead = lease_of(tmp_path)
+    watch = Watch()
+    watch.holder(tmp_path)
+    time.sleep(leases.EXPIRY + 0.05)
+    assert watch.holder(tmp_path) == dead
+    assert files(tmp_path) == ["lease", "lease-t0"]
+    assert Watch().holder(tmp_path) is not None  # others see the bid
+    time.sleep(leases.DELAY + 0.05)
+    assert watch.holder(tmp_path) is None
+    assert files(tmp_path) == []
+
+
+def test_a_bid_for_what_others_have_freed_meanwhile_frees_nothing(tmp_path, hasty, monkeypatch):
+    monkeypatch.setattr(leases, "DELAY", 0.3)
+    lease_of(tmp_path)
+    watch = Watch()
+    watch.holder(tmp_path)
+    time.sleep(leases.EXPIRY + 0.05)
+    watch.holder(tmp_path)
+    (tmp_path / "lease").unlink()
+    (tmp_path / "lease-t0").unlink()
+    third = leases._acquire(tmp_path)
+    time.sleep(leases.DELAY + 0.05)
+    assert watch.holder(tmp_path) is not None
+    third.check()
+    third.release()
+
+
+def test_a_lease_that_was_removed_before_its_first_heartbeat_is_no_error(tmp_path, monkeypatch):
+    """On a network file system, by one who saw the run complete."""
+
+    class Late(LeaseFiles):
+        def overwrite(self, file: int, content: bytes) -> None:
+            monkeypatch.undo()
+            (tmp_path / "lease").unlink()
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(leases, "FILES", Late())
+    leases._acquire(tmp_path).release()
     assert files(tmp_path) == []
 
 

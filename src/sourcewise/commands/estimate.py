@@ -61,24 +61,21 @@ def estimate(config: dict[str, Any]) -> "Summary":
     """
     from hydra.utils import instantiate
 
-    from sourcewise.acting.counterfactuals import compare_all
     from sourcewise.acting.curation import curate
-    from sourcewise.acting.review import review
     from sourcewise.commands import results, tracked_results
+    from sourcewise.commands.analysis import analyse
     from sourcewise.commands.banks import check_bank, write_bank
     from sourcewise.commands.images import find_images, with_paths
     from sourcewise.core.files import check_place
     from sourcewise.records.places import as_list
     from sourcewise.records.reading import Records
     from sourcewise.report import contents
-    from sourcewise.report.summary import summarise
     from sourcewise.study import comparison, influences, priors, rankings
     from sourcewise.study.recipes import train_command
 
     out, fdr = Path(config["out"]), config["fdr"]
     contents.check_sections(config["sections"])
     search = _search(config["search"], out)
-    results.check_figures(config["figures"])
     check_bank(config["bank"], config["records"])
     check_place(out)
     tracker = instantiate(config["logger"])
@@ -95,26 +92,22 @@ def estimate(config: dict[str, Any]) -> "Summary":
     except SourcewiseError as error:  # such as too few records
         raise SourcewiseError(f"{error}{records.unused}") from error
     datasets = {name: item.dataset for name, item in estimated.items()}
-    slopes = {name: item.slopes for name, item in estimated.items()}
     choosing = rankings.choosing_tables(study) if config["priors"] is not None else {}
     for name, dataset in datasets.items():
         if (scores := rankings.ranking(study, name, choosing)) is not None:
             dataset["ranking"] = "group", scores, {"long_name": "expected effect on the examples that choices look at"}
-    summary = summarise(
+    curation = curate(study, config["curate"], out, config["remove"], choosing) if config["curate"] else None
+    summary = analyse(
         study,
         estimated,
         records.left_out,
-        config["fdr"],
+        fdr,
         config["looks"],
-        counterfactuals=compare_all(study.counterfactual_runs, study.group_names, slopes),
-        review=review(datasets, study.label_agreement, images, config["fdr"] / config["looks"]),
-        search=search,
-        curation=curate(study, config["curate"], out, config["remove"], choosing) if config["curate"] else None,
         priors=known,
-        compared={
-            name: comparison.compare(dataset, others, fdr, comparison.compare_transfers(study, name, fdr))
-            for name, dataset in datasets.items()
-        },
+        others=others,
+        images=images,
+        search=search,
+        curation=curation,
     )
     reports = contents.build(datasets, summary, partial(train_command, study.header), out, config["sections"], images)
     ranked = {name: rankings.mapping_rankings(study, name, choosing) for name in datasets}

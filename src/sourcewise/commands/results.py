@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import plotly.graph_objects as go
+import pandas as pd
 
 from sourcewise.acting import curation, review
-from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_atomically
 from sourcewise.core.results import to_json
 from sourcewise.core.results_folder import replacing
 from sourcewise.designs.files import write_ranking
 from sourcewise.report import contents
+from sourcewise.report.latex import latex
+from sourcewise.report.parts import spreadsheet_safe
+from sourcewise.report.printing import Kind, to_file
 from sourcewise.study import comparison, writing
 from sourcewise.study.effects import ALL_KEYS
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 PROPOSAL = ("keep.txt", "drop.txt", "ranking.csv")
 """Files of a proposal of curation, which later estimates of the study leave where they are."""
 
-WIDTH = 900
-"""Of a figure as a file, in pixels."""
-
 
 def write(
     out: Path,
@@ -40,7 +38,7 @@ def write(
     used: Sequence[str],
     reports: Sequence[TargetReport],
     top: int,
-    figures: str | None = None,
+    figures: Kind | None = None,
     rankings: Mapping[str, Mapping[str, Mapping[str, float]]] = {},
 ) -> None:
     """Write all results of an estimate, in place of those of the estimate before.
@@ -75,39 +73,24 @@ def write(
                 _write_figures(folder / "figures", report, figures)
 
 
-def check_figures(kind: str | None) -> None:
-    """Raise SourcewiseError where figures cannot be written as files: one is tried before there is work to lose."""
-    if kind and find_spec("kaleido") is None:
-        raise SourcewiseError(f"figures={kind}: this needs pip install 'sourcewise[figures]', and Chrome or Chromium")
-    if kind:
-        _draw(go.Figure(), kind)
-
-
 def _write_tables(folder: Path, report: TargetReport) -> None:
-    """Write the tables of the page, and influences on classes, errors and q-values as matrices classes x groups."""
+    """Write the tables of the page, as CSV and LaTeX, and influences on classes, errors, ... as classes x groups."""
     folder.mkdir(exist_ok=True)
     name, influences = report.target.name, report.target.influences
     for table in (table for section in report.sections for table in section.tables):
         write_atomically(folder / f"{name}-{table.id}.csv", table.csv().encode())
+        write_atomically(folder / f"{name}-{table.id}.tex", latex(table).encode())
     for key in ALL_KEYS:
-        matrix = influences[f"{key}_class"].transpose("class", "group").to_pandas()
+        values = influences[f"{key}_class"].transpose("class", "group").values
+        classes, groups = (
+            [spreadsheet_safe(str(each)) for each in influences[dim].values] for dim in ("class", "group")
+        )
+        matrix = pd.DataFrame(values, pd.Index(classes, name="class"), groups)
         content = matrix.to_csv(lineterminator="\n", float_format="%.6g")
         write_atomically(folder / f"{name}-{key}_class.csv", content.encode())
 
 
-def _write_figures(folder: Path, report: TargetReport, kind: str) -> None:
+def _write_figures(folder: Path, report: TargetReport, kind: Kind) -> None:
     folder.mkdir(exist_ok=True)
     for figure in (figure for section in report.sections for figure in section.figures):
-        write_atomically(folder / f"{report.target.name}-{figure.id}.{kind}", _draw(figure.figure, kind))
-
-
-def _draw(figure: go.Figure, kind: str) -> bytes:
-    """Return a figure as the content of a file, in the size that the page gives it.
-
-    The page's script makes room for the title of the lower axis; a file needs a margin for it.
-    """
-    try:
-        return bytes(go.Figure(figure).update_layout(margin_b=56).to_image(kind, width=WIDTH))
-    except Exception as error:  # kaleido's and the browser's are of many kinds
-        reason = " ".join(str(error).split())[:200]
-        raise SourcewiseError(f"figures={kind}: Chrome or Chromium does not draw them ({reason})") from error
+        write_atomically(folder / f"{report.target.name}-{figure.id}.{kind}", to_file(figure.figure, kind))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+NUMBERS = re.compile(r"[+-][\d.,]+(?: (?:to|±) [+-]?[\d.,]+)?")
+"""Texts that begin like a formula and are numbers."""
 THUMBNAIL_SIDE = 64
 """Pixels of a side to which larger images are shrunk."""
 
@@ -113,8 +116,9 @@ class Table:
         """Return the table as CSV, with what the page shows in each cell; semicolons part several effects."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([self.columns, *([row.header, *map(_cell_text, row.cells)] for row in self.rows)])
-        return file.getvalue().replace("−", "-")
+        lines = [self.columns, *([row.header, *map(_cell_text, row.cells)] for row in self.rows)]
+        writer.writerows([spreadsheet_safe(text.replace("−", "-")) for text in line] for line in lines)
+        return file.getvalue()
 
     def brief(self, rows: int, noun: str = "", columns: int | None = None) -> Table:
         """Return the first rows and columns, with two effects in a cell at most; the caption says which rows."""
@@ -125,6 +129,16 @@ class Table:
         ]
         some = f". The first {rows} of {len(self.rows):,} {noun}".rstrip() if len(self.rows) > rows else ""
         return replace(self, caption=self.caption + some, columns=self.columns[:columns], rows=short)
+
+
+def spreadsheet_safe(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula: with an apostrophe before it, if it begins like one.
+
+    >>> spreadsheet_safe("=1+2"), spreadsheet_safe("-crane"), spreadsheet_safe("-0.2 to 0.1"), spreadsheet_safe("crane")
+    ("'=1+2", "'-crane", '-0.2 to 0.1', 'crane')
+    """
+    begins = text.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{text}" if begins and not NUMBERS.fullmatch(text) else text
 
 
 def _cell_text(cell: Cell) -> str:

@@ -241,6 +241,7 @@ class Sweep:
             run.cause = INTERRUPTED
         if outcome.status in ("leased", "stopped"):
             run.state = outcome.status
+            run.next_look = time.monotonic() + POLL
         elif outcome.status != "timeout":
             retries = launcher.retries if outcome.status == "killed" else launcher.retries_on_error
             run.failures[outcome.status] += 1
