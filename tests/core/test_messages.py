@@ -1,6 +1,8 @@
 """Exceptions in words."""
 
 import errno
+import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -64,3 +66,11 @@ def test_a_setting_below_one_that_holds_none_is_a_whole_sentence(config: dict[st
     with pytest.raises(ConfigAttributeError) as caught:
         OmegaConf.update(made, "curate.remove", 2)
     assert one_line(caught.value) == "curate.remove: there is no such setting; curate holds none"
+
+
+def test_no_place_for_temporary_files_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [os.devnull])
+    with pytest.raises(FileNotFoundError) as found:
+        tempfile.gettempdir()
+    assert one_line(found.value) == "no folder for temporary files can be written to; name one in TMPDIR"

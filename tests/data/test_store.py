@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.files import cache_folder
 from sourcewise.data import ImageDataset, store
 from sourcewise.data.decoding import decode
 from sourcewise.data.store import Listing, Store, prepared
@@ -270,3 +271,16 @@ def test_images_in_memory_are_resized_after_augmentation() -> None:
     memory = ImageDataset(torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8), torch.zeros(5).long(), NAMES)
     (small,), (large,) = (batches(memory, crop=None, resolution=side) for side in (None, 24))
     assert torch.equal(large.inputs, functional.resize(small.inputs, [24, 24], antialias=True))
+
+
+def test_a_user_without_a_home_is_told_where_stores_can_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    file = cache_folder() / "a.arrow"
+    with pytest.raises(
+        SourcewiseError, match=r"a\.arrow: cannot be made \(.*cache_dir of source\.train, or by XDG_CACHE_HOME"
+    ):
+        prepared(pytest.fail, str(file), side=8)

@@ -1,7 +1,8 @@
-"""The wheel by itself: in an environment that has nothing else, away from any checkout."""
+"""The wheel by itself: in an environment that has nothing else, away from any checkout, compilers and a home."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -58,13 +59,21 @@ def link_requirements(wheel_environment: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "WANDB"))}
-    environment |= {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "WANDB"))}
+    environment = kept | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    # No compiler, no caches, and a home that even root cannot make; the folder of the work and that of temporary files
+    # can be written to.
+    (tmp_path / "temporary").mkdir()
+    bare = {"OMP_NUM_THREADS": "1", "PATH": str(tmp_path / "venv/bin"), "HOME": str(Path(os.devnull, "home"))}
+    bare["TMPDIR"] = str(tmp_path / "temporary")
 
-    def run(*command: str | Path) -> str:
+    def run(*command: str | Path, environment: dict[str, str] = environment, quiet: bool = False) -> str:
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "Warning" not in done.stderr
+        # A sweep says how far it is, and where its runs are.
+        said = [line for line in done.stderr.splitlines() if not re.search(r"runs?[, ]|^to estimate|^ *$", line)]
+        assert not quiet or said == []
         return done.stdout
 
     wheels = tmp_path / "wheels"
@@ -77,12 +86,22 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     run(there / "pip", "check")
     golden = json.loads((ROOT / "tests/core/golden_studies.json").read_text())
     assert json.loads(run(there / "python", "-c", NAMES, json.dumps(list(golden)))) == golden
-    run(there / "sourcewise-train", "-m", "subset.seed=range(0,4)", "logger.mode=offline", *TINY[:-1])
+    train = (there / "sourcewise-train", "-m", "subset.seed=range(0,4)", "logger.mode=offline", *TINY[:-1])
+    run(*train, environment=bare, quiet=True)
     own = tmp_path / "my_configs/experiment"
     own.mkdir(parents=True)
     (own / "wide.yaml").write_text("# @package _global_\nmodel: {width: 5}\n")
     run(there / "sourcewise-train", "--config-dir", "my_configs", "experiment=wide", "logger=none", *TINY)
     (study,) = (tmp_path / "runs").glob("*/random-3-*")
-    printed = run(there / "sourcewise-estimate", f"records={study.parent}", "out=out", "logger=none")
+    estimate = (
+        there / "sourcewise-estimate",
+        f"records={study.parent}",
+        "out=out",
+        "logger.mode=offline",
+        "figures=pdf",
+    )
+    printed = run(*estimate, environment=bare, quiet=True)
     assert "4 models of subsets of 36 groups" in printed
     assert (tmp_path / "out/report.html").exists()
+    assert (tmp_path / "out/figures/digits-bars.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "runs/wandb").is_dir()

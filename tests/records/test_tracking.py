@@ -3,6 +3,7 @@
 # ruff: noqa: F401, F811  (fixtures are imported, and named again as arguments)
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from wandb_client import ONE, advised, content, run, start, sync, up
 from wandb_server import WandbServer, wandb_server
 
 from sourcewise.records import uploads
+from sourcewise.records.wandb_tracker import WandbTracker
 
 
 def test_an_offline_run_that_is_synced_later_equals_an_online_one(wandb_server: WandbServer, tmp_path: Path) -> None:
@@ -237,3 +239,17 @@ def test_a_folder_that_cannot_be_written(wandb_server: WandbServer, tmp_path: Pa
 
 # -- which mode
 # -- loggers of users
+
+
+def test_wandb_keeps_its_cache_beside_its_runs_where_the_users_cannot_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_CACHE_DIR", "")
+    monkeypatch.delenv("WANDB_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tracker = WandbTracker(dir=str(tmp_path / "runs"))
+    tracker._place_cache()
+    assert "WANDB_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
+    tracker._place_cache()
+    assert os.environ["WANDB_CACHE_DIR"] == str(tmp_path / "runs/wandb/cache")

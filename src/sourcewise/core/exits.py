@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,9 @@ def errors() -> Iterator[None]:
         os.environ[VERBOSE] = "1"
     if VERBOSE in os.environ:
         logging.basicConfig(level=logging.INFO)
+    else:  # they complain where no home, or no shared memory, can be written to, and do without
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", ".*joblib will operate in serial mode")
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then lets exceptions through to us
     caught = [signal.SIGINT]
 

@@ -12,9 +12,17 @@ from typing import BinaryIO
 from sourcewise.core.errors import SourcewiseError
 
 
+def home_folder() -> Path:
+    """Return the user's home; for a user without one, as in some containers, a path where nothing can be written."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull, "home")
+
+
 def cache_folder() -> Path:
     """Return the user's folder of files that are made again when they are gone."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sourcewise"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home_folder() / ".cache") / "sourcewise"
 
 
 def check_place(folder: Path) -> None:

@@ -53,6 +53,8 @@ def users_error(error: BaseException) -> SourcewiseError | None:
             if _is(item, base):
                 return SourcewiseError(next(filter(None, map(_config_line, chain)), _joined(item)))
     for item in chain:
+        if isinstance(item, FileNotFoundError) and str(item.strerror).startswith("No usable temporary directory"):
+            return SourcewiseError("no folder for temporary files can be written to; name one in TMPDIR")
         if isinstance(item, OSError) and item.errno in _DISK and item.filename is not None:
             return SourcewiseError(f"{item.filename}: {item.strerror}")
         if isinstance(item, ValueError) and str(item).startswith(_VALUE_ERRORS):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.core.errors import SourcewiseError
-from sourcewise.core.files import open_regular
+from sourcewise.core.files import home_folder, open_regular
 from sourcewise.core.names import Config
 
 Weights = Mapping[str, str]
@@ -34,7 +34,7 @@ def describe(name: str) -> Weights:
 
     Raises SourcewiseError when there is no such file.
     """
-    hub = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch") / "hub" / "checkpoints"
+    hub = Path(os.environ.get("TORCH_HOME") or home_folder() / ".cache" / "torch") / "hub" / "checkpoints"
     path = next((path for path in (Path(name), hub / name) if path.is_file()), None) or _hugging_face(name)
     if path is None:
         raise SourcewiseError(

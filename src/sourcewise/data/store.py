@@ -327,4 +327,5 @@ def _alone(file: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:
-        raise SourcewiseError(f"{file}: cannot be made ({error.strerror})") from error
+        advice = "choose another folder by the setting cache_dir of source.train, or by XDG_CACHE_HOME for all"
+        raise SourcewiseError(f"{file}: cannot be made ({error.strerror}); {advice}") from error

@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from sourcewise.core import names
 from sourcewise.core.errors import EXIT_LEASED, WORKER, SourcewiseError
+from sourcewise.core.files import cache_folder, check_place
 from sourcewise.records import browsing, uploads
 from sourcewise.records.tracker import TrackedRun, Tracker
 from sourcewise.records.uploads import Note
@@ -122,6 +123,7 @@ class WandbTracker(Tracker):
             # wandb leaves a temporary folder to the interpreter's end.
             warnings.filterwarnings("ignore", "Implicitly cleaning up", ResourceWarning)
             Path(self.dir).mkdir(parents=True, exist_ok=True)
+            self._place_cache()
             wandb.setup(wandb.Settings(silent=True))
             # An agent, or the user, may have set an id for this process: its first run takes it.
             given_id = None if WORKER in os.environ else os.environ.pop("WANDB_RUN_ID", None)
@@ -161,6 +163,13 @@ class WandbTracker(Tracker):
         tracked = WandbRun(run, wandb, folder, sweep)
         tracked.keep_note(uploaded=False)
         return tracked
+
+    def _place_cache(self) -> None:
+        """Put wandb's cache beside its runs where the user's cannot be written to: its service would log on stderr."""
+        try:
+            check_place(cache_folder())
+        except (SourcewiseError, OSError):  # such as the home of another user
+            os.environ.setdefault("WANDB_CACHE_DIR", str(Path(self.dir, "wandb", "cache").absolute()))
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings of wandb for a run."""
