@@ -45,11 +45,11 @@ from sourcewise.lightning_modules.data import CHUNK, Batches, Examples, Normalis
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SETTINGS = ((320, 256, 64, (160,)), (500, 375, 25, (128, 224)))
 """Width and height of photographs, side of their tiles, and sides of crops."""
-DECODING = "bare decoding"
+DECODING, FUNCTIONS = "bare decoding", "functions, {}"
 LAYOUTS = {
-    "the functions, on planes": torch.contiguous_format,
-    "the functions, on bytes as decoded": torch.preserve_format,
-    "the functions, on bytes moved together": torch.channels_last,
+    "planes": torch.contiguous_format,
+    "channels last, as decoded": torch.preserve_format,
+    "channels last, moved together": torch.channels_last,
 }
 """In which order in memory a crop is resized."""
 
@@ -137,7 +137,7 @@ def measure(sides: dict[str, Callable[[], int]], rounds: int) -> dict[str, np.nd
 
 def show(times: dict[str, np.ndarray]) -> None:
     """Print the table."""
-    bound = min(LAYOUTS, key=lambda name: median(times[name][:, 1]))
+    bound = min(map(FUNCTIONS.format, LAYOUTS), key=lambda name: median(times[name][:, 1]))
     print("\n| | images/s | of decoding | of the bound | processor ms an image | of decoding | of the bound |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, spent in times.items():
@@ -171,7 +171,9 @@ def main() -> None:
                 sides: dict[str, Callable[[], int]] = {
                     DECODING: partial(functions, dataset, workers, lambda image, box: None),
                     **{
-                        name: partial(functions, dataset, workers, partial(resized, side=side, layout=layout))
+                        FUNCTIONS.format(name): partial(
+                            functions, dataset, workers, partial(resized, side=side, layout=layout)
+                        )
                         for name, layout in LAYOUTS.items()
                     },
                     "our pipeline, bytes": partial(ours, dataset, workers, batch, side, floats=False),

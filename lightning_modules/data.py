@@ -48,7 +48,7 @@ class Stored(Protocol):
     def read(self, rows: Tensor, boxes: Tensor, out: Tensor) -> None:
         """Decode the images `rows`, cut out `boxes` `int64[n, 4]`, and resize them into `out` uint8[n, c, s, s].
 
-        A box of negative width is mirrored.
+        A box of negative width is mirrored. All of it is done on the device of `out`.
         """
 
 
@@ -99,7 +99,8 @@ class Batches:
     goes on as if it had never stopped, and not on the number of processes, each of which takes its part of every batch.
 
     Stored images are cropped and resized by `threads` as they are decoded; those in memory are resized last, if
-    `resolution` asks for another size. Crops are at the centre unless `crop` says otherwise.
+    `resolution` asks for another size. Crops are at the centre unless `crop` says otherwise. decode_on_device: stored
+    images are decoded where the labels are, a batch at a time, rather than by the processor.
     """
 
     examples: Examples
@@ -112,6 +113,7 @@ class Batches:
     crop: Crop | None = None
     resolution: Resolution | int | None = None
     threads: int = 1
+    decode_on_device: bool = False
     epoch: int = 0
     rank: int = 0
     processes: int = 1
@@ -158,6 +160,8 @@ class Batches:
         assert side is not None
         device, sizes, crop = self.examples.labels.device, inputs.sizes, self.crop or CentreCrop()
         ahead: deque[tuple[Tensor, list[Future[None]]]] = deque()
+        chunk = self.batch_size if self.decode_on_device else CHUNK  # a GPU decodes many images at once
+        memory = {"device": device} if self.decode_on_device else {"pin_memory": device.type == "cuda"}
         # Each image is work for one thread: threads of torch's own would only stand in each other's way.
         pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
 
@@ -172,8 +176,8 @@ class Batches:
                 boxes, part = self._part(crop(sizes[rows], geometry)), self._part(rows)
                 # Decoders write channels last, and so does this: bytes are copied as they come.
                 shape = (len(part), side, side, inputs.shape[1])
-                images = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda").permute(0, 3, 1, 2)
-                work = zip(*(torch.split(values, CHUNK) for values in (part, boxes, images)), strict=True)
+                images = torch.empty(shape, dtype=torch.uint8, **memory).permute(0, 3, 1, 2)
+                work = zip(*(torch.split(values, chunk) for values in (part, boxes, images)), strict=True)
                 ahead.append((images, [pool.submit(inputs.read, *part) for part in work]))
                 if len(ahead) > AHEAD:
                     yield oldest()

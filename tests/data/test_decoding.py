@@ -3,20 +3,24 @@
 import io
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, compose_config
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.names import study_name
 from sourcewise.data import decoding
 from sourcewise.data.loaders import Folder
 from sourcewise.data.store import Listing, Store, prepared
+from sourcewise.lightning_modules.data import Batches, Examples, Normalise
+from sourcewise.training.hardware import Hardware
 
 TOLERANCE = 2
 """Levels of 255 by which the standard lets decoders differ; those of libjpeg-turbo agree to the bit."""
@@ -88,6 +92,73 @@ def test_a_store_of_2026_is_read(tmp_path: Path) -> None:
     for row, found in enumerate(out.double()):
         for half, colour in ((found[:, :7], [200, 40, 90]), (found[:, 9:], [20, 160 - 40 * row, 220])):
             assert (half - torch.tensor(colour)[:, None, None]).abs().max() < 12  # of a JPEG
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    listing = Listing(lambda row: photograph(60 + row, 50), [0, 1, 0], ("a", "b"))
+    found = prepared(lambda: listing, str(tmp_path_factory.mktemp("store") / "s.arrow"), side=50).images
+    assert isinstance(found, Store)
+    return found
+
+
+BOXES = torch.tensor([[0, 3, 40, 30], [10, 0, 12, -16], [0, 0, 50, 60]])
+"""One of them is mirrored, and one made smaller."""
+
+
+def differences(store: Store, other: Tensor) -> NDArray[np.int64]:
+    expected = torch.empty(3, 3, 16, 16, dtype=torch.uint8)
+    store.read(torch.arange(3), BOXES, expected)
+    return np.abs(other.cpu().numpy().astype(int) - expected.numpy())
+
+
+def test_what_a_gpu_does_with_decoded_images_is_the_same(store: Store) -> None:
+    """Here the processor does all of it, as a GPU would: torch resizes bytes in whole numbers, and floats."""
+    out = torch.empty(3, 16, 16, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    decoding.read_on_gpu([store.encoded(row) for row in range(3)], BOXES, out)
+    assert differences(store, out).max() <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_decodes_what_the_processor_decodes(store: Store) -> None:
+    for mode in (torch.inference_mode(), torch.enable_grad()):
+        with mode:
+            out = torch.empty(3, 16, 16, 3, dtype=torch.uint8, device="cuda").permute(0, 3, 1, 2)
+            with ThreadPoolExecutor(1) as pool:  # which knows no mode of its caller's
+                pool.submit(store.read, torch.arange(3), BOXES, out).result()
+            found = differences(store, out)
+        assert found.mean() < 2
+        assert found.max() < 24  # decoders enlarge the colour's planes in different ways
+
+
+def test_a_device_that_decodes_nothing_is_one_clear_line(store: Store) -> None:
+    with pytest.raises(SourcewiseError, match=r"^trainer\.decoding=gpu: meta decodes no images \(.+\)$"):
+        store.read(torch.arange(3), BOXES, torch.empty(3, 3, 16, 16, dtype=torch.uint8, device="meta"))
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_batches_are_read_on_the_device_where_the_trainer_says_so(
+    store: Store, monkeypatch: pytest.MonkeyPatch, on_device: bool
+) -> None:
+    outs: list[Tensor] = []
+    monkeypatch.setattr(Store, "read", lambda store, rows, boxes, out: outs.append(out))
+    labels = torch.zeros(20, dtype=torch.int64, device="meta")
+    examples = Examples(store[torch.arange(20) % 3], labels, labels)
+    made = list(Batches(examples, 12, Normalise([0.5] * 3, [0.25] * 3), resolution=16, decode_on_device=on_device))
+    assert [batch.inputs.device.type for batch in made] == ["meta", "meta"]
+    assert {out.device.type for out in outs} == {"meta" if on_device else "cpu"}
+    assert sorted(len(out) for out in outs) == ([8, 12] if on_device else [4, 8, 8])
+
+
+def test_decoding_on_a_gpu_needs_one_and_is_another_recipe() -> None:
+    with pytest.raises(SourcewiseError, match=r"^trainer\.decoding=gpu: trainer\.accelerator=cpu is no GPU"):
+        Hardware(decoding="gpu")
+    cpu, gpu, other = (
+        study_name(compose_config("trainer=gpu", *more))
+        for more in ((), ("trainer.decoding=gpu",), ("trainer.threads=2",))
+    )
+    assert cpu == other != gpu
 
 
 def test_where_torchcodec_is_missing_or_does_not_load_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,7 @@ def _pretraining(config: Config) -> dict[str, Any]:
         "source": _decisive(_without_data(config["source"]), "source"),
         "model": _decisive(config["model"], "model"),
         "precision": trainer["precision"],
+        **({"decoding": "gpu"} if trainer.get("decoding") == "gpu" else {}),
         # Each device normalises its own part of a batch, unless the devices share their statistics.
         "batchnorm_parts": 1 if trainer["sync_batchnorm"] else trainer["devices"],
     }

@@ -112,8 +112,11 @@ class Store:
     def read(self, rows: Tensor, boxes: Tensor, out: Tensor) -> None:
         """Decode the images `rows`, cut out `boxes` `int64[n, 4]`, and resize them into `out` uint8[n, c, s, s].
 
-        A box of negative width is mirrored.
+        A box of negative width is mirrored. All of it is done on the device of `out`.
         """
+        if out.device.type != "cpu":
+            decoding.read_on_gpu([self.encoded(row) for row in rows.tolist()], boxes, out)
+            return
         for row, box, place in zip(rows.tolist(), boxes.tolist(), out, strict=True):
             decoding.read(self.encoded(row), box, place)
 

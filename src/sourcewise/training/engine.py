@@ -102,12 +102,20 @@ class Engine:
             crop=view.crop,
             resolution=view.resolution,
             threads=self.hardware.threads,
+            decode_on_device=self.hardware.decoding == "gpu",
         )
 
     def in_order(self, examples: Examples, view: View, epoch: int = 0) -> Batches:
         """Return batches to evaluate on, of images at the resolution of this epoch."""
-        normalise, threads = self.normalise, self.hardware.threads
-        return Batches(examples, EVALUATION_BATCH, normalise, resolution=view.resolution, threads=threads, epoch=epoch)
+        return Batches(
+            examples,
+            EVALUATION_BATCH,
+            self.normalise,
+            resolution=view.resolution,
+            threads=self.hardware.threads,
+            decode_on_device=self.hardware.decoding == "gpu",
+            epoch=epoch,
+        )
 
 
 def as_examples(dataset: ImageDataset) -> Examples:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -34,7 +34,7 @@ if hasattr(registry, "entry_points"):  # it is no promise of Lightning's
 
 @dataclass(frozen=True)
 class Hardware:
-    """Settings of the hardware, which conf/trainer explains. On one device, only `precision` decides outputs."""
+    """Settings of the hardware, as conf/trainer explains. On one device, `precision` and `decoding` decide outputs."""
 
     accelerator: str = "cpu"
     devices: PositiveInt = 1
@@ -44,10 +44,14 @@ class Hardware:
     threads: PositiveInt = 1
     channels_last: bool = False
     compile: bool = False
+    decoding: Literal["cpu", "gpu"] = "cpu"
     checkpoint_minutes: float | None = None
     ranks: Ranks = field(default_factory=Ranks, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.decoding == "gpu" and self.accelerator not in ("gpu", "cuda"):
+            accelerator = f"trainer.accelerator={self.accelerator}"
+            raise SourcewiseError(f"trainer.decoding=gpu: {accelerator} is no GPU; add trainer=gpu, or leave it out")
         processes = self._processes()
         if isinstance(processes, LightningEnvironment):  # whatever number Slurm has given to this process
             rank = processes.local_rank() if self.devices > 1 else 0
