@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from simulated_work import Findings, Work, findings
 
 from sourcewise.core import names
 from sourcewise.sweep import leases, policy
@@ -74,18 +75,6 @@ class Host:
     dead: bool = False
     interrupted: bool = False
     finished: bool = False
-
-
-@dataclass
-class Work:
-    """A stretch of time in which a host trained a run."""
-
-    run: int
-    host: int
-    start: float
-    end: float = float("inf")
-    redone: bool = False
-    """Whether the run's record was there when it began."""
 
 
 class Simulation(LeaseFiles):
@@ -360,27 +349,6 @@ class _Worker:
         return outcomes
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What became of a sweep.
-
-    at_once: hosts that trained the same run at the same time, at most. overlaps: how long two did, for each time that
-    they did, in seconds. redone: times that a run was begun though its record was there. lost: runs without a whole
-    record. seconds: until all machines had ended.
-    """
-
-    at_once: int
-    overlaps: list[float]
-    redone: int
-    begun: int
-    lost: list[int]
-    seconds: float
-
-    @property
-    def longest(self) -> float:
-        return max(self.overlaps, default=0.0)
-
-
 def simulate(shared: Shared, patch: pytest.MonkeyPatch) -> Findings:
     """Let all machines do the sweep, and count."""
     simulation = Simulation(shared)
@@ -391,7 +359,12 @@ def simulate(shared: Shared, patch: pytest.MonkeyPatch) -> Findings:
         if shared.copying:  # the same command once more, on one machine
             simulation.start(simulation.program)
             simulation.run()
-    return findings(simulation)
+    lost = [
+        run
+        for run in range(shared.runs)
+        if simulation.files.get(f"/runs/study/{run}/{names.RECORD}", (b"",))[0] != WHOLE
+    ]
+    return findings(simulation.work, lost, simulation.now)
 
 
 def begin(simulation: Simulation, shared: Shared, before: Host | None = None) -> None:
@@ -425,25 +398,3 @@ def installed(simulation: Simulation, patch: pytest.MonkeyPatch) -> Iterator[Non
         context.setattr(leases.Lease, "keep", lambda lease: simulation.keep(lease))
         context.setattr(names, "is_done", simulation.is_done)
         yield
-
-
-def findings(simulation: Simulation) -> Findings:
-    at_once, overlaps = 1, []
-    for run in range(simulation.shared.runs):
-        stretches = [item for item in simulation.work if item.run == run]
-        edges = sorted((edge, step) for item in stretches for edge, step in ((item.start, 1), (item.end, -1)))
-        busy, since = 0, 0.0
-        for when, step in edges:
-            busy += step
-            at_once = max(at_once, busy)
-            if step == 1 and busy == 2:
-                since = when
-            elif step == -1 and busy == 1 and when > since:
-                overlaps.append(when - since)
-    lost = [
-        run
-        for run in range(simulation.shared.runs)
-        if simulation.files.get(f"/runs/study/{run}/{names.RECORD}", (b"",))[0] != WHOLE
-    ]
-    redone = sum(item.redone for item in simulation.work)
-    return Findings(at_once, overlaps, redone, len(simulation.work), lost, simulation.now)
