@@ -47,6 +47,17 @@ def test_conflicts_are_pairs_with_swapped_labels() -> None:
     assert len(source.group_names) == 24
 
 
+def test_a_harmless_source_is_the_digits_in_groups_that_do_not_differ() -> None:
+    source, clean = planted.harmless(), embedded.characters(0)
+    assert torch.equal(source.pixels, clean.pixels)
+    assert torch.equal(source.labels, clean.labels)
+    sizes = torch.bincount(source.groups)
+    assert len(source.group_names) == len(sizes) == 20
+    assert int(sizes.max() - sizes.min()) <= 1
+    by_group = torch.stack([torch.bincount(source.labels[source.groups == group], minlength=10) for group in range(20)])
+    assert int(by_group.max()) < 16  # of 90 images of a digit, none has many in one group
+
+
 def test_merged_classes_hold_every_digit_again_two_under_a_label() -> None:
     source, clean = planted.merged(), embedded.characters(90)
     copies = source.columns["planted"] >= 0
