@@ -168,8 +168,7 @@ def _table(file: str) -> NDArray[Any] | pd.DataFrame:
         if kind == ".parquet":
             table: pd.DataFrame = parquet.read_table(file).to_pandas()
             return table
-        text = {_MODEL: str, "example": str, "label": str}
-        return pd.read_csv(file, dtype=text, encoding="utf-8-sig", float_precision="round_trip")
+        return pd.read_csv(file, dtype={_MODEL: str, "example": str, "label": str}, encoding="utf-8-sig")
     except (OSError, ValueError, EOFError, csv.Error, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise SourcewiseError(f"{file}: cannot be read ({reason[:200]})") from error
