@@ -56,14 +56,14 @@ def steps(jpegs: list[bytes], size: tuple[int, int], sides: tuple[int, ...]) -> 
     """Return what is done to an image, given its number, by step and way."""
     decoded = [DECODERS["TorchCodec"](jpeg) for jpeg in jpegs]
     boxes = RandomResizedCrop(flip=True)(torch.tensor([size] * len(jpegs)), torch.Generator().manual_seed(0)).tolist()
-    found = {f"decoding | {name}": lambda i, f=decode: f(jpegs[i]) for name, decode in DECODERS.items()}
+    doing = {f"decoding | {name}": lambda i, f=decode: f(jpegs[i]) for name, decode in DECODERS.items()}
     ways = {f"torchvision, {name}": partial(resized, layout=layout) for name, layout in LAYOUTS.items()}
     ways |= {"OpenCV, by area": partial(by_opencv, filter_=cv2.INTER_AREA), "Pillow": by_pillow}
     ways |= {"OpenCV, linear, with aliasing": partial(by_opencv, filter_=cv2.INTER_LINEAR)}
     for side in sides:
         for name, way in ways.items():
-            found[f"to {side} pixels | {name}"] = lambda i, f=way, side=side: f(decoded[i], boxes[i], side=side)
-    return found
+            doing[f"to {side} pixels | {name}"] = lambda i, f=way, side=side: f(decoded[i], boxes[i], side=side)
+    return doing
 
 
 def microseconds(doing: dict[str, Callable[[int], object]], images: int, rounds: int) -> dict[str, float]:

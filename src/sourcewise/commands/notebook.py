@@ -194,19 +194,19 @@ class Loaded:
         study = self.study
         for place in as_list(counterfactuals):
             study = join_counterfactuals(study, Records(place, {}))
-        found = estimate(study, estimator, [name], priors=values(known))
+        chosen = estimate(study, estimator, [name], priors=values(known))
 
         def build() -> TargetReport:
             rest = [each for each in self.targets if each != name]
             more = estimate(study, estimator, rest, priors=values(known)) if rest else {}
-            estimated = {each: {**found, **more}[each] for each in self.targets}
+            estimated = {each: {**chosen, **more}[each] for each in self.targets}
             summary = analyse(study, estimated, self.left_out, FDR, priors=known, others=others, search=account)
             datasets = {each: item.dataset for each, item in estimated.items()}
             train = partial(train_command, study.header)
             reports = contents.build(datasets, summary, train, Path("outputs/estimate"))
             return next(report for report in reports if report.target.name == name)
 
-        return Influences(**vars(found[name]), build=build)
+        return Influences(**vars(chosen[name]), build=build)
 
     def __repr__(self) -> str:
         left_out = f"; {len(self.left_out)} left out" if self.left_out else ""

@@ -298,10 +298,10 @@ def _chain(folder: Path) -> tuple[list[str], Holder | None]:
 
 def _read(path: Path) -> Holder | None:
     """Return the holder in a lease file; None without the file."""
-    found = FILES.read(path)
-    if found is None:
+    file = FILES.read(path)
+    if file is None:
         return None
-    text, version = found
+    text, version = file
     try:
         return Holder(**json.loads(text))
     except (ValueError, TypeError):  # its holder has just created it, or died doing so
