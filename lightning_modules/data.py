@@ -129,15 +129,14 @@ class Batches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        examples, training = len(self.examples.labels), self.order_seed is not None
-        return batches_per_epoch(examples, self.batch_size, self.processes, training)
+        return batches_per_epoch(len(self.examples.labels), self.batch_size, self.processes)
 
     def __iter__(self) -> Iterator[Batch]:
         number, size = self.epoch, len(self.examples.labels)
         order = torch.arange(size)
         if self.order_seed is not None:
             order = torch.randperm(size, generator=_generator(self.order_seed, number))
-        rows = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
+        rows = order.tensor_split(len(self))
         choices = _generator(self.augmentation_seed, number)
         side = self.resolution(number) if callable(self.resolution) else self.resolution
         if isinstance(self.examples.inputs, Tensor):
@@ -253,11 +252,14 @@ class ImageData(pl.LightningDataModule):
         )
 
 
-def batches_per_epoch(examples: int, batch_size: int, processes: int = 1, training: bool = True) -> int:
-    """Return the number of batches in an epoch. In training, a last batch too small for BatchNorm is left out."""
-    if training and examples > batch_size and 0 < examples % batch_size < 2 * processes:
-        return examples // batch_size
-    return math.ceil(examples / batch_size)
+def batches_per_epoch(examples: int, batch_size: int, processes: int = 1) -> int:
+    """Return the number of batches in an epoch, over which the examples are dealt evenly.
+
+    A batch holds at most `batch_size` examples and, where there are several, at least half as many: a last batch of a
+    few images would make BatchNorm so noisy that the number of examples modulo `batch_size` would decide how good a
+    model gets. Batches are larger only where a process would else be left with one example, which BatchNorm refuses.
+    """
+    return max(1, min(math.ceil(examples / batch_size), examples // (2 * processes)))
 
 
 def _generator(seed: int, epoch: int) -> Generator:

@@ -168,14 +168,20 @@ def test_a_head_that_is_trained_at_once_is_the_same_as_step_by_step() -> None:
 
 
 @given(st.integers(1, 200), st.integers(1, 64), st.integers(1, 4))
-def test_a_training_batch_is_never_too_small_for_batchnorm_unless_all_are(
+def test_training_batches_are_as_large_as_each_other_and_no_process_gets_less_than_two_examples(
     size: int, batch_size: int, processes: int
 ) -> None:
-    count = batches_per_epoch(size, batch_size, processes)
-    last = min(size, batch_size) if count * batch_size > size else batch_size
-    last = size - (count - 1) * batch_size if count * batch_size > size else last
-    assert count >= 1
-    assert last >= 2 * processes or size <= batch_size or batch_size < 2 * processes
+    data = replace(examples(size), inputs=torch.zeros(size, 1))
+    batches = Batches(data, batch_size, Normalise([0.0], [1.0]), order_seed=3, processes=processes)
+    parts = [[len(batch.ids) for batch in replace(batches, rank=rank)] for rank in range(processes)]
+    sizes = [sum(part) for part in zip(*parts, strict=True)]
+    assert sum(sizes) == size
+    assert max(sizes) - min(sizes) <= 1
+    assert min(map(min, parts)) >= 2 or size < 2 * processes
+    if batch_size >= 4 * processes:
+        assert max(sizes) <= batch_size
+        assert len(sizes) == 1 or min(sizes) >= batch_size // 2
+    assert len(sizes) == batches_per_epoch(size, batch_size, processes)
 
 
 def test_normalise_is_torchvision_s() -> None:

@@ -18,7 +18,7 @@ MODEL = "model.safetensors"
 
 LOG = "log.txt"
 
-REVISION = 1
+REVISION = 2
 """Raised when a change of sourcewise's own training code changes outputs, so that old and new records stay apart."""
 
 NOT_RECIPE = frozenset({"root", "cache_dir", "obtain", "num_workers"})
