@@ -1,79 +1,95 @@
-"""Moves: subsets near the best one so far, what they say of single groups there, and where to go from it."""
+"""Subsets near the best one so far: which of them to train, what they say of single groups there, where to go from it.
+
+Near the best subset groups add up, nearly, while effects in random halves are others. So an additive model is fitted to
+the models near it, and subsets are drawn by its posterior: a group that is surely worth keeping is in all of them, one
+that is in doubt in half of them. (Thompson sampling: Russo et al., A Tutorial on Thompson Sampling, 2018, section 4.)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from sourcewise.acting.search.candidates import Candidate, as_keep
 from sourcewise.core.randomness import uniform
-from sourcewise.estimation.arrays import Array
+from sourcewise.estimation.arrays import Array, Mask
 
 MOVED = "moves"
 """Where subsets come from that a move trains."""
 MOVES = 3
 """Subsets that a fit leads to, at most."""
-FLIPPED = 0.12
-"""Share of the groups in which a neighbour differs, on average."""
+NEAR = 0.35
+"""Share of the groups in which a subset near the best one differs from it, at most."""
 
 
-def neighbours(keep: Sequence[bool], doubt: Array, count: int, key: str) -> list[tuple[bool, ...]]:
-    """Return subsets in which a few groups are in that were out, or out that were in.
+@dataclass(frozen=True)
+class Slopes:
+    """What keeping each group adds to a model's value, near a subset: a normal posterior.
 
-    Args:
-        keep: the best subset so far, bool[G].
-        doubt: float[G], how likely it is that the group is on the wrong side, in any unit; more doubtful groups are
-            tried more often.
-        count: how many.
-        key: of the random numbers.
+    Attributes:
+        mean: float[G], in units of the value.
+        root: float[G, G], the symmetric square root of the covariance.
     """
-    share = np.clip(FLIPPED * len(keep) * doubt / doubt.sum(), 0, 0.5)
-    flips = uniform(key, count, len(keep)) < share
-    nobody = ~flips.any(1)
-    flips[nobody, np.argmax(doubt)] = True
-    tried = np.array(keep) ^ flips
-    tried[~tried.any(1)] = keep
-    return [as_keep(row) for row in tried]
+
+    mean: Array
+    root: Array
 
 
-def moves(keep: Sequence[bool], masks: Array, outputs: Array, prior: Array) -> list[Candidate]:
-    """Return subsets that should be better than the best one so far, by an additive fit to models near it.
+def local_slopes(keep: Sequence[bool], masks: Mask, values: Array, prior: Array) -> Slopes:
+    """Return slopes of a ridge regression with a free intercept; penalty and noise by marginal likelihood.
 
     Args:
         keep: the best subset so far, bool[G].
         masks: bool[m, G], subsets of models near it, its own among them.
-        outputs: float[m], their mean outputs.
-        prior: float[G], what keeping each group is thought to add, in units of the output.
+        values: float[m], of these models.
+        prior: float[G], what keeping each group is thought to add.
     """
     x = masks.astype(np.float64) - np.array(keep)
-    slopes = prior + _ridge(x, outputs - x @ prior)
-    gains = np.where(keep, -slopes, slopes)  # of a flip
-    order = np.argsort(-gains, kind="stable")
-    promising = int((gains > 0).sum())
-    candidates: dict[tuple[bool, ...], Candidate] = {}
-    for share in 0.5 ** np.arange(MOVES):
-        flips = order[: round(share * promising)]
-        if len(flips):
-            moved = np.array(keep)
-            moved[flips] ^= True
-            if moved.any():
-                candidates.setdefault(as_keep(moved), Candidate(as_keep(moved), MOVED))
-    return list(candidates.values())
-
-
-def _ridge(x: Array, y: Array) -> Array:
-    """Return slopes float[G] of a ridge regression with a free intercept, its penalty by marginal likelihood."""
+    y = values - x @ prior
     x, y = x - x.mean(0), y - y.mean()
-    left, values, right = np.linalg.svd(x, full_matrices=False)
+    left, singular, right = np.linalg.svd(x, full_matrices=False)
     projected = left.T @ y
-    rest, n = float(y @ y - projected @ projected), len(y) - 1
+    rest, n = max(float(y @ y - projected @ projected), 0.0), max(len(y) - 1, 1)
+
+    def noise(penalty: float) -> float:
+        return (rest + float((projected**2 / (1 + singular**2 / penalty)).sum())) / n
 
     def cost(penalty: float) -> float:
-        spread = 1 + values**2 / penalty  # variance of the projections, in units of the noise
-        noise = (rest + float((projected**2 / spread).sum())) / n
-        return n * float(np.log(max(noise, 1e-300))) + float(np.log(spread).sum())
+        return n * float(np.log(max(noise(penalty), 1e-300))) + float(np.log(1 + singular**2 / penalty).sum())
 
-    scale = max(float((values**2).mean()), 1e-12)
+    scale = max(float((singular**2).mean()), 1e-12)
     penalty = min((scale * 10.0**power for power in np.linspace(-3, 4, 29)), key=cost)
-    return np.asarray(right.T @ (values / (values**2 + penalty) * projected))
+    mean = prior + right.T @ (singular / (singular**2 + penalty) * projected)
+    unseen = np.eye(len(prior)) - right.T @ right  # directions in which the models do not differ
+    root = right.T @ (right / np.sqrt(singular**2 + penalty)[:, None]) + unseen / np.sqrt(penalty)
+    return Slopes(mean, np.sqrt(noise(penalty)) * root)
+
+
+def draws(keep: Sequence[bool], slopes: Slopes, count: int, key: str) -> list[Candidate]:
+    """Return subsets that would be best near `keep` if slopes were what is drawn from their posterior.
+
+    keep: the best subset so far, bool[G]. key: of the random numbers.
+    """
+    normal = stats.norm.ppf(np.clip(uniform(key, count, len(keep)), 1e-12, 1 - 1e-12))
+    gains = np.where(keep, -1, 1) * (slopes.mean + normal @ slopes.root)  # of flips
+    flipped = [_flipped(keep, gain, int(NEAR * len(keep))) for gain in gains]
+    return [Candidate(drawn or tuple(keep), MOVED) for drawn in flipped]
+
+
+def moves(keep: Sequence[bool], slopes: Slopes) -> list[Candidate]:
+    """Return subsets that should be better than the best one so far: without all flips that gain, half of them, ..."""
+    gains = np.where(keep, -slopes.mean, slopes.mean)
+    promising = int((gains > 0).sum())
+    flipped = [_flipped(keep, gains, round(share * promising)) for share in 0.5 ** np.arange(MOVES)]
+    return [Candidate(moved, MOVED) for moved in dict.fromkeys(flipped) if moved and moved != tuple(keep)]
+
+
+def _flipped(keep: Sequence[bool], gains: Array, most: int) -> tuple[bool, ...] | None:
+    """Return a subset with the flips that gain most, if they gain; None where nothing would be left of the source."""
+    flips = np.argsort(-gains, kind="stable")[:most]
+    moved = np.array(keep)
+    moved[flips[gains[flips] > 0]] ^= True
+    return as_keep(moved) if moved.any() else None

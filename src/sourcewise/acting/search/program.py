@@ -27,7 +27,7 @@ from sourcewise.acting.search.candidates import (
     rankings,
 )
 from sourcewise.acting.search.economy import cheapest
-from sourcewise.acting.search.neighbours import MOVED, MOVES, moves, neighbours
+from sourcewise.acting.search.neighbours import MOVES, NEAR, Slopes, draws, local_slopes, moves
 from sourcewise.acting.search.racing import Standing
 from sourcewise.acting.search.trials import Phase, Trainer, Trial
 from sourcewise.acting.search.verification import (
@@ -45,21 +45,23 @@ from sourcewise.study.measurements import Measurement
 SEEDS = 1_000_000
 """Training seeds that belong to one seed of a search; the second half of them is for the verification."""
 SIZES = tuple(part / 7 for part in range(1, 6))
-"""Shares of the groups that candidates lack. A move halves their distance."""
-RACED = 0.7
+"""Shares of the groups that candidates lack."""
+RACED = 0.4
 """Share of what is left after exploring that the first race takes."""
 MOST_FIRST = 80
 """Runs that the first race takes at most: of a larger budget, moves make more."""
-NEAR = 0.35
-"""Share of the groups in which models may differ from the best subset so far, to say what to change there."""
 MOST_RACED = 32
 """Runs that a race after a move takes at most."""
 MOST_VERIFIED = 4
 """Subsets that a verification trains, at most: the winner, a smaller one, the full source, random removals."""
 PROMISING = 2
 """Subsets that race again after a move, since much is expected of them by all models so far."""
-LEAST_NEIGHBOURS = 8
-"""Neighbours that a move looks at, at least."""
+DRAWN = 0.7
+"""Share of what is left that a move spends on subsets near the best one, before it races."""
+BATCH = 12
+"""Subsets that are drawn at once; what they say counts for the next ones."""
+LEAST_MOVE = BATCH // 2 + racing.least_budget(1 + MOVES + PROMISING)
+"""Runs that a move takes, at least."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class Search:
         if self.settings.at_most is None or (result.verified is not None and result.verified.is_better):
             return False
         left = self.settings.at_most - len(self._models) - MOST_VERIFIED * max(self.settings.verify, LEAST)
-        if left < 2 * LEAST_NEIGHBOURS + racing.least_budget(1 + MOVES):
+        if left < LEAST_MOVE:
             return False
         self._spent = result.spent
         self._budget = result.spent + min(self.settings.budget, left)
@@ -227,27 +229,30 @@ class Search:
         return result
 
     def _move(self, rounds: Sequence[Round], prior: Array, everything: Candidate) -> Round | None:
-        """Race where the models near the best subset lead to, after the first time with new ones; None: budget spent.
+        """Train subsets near the best one, and race where they lead to; None: the budget is spent.
 
         prior: float[G], what keeping each group is thought to add to the mean output.
         """
-        best, number = rounds[-1].incumbent, len(rounds)
-        groups, left = len(best.keep), int(self._budget - self._spent)
-        resized = self._resized(best, number)
-        most = left - racing.least_budget(1 + MOVES + len(resized) + PROMISING)
-        is_first = number == 1
-        count = 0 if is_first else min(max(LEAST_NEIGHBOURS, groups // 2), most)
-        if most < 0 or not (is_first or count >= LEAST_NEIGHBOURS):
+        best, number, left = rounds[-1].incumbent, len(rounds), int(self._budget - self._spent)
+        if left < LEAST_MOVE:
             return None
-        if count:
-            masks = neighbours(best.keep, np.ones(groups), count, f"search/{self.settings.seed}/{number}")
-            self._ask([self._trial("move", number, Candidate(keep, MOVED), 0) for keep in masks])
+        drawn = min(int(DRAWN * left), left - racing.least_budget(1 + MOVES + PROMISING))
+        for first in range(0, drawn, BATCH):
+            slopes = self._slopes(best, prior)
+            key = f"search/{self.settings.seed}/{number}/{first}"
+            near = draws(best.keep, slopes, min(BATCH, drawn - first), key)
+            self._ask([self._trial("move", number, item, len(self._known(item))) for item in near])
+        fitted = moves(best.keep, self._slopes(best, prior))
+        candidates = {item.keep: item for item in [best, *fitted, *self._promising(best)]}
+        raced = min(int(self._budget - self._spent), MOST_RACED)
+        return self._race("move", number, list(candidates.values()), raced, everything)
+
+    def _slopes(self, best: Candidate, prior: Array) -> Slopes:
+        """Return what keeping each group adds near the best subset, by all models there; prior: as in `_move`."""
         alike = [item for trial, item in self._models.items() if not (self.settings.proxy and trial.phase == "explore")]
-        near = [item for item in alike if (item.mask ^ np.array(best.keep)).sum() <= NEAR * groups]
-        outputs = np.array([item.choosing.output for item in near])
-        fitted = moves(best.keep, np.array([item.mask for item in near]), outputs, prior)
-        candidates = {item.keep: item for item in [best, *resized, *fitted, *self._promising(best)]}
-        return self._race("move", number, list(candidates.values()), min(left - count, MOST_RACED), everything)
+        near = [item for item in alike if (item.mask ^ np.array(best.keep)).mean() <= NEAR]
+        values = np.array([racing.value(item) for item in near])
+        return local_slopes(best.keep, np.array([item.mask for item in near]), values, prior)
 
     def _promising(self, best: Candidate) -> list[Candidate]:
         """Return the subsets of which most is expected by all models so far, besides the best one."""
@@ -259,13 +264,6 @@ class Search:
         """Return the models that choices have asked for, by what they keep, but for those of random subsets."""
         models = {keep: self._known(candidate) for keep, candidate in self._candidates.items()}
         return {keep: part for keep, part in models.items() if part}
-
-    def _resized(self, best: Candidate, number: int) -> list[Candidate]:
-        """Return the cuts of the best subset's ranking that lie between those known, one on either side."""
-        groups, step = len(best.keep), round(len(best.keep) * SIZES[0] / 2**number)
-        score = self._rankings.get(best.origin)
-        sizes = [size for size in (best.removed - step, best.removed + step) if step and 0 < size < groups]
-        return [] if score is None else cut({best.origin: score}, sizes)
 
     def _race_budget(self) -> int:
         """Return how many runs the first race may take."""

@@ -14,10 +14,10 @@ import numpy as np
 
 from sourcewise.estimation.arrays import Array, Mask
 
-RATIOS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
+RATIOS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Variances of subsets that are tried, in units of the noise of a model."""
-LENGTHS = (0.05, 0.2, 0.8)
-"""Shares of the groups over which subsets become unlike, that are tried."""
+LENGTHS = (0.05, 0.2, 0.8, 3.0, 10.0)
+"""Shares of the groups over which subsets become unlike, that are tried; over the longest ones, groups add up."""
 
 
 def expected(masks: Mask, values: Sequence[Sequence[float]]) -> Array:
