@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-NUMBERS = re.compile(r"[+-][\d.,]+(?: (?:to|±) [+-]?[\d.,]+)?")
+NUMBERS = re.compile(r"[+-][\d.,]+(?: (?:to|±) [+-]?[\d.,]+| \([+-][\d.,]+ to [+-][\d.,]+\))?")
 """Texts that begin like a formula and are numbers."""
 THUMBNAIL_SIDE = 64
 """Pixels of a side to which larger images are shrunk."""

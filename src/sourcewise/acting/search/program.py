@@ -60,7 +60,9 @@ DRAWN = 0.7
 """Share of what is left that a move spends on subsets near the best one, before it races."""
 BATCH = 12
 """Subsets that are drawn at once; what they say counts for the next ones."""
-LEAST_MOVE = BATCH // 2 + racing.least_budget(1 + MOVES + PROMISING)
+LEAST_RACED = racing.least_budget(1 + MOVES + PROMISING)
+"""Runs that a race after a move takes, at least."""
+LEAST_MOVE = BATCH // 2 + LEAST_RACED
 """Runs that a move takes, at least."""
 
 
@@ -236,7 +238,7 @@ class Search:
         best, number, left = rounds[-1].incumbent, len(rounds), int(self._budget - self._spent)
         if left < LEAST_MOVE:
             return None
-        drawn = min(int(DRAWN * left), left - racing.least_budget(1 + MOVES + PROMISING))
+        drawn = min(int(DRAWN * left), left - LEAST_RACED)
         for first in range(0, drawn, BATCH):
             slopes = self._slopes(best, prior)
             key = f"search/{self.settings.seed}/{number}/{first}"
