@@ -33,7 +33,12 @@ def test_what_lightning_cannot_do_is_one_clear_line(asked: dict[str, str]) -> No
 
 @pytest.mark.parametrize("transfer", ["fixed", "full"])
 @pytest.mark.parametrize(
-    ("setting", "tolerance"), [("trainer.channels_last=true", 0.01), ("trainer.precision=bf16-mixed", 0.15)]
+    ("setting", "tolerance"),
+    [
+        ("trainer.channels_last=true", 0.01),
+        ("trainer.precision=bf16-mixed", 0.15),
+        ("trainer.precision=64-true", 0.01),
+    ],
 )
 def test_precision_and_memory_format_change_outputs_little(
     tiny: Compose, tmp_path: Path, setting: str, tolerance: float, transfer: str
