@@ -233,6 +233,8 @@ def test_no_name_is_a_formula_of_a_spreadsheet(name: str) -> None:
     assert Table("t", "", ["Group"], [Row(name, [])]).csv().splitlines()[1].strip('"').startswith("'")
 
 
-@pytest.mark.parametrize("text", ["-0.50", "+1,200.5", "-0.20 to +0.30", "+1.00 ± 0.10", "+0.00 (-0.62 to +0.62)", EVIL, "", "a-b"])
+@pytest.mark.parametrize(
+    "text", ["-0.50", "+1,200.5", "-0.20 to +0.30", "+1.00 ± 0.10", "+0.00 (-0.62 to +0.62)", EVIL, "", "a-b"]
+)
 def test_numbers_stay_numbers(text: str) -> None:
     assert spreadsheet_safe(text) == text

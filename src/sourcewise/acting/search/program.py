@@ -88,7 +88,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class Round:
-    """One round of a search: a race, or the neighbours that a race after a move comes from."""
+    """One round of a search: a race, and before it, in a move, the subsets that say which candidates race."""
 
     phase: Phase
     number: int
@@ -151,7 +151,6 @@ class Search:
     _models: dict[Trial, Measurement] = field(default_factory=dict)
     _asked: dict[tuple[tuple[bool, ...], int], Trial] = field(default_factory=dict)
     _candidates: dict[tuple[bool, ...], Candidate] = field(default_factory=dict)
-    _rankings: Mapping[str, Array] = field(default_factory=dict)
     _rounds: list[Round] = field(default_factory=list)
     _budget: int = 0
     _spent: float = 0.0
@@ -203,8 +202,8 @@ class Search:
         """Return candidates besides the full source, as many as a race can take."""
         listed = [Candidate(tuple(keep), name) for name, keep in self.train.listed().items()]
         sizes = dict.fromkeys(max(1, round(share * groups)) for share in SIZES)
-        self._rankings = {**rankings(full, explored, shares), **self.train.rankings()}
-        ranked = cut(self._rankings, [size for size in sizes if size < groups])
+        scores = {**rankings(full, explored, shares), **self.train.rankings()}
+        ranked = cut(scores, [size for size in sizes if size < groups])
         most = 1
         while racing.least_budget(most + 1) <= self._race_budget():
             most += 1
