@@ -70,6 +70,14 @@ def test_no_folder_and_no_records_are_errors(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_the_folder_above_the_runs_is_an_error_that_names_the_one_to_read(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(
+        SourcewiseError, match=rf"^records={tmp_path}: no record found here; try records={tmp_path}/runs$"
+    ):
+        read(tmp_path)
+
+
 def test_recipes_do_not_mix_and_the_error_counts_them(tmp_path: Path) -> None:
     write_study(tmp_path / "a", 3)
     write_study(tmp_path / "b", 2, recipe="other", study="other-999")

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,9 @@ class Reading(Iterator[Record]):
             raise SourcewiseError(f"records={shown}: no record found here{self.unused}")
         if not studies:
             reason = "passes the filters" if any(self._settings.filters.values()) else "found here"
-            raise SourcewiseError(f"records={shown}: no record {reason}")
+            runs = Path(places, "runs") if isinstance(places, str) else None
+            hint = f"; try records={runs}" if runs and runs.is_dir() else ""
+            raise SourcewiseError(f"records={shown}: no record {reason}{hint}")
 
     def _entries(self) -> Iterator[Entry]:
         """Yield the entries of all places."""
