@@ -21,7 +21,15 @@ from sourcewise.core.errors import SourcewiseError
 from sourcewise.records import record
 from sourcewise.study.recipes import train_command
 
-SEARCH = ("-m", "experiment=search", *TINY, "search.budget=24", "search.verify=6", "hydra.launcher.slots=2")
+SEARCH = (
+    "-m",
+    "experiment=search",
+    *TINY,
+    "search.budget=24",
+    "search.verify=6",
+    "search.seed=1",
+    "hydra.launcher.slots=2",
+)
 
 
 def start(script: str, *arguments: str) -> "subprocess.Popen[str]":
@@ -53,6 +61,7 @@ def test_a_search_that_is_killed_five_times_ends_as_one_that_is_not_and_the_repo
     out, _ = run("train.py", *SEARCH, f"runs_dir={whole / 'runs'}")
     assert str(whole / "search/search.json") in out.splitlines()
     assert "to estimate influences: " in out
+    assert len(records(whole)) > 25  # so the last kill is in the verification
     for done in (2, 8, 13, 19, 25):
         process = start("train.py", *SEARCH, f"runs_dir={killed / 'runs'}")
         while len(records(killed)) < done and process.poll() is None:

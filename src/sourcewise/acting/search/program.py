@@ -267,8 +267,10 @@ class Search:
         return {keep: part for keep, part in models.items() if part}
 
     def _race_budget(self) -> int:
-        """Return how many runs the first race may take."""
-        return min(round(RACED * (self._budget - self._spent)), MOST_FIRST)
+        """Return how many runs the first race may take: all that are left where that leaves too few to draw from."""
+        left = int(self._budget - self._spent)
+        share = min(round(RACED * left), MOST_FIRST)
+        return share if left - share >= 2 * LEAST_MOVE else left
 
     def _verified(self, everything: Candidate, rounds: Sequence[Round], explored: int, looks: int) -> SearchResult:
         """Return the result, with what models whose seeds no choice has seen say of the winner and of a smaller one.
