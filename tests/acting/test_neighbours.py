@@ -38,21 +38,13 @@ def test_groups_that_no_model_tells_of_are_as_uncertain_as_the_spread_of_the_oth
 
 
 def test_a_group_in_doubt_is_drawn_in_half_of_the_subsets_and_a_sure_one_in_all() -> None:
-    keep = [True, True, False, False]
-    slopes = Slopes(np.array([5.0, -5.0, 0.0, -5.0]), np.diag([0.1, 0.1, 1.0, 0.1]))
-    drawn = np.array([item.keep for item in draws([*keep, *[True] * 8], _padded(slopes, 12), 400, "test")])
+    keep = [True, True, False, False, *[True] * 8]
+    slopes = Slopes(np.array([5.0, -5.0, 0.0, -5.0, *[5.0] * 8]), np.diag([0.1, 0.1, 1.0, 0.1, *[0.0] * 8]))
+    drawn = np.array([item.keep for item in draws(keep, slopes, 400, "test")])
     assert drawn[:, 0].all()
     assert not drawn[:, 1].any()
     assert 0.42 < drawn[:, 2].mean() < 0.58
     assert not drawn[:, 3].any()
-
-
-def _padded(slopes: Slopes, groups: int) -> Slopes:
-    """Return slopes with further groups, which are surely worth keeping."""
-    more = groups - len(slopes.mean)
-    root = np.zeros((groups, groups))
-    root[: len(slopes.mean), : len(slopes.mean)] = slopes.root
-    return Slopes(np.r_[slopes.mean, np.full(more, 5.0)], root)
 
 
 @given(st.integers(1, 30), st.integers(0, 10**6))

@@ -46,9 +46,8 @@ def test_precision_and_memory_format_change_outputs_little(
     options = (*SHORT, f"transfer={transfer}", "transfer.epochs=2")
     plain, other = run(tiny(*options)), run(tiny(*options, setting, f"runs_dir={tmp_path / 'other'}"))
     one, two = (item.targets["digits"].prob.astype(float) for item in (plain, other))
-    assert (
-        plain.header.metrics["source/loss"] != other.header.metrics["source/loss"]
-    )  # outputs are kept in float16, which may hide it
+    # Outputs are kept in float16, which may hide the effect.
+    assert plain.header.metrics["source/loss"] != other.header.metrics["source/loss"]
     assert np.abs(one - two).max() < tolerance
     assert np.abs(one - two).mean() < tolerance / 5
 

@@ -82,10 +82,10 @@ class Engine:
         """Return the features `float32[examples, features]` of the source model's backbone, on the CPU."""
         backbone = self.hardware.prepare(model.network.backbone).to(model.device).eval()
         mixed = "bf16" in str(self.hardware.precision)
-        kind = next((weights.dtype for weights in backbone.parameters()), torch.float32)
+        dtype = next((weights.dtype for weights in backbone.parameters()), torch.float32)
         batches = self.in_order(as_examples(dataset).to(model.device), view, model.epochs)
         with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=mixed):
-            parts = [backbone(batch.inputs.to(kind)).float().cpu() for batch in batches]
+            parts = [backbone(batch.inputs.to(dtype)).float().cpu() for batch in batches]
         return torch.cat(parts).clone()
 
     def shuffled(self, examples: Examples, batch_size: int, view: View, name: str = "") -> Batches:

@@ -80,7 +80,7 @@ def draws(keep: Sequence[bool], slopes: Slopes, count: int, key: str) -> list[Ca
 
 
 def moves(keep: Sequence[bool], slopes: Slopes) -> list[Candidate]:
-    """Return subsets that should be better than the best one so far: without all flips that gain, half of them, ..."""
+    """Return subsets that should be better than `keep`: with all flips that gain, the better half, a quarter."""
     gains = np.where(keep, -slopes.mean, slopes.mean)
     promising = int((gains > 0).sum())
     flipped = [_flipped(keep, gains, round(share * promising)) for share in 0.5 ** np.arange(MOVES)]
