@@ -62,10 +62,7 @@ def _hugging_face(name: str) -> Path | None:
 def _hash(path: Path, changed: int, size: int) -> str:
     """Return the hash of a file's content; changed, size: when it was written, and its bytes."""
     try:
-        state = hashlib.sha256()
         with open_regular(path) as (file, _):
-            while block := file.read(2**20):
-                state.update(block)
-        return state.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise SourcewiseError(f"model.weights={path}: cannot be read ({error.strerror})") from error
