@@ -76,9 +76,9 @@ class Pool:
 
     def perform(self, runs: list[Run], label: str = "") -> None:
         """Do the runs that are not done."""
-        todo = [run.config for run in runs if not names.is_done(run.folder)]
+        todo = {run.folder: run.config for run in runs if not names.is_done(run.folder)}  # some may ask for the same one
         print(f"{label} {len(todo)} of {len(runs)} runs", flush=True)
-        list(self._processes.map(train_quietly, todo))
+        list(self._processes.map(train_quietly, todo.values()))
 
 
 Way = Callable[[Training, int], Candidate | None]
@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--ways", nargs="+", default=list(WAYS))
     parser.add_argument("--planted", nargs="+", default=[], help="groups whose removal is verified too")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     sys.path.append(str(ROOT))  # sources of benchmarks/conf name what makes them by a dotted path from there
     pool = Pool(options.processes)
     with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
