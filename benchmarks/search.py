@@ -76,7 +76,7 @@ class Pool:
 
     def perform(self, runs: list[Run], label: str = "") -> None:
         """Do the runs that are not done."""
-        todo = {run.folder: run.config for run in runs if not names.is_done(run.folder)}  # some may ask for the same one
+        todo = {run.folder: run.config for run in runs if not names.is_done(run.folder)}  # no run twice
         print(f"{label} {len(todo)} of {len(runs)} runs", flush=True)
         list(self._processes.map(train_quietly, todo.values()))
 
