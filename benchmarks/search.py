@@ -199,7 +199,7 @@ class Result:
     """What new models say of one way's winner.
 
     Attributes:
-        removed: names of the groups that it removes.
+        removed: names of the groups that it removes; RANDOM where each model lacks others.
         unseen: score of each model on the examples that no choice has seen, float[models].
         every: as `unseen`, on all target examples.
     """
@@ -209,9 +209,11 @@ class Result:
     every: Array
 
     @classmethod
-    def of_models(cls, groups: Sequence[str], models: Sequence[Measurement]) -> Result:
-        """Return the result of models of one subset."""
-        removed = tuple(name for name, kept in zip(groups, models[0].mask, strict=True) if not kept)
+    def of_models(cls, name: str, groups: Sequence[str], models: Sequence[Measurement]) -> Result:
+        """Return the result of a way's models."""
+        removed = tuple(group for group, kept in zip(groups, models[0].mask, strict=True) if not kept)
+        if name == RANDOM:
+            removed = (RANDOM,)
         return cls(
             removed, np.array([item.unseen.score for item in models]), np.array([item.every.score for item in models])
         )
@@ -226,7 +228,7 @@ def results(training: Training, options: argparse.Namespace) -> dict[str, Result
     if options.planted:
         winners["planted"] = Candidate(as_keep(listed(training.groups, drop=options.planted)), "planted")
     trials = verification_trials(winners, last, seeds(training, options.verify, SEEDS // 2))
-    return {name: Result.of_models(training.groups, measured(training, part)) for name, part in trials.items()}
+    return {name: Result.of_models(name, training.groups, measured(training, part)) for name, part in trials.items()}
 
 
 def average(means: Sequence[Mean]) -> Mean:
@@ -255,13 +257,11 @@ def show(draws: Sequence[dict[str, Result]], last: str, models: int) -> None:
         with np.errstate(invalid="ignore", divide="ignore"):
             p = 2 * stats.t.sf(abs(more.value / np.sqrt(more.variance)), more.dof)
         each = ", ".join(f"{100 * float(item.value):+.2f}" for item in gains)
-        counts = ", ".join("random" if name == RANDOM else str(len(row[name].removed)) for row in rows)
-        print(f"| {name} | {text[0]} | on all {text[1]} | each draw: {each} | removed: {counts} |")
+        print(f"| {name} | {text[0]} | on all {text[1]} | each draw: {each} |")
         if name != last:
             print(f"    {last} less {name}: {Interval.around(more, models).in_points()}, p {p:.4f}")
-        if name != RANDOM:
-            for row in rows:
-                print(f"    without {', '.join(row[name].removed)}", flush=True)
+        for row in [] if name == RANDOM else rows:
+            print(f"    without {len(row[name].removed)}: {', '.join(row[name].removed)}", flush=True)
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from sourcewise.core.errors import SourcewiseError
 
@@ -34,7 +34,7 @@ def check_place(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def open_regular(path: Path) -> Iterator[tuple[BufferedReader, int]]:
     """Open a regular file to read, and give its size in bytes too.
 
     Raises OSError when there is none, and for anything else, such as a pipe, which a reader might wait for.
