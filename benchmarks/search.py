@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_dir
-from scipy import stats
 
 from sourcewise.acting.counterfactuals import Interval
 from sourcewise.acting.curation import propose
@@ -46,7 +45,7 @@ from sourcewise.commands.train import train
 from sourcewise.core import names
 from sourcewise.designs.chosen_designs import listed
 from sourcewise.estimation.arrays import Array
-from sourcewise.estimation.inference import Mean
+from sourcewise.estimation.inference import Mean, pvalues
 from sourcewise.study.measurements import Measurement
 from sourcewise.sweep.composition import plain
 from sourcewise.sweep.runs import Run
@@ -199,7 +198,7 @@ class Result:
     """What new models say of one way's winner.
 
     Attributes:
-        removed: names of the groups that it removes; RANDOM where each model lacks others.
+        removed: names of the groups that it removes; of random removals, those of the first model.
         unseen: score of each model on the examples that no choice has seen, float[models].
         every: as `unseen`, on all target examples.
     """
@@ -209,14 +208,11 @@ class Result:
     every: Array
 
     @classmethod
-    def of_models(cls, name: str, groups: Sequence[str], models: Sequence[Measurement]) -> Result:
+    def of_models(cls, groups: Sequence[str], models: Sequence[Measurement]) -> Result:
         """Return the result of a way's models."""
         removed = tuple(group for group, kept in zip(groups, models[0].mask, strict=True) if not kept)
-        if name == RANDOM:
-            removed = (RANDOM,)
-        return cls(
-            removed, np.array([item.unseen.score for item in models]), np.array([item.every.score for item in models])
-        )
+        unseen, every = ([getattr(item, part).score for item in models] for part in ("unseen", "every"))
+        return cls(removed, np.array(unseen), np.array(every))
 
 
 def results(training: Training, options: argparse.Namespace) -> dict[str, Result]:
@@ -228,7 +224,7 @@ def results(training: Training, options: argparse.Namespace) -> dict[str, Result
     if options.planted:
         winners["planted"] = Candidate(as_keep(listed(training.groups, drop=options.planted)), "planted")
     trials = verification_trials(winners, last, seeds(training, options.verify, SEEDS // 2))
-    return {name: Result.of_models(name, training.groups, measured(training, part)) for name, part in trials.items()}
+    return {name: Result.of_models(training.groups, measured(training, part)) for name, part in trials.items()}
 
 
 def average(means: Sequence[Mean]) -> Mean:
@@ -237,10 +233,10 @@ def average(means: Sequence[Mean]) -> Mean:
 
 
 def excess(first: Result, second: Result, every: bool = False) -> Mean:
-    """Return by how much the models of one subset score higher than those of another; none where both are the same."""
+    """Return by how much the models of one subset score higher than those of another; surely 0 for the same models."""
     a, b = (result.every if every else result.unseen for result in (first, second))
     difference = Mean.from_runs(a) - Mean.from_runs(b)
-    return difference.scaled(np.array(0.0)) if first.removed == second.removed else difference
+    return difference.scaled(np.array(0.0)) if np.array_equal(a, b) else difference
 
 
 def show(draws: Sequence[dict[str, Result]], last: str, models: int) -> None:
@@ -254,8 +250,7 @@ def show(draws: Sequence[dict[str, Result]], last: str, models: int) -> None:
         gains, every = ([excess(row[name], row[FULL], both) for row in rows] for both in (False, True))
         text = [Interval.around(average(part), models).in_points() for part in (gains, every)]
         more = average([excess(row[last], row[name]) for row in rows])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            p = 2 * stats.t.sf(abs(more.value / np.sqrt(more.variance)), more.dof)
+        p = float(pvalues(more.value, np.sqrt(more.variance), more.dof))
         each = ", ".join(f"{100 * float(item.value):+.2f}" for item in gains)
         print(f"| {name} | {text[0]} | on all {text[1]} | each draw: {each} |")
         if name != last:
