@@ -220,7 +220,9 @@ def results(training: Training, options: argparse.Namespace) -> dict[str, Result
     training(full_trials(training))
     tried = {name: WAYS[name](training, options.budget) for name in options.ways}
     winners = {name: winner for name, winner in tried.items() if winner is not None}
-    last = winners[options.ways[-1]]
+    last = winners.get(options.ways[-1])
+    if last is None:
+        raise SystemExit(f"{options.ways[-1]} needs groups that are whole classes; name another way last")
     if options.planted:
         winners["planted"] = Candidate(as_keep(listed(training.groups, drop=options.planted)), "planted")
     trials = verification_trials(winners, last, seeds(training, options.verify, SEEDS // 2))

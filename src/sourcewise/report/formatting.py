@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sourcewise.acting.counterfactuals import Interval
+
 
 @dataclass(frozen=True)
 class DisplayUnit:
@@ -75,6 +77,17 @@ def number(value: float | None, decimals: int = 2, sign: bool = False, unknown: 
     if value is None or not math.isfinite(value):
         return unknown
     return f"{value:{'+' if sign else 'z'},.{decimals}f}".replace("-", "−")
+
+
+def percent(interval: Interval, *, sign: bool = False) -> str:
+    """Return a share as percent, with its interval where that is known.
+
+    >>> percent(Interval(0.5, 0.25, 0.75)), percent(Interval(0.5, None, None), sign=True)
+    ('50.00 (25.00 to 75.00)', '+50.00')
+    """
+    shown = [end for end in (interval.value, interval.low, interval.high) if end is not None]
+    value, *ends = (number(100 * end, sign=sign) for end in shown)
+    return f"{value} ({' to '.join(ends)})" if ends else value
 
 
 def places(error: float | None, least: int = 2) -> int:

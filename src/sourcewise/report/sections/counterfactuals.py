@@ -9,7 +9,7 @@ from sourcewise.acting.counterfactuals import FEWEST, Comparison, Interval, Remo
 from sourcewise.acting.curation import Curation, VerifiedGain
 from sourcewise.core.overrides import quote
 from sourcewise.report.figures import removal
-from sourcewise.report.formatting import count, display_unit, number
+from sourcewise.report.formatting import count, display_unit, percent
 from sourcewise.report.parts import Figure, Row, Section, Table, as_code
 from sourcewise.report.sections.context import TargetContext
 
@@ -100,21 +100,13 @@ def _table(comparison: Comparison, place: str, id: str) -> Table:
 
 def _cells(point: RemovalPoint) -> list[str]:
     gains = (point.full, point.random, point.every) if point.removed else (None, None, None)
-    shown = ("–" if gain is None else _interval(gain, sign=True) for gain in gains)
-    return [str(point.removed), str(point.runs), _interval(point.score), *shown]
+    shown = ("–" if gain is None else percent(gain, sign=True) for gain in gains)
+    return [str(point.removed), str(point.runs), percent(point.score), *shown]
 
 
 def _place(target: TargetContext, comparison: Comparison) -> str:
     title = target.summary.title_of(comparison.target)
     return f"{title} in {comparison.study}" if comparison.study else title
-
-
-def _interval(interval: Interval, *, sign: bool = False) -> str:
-    """Return a share as percent, with its interval where that is known."""
-    value, *ends = (
-        number(100 * end, 2, sign) for end in (interval.value, interval.low, interval.high) if end is not None
-    )
-    return f"{value} ({' to '.join(ends)})" if ends else value
 
 
 def proposal_sentences(curation: Curation, output: str, title_of: Callable[[str], str] = str) -> list[str]:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import plotly.graph_objects as go
 
-from sourcewise.acting.counterfactuals import Interval
 from sourcewise.acting.search.account import RaceAccount, SearchAccount, sentences
 from sourcewise.core.messages import first_names
 from sourcewise.report.drawing import COLOURS, LIGHT, MUTED, labels, make_figure
-from sourcewise.report.formatting import count, number
+from sourcewise.report.formatting import count, number, percent
 from sourcewise.report.parts import Figure, Row, Section, Table
 from sourcewise.report.sections.context import TargetContext
 
@@ -119,7 +118,7 @@ def _path(search: SearchAccount) -> Table:
             [
                 f"{race.spent:,}",
                 race.best,
-                _interval(race.gain),
+                percent(race.gain, sign=True),
                 first_names(list(race.entered), NAMED) or "–",
                 first_names(list(race.left), NAMED) or "–",
             ],
@@ -144,8 +143,3 @@ def _standings(race: RaceAccount) -> Iterator[Row]:
         for item in rung:
             if last or not item.stays:
                 yield Row(item.name, [f"{item.models:,}", number(100 * item.output), number(100 * item.score)])
-
-
-def _interval(gain: Interval) -> str:
-    ends = "" if gain.low is None or gain.high is None else f" ({number(100 * gain.low)} to {number(100 * gain.high)})"
-    return number(100 * gain.value, sign=True) + ends
