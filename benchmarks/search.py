@@ -21,7 +21,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import reduce
@@ -36,7 +36,8 @@ from sourcewise.acting.counterfactuals import Interval
 from sourcewise.acting.curation import propose
 from sourcewise.acting.search import racing
 from sourcewise.acting.search.candidates import FULL, Candidate, as_keep, cut, explored_subsets, mean_mappings
-from sourcewise.acting.search.program import SEEDS, SIZES, Search, SearchSettings
+from sourcewise.acting.search.program import SEEDS, SIZES, Search
+from sourcewise.acting.search.settings import SearchSettings
 from sourcewise.acting.search.trials import Trial
 from sourcewise.acting.search.verification import RANDOM, verification_trials
 from sourcewise.commands.cli import CONFIGS
@@ -62,8 +63,8 @@ def train_quietly(config: dict[str, Any]) -> None:
 class Pool:
     """Composes and trains as a launcher does, for a search: in processes of this one's, without a sweep."""
 
-    def __init__(self, processes: int) -> None:
-        self._processes = ProcessPoolExecutor(processes, get_context("spawn"))
+    def __init__(self, processes: Executor) -> None:
+        self._processes = processes
 
     def compose(self, lines: Sequence[Sequence[str]]) -> list[Run]:
         """Return the runs of some lines of overrides."""
@@ -274,8 +275,11 @@ def main() -> None:
     parser.add_argument("--planted", nargs="+", default=[], help="groups whose removal is verified too")
     options = parser.parse_intermixed_args()
     sys.path.append(str(ROOT))  # sources of benchmarks/conf name what makes them by a dotted path from there
-    pool = Pool(options.processes)
-    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+    with (
+        ProcessPoolExecutor(options.processes, get_context("spawn")) as processes,
+        initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"),
+    ):
+        pool = Pool(processes)
         line = [f"hydra.searchpath=[file://{ROOT / 'benchmarks/conf'}]", "logger=none"]
         line += [f"runs_dir={options.out.resolve()}", *options.overrides]
         targets = list(plain(compose("train", overrides=line))["target"])

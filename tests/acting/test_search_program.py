@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.acting.search import racing
+from sourcewise.acting.counterfactuals import Interval
+from sourcewise.acting.search import account, racing
 from sourcewise.acting.search.candidates import Candidate, as_keep
 from sourcewise.acting.search.economy import cheapest
 from sourcewise.acting.search.program import SEEDS, Search, SearchResult, SearchSettings
@@ -36,6 +37,7 @@ class Planted:
     mapping: np.ndarray | None = None
     fails: Callable[[Trial], bool] = lambda trial: False
     most: int = 10**9
+    lists: dict[str, Sequence[bool]] = field(default_factory=dict)
     known: dict[str, np.ndarray] = field(default_factory=dict)
     prices: np.ndarray = field(default_factory=lambda: np.ones(GROUPS))
     explorer: float = 1.0
@@ -56,7 +58,7 @@ class Planted:
         return np.ones(1)
 
     def listed(self) -> dict[str, Sequence[bool]]:
-        return {}
+        return self.lists
 
     def rankings(self) -> dict[str, np.ndarray]:
         return self.known
@@ -87,6 +89,11 @@ class Planted:
 
 def search(train: Planted, **changed: float) -> SearchResult:
     return Search(train, SearchSettings(**changed)).run()  # type: ignore[arg-type]  # by name
+
+
+def first_sentence(result: SearchResult) -> str:
+    groups = [f"g{number}" for number in range(GROUPS)]
+    return account.sentences(account.account(result, SearchSettings(), {"digits": 1.0}, groups))[0]
 
 
 def additive(slopes: np.ndarray) -> Truth:
@@ -273,6 +280,36 @@ def test_runs_that_fail_cost_their_candidates_only() -> None:
     assert HARM(np.array(result.winner.keep)) > 0.88 - 0.01
     with pytest.raises(SourcewiseError, match="fewer than two models of the full source"):
         search(Planted(HARM, fails=lambda trial: trial.phase == "full"))
+    with pytest.raises(SourcewiseError, match="fewer than two models of a subset in the verification"):
+        search(Planted(HARM, fails=lambda trial: trial.phase == "verify" and trial.keep is not None), budget=40)
+
+
+def test_subsets_that_the_user_names_are_raced_if_the_budget_has_room_for_them() -> None:
+    lists = {f"list {place}": (np.arange(GROUPS) != place).tolist() for place in range(20)}
+    lists["nothing"] = [True] * GROUPS
+    result = search(Planted(HARM, lists=lists), budget=100)
+    raced = {standing.candidate.origin for standing in result.rounds[0].standings[0]}
+    assert raced >= lists.keys() - {"nothing"}
+    with pytest.raises(SourcewiseError, match="a race of 20 subsets takes 43 runs, and the budget leaves 30 for it"):
+        search(Planted(HARM, lists=lists), budget=40)
+
+
+def test_a_source_of_one_group_is_refused() -> None:
+    train = Planted(HARM)
+    original = train.model
+    train.model = lambda trial: replace(original(trial), mask=np.ones(1, bool))  # type: ignore[method-assign]  # here alone
+    with pytest.raises(SourcewiseError, match="the source is one group"):
+        search(train)
+
+
+def test_the_full_source_gains_nothing_over_itself() -> None:
+    train = Planted(additive(np.full(GROUPS, 0.02)))
+    result = search(train, budget=100)
+    assert not result.winner.removed
+    assert result.expected == Interval(0.0, 0.0, 0.0)
+    assert train.states[-1].endswith("best: the full source")
+    assert first_sentence(result).startswith("No subset was found that is better than the full source: it won all")
+    assert first_sentence(search(train, budget=4)).startswith("No subset was raced: the budget was spent after 3 runs.")
 
 
 def test_choices_never_look_at_what_judges_them() -> None:

@@ -8,18 +8,24 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, TINY
+from fake_records import make
 from warm_python import interpreter
 
 from sourcewise.acting.search import account
-from sourcewise.acting.search.program import SearchSettings
+from sourcewise.acting.search.settings import SearchSettings
+from sourcewise.acting.search.trials import Trial
+from sourcewise.commands.search import FAILED, Training
 from sourcewise.core import settings
-from sourcewise.core.errors import SourcewiseError
+from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.records import record
 from sourcewise.study.recipes import train_command
+from sourcewise.sweep.runs import Run
 
 SEARCH = (
     "-m",
@@ -92,6 +98,8 @@ def test_a_search_that_is_killed_five_times_ends_as_one_that_is_not_and_the_repo
         ({"choose": 0.3}, "search.choose=0.3: input should be a multiple of 0.125"),
         ({"explore": 1.0}, "search.explore=1.0: input should be less than or equal to 0.9"),
         ({"speed": 1}, "search.speed: there is no such setting"),
+        ({"hours": float("inf")}, "search.hours=inf: input should be a finite number"),
+        ({"weights": {"digits": float("inf")}}, "input should be a finite number"),
     ],
 )
 def test_a_wrong_setting_is_one_line(setting: dict[str, float], message: str) -> None:
@@ -105,6 +113,9 @@ def test_a_wrong_setting_is_one_line(setting: dict[str, float], message: str) ->
     [
         (("-m", "experiment=search", "search.weights={pets: 1}"), "search.weights.pets: no such target"),
         (("-m", "experiment=search", "subset.seed=0,1"), "a search is one study"),
+        (("-m", "experiment=search", "subset.seed=5"), "it chooses subsets and training seeds itself"),
+        (("-m", "experiment=search", "search.cost=no.csv"), "search.cost=no.csv: cannot read"),
+        (("-m", "experiment=search", "search.candidates=[no.txt]"), "in brackets: 'search.candidates=[[no.txt]]'"),
         (("experiment=search",), "search: it needs -m"),
         (("-m", "experiment=search", "hydra.launcher.status=true"), "counts the runs of a sweep"),
     ],
@@ -113,6 +124,71 @@ def test_what_cannot_be_searched_is_one_line(tmp_path: Path, arguments: Sequence
     _, err = run("train.py", *arguments, f"runs_dir={tmp_path / 'runs'}", status=2)
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_goal_that_one_verification_may_overrun_is_refused() -> None:
+    with pytest.raises(SourcewiseError, match=r"search.at_most=259: the budget and a verification may take 260 runs"):
+        SearchSettings(at_most=259)
+    assert SearchSettings(at_most=260).most_verified == 160
+
+
+def training(**settings: Any) -> Training:
+    """A search's trainer that has seen a record, without a launcher."""
+    return Training(None, [], {"pets": 1.0}, SearchSettings(**settings), first=make(0))  # type: ignore[arg-type]  # none is needed
+
+
+def test_every_list_of_groups_is_a_candidate_of_its_own(tmp_path: Path) -> None:
+    first, second, third = training().groups[:3]
+    (tmp_path / "drop.txt").write_text(f"# a list\n{third}\n")
+    lists = training(candidates=[[first], [second, third], str(tmp_path / "drop.txt")]).listed()
+    dropped = [
+        [name for name, kept in zip(training().groups, keep, strict=True) if not kept] for keep in lists.values()
+    ]
+    assert dropped == [[first], [second, third], [third]]
+    with pytest.raises(SourcewiseError, match="search.candidates: list 1: no group is called 'nobody'"):
+        training(candidates=[["nobody"]]).listed()
+
+
+def test_costs_and_rankings_that_do_not_fit_the_source_are_one_line(tmp_path: Path) -> None:
+    names, path = training().groups, tmp_path / "a.csv"
+
+    def message(setting: str, numbers: Sequence[object]) -> str:
+        path.write_text(
+            "\n".join(["group,score", *(f"{name},{number}" for name, number in zip(names, numbers, strict=False))])
+        )
+        with pytest.raises(SourcewiseError) as caught:
+            training(cost=str(path)).costs() if setting == "cost" else training(rankings=[str(path)]).rankings()
+        return str(caught.value)
+
+    ones = [1.0] * len(names)
+    assert (
+        message("cost", [-1, *ones[1:]])
+        == f"search.cost={path}: each cost must be 0 or more, one above 0; not for '{names[0]}'"
+    )
+    assert message("cost", [0.0] * len(names)).endswith("all are 0")
+    assert message("cost", ones[1:]) == f"search.cost={path}: it has no number for '{names[-1]}'"
+    assert message("rankings", ["", *ones[1:]]).startswith(f"search.rankings={path}: it has no score of '{names[0]}'")
+
+
+@pytest.mark.parametrize(("state", "is_decided"), [("failed", True), ("missing", False)])
+def test_runs_that_were_not_tried_decide_nothing(tmp_path: Path, state: str, is_decided: bool) -> None:
+    first, second = (Run(place, {}, tmp_path / f"{place}/run.log") for place in range(2))
+
+    class Launcher:
+        def perform(self, runs: Sequence[Run], label: str = "") -> None:
+            first.state, second.state = "done", state
+            raise RunFailed("a run failed")
+
+    class Known(Training):
+        def _run(self, trial: Trial) -> Run:
+            return (first, second)[trial.seed]
+
+    second.folder.mkdir()
+    train = Known(Launcher(), [], {"pets": 1.0}, SearchSettings())  # type: ignore[arg-type]  # it performs, and no more
+    trials = [Trial("race", 0, None, None, seed) for seed in range(2)]
+    with nullcontext() if is_decided else pytest.raises(RunFailed):
+        assert train(trials) == [None, None]
+    assert (second.folder / FAILED).exists() == is_decided
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"keep": 1}', '{"weights": {}, "settings": {"budget": -1}}'])

@@ -157,7 +157,7 @@ def test_a_ranking_is_read_from_influences(tmp_path: Path) -> None:
         ({}, "group,score\n", "it is empty"),
         ({}, "name,score\nA,1\n", "it has no 'group'"),
         ({}, "group,score\nA,much\n", "much"),
-        ({"ranking": __file__}, None, r"cannot read this ranking \((?!it has no).*\); give an influences.nc"),
+        ({"ranking": __file__}, None, r"cannot read scores of groups in it \((?!it has no).*\); give an influences.nc"),
     ],
 )
 def test_bad_rankings_are_one_clear_line(tmp_path: Path, changes: dict, text: str | None, message: str) -> None:

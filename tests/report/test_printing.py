@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from sourcewise.acting.counterfactuals import Comparison, Interval, ListedPoint, RemovalCurve, RemovalPoint
 from sourcewise.acting.search.account import RaceAccount, RacedSubset, SearchAccount
-from sourcewise.acting.search.program import SearchSettings
+from sourcewise.acting.search.settings import SearchSettings
 from sourcewise.commands.notebook import Plots
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.report import figures, printing

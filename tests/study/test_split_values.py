@@ -9,10 +9,12 @@ from fake_records import CLASSES, make
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.splits import ALL, HALVES, Split
 from sourcewise.lightning_modules.outputs import Outputs
 from sourcewise.records.record import Record, TargetOutputs
 from sourcewise.study.collect import collect
+from sourcewise.study.measurements import measure
 from sourcewise.study.rankings import choosing_tables, mapping_rankings, ranking
 from sourcewise.study.split_values import chosen_mappings, split_values, target_metric
 from sourcewise.training.metrics import METRICS
@@ -46,6 +48,20 @@ def test_scores_of_both_sides_are_the_metrics_of_training_on_their_examples(metr
 def test_a_single_error_does_not_decide_the_mean_log_likelihood() -> None:
     outputs = replace(random_outputs(0, 8, 2), margin=np.array([-np.inf, -60000] + 6 * [np.inf], np.float16))
     assert split_values(outputs, ALL, "accuracy").every.likelihood == pytest.approx(2 * -8 / 8)
+
+
+def test_examples_that_no_split_and_no_metric_can_do_with_are_refused() -> None:
+    with pytest.raises(SourcewiseError, match=r"target.pets: its 1 test examples are too few .* search.choose=1"):
+        measure(make(0, examples=1), {"pets": 1.0}, HALVES)
+    assert (
+        measure(make(0, examples=1), {"pets": 1.0}, ALL).unseen
+        == measure(make(0, examples=1), {"pets": 1.0}, ALL).every
+    )
+    item = make(0)
+    outputs = replace(item.targets["pets"], labels=np.zeros_like(item.targets["pets"].labels))
+    header = replace(item.header, config={**item.header.config, "target": {"pets": {"metric": "auroc"}}})
+    with pytest.raises(SourcewiseError, match="target.pets.metric=auroc: it is not defined on the test examples"):
+        measure(replace(item, targets={"pets": outputs}, header=header), {"pets": 1.0}, HALVES)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=80), st.integers(1, 8), st.integers(0, 3))

@@ -17,15 +17,16 @@ import numpy as np
 
 from sourcewise.acting.curation import target_weights
 from sourcewise.acting.search import account
-from sourcewise.acting.search.program import Search, SearchSettings
+from sourcewise.acting.search.program import Search
+from sourcewise.acting.search.settings import SearchSettings
 from sourcewise.acting.search.trials import Trial
 from sourcewise.core import names, settings
 from sourcewise.core.errors import RunFailed, SourcewiseError
-from sourcewise.core.files import write_atomically
+from sourcewise.core.files import check_place, write_atomically
 from sourcewise.core.messages import first_names
-from sourcewise.core.overrides import NO_SEARCH, quote
+from sourcewise.core.overrides import NO_SEARCH, names_subset, quote
 from sourcewise.core.splits import Split
-from sourcewise.designs.chosen_designs import listed
+from sourcewise.designs.chosen_designs import named_mask
 from sourcewise.designs.files import read_names, read_ranking, write_names
 from sourcewise.records import record
 from sourcewise.records.record import Record
@@ -67,7 +68,8 @@ class Training:
         try:
             self.launcher.perform(todo, f"{state}: " if state else "")
         except RunFailed:
-            if not any(run.state == "done" for run in todo):
+            is_cut_short = any(run.state not in ("done", "failed") for run in todo)  # by fail_fast
+            if is_cut_short or not any(run.state == "done" for run in todo):
                 raise
             for run in todo:
                 if run.state == "failed":
@@ -91,15 +93,21 @@ class Training:
 
     def listed(self) -> dict[str, list[bool]]:
         """Return the subsets without the groups of each list, or file of names. Raises SourcewiseError for bad ones."""
-        subsets = {}
-        for item in self.chosen.candidates or ():
-            drop = read_names(item, "search.candidates") if isinstance(item, str) else item
-            subsets[item if isinstance(item, str) else "a list"] = listed(self.groups, drop=list(drop)).tolist()
-        return subsets
+        return {
+            name: named_mask(self.groups, drop, False, f"search.candidates: {name}").tolist()
+            for name, drop in _lists(self.chosen).items()
+        }
 
     def rankings(self) -> dict[str, Array]:
         """Return the rankings that the user names, float[G] by file. Raises SourcewiseError for bad ones."""
-        return {file: self._by_group(file, "search.rankings") for file in self.chosen.rankings or ()}
+        scores = {file: self._by_group(file, "search.rankings") for file in self.chosen.rankings or ()}
+        for file, values in scores.items():
+            if np.isnan(values).any():
+                unknown = np.array(self.groups)[np.isnan(values)].tolist()
+                raise SourcewiseError(
+                    f"search.rankings={file}: it has no score of {first_names(unknown, show=repr)}; give each group one"
+                )
+        return scores
 
     def costs(self) -> Array:
         """Return what each group costs, float[G]: as the user's file says, or its number of source examples.
@@ -109,10 +117,10 @@ class Training:
         if self.chosen.cost is None:
             return np.array(self._first_record().header.group_sizes or np.ones(len(self.groups)), dtype=np.float64)
         costs = self._by_group(self.chosen.cost, "search.cost")
-        if not (np.isfinite(costs).all() and (costs >= 0).all() and costs.any()):
-            raise SourcewiseError(
-                f"search.cost={self.chosen.cost}: a cost must be a number of 0 or more for each group"
-            )
+        bad = [name for name, cost in zip(self.groups, costs, strict=True) if not 0 <= cost < np.inf]
+        if bad or not costs.any():
+            which = f"not for {first_names(bad, show=repr)}" if bad else "all are 0"
+            raise SourcewiseError(f"search.cost={self.chosen.cost}: each cost must be 0 or more, one above 0; {which}")
         return costs
 
     def exploring_cost(self) -> float:
@@ -168,6 +176,35 @@ class Training:
         return replace(template, config=config, overrides=line, log=names.run_dir(config) / names.LOG)
 
 
+def _lists(chosen: SearchSettings) -> dict[str, list[str | int]]:
+    """Return the lists of groups to remove in `search.candidates`, by the names of files, or by numbers.
+
+    Raises SourcewiseError for a file that cannot be read.
+    """
+    lists: dict[str, list[str | int]] = {}
+    for number, item in enumerate(chosen.candidates or (), 1):
+        if isinstance(item, str):
+            lists[item] = [*read_names(item, "search.candidates", f"search.candidates=[[{item}]]")]
+        else:
+            lists[f"list {number}"] = [*item]
+    return lists
+
+
+def _check_files(chosen: SearchSettings) -> None:
+    """Raise SourcewiseError for a file that cannot be read, before anything is trained."""
+    _lists(chosen)
+    for file in chosen.rankings or ():
+        read_ranking(Path(file), None, "search.rankings")
+    if chosen.cost is not None:
+        read_ranking(Path(chosen.cost), None, "search.cost")
+
+
+def _write_lists(out: Path, keep: Sequence[str], drop: Sequence[str], suffix: str = "") -> None:
+    """Write the groups of an answer for `subset=listed`."""
+    write_names(out / f"keep{suffix}.txt", f"{len(keep)} groups to keep", keep)
+    write_names(out / f"drop{suffix}.txt", f"{len(drop)} groups to remove", drop)
+
+
 def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[str, Any]) -> None:
     """Search for a better source; write keep.txt, drop.txt and search.json, and print what was found.
 
@@ -177,20 +214,27 @@ def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[st
     settings.check_arguments(SearchSettings, config["search"], "search")
     if launcher.status:
         raise SourcewiseError("search: hydra.launcher.status=true counts the runs of a sweep; a search decides its own")
+    if names_subset(overrides):
+        raise SourcewiseError(
+            "search: it chooses subsets and training seeds itself; leave out subset and seed (search.seed=1 is another"
+            " search)"
+        )
     chosen = SearchSettings(**config["search"])
+    _check_files(chosen)
+    out = Path(config["runs_dir"]).parent / account.FOLDER
+    check_place(out)
     weights = target_weights(chosen.weights or True, list(config["target"]), "search.weights")
     training = Training(launcher, overrides, weights, chosen)
     steps = Search(training, chosen, lambda line: print(line, file=sys.stderr, flush=True))
     with launcher.workers_kept():
         result = steps.run()
     done = account.account(result, chosen, weights, training.groups)
-    out = Path(config["runs_dir"]).parent / account.FOLDER
     out.mkdir(parents=True, exist_ok=True)
-    write_names(out / "keep.txt", f"{len(done.keep)} groups to keep", done.keep)
-    write_names(out / "drop.txt", f"{len(done.drop)} groups to remove", done.drop)
+    for earlier in out.glob("*_smaller.txt"):  # of a search that had a second answer
+        earlier.unlink()
+    _write_lists(out, done.keep, done.drop)
     if done.smaller is not None:
-        write_names(out / "keep_smaller.txt", f"{len(done.smaller.keep)} groups to keep", done.smaller.keep)
-        write_names(out / "drop_smaller.txt", f"{len(done.smaller.drop)} groups to remove", done.smaller.drop)
+        _write_lists(out, done.smaller.keep, done.smaller.drop, "_smaller")
     account.write(out / account.FILE, done)
     print("\n".join([*account.sentences(done), str(out / account.FILE)]), flush=True)
     launcher.close(training.runs)

@@ -43,7 +43,7 @@ def listed(
         raise SourcewiseError("subset=listed: set exactly one of subset.keep and subset.drop")
     setting, names = ("keep", keep) if keep is not None else ("drop", drop)
     assert isinstance(names, list | tuple)  # resolved
-    return _mask(groups, names, setting == "keep", f"subset.{setting}")
+    return named_mask(groups, names, setting == "keep", f"subset.{setting}")
 
 
 def resolve_listed(subset: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def ranked(
             f"subset.ranking{f'={ranking}' * bool(ranking)}: it does not rank the source's {len(groups)} groups, which"
             f" are {first_names(groups, show=repr)}; take a ranking of this source"
         )
-    return _mask(groups, remove, False, "subset.remove")
+    return named_mask(groups, remove, False, "subset.remove")
 
 
 def resolve_ranked(subset: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,8 +120,11 @@ def ranked_curve(subset: Mapping[str, Any]) -> str:
     return "random" if subset["order"] == "random" else f"{subset['order']}, {subset['ranking']}"
 
 
-def _mask(groups: Sequence[str], names: Sequence[str | int], keep: bool, setting: str) -> NDArray[np.bool_]:
-    """Keep the named groups, or all but these. Return `bool[groups]`."""
+def named_mask(groups: Sequence[str], names: Sequence[str | int], keep: bool, setting: str) -> NDArray[np.bool_]:
+    """Keep the named groups, or all but these. Return `bool[groups]`.
+
+    setting: where the names come from. Raises SourcewiseError when one is unknown, or no group is left.
+    """
     index = {name: position for position, name in enumerate(groups)}
     unknown = [str(name) for name in names if str(name) not in index]
     if unknown:

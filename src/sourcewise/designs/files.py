@@ -30,10 +30,11 @@ def write_names(path: Path, title: str, names: Iterable[str]) -> None:
     write_atomically(path, "\n".join([f"# {title}", *lines, ""]).encode())
 
 
-def read_names(path: str, setting: str) -> list[str]:
+def read_names(path: str, setting: str, instead: str = "") -> list[str]:
     """Return the names in a list that `write_names` wrote, or a person; lines that begin with # hold none.
 
-    setting: what errors call the list. Raises SourcewiseError when it cannot be read.
+    setting: what errors call the list. instead: how names themselves are given, if not as `<setting>=[...]`. Raises
+    SourcewiseError when it cannot be read.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -41,7 +42,8 @@ def read_names(path: str, setting: str) -> list[str]:
         return [str(json.loads(name)) if name.startswith('"') else name for name in names]
     except FileNotFoundError as error:
         raise SourcewiseError(
-            f"{setting}={path}: there is no such file of names; names themselves go in brackets: '{setting}=[{path}]'"
+            f"{setting}={path}: there is no such file of names; names themselves go in brackets:"
+            f" '{instead or f'{setting}=[{path}]'}'"
         ) from error
     except (OSError, ValueError) as error:
         raise SourcewiseError(f"{setting}={path}: cannot read this list of names ({error})") from error
@@ -69,7 +71,7 @@ def read_ranking(path: Path, target: str | None, setting: str = "subset.ranking"
     except (OSError, ValueError, KeyError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise SourcewiseError(
-            f"{setting}={path}: cannot read this ranking ({reason});"
+            f"{setting}={path}: cannot read scores of groups in it ({reason});"
             " give an influences.nc, or a CSV with the columns group,score"
         ) from error
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.splits import Split
 from sourcewise.records.record import Record
 from sourcewise.study.outputs import class_means
@@ -45,8 +46,12 @@ def class_shares(record: Record, weights: Mapping[str, float], split: Split) -> 
 
 
 def measure(record: Record, weights: Mapping[str, float], split: Split) -> Measurement:
-    """Return what choices and their verification take from a record. weights: of the targets, which sum to one."""
-    values = [split_values(record.targets[name], split, target_metric(record.header, name)) for name in weights]
+    """Return what choices and their verification take from a record.
+
+    weights: of the targets, which sum to one. Raises SourcewiseError where a target has too few test examples for the
+    split, or for its metric.
+    """
+    values = [_checked_values(record, name, split) for name in weights]
     mappings: dict[str, list[Array]] = {}
     for name in weights:
         for key, table in chosen_mappings(record.targets[name], _classes(record, name), split).items():
@@ -63,6 +68,24 @@ def measure(record: Record, weights: Mapping[str, float], split: Split) -> Measu
 
 def _classes(record: Record, target: str) -> int:
     return len(record.header.class_names[target])
+
+
+def _checked_values(record: Record, target: str, split: Split) -> SplitValues:
+    """Return a target's values. Raises SourcewiseError as `measure` does."""
+    outputs, metric = record.targets[target], target_metric(record.header, target)
+    advice = "give more of them, or search.choose=1, which takes all for choices and verdict"
+    if split.share < 1 and split.sides(outputs.labels)[0].all():
+        raise SourcewiseError(
+            f"target.{target}: its {len(outputs.labels)} test examples are too few for some that choose and others that"
+            f" judge; {advice}"
+        )
+    values = split_values(outputs, split, metric)
+    if not np.isfinite([values.choosing.score, values.unseen.score]).all():
+        raise SourcewiseError(
+            f"target.{target}.metric={metric}: it is not defined on the test examples that choose, or on those that"
+            f" judge; take another metric, {advice}"
+        )
+    return values
 
 
 def _by_class(record: Record, targets: Mapping[str, float], split: Split, column: Literal["prob", "margin"]) -> Array:

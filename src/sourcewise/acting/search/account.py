@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import MinLen
 from pydantic import TypeAdapter, ValidationError
 
 from sourcewise.acting.counterfactuals import Interval
-from sourcewise.acting.search.program import SearchResult, SearchSettings
+from sourcewise.acting.search.program import SearchResult
+from sourcewise.acting.search.settings import SearchSettings
 from sourcewise.acting.search.verification import VerifiedSource
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.files import write_atomically
@@ -86,7 +89,7 @@ class SearchAccount:
     drop: Sequence[str]
     explored: int
     spent: int
-    races: Sequence[RaceAccount]
+    races: Annotated[Sequence[RaceAccount], MinLen(1)]
     expected: Interval
     verified: VerifiedSource | None = None
     smaller: SmallerAccount | None = None
@@ -149,10 +152,12 @@ def read(path: Path) -> SearchAccount:
 def sentences(search: SearchAccount) -> list[str]:
     """Return what a search found, the verdict first."""
     removed, groups, verified = len(search.drop), len(search.keep) + len(search.drop), search.verified
+    if not any(item.removed for race in search.races for rung in race.rungs for item in rung):
+        return [f"No subset was raced: the budget was spent after {search.spent} runs. Give a larger search.budget."]
     if verified is None:
         return [
-            f"No subset was found that is better than the full source: it won the races of {search.spent} runs, and"
-            f" {search.explored} explored.",
+            "No subset was found that is better than the full source: it won all races. The search took"
+            f" {search.spent} runs, {_explored(search)}.",
             *_smaller_sentences(search),
         ]
     subset = f"without {removed} of {groups} groups ({first_names(list(search.drop), 12)})"
@@ -179,12 +184,17 @@ def sentences(search: SearchAccount) -> list[str]:
         f"{verdict}, on {examples}, by {winner} new models against {full} of the full source.{level}",
         f"{over_random}On all examples, those that chose among them, it gains {verified.every.in_points()} points over"
         " the full source.",
-        f"It took {search.spent} runs to choose it, and {search.explored} models explored; by the models that chose,"
-        f" the gain was {search.expected.in_points()}, which is too large, since they chose.",
+        f"It took {search.spent} runs to choose it, {_explored(search)}; by the models that chose, the gain was"
+        f" {search.expected.in_points()}, which is too large, since they chose.",
     ]
     if not verified.is_better and verified.full.high is not None:
         lines.append(f"A gain of this subset above {100 * max(verified.full.high, 0):.2f} points is unlikely.")
     return [*lines, *_smaller_sentences(search)]
+
+
+def _explored(search: SearchAccount) -> str:
+    """Return how many models explored. With a proxy they are more than the runs that they cost."""
+    return f"with {search.explored} models of random subsets"
 
 
 def _smaller_sentences(search: SearchAccount) -> list[str]:

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Interval as Between
-from annotated_types import MultipleOf
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from sourcewise.acting.counterfactuals import Interval, gain
 from sourcewise.acting.search import racing
@@ -29,6 +25,7 @@ from sourcewise.acting.search.candidates import (
 from sourcewise.acting.search.economy import cheapest
 from sourcewise.acting.search.neighbours import MOVES, NEAR, Slopes, draws, local_slopes, moves
 from sourcewise.acting.search.racing import Standing
+from sourcewise.acting.search.settings import SearchSettings
 from sourcewise.acting.search.trials import Phase, Trainer, Trial
 from sourcewise.acting.search.verification import (
     LEAST,
@@ -52,8 +49,6 @@ MOST_FIRST = 80
 """Runs that the first race takes at most: of a larger budget, moves make more."""
 MOST_RACED = 32
 """Runs that a race after a move takes at most."""
-MOST_VERIFIED = 4
-"""Subsets that a verification trains, at most: the winner, a smaller one, the full source, random removals."""
 PROMISING = 2
 """Subsets that race again after a move, since much is expected of them by all models so far."""
 DRAWN = 0.7
@@ -64,26 +59,6 @@ LEAST_RACED = racing.least_budget(1 + MOVES + PROMISING)
 """Runs that a race after a move takes, at least."""
 LEAST_MOVE = BATCH // 2 + LEAST_RACED
 """Runs that a move takes, at least."""
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """The setting `search` of conf/train.yaml; see conf/experiment/search.yaml."""
-
-    budget: PositiveInt = 100
-    explore: Annotated[float, Between(ge=0, le=0.9)] = 0.2
-    choose: Annotated[float, Between(gt=0, le=1), MultipleOf(0.125)] = 0.5
-    detect: PositiveFloat = 0.0075
-    verify: PositiveInt = 40
-    seed: NonNegativeInt = 0
-    weights: Mapping[str, PositiveFloat] | None = None
-    candidates: Sequence[str | Sequence[str]] | None = None
-    rankings: Sequence[str] | None = None
-    proxy: str | None = None
-    hours: PositiveFloat | None = None
-    at_most: PositiveInt | None = None
-    tolerance: NonNegativeFloat | None = 0.005
-    cost: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,25 +129,37 @@ class Search:
     _rounds: list[Round] = field(default_factory=list)
     _budget: int = 0
     _spent: float = 0.0
+    _costs: Array = field(default_factory=lambda: np.ones(0))
 
     def run(self) -> SearchResult:
-        """Return the result. Raises SourcewiseError when too few models of the full source could be trained."""
+        """Return the result.
+
+        Raises SourcewiseError when too few models of the full source, or of the verification, could be trained, for a
+        source of one group, and for lists, rankings and costs that do not fit the source.
+        """
         settings, self._budget = self.settings, self.settings.budget
+        exploring_cost = self.train.exploring_cost()
         first = [Trial("full", 0, None, None, self._seed(i)) for i in range(max(2, settings.budget // 25))]
         full = self._ask(first)
         if len(full) < 2:
             raise SourcewiseError("search: fewer than two models of the full source could be trained")
         if settings.hours:
             self._budget = max(int(3600 * settings.hours / np.mean([item.seconds for item in full])), len(first))
+            if settings.at_most is not None:
+                self._budget = max(min(self._budget, settings.at_most - settings.most_verified), len(first))
         groups = len(full[0].mask)
+        if groups == 1:
+            raise SourcewiseError("search: the source is one group, and nothing can be left out; see source.groups")
+        self._costs, named, user_rankings = self.train.costs(), self._listed(), self.train.rankings()
         everything = Candidate((True,) * groups, FULL)
         self._candidates[everything.keep] = everything
         for trial in first:
             self._asked[everything.keep, trial.seed - self._seed(0)] = trial
-        count = round(settings.explore * self._budget / self.train.exploring_cost())
+        count = round(settings.explore * self._budget / exploring_cost)
         explored = self._ask([Trial("explore", 0, None, self._seed(i), self._seed(0)) for i in range(count)])
         shares = self.train.shares()
-        candidates = [everything, *self._proposals(full, explored, shares, groups)]
+        scores = {**rankings(full, explored, shares), **user_rankings}
+        candidates = [everything, *named, *self._cuts(scores, groups, len(named))]
         rounds = self._rounds
         rounds.append(self._race("race", 0, candidates, self._race_budget(), everything))
         prior = effects(explored, mean_mappings(full), shares) if len(explored) >= LEAST_EXPLORED else np.zeros(groups)
@@ -189,28 +176,39 @@ class Search:
         """Return whether runs are left to look further for a verified gain, and add as many as the budget has."""
         if self.settings.at_most is None or (result.verified is not None and result.verified.is_better):
             return False
-        left = self.settings.at_most - len(self._models) - MOST_VERIFIED * max(self.settings.verify, LEAST)
+        left = self.settings.at_most - len(self._models) - self.settings.most_verified
         if left < LEAST_MOVE:
             return False
         self._spent = result.spent
         self._budget = result.spent + min(self.settings.budget, left)
         return True
 
-    def _proposals(
-        self, full: Sequence[Measurement], explored: Sequence[Measurement], shares: Array, groups: int
-    ) -> list[Candidate]:
-        """Return candidates besides the full source, as many as a race can take."""
-        listed = [Candidate(tuple(keep), name) for name, keep in self.train.listed().items()]
+    def _listed(self) -> list[Candidate]:
+        """Return the subsets that the user names, each once. Raises SourcewiseError for more than a race can take."""
+        subsets = {tuple(keep): name for name, keep in self.train.listed().items() if not all(keep)}
+        needed = racing.least_budget(1 + len(subsets))
+        left = self._budget - self._spent - round(self.settings.explore * self._budget)
+        if subsets and needed > left:
+            raise SourcewiseError(
+                f"search.candidates: a race of {len(subsets)} subsets takes {needed} runs, and the budget leaves"
+                f" {max(0, int(left))} for it; give a larger search.budget"
+            )
+        return [Candidate(keep, name) for keep, name in subsets.items()]
+
+    def _cuts(self, scores: Mapping[str, Array], groups: int, listed: int) -> list[Candidate]:
+        """Return cuts of rankings, as many as a race can take beside the full source and the listed subsets.
+
+        scores: float[G] by name. listed: how many subsets the user names.
+        """
         sizes = dict.fromkeys(max(1, round(share * groups)) for share in SIZES)
-        scores = {**rankings(full, explored, shares), **self.train.rankings()}
         ranked = cut(scores, [size for size in sizes if size < groups])
         most = 1
         while racing.least_budget(most + 1) <= self._race_budget():
             most += 1
-        room = max(0, most - 1 - len(listed))
+        room = max(0, most - 1 - listed)
         if len(ranked) > room:
             ranked = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, room).round().astype(int))]
-        return [*listed, *ranked]
+        return ranked
 
     def _race(
         self, phase: Phase, number: int, candidates: Sequence[Candidate], budget: int, everything: Candidate
@@ -293,7 +291,9 @@ class Search:
         models = {
             name: [self._models[trial] for trial in part if trial in self._models] for name, part in trials.items()
         }
-        costs = self.train.costs()
+        if judged and min(len(models[name]) for name in (*judged, FULL)) < 2:
+            raise SourcewiseError("search: fewer than two models of a subset in the verification could be trained")
+        costs = self._costs
         verdicts = {
             candidate: judge(models[name], models[FULL], models[RANDOM] if candidate is winner else [], level)
             for name, candidate in judged.items()
@@ -310,7 +310,7 @@ class Search:
         raced = [standing.candidate for item in rounds for rung in item.standings for standing in rung]
         candidates = list(dict.fromkeys([winner, *raced]))
         values = [[racing.value(item) for item in self._known(candidate)] for candidate in candidates]
-        return cheapest(candidates, values, winner, self.train.costs(), self.settings.tolerance)
+        return cheapest(candidates, values, winner, self._costs, self.settings.tolerance)
 
     def _trial(self, phase: Phase, number: int, candidate: Candidate, index: int) -> Trial:
         """Return the run of a candidate with one of the seeds of choices: the same one in every round."""
@@ -325,6 +325,9 @@ class Search:
         return [self._models[trial] for trial in trials if trial in self._models]
 
     def _gain(self, candidate: Candidate, everything: Candidate) -> Interval:
+        """Return the gain in score over the full source by the models that choose; surely 0 for the full source."""
+        if candidate == everything:
+            return Interval(0.0, 0.0, 0.0)
         scores, full = ([m.choosing.score for m in self._known(item)] for item in (candidate, everything))
         return gain(scores, full)
 
@@ -345,6 +348,8 @@ class Search:
         if not self._rounds:
             return phase + left
         best = self._rounds[-1]
+        if not best.incumbent.removed:
+            return f"{phase}{left}; best: {FULL}"
         return f"{phase}{left}; best: {best.incumbent.removed} groups out, {best.gain.in_points()} points"
 
     def _seed(self, number: int) -> int:
@@ -353,7 +358,7 @@ class Search:
 
 def _line(made: Round, budget: int) -> str:
     """Return what a round came to."""
-    return (
-        f"{made.phase} {made.number + 1}: best so far is {made.incumbent.name}, {made.gain.in_points()}"
-        f" points over the full source by the models that chose it; {made.spent} of {budget} runs"
-    )
+    gain = ""
+    if made.incumbent.removed:
+        gain = f", {made.gain.in_points()} points over the full source by the models that chose it"
+    return f"{made.phase} {made.number + 1}: best so far is {made.incumbent.name}{gain}; {made.spent} of {budget} runs"

@@ -38,7 +38,7 @@ def search_section(target: TargetContext) -> Section | str:
     caption = (
         "Scores of the candidates on the examples that choices look at, by the runs spent. Line: the best subset after"
         " each race. Dotted: the full source. Diamond: the winner in the verification, as a gain over the full source"
-        " on the other examples, with its 95% interval."
+        " on the other examples, with its interval."
     )
     table = _path(search)
     brief = Section("search", title, lead, tables=[table.brief(10, "races")])
@@ -96,7 +96,7 @@ def race_figure(search: SearchAccount) -> go.Figure:
                 x=[1.06 * last],
                 y=[round(100 * gain.value, 4)],
                 mode="markers",
-                name="verified, with 95% interval",
+                name=f"verified, with {100 * search.verified.level:.4g}% interval",
                 marker={"color": LIGHT["text"], "symbol": "diamond", "size": 10},
                 error_y={"type": "data", "array": [round(half, 4)], "color": LIGHT["text"], "thickness": 1.5},
             )
