@@ -37,7 +37,7 @@ NAMES = [f"g{i}" for i in range(24)]
 
 
 def trial(mask: np.ndarray, curve: str, seed: int, value: float, where: str = "") -> CounterfactualRun:
-    values = Values(value, value, -1.0)
+    values = Values(value, value)
     return CounterfactualRun(where, curve, mask, str(seed), {"pets": SplitValues(values, values, values)})
 
 

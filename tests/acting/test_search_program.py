@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sourcewise.acting.counterfactuals import Interval
 from sourcewise.acting.search import account, racing
-from sourcewise.acting.search.candidates import Candidate, as_keep
+from sourcewise.acting.search.candidates import Candidate
 from sourcewise.acting.search.economy import cheapest
 from sourcewise.acting.search.program import SEEDS, Search, SearchResult, SearchSettings
 from sourcewise.acting.search.smoothing import expected
@@ -18,7 +18,7 @@ from sourcewise.acting.search.trials import Trial
 from sourcewise.core.errors import SourcewiseError
 from sourcewise.core.randomness import permutation, uniform
 from sourcewise.study.measurements import Measurement
-from sourcewise.study.split_values import SplitValues, Values
+from sourcewise.study.split_values import Values
 
 GROUPS = 24
 Truth = Callable[[np.ndarray], float]
@@ -76,12 +76,10 @@ class Planted:
         draws = uniform(f"noise/{mask.tobytes()!r}/{trial.seed}", 4, 12).sum(1) - 6  # normal, nearly
         values = self.truth(mask), (self.unseen or self.truth)(mask)
         choosing, unseen = (
-            Values(value + self.noise * a, value + self.noise * b, 4 * (value + self.noise * a - 1))
+            Values(value + self.noise * a, value + self.noise * b)
             for value, (a, b) in zip(values, draws.reshape(2, 2), strict=True)
         )
-        every = SplitValues.weighted(
-            [SplitValues(choosing, unseen, part) for part in (choosing, unseen)], [0.5, 0.5]
-        ).every
+        every = Values((choosing.output + unseen.output) / 2, (choosing.score + unseen.score) / 2)
         mappings = {} if self.mapping is None or not mask.all() else {"label_mapping": self.mapping[None]}
         mean = np.array([choosing.output])
         return Measurement(choosing, unseen, every, mask, mean, np.log(mean / (1 - mean)), mappings, seconds=36.0)
@@ -318,7 +316,7 @@ def test_choices_never_look_at_what_judges_them() -> None:
 
     def other_judges(trial: Trial) -> Measurement:
         item = original(trial)
-        return replace(item, unseen=Values(0.1, 0.1, -2.0), every=Values(0.1, 0.1, -2.0))
+        return replace(item, unseen=Values(0.1, 0.1), every=Values(0.1, 0.1))
 
     shifted.model = other_judges  # type: ignore[method-assign]  # this test's trainer alone
     first, second = search(plain, budget=80), search(shifted, budget=80)
@@ -334,21 +332,3 @@ def test_a_race_keeps_to_its_budget(candidates: int, budget: int) -> None:
         trained[:count] = [models] * count
     assert sum(trained) <= max(budget, racing.least_budget(candidates))
     assert steps[-1][0] == min(candidates, 2)
-
-
-def test_of_equal_scores_the_likelier_one_wins_a_race() -> None:
-    first, second = (Candidate(as_keep(np.arange(GROUPS) != lacks), "a list") for lacks in (0, 1))
-    train = Planted(additive(np.zeros(GROUPS)), noise=0.0)
-
-    def models(wanted: Sequence[tuple[Candidate, int]]) -> list[list[Measurement]]:
-        rows = []
-        for candidate, count in wanted:
-            made = [train.model(Trial("race", 0, candidate.keep, None, seed)) for seed in range(count)]
-            likelihood = -0.2 if candidate == second else -0.3
-            rows.append([replace(item, choosing=replace(item.choosing, likelihood=likelihood)) for item in made])
-        return rows
-
-    for order in ([first, second], [second, first]):
-        winner = racing.race(order, 4, models)[-1][0]
-        assert winner.candidate == second
-        assert winner.likelihood == pytest.approx(-0.2)

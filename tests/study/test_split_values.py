@@ -39,15 +39,6 @@ def test_scores_of_both_sides_are_the_metrics_of_training_on_their_examples(metr
         tensors = Outputs(ids=ids, labels=labels.long(), prob=prob, margin=margin, prediction=prediction.long())
         assert value.score == pytest.approx(METRICS[metric](tensors, 2), abs=1e-6)
         assert value.output == pytest.approx(float(prob.double().mean()))
-        likelihood = -torch.nn.functional.binary_cross_entropy_with_logits(
-            margin.double(), torch.ones(len(margin)).double()
-        )
-        assert value.likelihood == pytest.approx(float(likelihood))
-
-
-def test_a_single_error_does_not_decide_the_mean_log_likelihood() -> None:
-    outputs = replace(random_outputs(0, 8, 2), margin=np.array([-np.inf, -60000] + 6 * [np.inf], np.float16))
-    assert split_values(outputs, ALL, "accuracy").every.likelihood == pytest.approx(2 * -8 / 8)
 
 
 def test_examples_that_no_split_and_no_metric_can_do_with_are_refused() -> None:

@@ -22,9 +22,6 @@ UNITS = {
 ACCURACY = "accuracy"
 """The score of models whose predictions are known."""
 
-LEAST_LIKELIHOOD = -8.0
-"""Log-likelihood of an example, in nats, that counts at least: a single error must not decide a mean."""
-
 Outputs = NDArray[np.floating[Any]]
 
 
@@ -33,11 +30,6 @@ def output_values(outputs: TargetOutputs, output: str) -> Outputs:
     if output == "correct":
         return is_correct(outputs).astype(np.float16)
     return outputs.margin if output == "margin" else outputs.prob
-
-
-def log_likelihoods(outputs: TargetOutputs) -> NDArray[np.float64]:
-    """Return the log-likelihood of each example's label in nats, at least `LEAST_LIKELIHOOD`, `float[examples]`."""
-    return np.maximum(-np.logaddexp(0.0, -outputs.margin.astype(np.float64)), LEAST_LIKELIHOOD)
 
 
 def logit_scale(outputs: TargetOutputs, output: str) -> Outputs:

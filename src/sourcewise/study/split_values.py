@@ -13,18 +13,17 @@ from scipy import stats
 from sourcewise.core.splits import PARTS, Split, parts
 from sourcewise.records.record import Header, TargetOutputs
 from sourcewise.study.baselines import MAPPINGS
-from sourcewise.study.outputs import ACCURACY, class_means, is_correct, log_likelihoods, output_values, score_name
+from sourcewise.study.outputs import ACCURACY, class_means, is_correct, output_values, score_name
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Values:
-    """A model on some target examples: mean output, score, and mean log-likelihood of the labels in nats."""
+    """A model on some of the target examples: the mean output, and the score."""
 
     output: float
     score: float
-    likelihood: float
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class SplitValues:
 
         def total(part: str) -> Values:
             rows = [getattr(item, part) for item in values]
-            return Values(**{key: float(np.dot(weights, [getattr(row, key) for row in rows])) for key in vars(rows[0])})
+            return Values(*(float(np.dot(weights, [getattr(row, key) for row in rows])) for key in ("output", "score")))
 
         return cls(total("choosing"), total("unseen"), total("every"))
 
@@ -53,13 +52,11 @@ def split_values(outputs: TargetOutputs, split: Split, metric: str, output: str 
         of `outputs.UNITS`.
     """
     values = output_values(outputs, output).astype(np.float64)
-    likelihoods = log_likelihoods(outputs)
     is_scored = score_name(outputs, output) == ACCURACY
 
     def on(rows: NDArray[np.bool_]) -> Values:
         mean = float(values[rows].mean())
-        score = _score(outputs, rows, metric) if is_scored else mean
-        return Values(mean, score, float(likelihoods[rows].mean()))
+        return Values(mean, _score(outputs, rows, metric) if is_scored else mean)
 
     choosing, unseen = split.sides(outputs.labels)
     return SplitValues(on(choosing), on(unseen), on(np.ones_like(choosing)))

@@ -31,14 +31,14 @@ MAX_BYTES = 2**26
 class RacedSubset:
     """A candidate after a rung of a race, by the models that choices look at.
 
-    name: how texts call it. removed: how many groups it lacks. models: how many it had. likelihood, score: means over
-    them. stays: whether it was in the next rung, or won.
+    name: how texts call it. removed: how many groups it lacks. models: how many it had. output, score: means over them.
+    stays: whether it was in the next rung, or won.
     """
 
     name: str
     removed: int
     models: int
-    likelihood: float
+    output: float
     score: float
     stays: bool
 
@@ -104,7 +104,7 @@ def account(
     for item in result.rounds:
         keep = np.array(item.incumbent.keep)
         rungs = [
-            [RacedSubset(s.candidate.name, s.candidate.removed, s.models, s.likelihood, s.score, s.stays) for s in rung]
+            [RacedSubset(s.candidate.name, s.candidate.removed, s.models, s.output, s.score, s.stays) for s in rung]
             for rung in item.standings
         ]
         entered, left = names[keep & ~before].tolist(), names[before & ~keep].tolist()

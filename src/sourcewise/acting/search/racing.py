@@ -1,9 +1,7 @@
 """Races: candidates are retrained with more and more seeds, and the worse half leaves after each rung.
 
 Successive halving (Karnin, Koren and Somekh, ICML 2013), without cheaper rungs: short runs favour more data. Rungs go
-by the score and the mean log-likelihood together. Single models of good subsets differ mostly by chance. There, the
-log-likelihood of one model says more of the score that other models will have than its score does, and far more than
-its mean probability: most probabilities are near one, and errors are what differs.
+by the score and the mean output, which is smoother, together.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ class Standing:
     Attributes:
         candidate: which.
         models: how many models it has.
-        likelihood: mean log-likelihood of the labels, in nats.
+        output: mean output.
         score: mean score.
         expected: what is expected of it, as `value` has it.
         stays: whether it is in the next rung, or has won.
@@ -39,7 +37,7 @@ class Standing:
 
     candidate: Candidate
     models: int
-    likelihood: float
+    output: float
     score: float
     expected: float
     stays: bool = False
@@ -86,7 +84,7 @@ def race(
             Standing(
                 candidate,
                 models=len(trained[candidate.keep]),
-                likelihood=float(np.mean([item.choosing.likelihood for item in trained[candidate.keep]])),
+                output=float(np.mean([item.choosing.output for item in trained[candidate.keep]])),
                 score=float(np.mean([item.choosing.score for item in trained[candidate.keep]])),
                 expected=expectation[candidate.keep],
             )
@@ -107,8 +105,5 @@ def expected_values(trained: Trained) -> dict[tuple[bool, ...], float]:
 
 
 def value(item: Measurement) -> float:
-    """Return what rungs go by: the mean of the score and of the log-likelihood, in the unit of the score.
-
-    A quarter of the log-likelihood varies among models of one subset about as much as an accuracy does.
-    """
-    return (item.choosing.score + item.choosing.likelihood / 4) / 2
+    """Return what rungs go by: the mean of score and mean output."""
+    return (item.choosing.score + item.choosing.output) / 2

@@ -132,8 +132,8 @@ def _path(search: SearchAccount) -> Table:
 def _races(search: SearchAccount) -> Iterator[Table]:
     """Yield the last rung in which each candidate of a race was."""
     for place, race in enumerate(search.races):
-        caption = f"Race {place + 1}: each candidate in the last rung that it reached; its score is in percent"
-        columns = ("Candidate", "Models", "Mean log-likelihood", "Score")
+        caption = f"Race {place + 1}: each candidate in the last rung that it reached, in percent"
+        columns = ("Candidate", "Models", "Mean output", "Score")
         yield Table(f"search-race-{place}", caption, columns, list(_standings(race)), (1, 2, 3))
 
 
@@ -142,4 +142,4 @@ def _standings(race: RaceAccount) -> Iterator[Row]:
         last = step == len(race.rungs) - 1
         for item in rung:
             if last or not item.stays:
-                yield Row(item.name, [f"{item.models:,}", number(item.likelihood, 3), number(100 * item.score)])
+                yield Row(item.name, [f"{item.models:,}", number(100 * item.output), number(100 * item.score)])
