@@ -20,6 +20,7 @@ from sourcewise.acting.search import account
 from sourcewise.acting.search.program import Search
 from sourcewise.acting.search.settings import SearchSettings
 from sourcewise.acting.search.trials import Trial
+from sourcewise.acting.search.verification import VerifiedSource
 from sourcewise.core import names, settings
 from sourcewise.core.errors import RunFailed, SourcewiseError
 from sourcewise.core.files import check_place, write_atomically
@@ -199,10 +200,13 @@ def _check_files(chosen: SearchSettings) -> None:
         read_ranking(Path(chosen.cost), None, "search.cost")
 
 
-def _write_lists(out: Path, keep: Sequence[str], drop: Sequence[str], suffix: str = "") -> None:
-    """Write the groups of an answer for `subset=listed`."""
-    write_names(out / f"keep{suffix}.txt", f"{len(keep)} groups to keep", keep)
-    write_names(out / f"drop{suffix}.txt", f"{len(drop)} groups to remove", drop)
+def _write_lists(
+    out: Path, keep: Sequence[str], drop: Sequence[str], verified: VerifiedSource | None, suffix: str = ""
+) -> None:
+    """Write the groups of an answer for `subset=listed`, with what is verified of it."""
+    gain = "" if verified is None else f"; verified gain over the full source: {verified.full.in_points()} points"
+    write_names(out / f"keep{suffix}.txt", f"{len(keep)} groups to keep{gain}", keep)
+    write_names(out / f"drop{suffix}.txt", f"{len(drop)} groups to remove{gain}", drop)
 
 
 def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[str, Any]) -> None:
@@ -232,9 +236,9 @@ def search(launcher: LocalLauncher, overrides: Sequence[str], config: Mapping[st
     out.mkdir(parents=True, exist_ok=True)
     for earlier in out.glob("*_smaller.txt"):  # of a search that had a second answer
         earlier.unlink()
-    _write_lists(out, done.keep, done.drop)
+    _write_lists(out, done.keep, done.drop, done.verified)
     if done.smaller is not None:
-        _write_lists(out, done.smaller.keep, done.smaller.drop, "_smaller")
+        _write_lists(out, done.smaller.keep, done.smaller.drop, done.smaller.verified, "_smaller")
     account.write(out / account.FILE, done)
     print("\n".join([*account.sentences(done), str(out / account.FILE)]), flush=True)
     launcher.close(training.runs)
