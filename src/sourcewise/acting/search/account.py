@@ -79,8 +79,9 @@ class SearchAccount:
     """All that search.json says.
 
     weights: of the targets. settings: of the search. keep, drop: groups of the subset that it ends with. explored:
-    models of random subsets. spent: runs before the verification. expected: gain in score by the models that chose.
-    verified: what the verification says; None where the full source was the best. smaller: the second answer, if any.
+    models of random subsets. spent: runs before the verification. expected: gain in score by the models that chose; of
+    the best other subset where the full source has won. verified: what the verification says; None where the full
+    source has won. smaller: the second answer, if any.
     """
 
     weights: Mapping[str, float]
@@ -156,8 +157,11 @@ def sentences(search: SearchAccount) -> list[str]:
         return [f"No subset was raced: the budget was spent after {search.spent} runs. Give a larger search.budget."]
     if verified is None:
         return [
-            "No subset was found that is better than the full source: it won all races. The search took"
+            "No subset was found that is better than the full source, which won the races. The search took"
             f" {search.spent} runs, {_explored(search)}.",
+            "By the models that chose, the score of the best other subset differs from the full source's by"
+            f" {search.expected.in_points()} points.",
+            *_unlikely(search.expected),
             *_smaller_sentences(search),
         ]
     subset = f"without {removed} of {groups} groups ({first_names(list(search.drop), 12)})"
@@ -187,9 +191,16 @@ def sentences(search: SearchAccount) -> list[str]:
         f"It took {search.spent} runs to choose it, {_explored(search)}; by the models that chose, the gain was"
         f" {search.expected.in_points()}, which is too large, since they chose.",
     ]
-    if not verified.is_better and verified.full.high is not None:
-        lines.append(f"A gain of this subset above {100 * max(verified.full.high, 0):.2f} points is unlikely.")
+    if not verified.is_better:
+        lines += _unlikely(verified.full)
     return [*lines, *_smaller_sentences(search)]
+
+
+def _unlikely(gain: Interval) -> list[str]:
+    """Return a sentence that says how large a subset's gain may still be, if that is known."""
+    if gain.high is None:
+        return []
+    return [f"A gain of this subset above {100 * max(gain.high, 0):.2f} points is unlikely."]
 
 
 def _explored(search: SearchAccount) -> str:

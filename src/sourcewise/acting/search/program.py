@@ -96,7 +96,8 @@ class SearchResult:
         rounds: what happened.
         explored: how many models of random subsets there are.
         spent: runs before the verification.
-        expected: gain in score over the full source, of the models that chose; too large, since they chose.
+        expected: gain in score over the full source, of the models that chose; too large, since they chose. Of the best
+            other subset where the full source has won.
         verified: what the verification says; None where the winner is the full source.
         smaller: the second answer; None where no cheaper subset is about as good as the winner, or none is asked.
     """
@@ -301,7 +302,9 @@ class Search:
         second = None
         if smaller is not None:
             second = SmallerSource(smaller, float(costs[list(smaller.keep)].sum() / costs.sum()), verdicts[smaller])
-        return SearchResult(winner, rounds, explored, spent, rounds[-1].gain, verdicts.get(winner), second)
+        others = self._promising(everything)
+        gained = rounds[-1].gain if winner.removed or not others else self._gain(others[0], everything)
+        return SearchResult(winner, rounds, explored, spent, gained, verdicts.get(winner), second)
 
     def _smaller(self, winner: Candidate, rounds: Sequence[Round]) -> Candidate | None:
         """Return the cheapest subset that should be about as good as the winner; None where that is the winner."""
