@@ -17,7 +17,9 @@ from conftest import ROOT, TINY
 from fake_records import make
 from warm_python import interpreter
 
+from sourcewise.acting.counterfactuals import Interval
 from sourcewise.acting.search import account
+from sourcewise.acting.search.account import SearchAccount
 from sourcewise.acting.search.settings import SearchSettings
 from sourcewise.acting.search.trials import Trial
 from sourcewise.commands.search import FAILED, Training
@@ -197,3 +199,10 @@ def test_a_file_that_no_search_wrote_is_refused(tmp_path: Path, content: str) ->
     path.write_text(content)
     with pytest.raises(SourcewiseError, match="not the account of a search"):
         account.read(path)
+
+
+def test_an_account_without_a_race_is_refused(tmp_path: Path) -> None:
+    gain = Interval(0.0, None, None)
+    account.write(tmp_path / account.FILE, SearchAccount({"digits": 1.0}, SearchSettings(), ["a"], [], 0, 2, [], gain))
+    with pytest.raises(SourcewiseError, match=r"not the account of a search \(races: "):
+        account.read(tmp_path / account.FILE)
