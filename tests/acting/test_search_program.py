@@ -12,7 +12,8 @@ from sourcewise.acting.counterfactuals import Interval
 from sourcewise.acting.search import account, racing
 from sourcewise.acting.search.candidates import Candidate
 from sourcewise.acting.search.economy import cheapest
-from sourcewise.acting.search.program import SEEDS, Search, SearchResult, SearchSettings
+from sourcewise.acting.search.program import SEEDS, Search, SearchResult
+from sourcewise.acting.search.settings import SearchSettings
 from sourcewise.acting.search.smoothing import expected
 from sourcewise.acting.search.trials import Trial
 from sourcewise.core.errors import SourcewiseError
